@@ -1,0 +1,57 @@
+"""Fixtures shared by all tests: golden files and a compile cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Examples are the same in every run; a slow machine is not a bug.
+settings.register_profile(
+    "vqcc", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("vqcc")
+
+_ROOT = Path(__file__).parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="rewrite golden files")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Compare text with tests/<path of the test>/golden/<name>; --update-golden rewrites it."""
+    directory = Path(request.path).parent / "golden"
+    update = request.config.getoption("--update-golden")
+
+    def check(name: str, text: str) -> None:
+        path = directory / name
+        if update:
+            directory.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        assert path.is_file(), f"{path} is missing: run `make golden` and review it"
+        assert text == path.read_text(encoding="utf-8"), f"{path} differs: run `make golden` and review the change"
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def cache_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all tests of a run, shared by the workers of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if base.name.startswith("popen-") else base
+    directory = shared / "vqcc-cache"
+    directory.mkdir(exist_ok=True)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def real_weights() -> Path:
+    """A trained weight [1536, 384] in float16; tests/data/README.md says which."""
+    return _ROOT / "data" / "minilm-ffn.safetensors"

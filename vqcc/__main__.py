@@ -1,0 +1,5 @@
+"""`python -m vqcc` is `vqcc`."""
+
+from vqcc.cli import main
+
+main()

@@ -1,0 +1,53 @@
+"""Vector-quantization algorithms: one file per family, and presets that name their members."""
+
+from __future__ import annotations
+
+from functools import cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, TypeAdapter
+
+from vqcc.algorithms.base import (
+    Algorithm,
+    DeviceAlgorithm,
+    Part,
+    Problem,
+    Scales,
+    Scope,
+    raise_problems,
+)
+from vqcc.algorithms.e8p import E8P
+from vqcc.algorithms.kmeans import KMeans
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "E8P",
+    "FAMILIES",
+    "Algorithm",
+    "AnyAlgorithm",
+    "DeviceAlgorithm",
+    "KMeans",
+    "Part",
+    "Problem",
+    "Scales",
+    "Scope",
+    "from_mapping",
+    "raise_problems",
+]
+
+FAMILIES: Mapping[str, type[Algorithm]] = MappingProxyType({"kmeans": KMeans, "e8p": E8P})
+
+AnyAlgorithm = Annotated[KMeans | E8P, Field(discriminator="family")]
+
+
+@cache
+def _adapter() -> TypeAdapter[KMeans | E8P]:
+    return TypeAdapter(AnyAlgorithm)
+
+
+def from_mapping(mapping: Mapping[str, Any]) -> Algorithm:
+    """Make an algorithm of what a spec or a tensor file says of it. Raises pydantic.ValidationError."""
+    return _adapter().validate_python(dict(mapping))

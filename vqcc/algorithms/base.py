@@ -1,0 +1,228 @@
+"""What every vector-quantization algorithm says about itself; the families derive from `Algorithm`.
+
+An algorithm is a frozen pydantic model: the mapping of a spec and the object the passes ask are one thing.
+It knows no op and no GPU. NumPy is imported only where arrays are touched: compiling a kernel needs none.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel
+
+from vqcc.algorithms.fields import FROZEN, MAX_INDEX, DirectionField, Scales, ScalesField, Scope, ScopeField
+from vqcc.diagnostics import Diagnostic, VqccError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vqcc.tensors.vq_tensor import VQTensor
+
+__all__ = ["Algorithm", "DeviceAlgorithm", "Part", "Problem", "Scales", "Scope", "raise_problems"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing an algorithm finds wrong; `path` leads from the root of the spec to the field at fault."""
+
+    path: tuple[str | int, ...]
+    code: str
+    message: str
+    help: str | None = None
+
+    def diagnostic(self) -> Diagnostic:
+        """Return the same without a place in a file, for callers that have no spec."""
+        return Diagnostic(self.code, self.message, help=self.help)
+
+
+def raise_problems(problems: Iterable[Problem]) -> None:
+    """Raise VqccError with one diagnostic per problem, if there is any."""
+    found = [problem.diagnostic() for problem in problems]
+    if found:
+        raise VqccError(*found)
+
+
+@dataclass(frozen=True)
+class DeviceAlgorithm:
+    """How a template names the device half of an algorithm and the constants it is instantiated with.
+
+    `constants` are (name, value, comment); a text value is an enumerator of the device headers, never
+    text of a spec.
+    """
+
+    header: str
+    type_name: str
+    constants: tuple[tuple[str, int | str, str], ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One array of a VQ tensor, stored as NAME.`name`; of several `dtypes` the first is what vqcc writes."""
+
+    name: Literal["codes", "codebooks", "codebook_scales", "scales"]
+    dtypes: tuple[str, ...]
+    shape: tuple[int, ...]
+
+
+class Algorithm(BaseModel, ABC):
+    """A vector-quantization algorithm: VQ<vector_size, code_bits, residuals> and how it is stored.
+
+    A weight W [n, k] is cut along k into vectors; each is the sum of one codebook entry per residual stage,
+    times a scale. Shapes of the arrays: vqcc.tensors.vq_tensor.
+    """
+
+    model_config = FROZEN
+    device_header: ClassVar[str]
+    device_type: ClassVar[str]
+
+    family: str
+    vector_size: int
+    entries: int
+    residuals: int
+    scope: ScopeField = Scope()
+    scales: ScalesField = Scales()
+    direction: DirectionField = "in"
+
+    @property
+    def code_bits(self) -> int:
+        """Bits of one code: log2 of the entries."""
+        return self.entries.bit_length() - 1
+
+    @property
+    def codes_dtype(self) -> Literal["uint8", "uint16"]:
+        """Type of the codes in a VQ tensor, unpacked."""
+        return "uint8" if self.code_bits <= 8 else "uint16"
+
+    @property
+    def label(self) -> str:
+        """The paper's notation: vector size, log2 of entries, residual stages."""
+        return f"VQ<{self.vector_size},{self.code_bits},{self.residuals}>"
+
+    @property
+    def has_codebook_scales(self) -> bool:
+        """Whether entries are integers that a float32 scale per book and stage makes real."""
+        return False
+
+    @property
+    @abstractmethod
+    def entry_stride(self) -> int:
+        """Bytes between rows of a table on the device."""
+
+    @property
+    @abstractmethod
+    def stage_bytes(self) -> int:
+        """Bytes of one residual stage of one book on the device."""
+
+    @property
+    @abstractmethod
+    def table_bytes(self) -> int:
+        """Bytes of one book on the device, all residual stages, a multiple of 16."""
+
+    @property
+    def table_entries(self) -> int:
+        """Entries of one stage of a table on the device; fewer than `entries` where points are computed."""
+        return self.stage_bytes // self.entry_stride
+
+    @property
+    @abstractmethod
+    def minimum_vectors(self) -> int:
+        """Vectors that each book needs to be learnt from; 0 where nothing is learnt."""
+
+    @abstractmethod
+    def stored_codebook_bytes(self, n: int, k: int) -> int:
+        """Count the bytes of all codebooks of an [n, k] tensor, their scales included, as stored."""
+
+    @abstractmethod
+    def device(self) -> DeviceAlgorithm:
+        """Name the device header, type and constants of this algorithm."""
+
+    @abstractmethod
+    def decode(self, tensor: VQTensor) -> NDArray[np.float64]:
+        """Compute the weights [n, k] in float64, scales applied: what every kernel is held against."""
+
+    @abstractmethod
+    def pack_tables(self, tensor: VQTensor) -> NDArray[np.uint8]:
+        """Lay out the tables as the device reads them: bytes [books, table_bytes]."""
+
+    @abstractmethod
+    def learn(
+        self, name: str, weights: NDArray[np.float32], *, seed: int, progress: Callable[[int, int], None]
+    ) -> VQTensor:
+        """Quantize finite weights [n, k] that `check` accepts; the same seed gives the same tensor.
+
+        `progress` is called with (steps done, steps in all). Raises VqccError.
+        """
+
+    @abstractmethod
+    def random_tensor(self, rng: np.random.Generator, name: str, n: int, k: int) -> VQTensor:
+        """Draw a valid VQ tensor of shape [n, k] with magnitudes like those of LLM weights."""
+
+    def parts(self, n: int, k: int) -> tuple[Part, ...]:
+        """Describe the arrays that make a VQ tensor of shape [n, k]."""
+        codes = Part("codes", (self.codes_dtype,), (self.residuals, n, k // self.vector_size))
+        shape = self.scales.shape(n, k)
+        if shape is None:
+            return (codes,)
+        # Kernels read group scales at half precision, others at single: nothing may be lost on the way.
+        dtypes = ("float16",) if self.scales.kind == "group" else ("float32", "float16")
+        return (codes, Part("scales", dtypes, shape))
+
+    def bits_per_weight(self, n: int, k: int) -> float:
+        """Average the stored bits of an [n, k] tensor: packed codes, codebooks, and scales."""
+        codes = self.residuals * n * (k // self.vector_size) * self.code_bits
+        scale_bits = 16 if self.scales.dtype == "float16" else 32
+        scales = self.scales.count(n, k) * scale_bits
+        return (codes + scales + 8 * self.stored_codebook_bytes(n, k)) / (n * k)
+
+    def check_fields(self) -> Iterator[Problem]:
+        """Yield fields that contradict each other; needs no shape."""
+        group = self.scales.group
+        if group is not None and group % self.vector_size:
+            yield Problem(
+                ("algorithm", "scales", "group"),
+                "VQ0309",
+                f"scale group {group} is not a multiple of the vector size {self.vector_size}",
+                f"a vector has one scale: {_nearest_multiples(group, self.vector_size)}",
+            )
+        cols = self.scope.cols
+        if cols is not None and cols % self.vector_size:
+            yield Problem(
+                ("algorithm", "scope", "cols"),
+                "VQ0304",
+                f"tile columns {cols} are not a multiple of the vector size {self.vector_size}",
+                f"a vector belongs to one tile: {_nearest_multiples(cols, self.vector_size)}; "
+                "only the tensor's edges may cut tiles",
+            )
+
+    def check(self, n: int, k: int) -> Iterator[Problem]:
+        """Yield what makes this algorithm impossible for a weight [n, k]."""
+        if k % self.vector_size:
+            yield Problem(
+                ("op", "k"),
+                "VQ0303",
+                f"k = {k} is not a multiple of the vector size {self.vector_size}",
+                f"vectors run along k: {_nearest_multiples(k, self.vector_size)}",
+            )
+        table = self.scope.books(n, k) * self.table_bytes
+        if table > MAX_INDEX:
+            yield Problem(
+                ("algorithm", "scope"),
+                "VQ0307",
+                f"{self.scope.books(n, k)} codebooks of {self.table_bytes} bytes are {table} bytes; "
+                f"a 32-bit offset reaches {MAX_INDEX}",
+                "use larger tiles, scope: tensor, or fewer entries",
+            )
+
+    def mapping(self) -> dict[str, Any]:
+        """Return the full algorithm as a spec writes it: plain JSON values, every field spelt out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def _nearest_multiples(value: int, factor: int) -> str:
+    below = value // factor * factor
+    return f"use {below} or {below + factor}" if below else f"use {factor}"

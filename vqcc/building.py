@@ -1,0 +1,185 @@
+"""From a spec to a library: plan and compile its kernels for every GPU, and write the bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from vqcc.codegen.bundle import write_bundle
+from vqcc.codegen.cache import compile_cached
+from vqcc.codegen.header import render_header
+from vqcc.diagnostics import DiagnosticList, VqccError
+from vqcc.gpus.model import COMPUTE_CAPABILITIES
+from vqcc.library import describe_kernel, describe_library
+from vqcc.pipeline import compile_plans
+from vqcc.problem import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from vqcc.codegen.cache import CompileCache
+    from vqcc.codegen.toolchain import Compiled, Toolchain
+    from vqcc.gpus.model import Gpu
+    from vqcc.plan import Plan
+    from vqcc.spec.model import Spec
+
+__all__ = [
+    "EMITTABLE",
+    "Built",
+    "Emit",
+    "GpuBuild",
+    "build_library",
+    "problems_of",
+    "runs_on",
+    "write_library",
+]
+
+Emit = Literal["cu", "ptx", "cubin", "header", "plan"]
+EMITTABLE: tuple[Emit, ...] = ("cu", "ptx", "cubin", "header", "plan")
+
+
+@dataclass(frozen=True)
+class GpuBuild:
+    """The kernels of one library on one GPU."""
+
+    gpu: Gpu
+    problems: tuple[Problem, ...]
+    plans: tuple[Plan, ...]
+    source: str
+    compiled: Compiled
+
+
+@dataclass(frozen=True)
+class Built:
+    """A library in memory: its files by name, and what its manifest says beside them."""
+
+    name: str
+    gpus: tuple[GpuBuild, ...]
+    files: Mapping[str, bytes]
+    fields: Mapping[str, Any]
+
+
+def problems_of(spec: Spec, gpu: Gpu) -> tuple[Problem, ...]:
+    """The kernels of `spec` on one of its GPUs, in the order of the op's variants."""
+    library = spec.name.replace("-", "_")
+    return tuple(
+        Problem(library, spec.algorithm, spec.op, variant, gpu, spec.level) for variant in spec.op.variants()
+    )
+
+
+def build_library(
+    spec: Spec,
+    *,
+    toolchain: Toolchain,
+    cache: CompileCache | None,
+    emit: Sequence[Emit] = ("cu", "cubin", "header", "plan"),
+    jobs: int = 1,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Built:
+    """Plan, render and compile a library.
+
+    GPUs are compiled by `jobs` threads; `progress` hears the name of each one done. Diagnostics of all GPUs
+    are raised together: VQ04xx where a level or a limit forbids a kernel, VQ06xx from the toolchain.
+    """
+    errors = DiagnosticList()
+    exit_codes = []
+    builds = []
+
+    def build(gpu: Gpu) -> GpuBuild | VqccError:
+        try:
+            return _build_gpu(spec, gpu, toolchain, cache, want_ptx="ptx" in emit)
+        except VqccError as error:
+            return error
+
+    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
+        for gpu, outcome in zip(spec.gpu, pool.map(build, spec.gpu), strict=True):
+            progress(gpu.name)
+            if isinstance(outcome, VqccError):
+                exit_codes.append(outcome.exit_code)
+                for diagnostic in outcome.diagnostics:
+                    errors.add(diagnostic)
+            else:
+                builds.append(outcome)
+    if exit_codes:
+        raise VqccError(*errors, exit_code=max(exit_codes))
+    return _assemble(spec, tuple(builds), toolchain, emit)
+
+
+def write_library(built: Built, directory: Path) -> bool:
+    """Make `directory` the bundle, atomically; False if it already was. Raises VQ07xx."""
+    return write_bundle(directory, built.files, fields=built.fields)
+
+
+def _build_gpu(
+    spec: Spec, gpu: Gpu, toolchain: Toolchain, cache: CompileCache | None, *, want_ptx: bool
+) -> GpuBuild:
+    problems = problems_of(spec, gpu)
+
+    def compile_source(source: str) -> Compiled:
+        file_name = f"{spec.name}.{gpu.name}.cu"
+        return compile_cached(
+            toolchain, cache, source, target=gpu.target, want_ptx=want_ptx, file_name=file_name
+        )
+
+    source, plans, compiled = compile_plans(problems, compile_source)
+    return GpuBuild(gpu, problems, plans, source, compiled)
+
+
+def _assemble(spec: Spec, builds: tuple[GpuBuild, ...], toolchain: Toolchain, emit: Sequence[Emit]) -> Built:
+    first_problem, first_plan = builds[0].problems[0], builds[0].plans[0]
+    identity = hashlib.sha256()
+    files: dict[str, bytes] = {}
+    gpus: dict[str, Any] = {}
+    for build in builds:
+        stem = f"{spec.name}.{build.gpu.name}"
+        plans = [plan.to_json() for plan in build.plans]
+        plan_text = _json({"gpu": build.gpu.name, "target": build.gpu.target, "kernels": plans})
+        identity.update(build.source.encode())
+        identity.update(plan_text)
+        parts: dict[str, bytes | None] = {
+            "cu": build.source.encode(),
+            "cubin": build.compiled.cubin,
+            "ptx": build.compiled.ptx.encode() if build.compiled.ptx is not None else None,
+            "plan.json": plan_text,
+        }
+        for suffix, content in parts.items():
+            if suffix.split(".")[0] in emit and content is not None:
+                files[f"{stem}.{suffix}"] = content
+        gpus[build.gpu.name] = {
+            "target": build.gpu.target,
+            "runs_on": runs_on(build.gpu),
+            "minimum_driver": toolchain.minimum_driver,
+            "kernels": [describe_kernel(*pair) for pair in zip(build.problems, build.plans, strict=True)],
+        }
+    build_id = identity.hexdigest()[:16]
+    if "header" in emit:
+        header = render_header(
+            spec.name, [build.problems for build in builds], [build.plans for build in builds], build_id
+        )
+        files[f"{spec.name}.h"] = header.encode()
+    fields = {
+        "name": spec.name,
+        "build_id": build_id,
+        "toolchain": toolchain.identity,
+        **describe_library(first_problem, first_plan),
+        "gpus": gpus,
+    }
+    return Built(spec.name, builds, files, fields)
+
+
+def runs_on(gpu: Gpu) -> list[str]:
+    """Targets a cubin for `gpu` runs on: same major version, minor version no lower.
+
+    Source: CUDA C++ Programming Guide, binary compatibility.
+    """
+    major, minor = map(int, gpu.compute_capability.split("."))
+    versions = [tuple(map(int, text.split("."))) for text in COMPUTE_CAPABILITIES]
+    return [f"sm_{a}{b}" for a, b in versions if a == major and b >= minor]
+
+
+def _json(data: Any) -> bytes:
+    return (json.dumps(data, indent=2, sort_keys=True) + "\n").encode()

@@ -1,0 +1,222 @@
+"""`vqcc compile`: specs to kernel libraries."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vqcc.cli.support import (
+    cache_options,
+    console,
+    default_cache_directory,
+    json_option,
+    open_cache,
+    print_json,
+    reports_errors,
+    warn,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vqcc.building import Built
+    from vqcc.codegen.toolchain import Toolchain
+    from vqcc.spec.model import Spec
+
+__all__ = ["command", "find_toolchain", "toolchain_options"]
+
+_EMIT_DEFAULT = "cu,cubin,header,plan"
+
+
+def toolchain_options(function: Any) -> Any:
+    """Options that choose the CUDA compiler."""
+    for option in (
+        click.option(
+            "--toolchain",
+            type=click.Choice(["nvrtc", "nvcc"]),
+            default="nvrtc",
+            show_default=True,
+            help="NVRTC comes with vqcc; nvcc is the one of an installed CUDA toolkit.",
+        ),
+        click.option(
+            "--nvcc",
+            "nvcc_path",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="The nvcc to run; by default the one on PATH.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def find_toolchain(name: str, nvcc_path: Path | None) -> Toolchain:
+    """The toolchain the options ask for. Raises VQ0601 if it is not installed."""
+    from vqcc.codegen.toolchain import find
+
+    if name == "nvcc" and nvcc_path is None:
+        found = shutil.which("nvcc")
+        nvcc_path = Path(found) if found else None
+    keep = default_cache_directory() / "failed"
+    compiler = next(filter(None, map(shutil.which, ("g++", "clang++"))), None)
+    return find(
+        name,
+        nvcc_path=nvcc_path,
+        host_compiler=Path(compiler) if compiler else None,
+        keep_failed=keep,
+    )
+
+
+@click.command("compile")
+@click.argument("specs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--out-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("out"),
+    show_default=True,
+    help="Each spec's bundle becomes OUT/<spec name>/.",
+)
+@click.option("--level", type=click.Choice(["gc", "sc"]), help="Override the spec's level.")
+@click.option(
+    "--gpu", "gpus", multiple=True, metavar="NAME", help="Override the spec's GPUs; may be repeated."
+)
+@click.option(
+    "--emit", default=_EMIT_DEFAULT, show_default=True, help="What to write: cu, ptx, cubin, header, plan."
+)
+@click.option("--dry-run", is_flag=True, help="Compile, list what would be written, write nothing.")
+@click.option("-j", "--jobs", type=click.IntRange(1, 256), default=1, help="GPUs compiled at a time.")
+@toolchain_options
+@cache_options
+@json_option
+@reports_errors
+def command(
+    specs: tuple[Path, ...],
+    out_dir: Path,
+    level: str | None,
+    gpus: tuple[str, ...],
+    emit: str,
+    dry_run: bool,
+    jobs: int,
+    toolchain: str,
+    nvcc_path: Path | None,
+    cache_dir: Path | None,
+    no_cache: bool,
+    as_json: bool,
+) -> None:
+    """Compile each SPEC to a kernel library in OUT/<spec name>/.
+
+    A spec that is wrong, or that one of its GPUs must refuse, is reported whole and writes nothing; the
+    others are still compiled.
+    """
+    from vqcc.building import build_library, write_library
+    from vqcc.diagnostics import DiagnosticList, ExitCode, VqccError
+
+    wanted = _emitted(emit)
+    tools = find_toolchain(toolchain, nvcc_path)
+    cache = open_cache(cache_dir, disabled=no_cache)
+    errors = DiagnosticList()
+    exit_codes: list[ExitCode] = []
+    results = []
+    for path, spec in _load(specs, gpus, level, errors, exit_codes):
+        try:
+            built = build_library(spec, toolchain=tools, cache=cache, emit=wanted, jobs=jobs)
+            directory = out_dir / built.name
+            changed = not dry_run and write_library(built, directory)
+        except VqccError as error:
+            exit_codes.append(error.exit_code)
+            errors.extend(error.diagnostics)
+            continue
+        results.append(_summary(path, built, directory, changed=changed, dry_run=dry_run))
+        if not as_json:
+            _show(results[-1])
+    if cache is not None:
+        warn(cache.warnings)
+    if exit_codes:
+        raise VqccError(*errors, exit_code=max(exit_codes))
+    if as_json:
+        print_json({"libraries": results})
+
+
+def _load(
+    paths: tuple[Path, ...], gpus: tuple[str, ...], level: str | None, errors: Any, exit_codes: list[Any]
+) -> Iterator[tuple[Path, Spec]]:
+    """Yield the specs that can be read; note what is wrong with the others."""
+    from vqcc.diagnostics import Diagnostic, VqccError
+    from vqcc.spec.load import load_spec
+
+    seen: dict[str, Path] = {}
+    for path in paths:
+        try:
+            spec = load_spec(path, gpu_override=gpus, level_override=level)
+            if spec.name in seen:
+                raise VqccError(
+                    Diagnostic(
+                        "VQ0709",
+                        f"{path} and {seen[spec.name]} are both named {spec.name}",
+                        help="each spec's library is written to a directory of its name: rename one",
+                    )
+                )
+        except VqccError as error:
+            exit_codes.append(error.exit_code)
+            errors.extend(error.diagnostics)
+            continue
+        seen[spec.name] = path
+        yield path, spec
+
+
+def _emitted(text: str) -> tuple[Any, ...]:
+    from vqcc.building import EMITTABLE
+    from vqcc.diagnostics import did_you_mean
+
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    for word in words:
+        if word not in EMITTABLE:
+            near = did_you_mean(word, EMITTABLE)
+            raise click.BadParameter(
+                f"'{word}' is none of {', '.join(EMITTABLE)}" + (f"; {near}" if near else ""),
+                param_hint="--emit",
+            )
+    if not words:
+        raise click.BadParameter(f"name at least one of {', '.join(EMITTABLE)}", param_hint="--emit")
+    return tuple(word for word in EMITTABLE if word in words)
+
+
+def _summary(path: Path, built: Built, directory: Path, *, changed: bool, dry_run: bool) -> dict[str, Any]:
+    state = "would be written" if dry_run else "written" if changed else "unchanged"
+    return {
+        "spec": str(path),
+        "directory": str(directory),
+        "state": state,
+        "build_id": built.fields["build_id"],
+        "files": {name: len(content) for name, content in sorted(built.files.items())},
+        "gpus": {
+            build.gpu.name: [
+                {
+                    "kernel": plan.kernel,
+                    "registers": plan.resources.registers if plan.resources else None,
+                    "shared_bytes": plan.launch.dynamic_shared_bytes if plan.launch else None,
+                    "grid": plan.launch.grid if plan.launch else None,
+                    "threads": plan.launch.threads if plan.launch else None,
+                    "blocks_per_sm": plan.launch.blocks_per_sm if plan.launch else None,
+                }
+                for plan in build.plans
+            ]
+            for build in built.gpus
+        },
+    }
+
+
+def _show(result: dict[str, Any]) -> None:
+    out = console()
+    out.print(f"{result['directory']}: {result['state']}, {sum(result['files'].values()):,} bytes")
+    for name, size in result["files"].items():
+        out.print(f"  {name}  {size:,}")
+    for gpu, kernels in result["gpus"].items():
+        for kernel in kernels:
+            out.print(
+                f"  {gpu}: {kernel['kernel']}: {kernel['registers']} registers, {kernel['shared_bytes']:,} bytes of "
+                f"shared memory, {kernel['blocks_per_sm']} blocks per SM, {kernel['grid']} x {kernel['threads']} threads"
+            )

@@ -1,0 +1,42 @@
+"""`vqcc doctor`: is this installation whole?"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from vqcc.cli.support import CACHE_LIMIT_BYTES, compiled_directory, console, json_option, print_json, reports_errors
+
+__all__ = ["command"]
+
+_MARKS = {"ok": "ok", "warning": "--", "missing": "MISSING"}
+
+
+@click.command("doctor")
+@click.option("--cache-dir", type=click.Path(path_type=Path, file_okay=False), help="The compile cache to look at.")
+@json_option
+@reports_errors
+def command(cache_dir: Path | None, as_json: bool) -> None:
+    """Check compiler, headers, optional parts, GPU and cache, and say how to mend what is missing."""
+    from vqcc.doctor import diagnose
+
+    checks = diagnose(
+        path=os.environ.get("PATH", ""),
+        cache_directory=compiled_directory(cache_dir),
+        cache_limit_bytes=CACHE_LIMIT_BYTES,
+    )
+    if as_json:
+        print_json({"checks": [asdict(check) for check in checks]})
+    else:
+        out = console()
+        width = max(len(check.name) for check in checks)
+        for check in checks:
+            out.print(f"{_MARKS[check.status]:8} {check.name:{width}}  {check.detail}", markup=False)
+            if check.help and check.status != "ok":
+                out.print(f"{'':8} {'':{width}}  {check.help}", markup=False)
+    if any(check.status == "missing" for check in checks):
+        sys.exit(3)

@@ -1,0 +1,107 @@
+"""`vqcc explain`: the decisions behind kernels, or what an error code means."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vqcc.cli.compile import find_toolchain, toolchain_options
+from vqcc.cli.support import cache_options, console, json_option, open_cache, print_json, reports_errors
+
+__all__ = ["command"]
+
+
+@click.command("explain")
+@click.argument("what", metavar="OUT/<name> | SPEC | CODE")
+@click.option("--gpu", "gpus", multiple=True, metavar="NAME", help="Only these GPUs.")
+@click.option("--level", type=click.Choice(["gc", "sc"]), help="Override a spec's level.")
+@toolchain_options
+@cache_options
+@json_option
+@reports_errors
+def command(
+    what: str,
+    gpus: tuple[str, ...],
+    level: str | None,
+    toolchain: str,
+    nvcc_path: Path | None,
+    cache_dir: Path | None,
+    no_cache: bool,
+    as_json: bool,
+) -> None:
+    """Print each decision of a library's kernels with its value, formula, inputs and reason.
+
+    WHAT is a compiled library, a spec (compiled in memory), or a diagnostic's code such as VQ0403.
+    """
+    if re.fullmatch(r"VQ\d{4}", what, re.IGNORECASE):
+        _explain_code(what.upper(), as_json=as_json)
+        return
+    path = Path(what)
+    if path.is_dir():
+        plans = _plans_of_library(path, gpus)
+    else:
+        plans = _plans_of_spec(path, gpus, level, find_toolchain(toolchain, nvcc_path), cache_dir, no_cache)
+    if as_json:
+        print_json({"gpus": plans})
+        return
+    out = console()
+    for gpu, kernels in plans.items():
+        for kernel in kernels:
+            out.print(f"{gpu}: {kernel['kernel']}, level {kernel['level']}")
+            for decision in kernel["decisions"]:
+                _show(decision)
+
+
+def _explain_code(code: str, *, as_json: bool) -> None:
+    from vqcc.diagnostics import CODES, Diagnostic, VqccError, did_you_mean
+
+    if code not in CODES:
+        near = did_you_mean(code, CODES)
+        raise VqccError(Diagnostic("VQ0710", f"there is no code {code}", help=near or "codes run from VQ0101"))
+    if as_json:
+        print_json({"code": code, "title": CODES[code]})
+    else:
+        console().print(f"{code}: {CODES[code]}. See docs/diagnostics.md.")
+
+
+def _plans_of_library(path: Path, gpus: tuple[str, ...]) -> dict[str, Any]:
+    from vqcc.diagnostics import Diagnostic, VqccError
+    from vqcc.library import load_library, select_gpus
+
+    library = load_library(path)
+    plans = {}
+    for gpu in select_gpus(library, gpus):
+        name = f"{library.name}.{gpu}.plan.json"
+        if name not in library.bundle.files:
+            raise VqccError(
+                Diagnostic("VQ0802", f"{path} holds no plan for {gpu}", help="compile with --emit plan among the others")
+            )
+        plans[gpu] = json.loads(library.bundle.read_file(name))["kernels"]
+    return plans
+
+
+def _plans_of_spec(
+    path: Path, gpus: tuple[str, ...], level: str | None, tools: Any, cache_dir: Path | None, no_cache: bool
+) -> dict[str, Any]:
+    from vqcc.building import build_library
+    from vqcc.spec.load import load_spec
+
+    spec = load_spec(path, gpu_override=gpus, level_override=level)
+    built = build_library(spec, toolchain=tools, cache=open_cache(cache_dir, disabled=no_cache))
+    return {build.gpu.name: [plan.to_json() for plan in build.plans] for build in built.gpus}
+
+
+def _show(decision: dict[str, Any]) -> None:
+    out = console()
+    section = f"  [{decision['section']}]" if decision["section"] else ""
+    out.print(f"  {decision['name']} = {decision['value']}{section}", markup=False)
+    out.print(f"      {decision['formula']}", markup=False)
+    inputs = ", ".join(f"{name} = {value}" for name, value in decision["inputs"].items())
+    out.print(f"      with {inputs}", markup=False)
+    out.print(f"      {decision['reason']}", markup=False)
+    for rejected in decision["rejected"]:
+        out.print(f"      not {rejected}", markup=False)

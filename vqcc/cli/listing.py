@@ -1,0 +1,92 @@
+"""`vqcc list`: what a spec may name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from vqcc.cli.support import console, json_option, print_json, reports_errors
+
+__all__ = ["command"]
+
+
+@click.command("list")
+@click.argument("what", type=click.Choice(["algorithms", "ops", "gpus"]))
+@json_option
+@reports_errors
+def command(what: str, as_json: bool) -> None:
+    """List the algorithms, ops or GPUs that a spec may name."""
+    rows = {"algorithms": _algorithms, "ops": _ops, "gpus": _gpus}[what]()
+    if as_json:
+        print_json({what: rows})
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in rows[0]:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    console().print(table)
+
+
+def _algorithms() -> list[dict[str, Any]]:
+    from vqcc.algorithms.presets import names, resolve
+
+    rows = []
+    for name in names():
+        if name == "vq-x-y-z":
+            rows.append(
+                {"preset": name, "notation": "VQ<x,y,z>", "family": "kmeans", "scope": "tensor", "scales": "row"}
+            )
+            continue
+        algorithm = resolve(name)
+        rows.append(
+            {
+                "preset": name,
+                "notation": algorithm.label,
+                "family": algorithm.family,
+                "scope": _plain(algorithm.scope.spec()),
+                "scales": _plain(algorithm.scales.spec()),
+            }
+        )
+    return rows
+
+
+def _plain(value: str | dict[str, int]) -> str:
+    return value if isinstance(value, str) else " x ".join(map(str, value.values()))
+
+
+def _ops() -> list[dict[str, Any]]:
+    from vqcc.ops import OPS
+
+    return [
+        {
+            "op": name,
+            "computes": (op.__doc__ or "").strip().splitlines()[0],
+            "axes": ", ".join(op.axes),
+            "reduce_axes": ", ".join(op.reduce_axes),
+        }
+        for name, op in OPS.items()
+    ]
+
+
+def _gpus() -> list[dict[str, Any]]:
+    from vqcc import gpus
+
+    rows = []
+    for name in gpus.names():
+        gpu = gpus.load(name)
+        rows.append(
+            {
+                "gpu": name,
+                "target": gpu.target,
+                "sms": gpu.sm_count.integer,
+                "shared_kib_per_block": gpu.shared_bytes_per_block.integer // 1024,
+                "l2_mib": gpu.l2_bytes.integer >> 20,
+                "dram_gb_per_second": round(gpu.dram_bytes_per_second.value / 1e9),
+                "dram_figure": gpu.dram_bytes_per_second.confidence,
+            }
+        )
+    return rows

@@ -1,0 +1,32 @@
+"""`vqcc schema`: the JSON Schema of specs, for editors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vqcc.cli.support import reports_errors
+
+__all__ = ["command"]
+
+
+@click.command("schema")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file.")
+@reports_errors
+def command(output: Path | None) -> None:
+    """Print the JSON Schema of specs.
+
+    An editor with a YAML language server uses it through a spec's first line:
+    `# yaml-language-server: $schema=vqcc.schema.json`.
+    """
+    import json
+
+    from vqcc.spec.schema import json_schema
+    from vqcc.tensors.container import write_atomically
+
+    text = json.dumps(json_schema(), indent=2) + "\n"
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        write_atomically(output, text.encode())

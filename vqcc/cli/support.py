@@ -1,0 +1,149 @@
+"""What every subcommand shares: how errors end it, where results go, and common options."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import click
+
+from vqcc.diagnostics import Diagnostic, ExitCode, VqccError, render_json, render_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from rich.console import Console
+
+    from vqcc.codegen.cache import CompileCache
+
+__all__ = [
+    "CACHE_LIMIT_BYTES",
+    "cache_options",
+    "compiled_directory",
+    "console",
+    "default_cache_directory",
+    "json_option",
+    "open_cache",
+    "print_json",
+    "reports_errors",
+    "warn",
+]
+
+P = ParamSpec("P")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print machine-readable JSON on stdout.")
+
+CACHE_LIMIT_BYTES = 1 << 30
+
+
+def cache_options(function: Callable[P, None]) -> Callable[P, None]:
+    """Options that choose the compile cache."""
+    for option in (
+        click.option(
+            "--cache-dir",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="Where compiled kernels are kept between runs.",
+        ),
+        click.option("--no-cache", is_flag=True, help="Compile everything anew and keep nothing."),
+    ):
+        function = option(function)
+    return function
+
+
+def default_cache_directory() -> Path:
+    """The user's cache folder."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("vqcc", appauthor=False))
+
+
+def compiled_directory(directory: Path | None) -> Path:
+    """Where compiled kernels lie within the cache folder."""
+    return (directory or default_cache_directory()) / "compiled"
+
+
+def open_cache(directory: Path | None, *, disabled: bool) -> CompileCache | None:
+    """The compile cache the options ask for; None if they ask for none."""
+    from vqcc.codegen.cache import CompileCache
+
+    if disabled:
+        return None
+    return CompileCache(compiled_directory(directory), CACHE_LIMIT_BYTES)
+
+
+def color_wanted(stream: Any) -> bool:
+    """Whether `stream` is a terminal whose user did not ask for plain text (https://no-color.org)."""
+    return bool(stream.isatty()) and not os.environ.get("NO_COLOR")
+
+
+def console(*, error: bool = False) -> Console:
+    """A rich console that colours terminals only and never wraps what a pipe reads."""
+    from rich.console import Console
+
+    stream = sys.stderr if error else sys.stdout
+    width = None if stream.isatty() else 200
+    return Console(
+        file=stream, no_color=not color_wanted(stream), width=width, highlight=False, soft_wrap=True
+    )
+
+
+def print_json(data: Any) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(data, indent=2))
+
+
+def warn(diagnostics: Iterable[Diagnostic]) -> None:
+    """Print warnings on stderr."""
+    found = list(diagnostics)
+    if found:
+        click.echo(render_text(found, color=color_wanted(sys.stderr)), err=True)
+
+
+def reports_errors(function: Callable[P, None]) -> Callable[P, None]:
+    """Turn diagnostics into text on stderr, or JSON on stdout, and an exit code; never a traceback."""
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        as_json = bool(kwargs.get("as_json"))
+        try:
+            function(*args, **kwargs)
+        except VqccError as error:
+            _print(error.diagnostics, as_json=as_json)
+            sys.exit(int(error.exit_code))
+        except BrokenPipeError:
+            # The reader of stdout has gone; nothing is left to say, and exiting must not try again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(int(ExitCode.INPUT))
+        except (click.exceptions.ClickException, click.exceptions.Exit, click.exceptions.Abort):
+            raise
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            sys.exit(130)
+        except Exception as error:
+            if click.get_current_context().find_root().params.get("traceback"):
+                raise
+            _print((_internal(error),), as_json=as_json)
+            sys.exit(int(ExitCode.INTERNAL))
+
+    return wrapper
+
+
+def _internal(error: Exception) -> Diagnostic:
+    text = str(error).strip().splitlines() or [""]
+    return Diagnostic(
+        "VQ0901",
+        f"{type(error).__name__}: {text[0][:300]}",
+        help="this is a bug in vqcc: please report it with the command and its input; "
+        "`vqcc --traceback COMMAND ...` shows where it happened",
+    )
+
+
+def _print(diagnostics: Iterable[Diagnostic], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(render_json(tuple(diagnostics)))
+    else:
+        click.echo(render_text(tuple(diagnostics), color=color_wanted(sys.stderr)), err=True)

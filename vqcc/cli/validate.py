@@ -1,0 +1,108 @@
+"""`vqcc validate`: a library against float64."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vqcc.cli.support import console, default_cache_directory, json_option, print_json, reports_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from vqcc.diagnostics import Diagnostic
+    from vqcc.verify.backends import Backend
+    from vqcc.verify.harness import CaseResult
+
+__all__ = ["command"]
+
+
+@click.command("validate")
+@click.argument("library", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--tensors", type=click.Path(path_type=Path, dir_okay=False), help="VQ tensors; random data if not given.")
+@click.option("--tensor", "names", multiple=True, metavar="NAME", help="Only these tensors of the file.")
+@click.option(
+    "--backend",
+    type=click.Choice(["emulate", "cuda"]),
+    default="emulate",
+    show_default=True,
+    help="Run the emitted source on the CPU, or the cubin on the GPU of this machine.",
+)
+@click.option("--gpu", "gpus", multiple=True, metavar="NAME", help="Only the kernels for these GPUs.")
+@click.option("--seed", default=0, show_default=True, help="Of random weights and inputs.")
+@json_option
+@reports_errors
+def command(
+    library: Path,
+    tensors: Path | None,
+    names: tuple[str, ...],
+    backend: str,
+    gpus: tuple[str, ...],
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Run every kernel of LIBRARY and compare it with float64.
+
+    Prints, per launch, the relative error ||computed - exact|| / ||exact||, the largest error of an element,
+    and the bound that its rounding allows. Exit code 4 if any element is outside its bound.
+    """
+    from vqcc.diagnostics import ExitCode, VqccError
+    from vqcc.library import load_library, select_gpus
+    from vqcc.tensors.container import load, load_all
+    from vqcc.verify.harness import validate
+
+    loaded = load_library(library)
+    chosen = select_gpus(loaded, gpus)
+    given = ()
+    if tensors is not None:
+        given = tuple(load(tensors, name) for name in names) if names else load_all(tensors)
+    results = []
+    for result in validate(loaded, _backend(backend), tensors=given, gpus=chosen, seed=seed):
+        results.append(result)
+        if not as_json:
+            _show(result)
+    failed = [result for result in results if not result.comparison.passed]
+    if as_json:
+        print_json({"library": loaded.name, "backend": backend, "results": [result.to_json() for result in results]})
+    else:
+        console().print(f"{len(results) - len(failed)} of {len(results)} launches within their bounds of float64")
+    if failed:
+        raise VqccError(*_mismatches(failed), exit_code=ExitCode.MISMATCH)
+
+
+def _backend(name: str) -> Backend:
+    from vqcc.verify.backends import EmulatorBackend
+
+    if name == "cuda":
+        from vqcc.runtime.backend import CudaBackend
+
+        return CudaBackend()
+    compiler = next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
+    return EmulatorBackend(default_cache_directory() / "emulator", compiler)
+
+
+def _show(result: CaseResult) -> None:
+    found = result.comparison
+    verdict = "ok" if found.passed else "MISMATCH"
+    sizes = ", ".join(f"{name} = {value}" for name, value in result.sizes.items())
+    console().print(
+        f"{verdict:8}  {result.gpu}: {result.kernel}, {sizes}, {result.tensor}: relative error {found.relative_error:.2e}, "
+        f"max error {found.max_error:.2e}, at {found.worst:.1%} of its bound at worst"
+    )
+
+
+def _mismatches(failed: Iterable[CaseResult]) -> list[Diagnostic]:
+    from vqcc.diagnostics import Diagnostic
+
+    return [
+        Diagnostic(
+            "VQ0801",
+            f"{result.gpu}: {result.kernel}: element {list(result.comparison.position)} of {result.tensor} is "
+            f"{result.comparison.worst:.3g} times its bound {result.comparison.max_bound:.3g} from float64",
+            help="this is a bug in vqcc or a damaged toolchain: please report the spec and `vqcc doctor`",
+        )
+        for result in failed
+    ]

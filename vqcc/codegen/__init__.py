@@ -1,0 +1,1 @@
+"""Plans to source, source to cubins, files to bundles."""

@@ -1,0 +1,49 @@
+"""The device headers an emitted source needs, each once, in the order their includes ask for."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from vqcc.codegen.text import Fragment, literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+__all__ = ["inline_headers"]
+
+_LOCAL_INCLUDE = re.compile(r'#include "([^"]+)"')
+_WIDTH = 112
+
+
+def inline_headers(directory: Path, names: Iterable[str]) -> tuple[Fragment, ...]:
+    """The text of `names` (relative to `directory`) and of all they include, dependencies first.
+
+    Local includes and include guards are dropped, and a banner names each part, so that the emitted source
+    stands alone and still says where every line comes from.
+    """
+    order: list[Path] = []
+
+    def visit(path: Path) -> None:
+        if path in order:
+            return
+        for included in _LOCAL_INCLUDE.findall(path.read_text(encoding="utf-8")):
+            visit((path.parent / included).resolve())
+        order.append(path)
+
+    root = directory.resolve()
+    for name in names:
+        visit(root / name)
+    return tuple(literal(_part(root, path)) for path in order)
+
+
+def _part(root: Path, path: Path) -> str:
+    title = f"// ==== {path.relative_to(root).as_posix()} "
+    lines = [
+        line
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line != "#pragma once" and not _LOCAL_INCLUDE.match(line)
+    ]
+    body = re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n")
+    return f"{title:=<{_WIDTH}}\n{body}"

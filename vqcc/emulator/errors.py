@@ -1,0 +1,128 @@
+"""What the emulator found wrong in a kernel: kinds of bugs, and the error that carries one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["BugKind", "EmulationError", "Finding", "Location"]
+
+
+class BugKind(IntEnum):
+    """Kinds of bugs, numbered as in host/runtime/result.h."""
+
+    OUT_OF_BOUNDS = 1
+    UNWRITTEN_READ = 2
+    READ_ONLY_WRITE = 3
+    RACE = 4
+    CROSS_BLOCK_RACE = 5
+    MISALIGNED = 6
+    NULL_POINTER = 7
+    WILD_POINTER = 8
+    FOREIGN_STACK = 9
+    IMAGE_WRITE = 10
+    DIVERGENT_BARRIER = 11
+    DIVERGENT_WARP_OPERATION = 12
+    LANE_NOT_IN_MASK = 13
+    INACTIVE_SOURCE_LANE = 14
+    INVALID_WIDTH = 15
+    STEP_LIMIT = 16
+    STACK_OVERFLOW = 17
+    FAULT = 18
+    DIVISION_BY_ZERO = 19
+    TRAP = 20
+    PENDING_COPY = 21
+
+
+_CODES: Mapping[BugKind, str] = MappingProxyType(
+    {
+        BugKind.OUT_OF_BOUNDS: "VQ0830",
+        BugKind.UNWRITTEN_READ: "VQ0831",
+        BugKind.READ_ONLY_WRITE: "VQ0832",
+        BugKind.RACE: "VQ0833",
+        BugKind.CROSS_BLOCK_RACE: "VQ0834",
+        BugKind.MISALIGNED: "VQ0835",
+        BugKind.NULL_POINTER: "VQ0830",
+        BugKind.WILD_POINTER: "VQ0830",
+        BugKind.FOREIGN_STACK: "VQ0830",
+        BugKind.IMAGE_WRITE: "VQ0832",
+        BugKind.DIVERGENT_BARRIER: "VQ0836",
+        BugKind.DIVERGENT_WARP_OPERATION: "VQ0837",
+        BugKind.LANE_NOT_IN_MASK: "VQ0837",
+        BugKind.INACTIVE_SOURCE_LANE: "VQ0837",
+        BugKind.INVALID_WIDTH: "VQ0837",
+        BugKind.STEP_LIMIT: "VQ0838",
+        BugKind.STACK_OVERFLOW: "VQ0839",
+        BugKind.FAULT: "VQ0839",
+        BugKind.DIVISION_BY_ZERO: "VQ0839",
+        BugKind.TRAP: "VQ0839",
+        BugKind.PENDING_COPY: "VQ0840",
+    }
+)
+
+_HELP: Mapping[BugKind, str] = MappingProxyType(
+    {
+        BugKind.RACE: "a __syncthreads() must lie between the two, or within one warp a __syncwarp() or shuffle "
+        "that both lanes take part in",
+        BugKind.CROSS_BLOCK_RACE: "blocks run in any order: use atomics, or a thread fence and an atomic counter",
+        BugKind.DIVERGENT_BARRIER: "every thread of the block must reach the same __syncthreads()",
+        BugKind.DIVERGENT_WARP_OPERATION: "every lane named in the mask must reach the operation, with that mask",
+        BugKind.STEP_LIMIT: "the limit counts memory accesses and barriers of all threads; raise it for a long run",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Location:
+    """A place in the kernel's source. `line` is 0 where only the function is known."""
+
+    function: str
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else self.function
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One bug of one launch.
+
+    `thread` is linear in the block and None where no single thread is at fault; `buffer` is the buffer's name,
+    "shared" for shared memory, or None; `offset` is in bytes from its start. `frames` are the places of the
+    access, innermost first; `other_frames` those of a race's other access.
+    """
+
+    kind: BugKind
+    kernel: str
+    block: tuple[int, int, int]
+    thread: int | None
+    message: str
+    buffer: str | None = None
+    offset: int | None = None
+    access_bytes: int = 0
+    address: int = 0
+    frames: tuple[Location, ...] = ()
+    other_thread: int | None = None
+    other_frames: tuple[Location, ...] = ()
+
+    @property
+    def location(self) -> Location | None:
+        """The innermost place, if it is known."""
+        return self.frames[0] if self.frames else None
+
+
+class EmulationError(VqccError):
+    """A launch was stopped by a bug in the kernel (exit code MISMATCH)."""
+
+    def __init__(self, finding: Finding) -> None:
+        diagnostic = Diagnostic(_CODES[finding.kind], finding.message, help=_HELP.get(finding.kind))
+        super().__init__(diagnostic, exit_code=ExitCode.MISMATCH)
+        self.finding = finding

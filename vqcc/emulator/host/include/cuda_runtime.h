@@ -1,0 +1,2 @@
+// NVRTC needs no include for the runtime types; nvcc users write this one.
+#pragma once

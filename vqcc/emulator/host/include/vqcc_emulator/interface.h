@@ -1,0 +1,57 @@
+// What the runtime gives to compiled kernels. Everything here is called, never inlined: kernels are instrumented, and what
+// would be inlined into them would be checked as if the kernel had done it.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#pragma GCC visibility push(default)
+namespace vqcc_emulator {
+
+struct Index3 {
+    unsigned x, y, z;
+};
+
+enum class WarpOperation : uint8_t {
+    sync, shuffle_index, shuffle_up, shuffle_down, shuffle_xor, ballot, any, all, match_any,
+    reduce_add, reduce_min, reduce_max, reduce_and, reduce_or, reduce_xor,
+};
+enum class BarrierOperation : uint8_t { sync, count, all, any };
+enum class AtomicOperation : uint8_t { add, minimum, maximum, bit_and, bit_or, bit_xor, exchange, compare_exchange, increment, decrement };
+enum class AtomicType : uint8_t { u32, s32, u64, s64, f32, f64, f16x2, bf16x2 };
+
+// Constant for the life of a thread, so the compiler may call them once: a thread never moves to another index or block.
+__attribute__((const)) Index3 thread_index();
+__attribute__((const)) Index3 block_index();
+__attribute__((const)) Index3 block_dimensions();
+__attribute__((const)) Index3 grid_dimensions();
+
+// The block's dynamic shared memory, aligned to 128 bytes. Its size is the launch's.
+__attribute__((const)) unsigned char* dynamic_shared();
+__attribute__((const)) unsigned dynamic_shared_bytes();
+
+// __syncthreads() and its voting variants; a wait for all threads of the block.
+unsigned block_barrier(BarrierOperation operation, unsigned predicate);
+
+// A wait for all lanes named in `mask`, with an exchange. Shuffles take `argument` (source, delta or lane mask) and `width`.
+uint64_t warp_operation(WarpOperation operation, unsigned mask, uint64_t value, unsigned argument, unsigned width);
+unsigned active_mask();
+
+// Atomics return the old value. The 64 bits of `value` and `comparand` hold the operand in their low bytes.
+uint64_t atomic(AtomicOperation operation, AtomicType type, void* address, uint64_t value, uint64_t comparand);
+void thread_fence();
+
+// For vector accesses the compiler cannot see as one: reports an address that is not a multiple of `bytes`.
+void check_aligned(const void* address, size_t bytes);
+
+// Asynchronous copies (cp.async): the bytes arrive at the wait, so a kernel that forgets the wait reads what was there
+// before. `bytes` is 4, 8 or 16; from `source_bytes` on the destination is filled with zeros.
+void copy_async(void* shared, const void* global, size_t bytes, size_t source_bytes);
+void copy_async_commit();
+void copy_async_wait(unsigned groups_left);
+
+// Ends the launch with an error, as a trap on a GPU does.
+[[noreturn]] void trap();
+
+}  // namespace vqcc_emulator
+#pragma GCC visibility pop

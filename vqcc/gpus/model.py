@@ -1,0 +1,177 @@
+"""Gpu: the limits and rates of one GPU, each number with where it comes from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+
+from vqcc.diagnostics import field_error
+from vqcc.spec.identifier import check_identifier, pattern
+from vqcc.spec.wording import describe
+
+WARP_SIZE = 32
+
+Confidence = Literal["header", "datasheet", "measured", "derived", "memory", "user"]
+Dtype = Literal["float16", "bfloat16"]
+#: Compute capabilities that the CUDA 13 compilers emit code for and that have asynchronous copies.
+ComputeCapability = Literal["8.0", "8.6", "8.7", "8.8", "8.9", "9.0", "10.0", "10.3", "11.0", "12.0", "12.1"]
+COMPUTE_CAPABILITIES: tuple[str, ...] = get_args(ComputeCapability)
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid", strict=True)
+_KIB = 1024
+
+# Range of each number: generous to GPUs to come, narrow enough that a slip of unit is caught.
+_RANGES: dict[str, tuple[float, float]] = {
+    "sm_count": (1, 1024),
+    "threads_per_block": (32, 1024),
+    "threads_per_sm": (32, 8192),
+    "warps_per_sm": (1, 256),
+    "blocks_per_sm": (1, 256),
+    "registers_per_sm": (1024, 1 << 20),
+    "registers_per_block": (1024, 1 << 20),
+    "registers_per_thread": (16, 255),
+    "register_allocation_unit": (1, 4096),
+    "sub_partitions": (1, 16),
+    "shared_bytes_per_sm": (16 * _KIB, 4096 * _KIB),
+    "shared_bytes_per_block": (16 * _KIB, 4096 * _KIB),
+    "shared_bytes_per_block_default": (16 * _KIB, 4096 * _KIB),
+    "shared_bytes_reserved": (0, 16 * _KIB),
+    "shared_allocation_unit": (1, 4096),
+    "shared_carveouts": (0, 4096 * _KIB),
+    "l1_shared_bytes": (16 * _KIB, 4096 * _KIB),
+    "l2_bytes": (256 * _KIB, 4 << 30),
+    "dram_bytes_per_second": (1e9, 1e14),
+    "boost_hertz": (1e8, 1e10),
+    "tensor_flops_fp16": (1e11, 1e17),
+    "shared_roundtrip_per_shuffle": (1.0, 100.0),
+}
+
+
+class Fact(BaseModel):
+    """One number, where it comes from, and how far to trust it."""
+
+    model_config = _FROZEN
+
+    value: int | float
+    source: Annotated[str, Field(min_length=1, max_length=300)]
+    confidence: Confidence
+
+    @property
+    def integer(self) -> int:
+        """The value of a limit that counts something."""
+        assert isinstance(self.value, int)
+        return self.value
+
+
+class FactList(BaseModel):
+    """Several numbers from one source."""
+
+    model_config = _FROZEN
+
+    value: Annotated[tuple[int, ...], Field(min_length=1, max_length=32)]
+    source: Annotated[str, Field(min_length=1, max_length=300)]
+    confidence: Confidence
+
+
+def _plain_number(value: object) -> object:
+    """Accept a bare number or list, as a GPU inline in a spec may write them."""
+    if isinstance(value, int | float | tuple) and not isinstance(value, bool):
+        return {"value": value, "source": "the spec", "confidence": "user"}
+    if isinstance(value, dict | Fact | FactList):
+        return value
+    raise field_error(
+        "VQ0203",
+        f"a limit of a GPU must be a number, got {describe(value)}",
+        "write the number, or {value: ..., source: ..., confidence: ...}",
+    )
+
+
+def _capability_text(value: object) -> object:
+    """Accept 9.0 for "9.0": YAML reads it as a number, and no capability has a two-digit minor."""
+    return f"{value:.1f}" if isinstance(value, float) and round(value, 1) == value else value
+
+
+Count = Annotated[Fact, BeforeValidator(_plain_number)]
+Rate = Annotated[Fact, BeforeValidator(_plain_number)]
+Counts = Annotated[FactList, BeforeValidator(_plain_number)]
+
+
+class Gpu(BaseModel):
+    """Limits that decide what fits, and rates that decide what is fast.
+
+    Sizes are in bytes, registers are 32 bits wide, rates are per second.
+    """
+
+    model_config = _FROZEN
+
+    name: Annotated[str, Field(max_length=32, json_schema_extra={"pattern": pattern("_")})]
+    compute_capability: Annotated[ComputeCapability, BeforeValidator(_capability_text)]
+    dtypes: Annotated[tuple[Dtype, ...], Field(min_length=1, max_length=2)]
+    sm_count: Count
+    threads_per_block: Count
+    threads_per_sm: Count
+    warps_per_sm: Count
+    blocks_per_sm: Count
+    registers_per_sm: Count
+    registers_per_block: Count
+    registers_per_thread: Count
+    #: Registers are handed out to a warp in this unit.
+    register_allocation_unit: Count
+    #: Each has its own share of the registers, and warps are placed on them in turn.
+    sub_partitions: Count
+    shared_bytes_per_sm: Count
+    #: What a kernel may use after opting in, and without.
+    shared_bytes_per_block: Count
+    shared_bytes_per_block_default: Count
+    #: What the driver takes for itself from every block's share.
+    shared_bytes_reserved: Count
+    shared_allocation_unit: Count
+    #: Sizes the shared part of the L1 pool can be set to, ascending.
+    shared_carveouts: Counts
+    l1_shared_bytes: Count
+    l2_bytes: Count
+    dram_bytes_per_second: Rate
+    boost_hertz: Rate
+    #: Dense fp16 tensor-core rate with fp32 accumulation.
+    tensor_flops_fp16: Rate
+    #: Cost of a write and read of shared memory in units of a warp shuffle (VQ-LLM, section VI-B).
+    shared_roundtrip_per_shuffle: Rate
+
+    @property
+    def sm(self) -> int:
+        """The compute capability as one number: 90 for "9.0"."""
+        return int(self.compute_capability.replace(".", ""))
+
+    @property
+    def target(self) -> str:
+        """The name that compilers give the architecture: `sm_90`."""
+        return f"sm_{self.sm}"
+
+    def facts(self) -> dict[str, Fact | FactList]:
+        """Every number by field name, in the order of the model."""
+        numbers = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: fact for name, fact in numbers.items() if isinstance(fact, Fact | FactList)}
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        return check_identifier(name, "the name of a GPU", separators="_")
+
+    @field_validator(*_RANGES, mode="after")
+    @classmethod
+    def _check_range(cls, fact: Fact | FactList, info: ValidationInfo) -> Fact | FactList:
+        field = info.field_name or ""
+        low, high = _RANGES[field]
+        for value in fact.value if isinstance(fact, FactList) else (fact.value,):
+            if not low <= value <= high:
+                raise field_error(
+                    "VQ0204", f"{field} cannot be {_show(value)}", f"use {_show(low)} to {_show(high)}"
+                )
+            if isinstance(low, int) and not isinstance(value, int):
+                raise field_error("VQ0203", f"{field} cannot be {_show(value)}", "use a whole number")
+        return fact
+
+
+def _show(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}".replace("e+0", "e").replace("e+", "e")

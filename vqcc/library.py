@@ -1,0 +1,135 @@
+"""A compiled library as its manifest describes it: all that packing, validating and timing need to know."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from vqcc.algorithms import from_mapping
+from vqcc.codegen.bundle import read_bundle
+from vqcc.diagnostics import Diagnostic, VqccError, did_you_mean
+from vqcc.ops import OPS
+from vqcc.plan import Launch, PackedLayout
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from vqcc.algorithms.base import Algorithm
+    from vqcc.codegen.bundle import Bundle
+    from vqcc.ops.base import Op, Variant
+    from vqcc.plan import Plan, Tile
+    from vqcc.problem import Problem
+
+__all__ = ["Kernel", "Library", "describe_kernel", "describe_library", "load_library", "select_gpus"]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel of a library on one GPU."""
+
+    name: str
+    variant: Variant
+    tile: Tile
+    launch: Launch
+    registers: int
+
+
+@dataclass(frozen=True)
+class Library:
+    """A verified bundle: its algorithm, op and layout, and the kernels of each GPU in the order of the spec."""
+
+    name: str
+    build_id: str
+    algorithm: Algorithm
+    op: Op
+    level: str
+    layout: PackedLayout
+    kernels: Mapping[str, tuple[Kernel, ...]]
+    bundle: Bundle
+
+    @property
+    def gpus(self) -> tuple[str, ...]:
+        """GPUs it was compiled for."""
+        return tuple(self.kernels)
+
+    def source(self, gpu: str) -> str | None:
+        """The emitted `.cu` for `gpu`; None if it was not emitted."""
+        name = f"{self.name}.{gpu}.cu"
+        return self.bundle.read_file(name).decode() if name in self.bundle.files else None
+
+    def cubin(self, gpu: str) -> bytes | None:
+        """The cubin for `gpu`; None if it was not emitted."""
+        name = f"{self.name}.{gpu}.cubin"
+        return self.bundle.read_file(name) if name in self.bundle.files else None
+
+
+def select_gpus(library: Library, names: Sequence[str]) -> tuple[str, ...]:
+    """The GPUs asked for, or all. Raises VQ0805 for one the library was not compiled for."""
+    for name in names:
+        if name not in library.gpus:
+            near = did_you_mean(name, library.gpus)
+            held = f"it was compiled for {', '.join(library.gpus)}"
+            raise VqccError(
+                Diagnostic(
+                    "VQ0805", f"library {library.name} has no kernels for {name}", help="; ".join(filter(None, (near, held)))
+                )
+            )
+    return tuple(names) or library.gpus
+
+
+def describe_kernel(problem: Problem, plan: Plan) -> dict[str, Any]:
+    """A kernel as the manifest keeps it."""
+    assert plan.launch is not None
+    assert plan.tile is not None
+    assert plan.resources is not None
+    return {
+        "name": plan.kernel,
+        "variant": problem.variant.suffix,
+        "tile": asdict(plan.tile),  # type: ignore[call-overload]
+        "launch": asdict(plan.launch),
+        "resources": asdict(plan.resources),
+        "arguments": [asdict(argument) for argument in problem.op.arguments(problem.variant)],
+    }
+
+
+def describe_library(problem: Problem, plan: Plan) -> dict[str, Any]:
+    """What all kernels of a library share, as the manifest keeps it."""
+    assert plan.layout is not None
+    return {
+        "algorithm": problem.algorithm.mapping(),
+        "op": problem.op.model_dump(mode="json"),
+        "level": plan.level,
+        "layout": asdict(plan.layout),
+        "layout_id": plan.layout.identity,
+    }
+
+
+def load_library(directory: Path) -> Library:
+    """Read and verify a bundle. Raises VqccError VQ07xx if it is damaged or none."""
+    bundle = read_bundle(directory)
+    manifest = bundle.manifest
+    op = OPS[manifest["op"]["kind"]].model_validate(manifest["op"])
+    variants = {variant.suffix: variant for variant in op.variants()}
+    return Library(
+        name=manifest["name"],
+        build_id=manifest["build_id"],
+        algorithm=from_mapping(manifest["algorithm"]),
+        op=op,
+        level=manifest["level"],
+        layout=PackedLayout(**manifest["layout"]),
+        kernels={
+            name: tuple(
+                Kernel(
+                    kernel["name"],
+                    variants[kernel["variant"]],
+                    op.tile_type(**kernel["tile"]),
+                    Launch(**kernel["launch"]),
+                    kernel["resources"]["registers"],
+                )
+                for kernel in gpu["kernels"]
+            )
+            for name, gpu in manifest["gpus"].items()
+        },
+        bundle=bundle,
+    )

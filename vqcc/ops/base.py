@@ -1,0 +1,136 @@
+"""What every compute op says about itself; the ops derive from `Op`.
+
+An op is a frozen pydantic model: the mapping of a spec and the object the passes ask are one thing. It knows
+no algorithm and no GPU: passes hand it layouts, bytes and limits.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vqcc.algorithms.base import Algorithm
+    from vqcc.algorithms.base import Problem as Finding
+    from vqcc.gpus.model import Gpu
+    from vqcc.plan import Constant, Decision, PackedLayout, Placement, Tile
+
+__all__ = ["Argument", "Dtype", "LaunchCase", "Op", "Variant"]
+
+Dtype = Literal["float16", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One kernel of a library: a bound on the run-time size and an element type."""
+
+    suffix: str
+    dtype: Dtype
+    sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One kernel parameter: its C type, its role, and for arrays what they hold.
+
+    `role` is `weights` (made by `vqcc pack`), `input`, `output` or `scalar`.
+    """
+
+    name: str
+    c_type: str
+    role: Literal["weights", "input", "output", "scalar"]
+    comment: str
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class LaunchCase:
+    """Arrays and scalars of one launch by argument name; outputs are overwritten by it.
+
+    `result` picks from the outputs what is compared with `Op.reference`, `untouched` what must stay as it was.
+    """
+
+    inputs: Mapping[str, NDArray[Any]]
+    outputs: Mapping[str, NDArray[Any]]
+    scalars: Mapping[str, int]
+    result: Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]
+    untouched: Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]
+
+
+class Op(BaseModel, ABC):
+    """A compute op over quantized weights or caches."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    #: Table III: all axes, and those summed over. Codebook-switch axes are the algorithm's.
+    axes: ClassVar[tuple[str, ...]]
+    reduce_axes: ClassVar[tuple[str, ...]]
+    #: The kernel template, relative to templates/kernels.
+    template: ClassVar[str]
+    #: The C header's template, relative to templates/host.
+    header_template: ClassVar[str]
+    #: The tile of this op's plans.
+    tile_type: ClassVar[type[Tile]]
+    #: Device headers the template builds on, beside the algorithm's own.
+    device_headers: ClassVar[tuple[str, ...]]
+
+    kind: str
+
+    @property
+    @abstractmethod
+    def weight_shape(self) -> tuple[int, int]:
+        """Shape [n, k] of the quantized weight."""
+
+    @abstractmethod
+    def variants(self) -> tuple[Variant, ...]:
+        """The kernels of a library, one per bound and type, in the order of the spec."""
+
+    @abstractmethod
+    def check(self, algorithm: Algorithm, gpu: Gpu) -> Iterator[Finding]:
+        """What makes this op impossible for the algorithm on the GPU."""
+
+    @abstractmethod
+    def element_type(self, variant: Variant) -> str:
+        """The CUDA type of the variant's inputs and outputs."""
+
+    @abstractmethod
+    def arguments(self, variant: Variant) -> tuple[Argument, ...]:
+        """Kernel parameters in order."""
+
+    @abstractmethod
+    def problem_constants(self, algorithm: Algorithm) -> tuple[Constant, ...]:
+        """Shape, scope and scales as the template's `Matrix` reads them."""
+
+    @abstractmethod
+    def tiles(
+        self, variant: Variant, algorithm: Algorithm, layout: PackedLayout, gpu: Gpu, placement: Placement
+    ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
+        """Tiles to try, the most promising first; later ones need fewer registers."""
+
+    @abstractmethod
+    def header_values(self, algorithm: Algorithm) -> Mapping[str, int]:
+        """Numbers that the header's template prints beside those of every library."""
+
+    @abstractmethod
+    def draw_case(
+        self, variant: Variant, algorithm: Algorithm, rng: np.random.Generator, m: int | None = None
+    ) -> LaunchCase:
+        """Draw the inputs of one launch, at the variant's bound or at a smaller run-time size."""
+
+    @abstractmethod
+    def reference(
+        self, weights: NDArray[np.float64], inputs: Mapping[str, NDArray[Any]]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The exact result in float64 and, per element, the sum of absolute terms that bounds its rounding."""
+
+    @abstractmethod
+    def longest_sum(self, variant: Variant, tile: Tile, layout: PackedLayout, algorithm: Algorithm) -> int:
+        """Roundings that an output element goes through at most, for the error bound."""

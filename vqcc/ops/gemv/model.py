@@ -1,0 +1,175 @@
+"""gemv: y[m, n] = sum over k of x[m, k] W[n, k] (+ bias[n]), for m from 1 to 16.
+
+W is quantized [n, k]; x and y are float16 or bfloat16 with row strides; sums are fp32 in a fixed order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from vqcc.algorithms.base import Problem as Finding
+from vqcc.ops.base import Argument, Dtype, Op, Variant
+from vqcc.ops.gemv.reference import draw_case, reference
+from vqcc.ops.gemv.tile import GemvTile, activation_alignment, propose_tiles
+from vqcc.plan import Constant, Tile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vqcc.algorithms.base import Algorithm
+    from vqcc.gpus.model import Gpu
+    from vqcc.ops.base import LaunchCase
+    from vqcc.plan import Decision, PackedLayout, Placement
+
+__all__ = ["Gemv"]
+
+MAX_BATCH = 16
+#: Largest number of bytes or elements that the kernels' signed 32-bit offsets reach.
+MAX_INDEX = 2**31 - 1
+
+C_TYPES: Mapping[str, str] = {"float16": "__half", "bfloat16": "__nv_bfloat16"}
+SCALE_MODES: Mapping[str, str] = {
+    "none": "vqcc::ScaleMode::kNone",
+    "tensor": "vqcc::ScaleMode::kTensor",
+    "row": "vqcc::ScaleMode::kRow",
+    "group": "vqcc::ScaleMode::kGroup",
+}
+
+
+def _as_list(value: object) -> object:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH)]
+Extent = Annotated[int, Field(ge=1, le=MAX_INDEX)]
+
+
+class Gemv(Op):
+    """Matrix-vector products with up to 16 vectors at a time."""
+
+    axes: ClassVar[tuple[str, ...]] = ("m", "n", "k", "residual")
+    reduce_axes: ClassVar[tuple[str, ...]] = ("k", "residual")
+    template: ClassVar[str] = "gemv.cu.j2"
+    header_template: ClassVar[str] = "gemv.h.j2"
+    tile_type: ClassVar[type[Tile]] = GemvTile
+    device_headers: ClassVar[tuple[str, ...]] = (
+        "unpack.cuh",
+        "reduce.cuh",
+        "codebook_cache.cuh",
+        "matrix.cuh",
+    )
+
+    kind: Literal["gemv"]
+    m: Annotated[tuple[BatchSize, ...], BeforeValidator(_as_list), Field(min_length=1, max_length=MAX_BATCH)]
+    n: Extent
+    k: Extent
+    dtype: Annotated[tuple[Dtype, ...], BeforeValidator(_as_list), Field(min_length=1, max_length=2)] = (
+        "float16",
+    )
+
+    @property
+    def weight_shape(self) -> tuple[int, int]:
+        """Shape [n, k] of W."""
+        return (self.n, self.k)
+
+    def variants(self) -> tuple[Variant, ...]:
+        """One kernel per bound on m and type; a launch takes the smallest bound that covers its m."""
+        return tuple(
+            Variant(f"m{m}_{dtype}", dtype, {"m": m})
+            for dtype in sorted(set(self.dtype))
+            for m in sorted(set(self.m))
+        )
+
+    def check(self, algorithm: Algorithm, gpu: Gpu) -> Iterator[Finding]:
+        """Types the GPU lacks, and offsets past 32 bits."""
+        for dtype in self.dtype:
+            if dtype not in gpu.dtypes:
+                legal = ", ".join(gpu.dtypes)
+                yield Finding(
+                    ("op", "dtype"), "VQ0308", f"{gpu.name} cannot compute in {dtype}", f"use {legal}"
+                )
+        row_bits = self.k // algorithm.vector_size * algorithm.residuals * algorithm.code_bits
+        limit = MAX_INDEX * 8 // max(row_bits, 1)
+        if self.n > limit:
+            yield Finding(
+                ("op", "n"),
+                "VQ0307",
+                f"the packed codes of {self.n} x {self.k} weights pass the 2 GiB that 32-bit offsets reach",
+                f"split the rows: at most {limit} rows of {self.k} columns fit one library",
+            )
+
+    def element_type(self, variant: Variant) -> str:
+        """`__half` or `__nv_bfloat16`."""
+        return C_TYPES[variant.dtype]
+
+    def arguments(self, variant: Variant) -> tuple[Argument, ...]:
+        """Kernel parameters in order."""
+        element = self.element_type(variant)
+        return (
+            Argument("codes", "const uint32_t*", "weights", "packed codes"),
+            Argument("books", "const uint8_t*", "weights", "codebooks"),
+            Argument("stage_scales", "const float*", "weights", "scales of int8 codebooks", optional=True),
+            Argument("scales", "const void*", "weights", "tensor, row or group scales", optional=True),
+            Argument("x", f"const {element}*", "input", "[m, k], rows x_stride apart"),
+            Argument("bias", f"const {element}*", "input", "[n], or null", optional=True),
+            Argument("y", f"{element}*", "output", "[m, n], rows y_stride apart"),
+            Argument("m", "int32_t", "scalar", "rows of x and y"),
+            Argument("x_stride", "int64_t", "scalar", "elements between rows of x"),
+            Argument("y_stride", "int64_t", "scalar", "elements between rows of y"),
+        )
+
+    def problem_constants(self, algorithm: Algorithm) -> tuple[Constant, ...]:
+        """The template's `Matrix`."""
+        tile_rows, tile_columns = algorithm.scope.tile(self.n, self.k)
+        scales = algorithm.scales
+        return (
+            Constant("int", "kRows", self.n, "n, rows of W"),
+            Constant("int", "kColumns", self.k, "k, columns of W"),
+            Constant("int", "kTileRows", min(tile_rows, self.n), "rows that share a codebook"),
+            Constant("int", "kTileColumns", min(tile_columns, self.k), "columns that share a codebook"),
+            Constant(
+                "vqcc::ScaleMode", "kScaleMode", SCALE_MODES[scales.kind], "what multiplies decoded weights"
+            ),
+            Constant("int", "kGroupColumns", scales.group or self.k, "columns that share a scale"),
+        )
+
+    def tiles(
+        self, variant: Variant, algorithm: Algorithm, layout: PackedLayout, gpu: Gpu, placement: Placement
+    ) -> Iterator[tuple[GemvTile, tuple[Decision, ...]]]:
+        """Tiles to try, the most promising first; each later one halves the rows of a warp."""
+        return propose_tiles(self.weight_shape, variant, algorithm, layout, gpu, placement)
+
+    def header_values(self, algorithm: Algorithm) -> Mapping[str, int]:
+        """What `_supports` checks against."""
+        return {
+            "n": self.n,
+            "k": self.k,
+            "max_m": max(self.m),
+            "x_alignment": activation_alignment(algorithm.vector_size),
+            "needs_scales": int(algorithm.scales.kind != "none"),
+            "needs_stage_scales": int(algorithm.has_codebook_scales),
+        }
+
+    def draw_case(
+        self, variant: Variant, algorithm: Algorithm, rng: np.random.Generator, m: int | None = None
+    ) -> LaunchCase:
+        """Draw the inputs of one launch, with the variant's m rows or fewer."""
+        return draw_case(self.weight_shape, m or variant.sizes["m"], variant, algorithm, rng)
+
+    def reference(
+        self, weights: NDArray[np.float64], inputs: Mapping[str, NDArray[Any]]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Y [m, n] in float64, and the sum of absolute terms of each element."""
+        return reference(weights, inputs)
+
+    def longest_sum(self, variant: Variant, tile: Tile, layout: PackedLayout, algorithm: Algorithm) -> int:
+        """Roundings on the way to an output: a lane's chain, five exchanges, the warps, scale, bias, decode."""
+        assert isinstance(tile, GemvTile)
+        segments = -(-layout.segments // tile.warps_along_row)
+        chain = segments * layout.chunk_vectors * algorithm.vector_size
+        return chain + 5 + tile.warps_along_row + 2 + 2 * algorithm.residuals + 1

@@ -1,0 +1,64 @@
+"""What gemv computes, in float64, and launches that check a kernel against it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vqcc.ops.base import LaunchCase
+from vqcc.ops.gemv.tile import activation_alignment
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vqcc.algorithms.base import Algorithm
+    from vqcc.ops.base import Variant
+
+__all__ = ["draw_case", "reference"]
+
+#: Elements between rows of y that a kernel must not touch.
+_GAP = 3
+
+
+def draw_case(
+    shape: tuple[int, int], m: int, variant: Variant, algorithm: Algorithm, rng: np.random.Generator
+) -> LaunchCase:
+    """Inputs of one launch with m rows: x and bias like normalized activations, rows of x and y apart.
+
+    y and the gaps between rows of x hold NaN: an element that is not written, or a gap that is read, shows.
+    """
+    import ml_dtypes
+    import numpy as np
+
+    n, k = shape
+    dtype = np.dtype(ml_dtypes.bfloat16) if variant.dtype == "bfloat16" else np.dtype(np.float16)
+    step = activation_alignment(algorithm.vector_size) // 2
+    x_stride = (k + step) // step * step
+    x = np.full((m, x_stride), np.nan, dtype=dtype)
+    x[:, :k] = rng.standard_normal((m, k)).astype(dtype)
+    y = np.full((m, n + _GAP), np.nan, dtype=dtype)
+    return LaunchCase(
+        inputs={"x": x, "bias": rng.standard_normal(n).astype(dtype)},
+        outputs={"y": y},
+        scalars={"m": m, "x_stride": x_stride, "y_stride": n + _GAP},
+        result=lambda outputs: outputs["y"][:, :n],
+        untouched=lambda outputs: outputs["y"][:, n:],
+    )
+
+
+def reference(
+    weights: NDArray[np.float64], inputs: Mapping[str, NDArray[Any]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Y [m, n] in float64, and the sum of |x| |W| + |bias| that its rounding error is measured against."""
+    import numpy as np
+
+    x = inputs["x"][:, : weights.shape[1]].astype(np.float64)
+    result = x @ weights.T
+    magnitude = np.abs(x) @ np.abs(weights).T
+    if "bias" in inputs:
+        bias = inputs["bias"].astype(np.float64)
+        result = result + bias
+        magnitude = magnitude + np.abs(bias)
+    return result, magnitude

@@ -1,0 +1,60 @@
+"""Launch: grid, block and dynamic shared memory, once the compiler has said what a thread needs.
+
+Blocks stay resident and walk consecutive rows, so a codebook is loaded once per block, not once per row
+block; the grid is what the GPU holds at a time, by the exact occupancy rules.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vqcc.gpus.occupancy import blocks_per_sm
+from vqcc.plan import Decision, Launch
+
+if TYPE_CHECKING:
+    from vqcc.codegen.toolchain import Resources
+    from vqcc.plan import Plan
+    from vqcc.problem import Problem
+
+__all__ = ["dynamic_shared_bytes", "plan_launch"]
+
+
+def dynamic_shared_bytes(plan: Plan) -> int:
+    """Shared memory of a block: the tile's own, then the resident books."""
+    assert plan.tile is not None
+    assert plan.placement is not None
+    books = plan.placement.resident_tiles * plan.placement.table_bytes if plan.placement.in_shared else 0
+    return plan.tile.shared_bytes + books
+
+
+def plan_launch(problem: Problem, plan: Plan, resources: Resources) -> Plan:
+    """Fill the GPU once, or less if there is less work."""
+    assert plan.tile is not None
+    threads = 32 * plan.tile.warps
+    shared = dynamic_shared_bytes(plan)
+    occupancy = blocks_per_sm(
+        problem.gpu,
+        threads=threads,
+        registers_per_thread=resources.registers,
+        shared_bytes=shared + resources.static_shared_bytes,
+    )
+    resident = occupancy.blocks * problem.gpu.sm_count.integer
+    grid = min(plan.tile.blocks, resident)
+    return plan.decide(
+        Decision(
+            "grid",
+            grid,
+            "min(row blocks, blocks per SM * SMs)",
+            {
+                "row_blocks": plan.tile.blocks,
+                "blocks_per_sm": occupancy.blocks,
+                "sm_count": problem.gpu.sm_count.integer,
+                "registers": resources.registers,
+                "shared_bytes": shared,
+            },
+            f"occupancy is limited by {occupancy.limited_by}; resident blocks walk consecutive rows",
+            "V-B, Fig. 10",
+        ),
+        launch=Launch(grid, threads, shared, occupancy.blocks, occupancy.limited_by),
+        resources=resources,
+    )

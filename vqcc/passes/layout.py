@@ -1,0 +1,62 @@
+"""Layout: how packed codes lie in memory.
+
+One layout serves every variant and level of a library, so it depends on the algorithm's code widths and the
+length of a row only. A lane reads one chunk at a time; the search looks for chunks that waste no bits and
+are read by 16-byte loads (design: one packed layout per library and GPU).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vqcc.plan import Decision, PackedLayout
+
+if TYPE_CHECKING:
+    from vqcc.plan import Plan
+    from vqcc.problem import Problem
+
+__all__ = ["choose_layout", "plan_layout"]
+
+MAX_CODES = 128  # of a chunk: the codes of 16 bytes at one bit each
+MAX_WORDS = 16  # of a chunk: they stay in registers
+#: Cost of a row's bytes by the widest load that divides a chunk, in words: narrow loads cost issue slots.
+LOAD_PENALTY = {4: 1.00, 2: 1.03, 1: 1.12}
+#: Cost of a lane that has no chunk in a step, relative to one that has: it waits, but moves no bytes.
+IDLE_LANE = 0.25
+
+
+def plan_layout(problem: Problem, plan: Plan) -> Plan:
+    """Choose chunks for the codes of `problem`'s weight."""
+    algorithm = problem.algorithm
+    _, columns = problem.op.weight_shape
+    vectors = columns // algorithm.vector_size
+    layout = choose_layout(vectors, algorithm.residuals, algorithm.code_bits)
+    vector_bits = algorithm.residuals * algorithm.code_bits
+    return plan.decide(
+        Decision(
+            "packed_layout",
+            f"{layout.chunk_vectors} vectors in {layout.chunk_words} words, {layout.row_words} words a row",
+            "min over chunks of row_words * load_penalty * (1 + 0.25 * idle_lanes / busy_lanes)",
+            {"vectors": vectors, "residuals": algorithm.residuals, "code_bits": algorithm.code_bits},
+            f"{layout.row_words * 32 / (vectors * vector_bits) - 1:.1%} padding over {vectors * vector_bits} bits of codes",
+        ),
+        layout=layout,
+    )
+
+
+def choose_layout(vectors: int, residuals: int, code_bits: int) -> PackedLayout:
+    """The layout of rows of `vectors` vectors with the smallest cost; the shorter chunk on a tie."""
+    candidates = []
+    for chunk_vectors in range(1, MAX_CODES // residuals + 1):
+        words = -(-chunk_vectors * residuals * code_bits // 32)
+        if words > MAX_WORDS:
+            break
+        candidates.append(PackedLayout(vectors, residuals, code_bits, chunk_vectors, words))
+    return min(candidates, key=_cost)
+
+
+def _cost(layout: PackedLayout) -> tuple[float, int]:
+    load_words = next(words for words in (4, 2, 1) if layout.chunk_words % words == 0)
+    slots = layout.segments * layout.segment_vectors
+    idle = IDLE_LANE * (slots / layout.vectors - 1)
+    return (layout.row_words * LOAD_PENALTY[load_words] * (1 + idle), layout.chunk_vectors)

@@ -1,0 +1,121 @@
+"""Libraries on a CUDA device: the backend of `validate --backend cuda` and of `bench`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from vqcc.library import Kernel, Library
+    from vqcc.runtime.device import Device, DeviceArray
+
+__all__ = ["CudaBackend", "CudaRunner", "gpus_for"]
+
+
+class CudaBackend:
+    """Loads cubins into an open device."""
+
+    name = "cuda"
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+
+    def load(self, library: Library, gpu: str) -> CudaRunner:
+        """Load the cubin compiled for `gpu`. Raises VQ0805 if this device cannot run it, VQ0802 without one."""
+        runs_on = library.bundle.manifest["gpus"][gpu]["runs_on"]
+        if self.device.target not in runs_on:
+            raise VqccError(
+                Diagnostic(
+                    "VQ0805",
+                    f"the cubin for {gpu} runs on {', '.join(runs_on)}; this device is {self.device.name}, "
+                    f"{self.device.target}",
+                    help="compile the spec for this GPU",
+                ),
+                exit_code=ExitCode.NO_DEVICE,
+            )
+        cubin = library.cubin(gpu)
+        if cubin is None:
+            raise VqccError(
+                Diagnostic(
+                    "VQ0802",
+                    f"{library.bundle.directory} holds no cubin for {gpu}",
+                    help="compile with --emit cubin among the others",
+                )
+            )
+        return CudaRunner(self.device, library, gpu, cubin)
+
+
+class CudaRunner:
+    """A library's kernels, loaded."""
+
+    def __init__(self, device: Device, library: Library, gpu: str, cubin: bytes) -> None:
+        self._device = device
+        self._library = library
+        module = device.load(cubin)
+        self._functions = {
+            kernel.name: module.function(kernel.name, kernel.launch.dynamic_shared_bytes)
+            for kernel in library.kernels[gpu]
+        }
+
+    def run(
+        self,
+        kernel: Kernel,
+        inputs: Mapping[str, NDArray[Any]],
+        outputs: Mapping[str, NDArray[Any]],
+        scalars: Mapping[str, int],
+    ) -> None:
+        """Launch once and wait; `outputs` are overwritten."""
+        arrays = {name: self._device.upload(array) for name, array in {**inputs, **outputs}.items()}
+        self.enqueue(kernel, arrays, scalars)
+        self._device.synchronize()
+        for name, array in outputs.items():
+            self._device.download(arrays[name], array)
+
+    def enqueue(self, kernel: Kernel, arrays: Mapping[str, DeviceArray], scalars: Mapping[str, int]) -> None:
+        """Put one launch on the device's stream."""
+        launch = kernel.launch
+        self._device.launch(
+            self._functions[kernel.name],
+            self._arguments(kernel, arrays, scalars),
+            launch.grid,
+            launch.threads,
+            launch.dynamic_shared_bytes,
+        )
+
+    def _arguments(
+        self, kernel: Kernel, arrays: Mapping[str, DeviceArray], scalars: Mapping[str, int]
+    ) -> list[Any]:
+        import numpy as np
+
+        from vqcc.verify.backends import scalar
+
+        return [
+            scalar(argument.c_type, scalars[argument.name])
+            if argument.role == "scalar"
+            else np.uint64(arrays[argument.name].address if argument.name in arrays else 0)
+            for argument in self._library.op.arguments(kernel.variant)
+        ]
+
+
+def gpus_for(library: Library, device: Device) -> tuple[str, ...]:
+    """GPUs of the library whose cubins `device` runs. Raises VQ0805 if there are none."""
+    found = tuple(
+        name for name, gpu in library.bundle.manifest["gpus"].items() if device.target in gpu["runs_on"]
+    )
+    if not found:
+        held = ", ".join(library.gpus)
+        raise VqccError(
+            Diagnostic(
+                "VQ0805",
+                f"library {library.name} was compiled for {held}; none of its cubins runs on {device.name}, "
+                f"{device.target}",
+                help="compile the spec for this GPU",
+            ),
+            exit_code=ExitCode.NO_DEVICE,
+        )
+    return found

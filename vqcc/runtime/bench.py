@@ -1,0 +1,147 @@
+"""Benchmark rows: a library's kernels on this GPU, beside cuBLAS fp16 in the same run where torch is there."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from typing import TYPE_CHECKING, Any
+
+from vqcc import gpus
+from vqcc.runtime.backend import CudaBackend, gpus_for
+from vqcc.runtime.timing import copies_past_cache, time_kernel, time_torch
+from vqcc.tensors.packing import pack_tensor
+from vqcc.verify.tolerance import compare
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vqcc.library import Kernel, Library
+    from vqcc.runtime.device import Device
+    from vqcc.runtime.timing import Timing
+
+__all__ = ["Baselines", "bench_library", "describe_run"]
+
+
+class Baselines:
+    """cuBLAS times by shape and type, each measured once per run; none without PyTorch."""
+
+    def __init__(self, l2_bytes: int) -> None:
+        self._l2_bytes = l2_bytes
+        self._times: dict[tuple[int, int, int, str], Timing | None] = {}
+
+    def cublas(self, n: int, k: int, m: int, dtype: str) -> Timing | None:
+        """y[m, n] = x[m, k] W[n, k] in `dtype` through torch.nn.functional.linear's kernel."""
+        key = (n, k, m, dtype)
+        if key not in self._times:
+            self._times[key] = self._measure(*key)
+        return self._times[key]
+
+    def _measure(self, n: int, k: int, m: int, dtype: str) -> Timing | None:
+        try:
+            import torch
+        except ImportError:
+            return None
+        kind = getattr(torch, dtype)
+        copies = copies_past_cache(2 * n * k, self._l2_bytes)
+        weights = [torch.randn(n, k, dtype=kind, device="cuda") for _ in range(copies)]
+        x = torch.randn(m, k, dtype=kind, device="cuda")
+        y = torch.empty(m, n, dtype=kind, device="cuda")
+        timing = time_torch(lambda i: torch.mm(x, weights[i].t(), out=y), copies)
+        del weights
+        torch.cuda.empty_cache()
+        return timing
+
+
+def bench_library(
+    library: Library, device: Device, baselines: Baselines, *, seed: int = 0
+) -> Iterator[dict[str, Any]]:
+    """Time every kernel of `library` that this device runs; one row per kernel, as the results files keep them."""
+    import numpy as np
+
+    backend = CudaBackend(device)
+    rng = np.random.default_rng(seed)
+    n, k = library.op.weight_shape
+    tensor = library.algorithm.random_tensor(rng, "random", n, k)
+    packed = pack_tensor(tensor, library.layout).arrays()
+    decoded = library.algorithm.decode(tensor)
+    for gpu in gpus_for(library, device)[:1]:
+        runner = backend.load(library, gpu)
+        bandwidth = gpus.load(gpu).dram_bytes_per_second.value
+        for kernel in library.kernels[gpu]:
+            case = library.op.draw_case(kernel.variant, library.algorithm, rng)
+            runner.run(kernel, {**packed, **case.inputs}, case.outputs, case.scalars)
+            exact, magnitude = library.op.reference(decoded, case.inputs)
+            roundings = library.op.longest_sum(kernel.variant, kernel.tile, library.layout, library.algorithm)
+            found = compare(case.result(case.outputs), exact, magnitude, roundings, kernel.variant.dtype)
+            arrays = {**packed, **case.inputs, **case.outputs}
+            moved = sum(array.nbytes for array in arrays.values())
+            first = {name: device.upload(array) for name, array in arrays.items()}
+            copies = [first]
+            for _ in range(copies_past_cache(moved, device.l2_bytes) - 1):
+                copies.append({name: device.clone(array) for name, array in first.items()})
+            timing = time_kernel(device, runner, kernel, copies, case.scalars)
+            del copies, first
+            m = kernel.variant.sizes["m"]
+            baseline = baselines.cublas(n, k, m, kernel.variant.dtype)
+            yield _row(library, kernel, timing, baseline, 1e6 * moved / bandwidth, found.relative_error, found.passed)
+
+
+def _row(
+    library: Library,
+    kernel: Kernel,
+    timing: Timing,
+    baseline: Timing | None,
+    floor_us: float,
+    error: float,
+    passed: bool,
+) -> dict[str, Any]:
+    from vqcc.algorithms.presets import name_of
+
+    n, k = library.op.weight_shape
+    row: dict[str, Any] = {
+        "op": library.op.kind,
+        "algorithm": name_of(library.algorithm) or library.algorithm.label,
+        "level": library.level,
+        "dtype": kernel.variant.dtype,
+        "n": n,
+        "k": k,
+        **kernel.variant.sizes,
+        "us": round(timing.us, 3),
+        "us_min": round(timing.us_min, 3),
+        "us_max": round(timing.us_max, 3),
+    }
+    if baseline is not None:
+        row |= {
+            "baseline": "cublas_fp16" if kernel.variant.dtype == "float16" else "cublas_bf16",
+            "baseline_us": round(baseline.us, 3),
+            "baseline_us_min": round(baseline.us_min, 3),
+            "baseline_us_max": round(baseline.us_max, 3),
+        }
+    return row | {
+        "floor_us": round(floor_us, 3),
+        "error": float(f"{error:.3e}"),
+        "within_bound": passed,
+        "grid": kernel.launch.grid,
+        "threads": kernel.launch.threads,
+        "registers": kernel.registers,
+    }
+
+
+def describe_run(device: Device, toolchain: str, command: str, commit: str | None) -> dict[str, Any]:
+    """The `meta` of a results file: what was measured where, with what."""
+    try:
+        import torch
+
+        torch_version: str | None = torch.__version__
+    except ImportError:
+        torch_version = None
+    return {
+        "commit": commit,
+        "gpu": device.name,
+        "driver": device.driver_release,
+        "cuda": toolchain,
+        "torch": torch_version,
+        "python": platform.python_version(),
+        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        "command": command,
+    }

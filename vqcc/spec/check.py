@@ -1,0 +1,37 @@
+"""What is wrong with a spec whose parts are each well formed: the parts may not fit each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vqcc.diagnostics import Diagnostic, DiagnosticList
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from vqcc.algorithms import Algorithm, Problem
+    from vqcc.gpus.model import Gpu
+    from vqcc.ops.base import Op
+    from vqcc.spec.source import Source
+
+
+def check_parts(
+    algorithm: Algorithm | None, op: Op | None, gpus: Sequence[Gpu], source: Source
+) -> DiagnosticList:
+    """Check every pair of parts of which both are there, and place what is found in the file.
+
+    A problem of a field that the file does not write out is shown at what stands for it: the preset's name,
+    or the key of the enclosing mapping.
+    """
+    found = DiagnosticList()
+    if algorithm is not None:
+        found.extend(_placed(algorithm.check_fields(), source))
+    if algorithm is not None and op is not None:
+        found.extend(_placed(algorithm.check(*op.weight_shape), source))
+        for gpu in gpus:
+            found.extend(_placed(op.check(algorithm, gpu), source))
+    return found
+
+
+def _placed(problems: Iterable[Problem], source: Source) -> list[Diagnostic]:
+    return [Diagnostic(item.code, item.message, source.span(item.path), help=item.help) for item in problems]

@@ -1,0 +1,129 @@
+"""The way in: a spec file -> a checked Spec, or everything that is wrong with the file at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from vqcc import gpus
+from vqcc.algorithms import Algorithm
+from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError
+from vqcc.spec.check import check_parts
+from vqcc.spec.model import LEVELS, Spec
+from vqcc.spec.parts import read_algorithm, read_gpus, read_op
+from vqcc.spec.source import parse_source, read_source
+from vqcc.spec.violations import diagnose, place_of_missing
+from vqcc.spec.wording import choose, describe, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from vqcc.gpus.model import Gpu
+    from vqcc.ops.base import Op
+    from vqcc.spec.source import Source
+
+
+def load_spec(path: Path, *, gpu_override: tuple[str, ...] = (), level_override: str | None = None) -> Spec:
+    """Read, validate and check a spec file.
+
+    `gpu_override` names GPUs to build for instead of the file's; a GPU the file describes is found by its
+    name before those built in. `level_override` replaces the file's level. Raises VqccError with every
+    diagnostic of the file, in its order.
+    """
+    return _load(read_source(path), gpu_override, level_override)
+
+
+def parse_spec(
+    data: bytes, path: str, *, gpu_override: tuple[str, ...] = (), level_override: str | None = None
+) -> Spec:
+    """Do the same for a spec held in memory; `path` is what diagnostics show."""
+    return _load(parse_source(data, path), gpu_override, level_override)
+
+
+def load_algorithm(path: Path) -> Algorithm:
+    """Read only the algorithm of a spec file, for `vqcc quantize`. Raises VqccError."""
+    source = read_source(path)
+    _expect_mapping(source)
+    if "algorithm" not in source.data:
+        span = place_of_missing(source, ())
+        message = "the spec lacks the field algorithm"
+        raise VqccError(Diagnostic("VQ0202", message, span, help="add `algorithm: aqlm-3`"))
+    algorithm = read_algorithm(source)
+    found = algorithm if isinstance(algorithm, DiagnosticList) else check_parts(algorithm, None, (), source)
+    _raise(found)
+    assert isinstance(algorithm, Algorithm)
+    return algorithm
+
+
+def _load(source: Source, gpu_override: tuple[str, ...], level_override: str | None) -> Spec:
+    _expect_mapping(source)
+    found = DiagnosticList()
+    algorithm: Algorithm | None = _part(read_algorithm, "algorithm", source, found)
+    op: Op | None = _part(read_op, "op", source, found)
+    own: tuple[Gpu, ...] | None = _part(read_gpus, "gpu", source, found)
+    chosen = _override(gpu_override, own or (), found) if gpu_override else own
+    parts = {"algorithm": algorithm, "op": op, "gpu": chosen}
+    spec = _assemble(source, parts, _level(source, level_override, found), found)
+    found.extend(check_parts(algorithm, op, chosen or (), source))
+    _raise(found)
+    assert spec is not None
+    return spec
+
+
+def _part(read: Callable[[Source], Any], field: str, source: Source, found: DiagnosticList) -> Any:
+    if field not in source.data:
+        return None
+    part = read(source)
+    if isinstance(part, DiagnosticList):
+        found.extend(part)
+        return None
+    return part
+
+
+def _override(names: tuple[str, ...], own: tuple[Gpu, ...], found: DiagnosticList) -> tuple[Gpu, ...] | None:
+    by_name = {gpu.name: gpu for gpu in own}
+    result = []
+    for name in dict.fromkeys(names):
+        try:
+            result.append(by_name.get(name) or gpus.load(name))
+        except VqccError as error:
+            found.extend(error.diagnostics)
+    return tuple(result) or None
+
+
+def _level(source: Source, override: str | None, found: DiagnosticList) -> dict[str, Any]:
+    if override is None:
+        return {"level": source.data["level"]} if "level" in source.data else {}
+    if override not in LEVELS:
+        message = f"the level cannot be {quoted(override)}"
+        found.error("VQ0206", message, help=choose(override, LEVELS))
+        return {}
+    return {"level": override}
+
+
+def _assemble(
+    source: Source, parts: Mapping[str, object], level: Mapping[str, Any], found: DiagnosticList
+) -> Spec | None:
+    """Build the Spec of its parts. Parts that are wrong have been reported and are not reported missing."""
+    read = {field: part for field, part in parts.items() if part is not None}
+    rest = {field: value for field, value in source.data.items() if field not in {*parts, "level"}}
+    try:
+        return Spec.model_validate({**rest, **level, **read}, strict=True)
+    except ValidationError as error:
+        reported = {field for field in parts if field in source.data and field not in read}
+        errors = [item for item in error.errors(include_url=False) if item["loc"][0] not in reported]
+        found.extend(diagnose(errors, Spec, {**source.data, **level}, source))
+        return None
+
+
+def _expect_mapping(source: Source) -> None:
+    if not isinstance(source.data, dict):
+        message = f"a spec must be a mapping, got {describe(source.data)}"
+        raise VqccError(Diagnostic("VQ0203", message, source.span(()), help="a spec starts with `vqcc: 1`"))
+
+
+def _raise(found: DiagnosticList) -> None:
+    if found.has_errors:
+        raise VqccError(*found.in_file_order())

@@ -1,0 +1,95 @@
+"""JSON Schema (draft 7) of a spec file, for editors: completion, hover, and a first check.
+
+It follows from the models, and adds what a file may write where a model holds the resolved thing: a preset's
+name, a GPU's name, one value where a list makes variants.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vqcc import gpus
+from vqcc.algorithms import FAMILIES, presets
+from vqcc.gpus.model import Gpu
+from vqcc.ops import OPS
+from vqcc.spec.model import MAX_GPUS, Spec
+
+Schema = dict[str, Any]
+
+_REFERENCE = "#/definitions/{model}"
+
+
+def json_schema() -> Schema:
+    """Return the schema of a spec file. Every valid spec satisfies it, and so do some invalid ones."""
+    schema = Spec.model_json_schema(ref_template=_REFERENCE)
+    definitions: Schema = schema.pop("$defs")
+    for op in OPS.values():
+        _allow_single_values(definitions[op.__name__]["properties"])
+    _allow_plain_numbers(definitions[Gpu.__name__]["properties"])
+    properties = schema["properties"]
+    families: list[Schema] = [
+        {"$ref": _REFERENCE.format(model=family.__name__)} for family in FAMILIES.values()
+    ]
+    properties["algorithm"] = _described(properties["algorithm"], [_preset_name(), *families])
+    gpu: list[Schema] = [{"enum": list(gpus.names())}, {"$ref": _REFERENCE.format(model=Gpu.__name__)}]
+    several = {
+        "type": "array",
+        "items": {"anyOf": gpu},
+        "minItems": 1,
+        "maxItems": MAX_GPUS,
+        "uniqueItems": True,
+    }
+    properties["gpu"] = _described(properties["gpu"], [*gpu, several])
+    schema["definitions"] = definitions
+    head = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "vqcc spec"}
+    body = _tidy(schema)
+    body.pop("description", None)
+    return {**head, **body}
+
+
+def _preset_name() -> Schema:
+    # The enumeration is what editors complete; the pattern is what they accept.
+    return {"anyOf": [{"enum": list(presets.names()[:-1])}, {"type": "string", "pattern": presets.PATTERN}]}
+
+
+def _described(field: Schema, choices: list[Schema]) -> Schema:
+    kept: Schema = {key: field[key] for key in ("description", "examples") if key in field}
+    return {**kept, "anyOf": choices}
+
+
+def _allow_single_values(properties: Schema) -> None:
+    for name, field in properties.items():
+        if field.get("type") == "array":
+            array = {
+                # Pydantic writes text lengths where a validator stands before a tuple.
+                {"minLength": "minItems", "maxLength": "maxItems"}.get(key, key): value
+                for key, value in field.items()
+                if key not in {"default", "description"}
+            }
+            outer = {key: value for key, value in field.items() if key == "description"}
+            properties[name] = {**outer, "anyOf": [field["items"], array]}
+
+
+def _allow_plain_numbers(properties: Schema) -> None:
+    for name, field in properties.items():
+        if field.get("$ref", "").endswith("/Fact"):
+            properties[name] = {"anyOf": [{"type": "number"}, field]}
+        elif field.get("$ref", "").endswith("/FactList"):
+            properties[name] = {"anyOf": [{"type": "array", "items": {"type": "integer"}}, field]}
+        elif name == "compute_capability":
+            properties[name] = {"anyOf": [field, {"enum": [float(text) for text in field["enum"]]}]}
+
+
+def _tidy(node: Any) -> Any:
+    """Drop the titles that repeat field names, and what draft 7 does not have."""
+    if isinstance(node, list):
+        return [_tidy(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: {name: _tidy(field) for name, field in value.items()}
+        if key in {"properties", "definitions"}
+        else _tidy(value)
+        for key, value in node.items()
+        if key not in {"title", "discriminator"} and not (key == "default" and isinstance(value, dict | list))
+    }

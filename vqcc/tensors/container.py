@@ -1,0 +1,247 @@
+"""VQ tensors and plain weights in safetensors files.
+
+A VQ tensor NAME is stored as NAME.codes, NAME.codebooks, NAME.codebook_scales and NAME.scales, as its
+algorithm needs; the file's metadata `vqcc.algorithm` is a JSON object that gives each NAME its algorithm,
+shape, original type and relative error. The same tensors give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from vqcc.algorithms.fields import MAX_INDEX
+from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError, did_you_mean
+from vqcc.tensors.header import TensorFile
+from vqcc.tensors.vq_tensor import PART_NAMES, VQTensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from pydantic_core import ErrorDetails
+
+    from vqcc.algorithms.base import Algorithm
+
+METADATA_KEY = "vqcc.algorithm"
+WEIGHT_DTYPES = ("float16", "bfloat16", "float32")
+
+
+def save(path: Path, tensors: Sequence[VQTensor]) -> None:
+    """Write VQ tensors to `path`, which holds the old or the new file at every moment.
+
+    Raises VqccError: VQ0527 if the file cannot be written, VQ0529 for two tensors of one name.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    described: dict[str, Any] = {}
+    for tensor in tensors:
+        if tensor.name in described:
+            raise VqccError(Diagnostic("VQ0529", f"two VQ tensors are named '{tensor.name}'"))
+        described[tensor.name] = {
+            "algorithm": tensor.algorithm.mapping(),
+            "shape": list(tensor.shape),
+            "dtype": tensor.dtype,
+            "relative_error": tensor.relative_error,
+        }
+        arrays |= {f"{tensor.name}.{part}": array for part, array in tensor.arrays()}
+    text = json.dumps(described, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    write_safetensors(path, arrays, {METADATA_KEY: text})
+
+
+def write_safetensors(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
+    """Write arrays atomically (beside `path`, flushed to disk, then renamed). Raises VqccError VQ0527.
+
+    The bytes are a function of the arguments only if `metadata` has at most one key: the library orders
+    tensors by type and name, but not metadata.
+    """
+    import numpy as np
+    from safetensors.numpy import save as to_bytes
+
+    contiguous = {name: np.require(arrays[name], requirements="C") for name in sorted(arrays)}
+    write_atomically(path, to_bytes(contiguous, metadata=dict(metadata)))
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace `path` by a file of `data`; on failure the old file stays. Raises VqccError VQ0527."""
+    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise VqccError(Diagnostic("VQ0527", f"{path}: {error.strerror or error}")) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def load(path: Path, name: str | None = None) -> VQTensor:
+    """Load one VQ tensor, checked in full; its arrays are read-only views of the mapped file.
+
+    `name` may be left out where the file holds one. Raises VqccError: VQ05xx for the file, its header,
+    its metadata, or the tensor; VQ0514 for an unknown name, VQ0515 where a name is needed.
+    """
+    with TensorFile(path) as file:
+        described = _read_metadata(file)
+        if name is None:
+            if len(described) > 1:
+                raise VqccError(_choose(path, described))
+            name = next(iter(described))
+        elif name not in described:
+            raise VqccError(_unknown_name(path, name, described, "VQ tensors"))
+        return _load_tensor(file, name, described[name])
+
+
+def load_all(path: Path) -> tuple[VQTensor, ...]:
+    """Load every VQ tensor of a file, sorted by name. Raises VqccError as `load`, for all that is wrong."""
+    found = DiagnosticList()
+    tensors = []
+    with TensorFile(path) as file:
+        described = _read_metadata(file)
+        for name in sorted(described):
+            try:
+                tensors.append(_load_tensor(file, name, described[name]))
+            except VqccError as error:
+                found.extend(error.diagnostics)
+    found.raise_if_errors()
+    return tuple(tensors)
+
+
+def load_weights(path: Path, name: str) -> NDArray[Any]:
+    """Load a plain weight [n, k], float16, bfloat16 or float32, as a read-only view of the mapped file.
+
+    Raises VqccError: VQ0514 unknown name, VQ0524 wrong type, VQ0525 no matrix, and as `read_header`.
+    """
+    with TensorFile(path) as file:
+        entries = file.header.entries
+        if name not in entries:
+            raise VqccError(_unknown_name(path, name, entries, "tensors"))
+        entry = entries[name]
+        if entry.dtype not in WEIGHT_DTYPES:
+            message = f"{path}: tensor '{name}' is {entry.dtype}"
+            raise VqccError(Diagnostic("VQ0524", message, help=f"weights are {', '.join(WEIGHT_DTYPES)}"))
+        if len(entry.shape) != 2 or 0 in entry.shape:
+            message = f"{path}: tensor '{name}' has shape {list(entry.shape)}"
+            raise VqccError(
+                Diagnostic("VQ0525", message, help="a weight is a matrix [out, in] with elements")
+            )
+        return file.array(name)
+
+
+def _load_tensor(file: TensorFile, name: str, description: object) -> VQTensor:
+    algorithm, shape, dtype, error = _read_description(file.path, name, description)
+    arrays: dict[str, Any] = {
+        part: file.array(f"{name}.{part}") for part in PART_NAMES if f"{name}.{part}" in file.header.entries
+    }
+    codes = arrays.pop("codes", None)
+    if codes is None:
+        message = f"{file.path} has no {name}.codes, though its metadata describes a VQ tensor '{name}'"
+        raise VqccError(Diagnostic("VQ0517", message))
+    tensor = VQTensor(name, algorithm, shape, dtype, codes, relative_error=error, **arrays)
+    try:
+        tensor.validate()
+    except VqccError as found:
+        raise VqccError(*(_in_file(file.path, item) for item in found.diagnostics)) from None
+    return tensor
+
+
+def _in_file(path: Path, item: Diagnostic) -> Diagnostic:
+    return Diagnostic(item.code, f"{path}: {item.message}", help=item.help)
+
+
+def _read_metadata(file: TensorFile) -> dict[str, Any]:
+    """Return what the metadata says of each VQ tensor, by name; at least one."""
+    path = file.path
+    text = file.header.metadata.get(METADATA_KEY)
+    if text is None:
+        raise VqccError(
+            Diagnostic(
+                "VQ0511",
+                f"{path} has no metadata '{METADATA_KEY}'",
+                help="plain weights become VQ tensors by `vqcc quantize`",
+            )
+        )
+    try:
+        described = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        message = f"{path}: metadata '{METADATA_KEY}' is not JSON: {str(error)[:200]}"
+        raise VqccError(Diagnostic("VQ0512", message)) from None
+    if not isinstance(described, dict) or not described:
+        message = f"{path}: metadata '{METADATA_KEY}' must be an object with an entry per VQ tensor"
+        raise VqccError(Diagnostic("VQ0512", message))
+    return described
+
+
+def _read_description(
+    path: Path, name: str, value: object
+) -> tuple[Algorithm, tuple[int, int], str, float | None]:
+    """Read what the metadata says of one tensor: algorithm, shape, original type, relative error."""
+    where = f"{path}: metadata of VQ tensor '{name}'"
+    fields = value if isinstance(value, dict) else {}
+    shape, dtype, error = (fields.get(key) for key in ("shape", "dtype", "relative_error"))
+    found = DiagnosticList()
+    if not isinstance(fields.get("algorithm"), dict):
+        found.error("VQ0512", f"{where} has no algorithm mapping")
+    if not (
+        isinstance(shape, list)
+        and len(shape) == 2
+        and all(type(x) is int and 0 < x <= MAX_INDEX for x in shape)
+    ):
+        found.error("VQ0512", f"{where}: shape must be two positive integers [n, k]")
+    if dtype not in WEIGHT_DTYPES:
+        found.error("VQ0512", f"{where}: dtype must be {', '.join(WEIGHT_DTYPES)}")
+    if error is not None and not (type(error) in (int, float) and 0 <= error <= 1e300):
+        found.error("VQ0512", f"{where}: relative_error must be null or a number from 0")
+    found.raise_if_errors()
+    assert isinstance(shape, list)
+    algorithm = _read_algorithm(where, fields["algorithm"])
+    return algorithm, (shape[0], shape[1]), str(dtype), None if error is None else float(error)
+
+
+def _read_algorithm(where: str, mapping: Mapping[str, Any]) -> Algorithm:
+    from pydantic import ValidationError
+
+    from vqcc.algorithms import from_mapping
+
+    try:
+        return from_mapping(mapping)
+    except ValidationError as error:
+        raise VqccError(*(_algorithm_error(where, item) for item in error.errors())) from None
+
+
+def _algorithm_error(where: str, item: ErrorDetails) -> Diagnostic:
+    from vqcc.algorithms import FAMILIES
+
+    # The first step of a location names the family, which is no field.
+    field = ".".join(map(str, item["loc"][1:]))
+    place = f"{field}: " if field else ""
+    known = f"families are {', '.join(FAMILIES)}" if not field else None
+    help_text = item.get("ctx", {}).get("help", known)
+    return Diagnostic("VQ0513", f"{where}: {place}{item['msg'][:200]}", help=help_text)
+
+
+def _choose(path: Path, names: Iterable[str]) -> Diagnostic:
+    return Diagnostic("VQ0515", f"{path} holds several VQ tensors", help=f"name one: {_list(names)}")
+
+
+def _unknown_name(path: Path, name: str, names: Iterable[str], what: str) -> Diagnostic:
+    near = did_you_mean(name, names)
+    there = f"{what} of this file: {_list(names)}"
+    return Diagnostic("VQ0514", f"{path} has no '{name}'", help="; ".join(filter(None, (near, there))))
+
+
+def _list(names: Iterable[str], most: int = 20) -> str:
+    ordered = sorted(names)
+    more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
+    return (", ".join(ordered[:most]) or "none") + more

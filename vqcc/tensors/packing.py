@@ -1,0 +1,105 @@
+"""Packing: a VQ tensor becomes exactly the bytes that a library's kernels read, and back.
+
+The layout is `vqcc.plan.PackedLayout`; docs/packed-layout.md describes it for readers without Python.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vqcc.plan import PackedLayout
+    from vqcc.tensors.vq_tensor import VQTensor
+
+__all__ = ["PackedTensor", "pack_codes", "pack_tensor", "unpack_codes"]
+
+
+@dataclass(frozen=True)
+class PackedTensor:
+    """What a kernel reads of one weight.
+
+    codes uint32 [n, row_words]; books uint8 [books, table_bytes]; stage_scales float32 [books, residuals]
+    or None; scales float32 [1] (tensor) or [n] (row), float16 [n, groups] (group), or None.
+    """
+
+    codes: NDArray[np.uint32]
+    books: NDArray[np.uint8]
+    stage_scales: NDArray[np.float32] | None
+    scales: NDArray[Any] | None
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays by argument name, those present."""
+        named = {
+            "codes": self.codes,
+            "books": self.books,
+            "stage_scales": self.stage_scales,
+            "scales": self.scales,
+        }
+        return {name: array for name, array in named.items() if array is not None}
+
+
+def pack_tensor(tensor: VQTensor, layout: PackedLayout) -> PackedTensor:
+    """Pack a valid `tensor` [n, k] whose rows have `layout.vectors` vectors."""
+    scales = tensor.scales
+    if scales is not None:
+        kind = tensor.algorithm.scales.kind
+        scales = np.ascontiguousarray(scales, dtype=np.float16 if kind == "group" else np.float32)
+    return PackedTensor(
+        codes=pack_codes(tensor.codes, layout),
+        books=np.ascontiguousarray(tensor.algorithm.pack_tables(tensor)),
+        stage_scales=tensor.codebook_scales,
+        scales=scales,
+    )
+
+
+def _vector_of_slot(layout: PackedLayout) -> NDArray[np.int64]:
+    """Vector number held by slot j of each chunk of a row: int64 [chunks, chunk_vectors], -1 for padding."""
+    chunks = layout.row_words // layout.chunk_words
+    chunk = np.arange(chunks)[:, None]
+    slot = np.arange(layout.chunk_vectors)[None, :]
+    segment, lane = chunk // layout.lanes, chunk % layout.lanes
+    full = layout.vectors // layout.segment_vectors
+    lanes = np.where(segment < full, layout.lanes, max(layout.tail_lanes, 1))
+    vector = segment * layout.segment_vectors + slot * lanes + lane
+    return np.where(vector < layout.vectors, vector, -1)
+
+
+def pack_codes(codes: NDArray[Any], layout: PackedLayout) -> NDArray[np.uint32]:
+    """Codes [residuals, n, vectors] to words [n, row_words]; padding is zero."""
+    residuals, rows, vectors = codes.shape
+    assert (residuals, vectors) == (layout.residuals, layout.vectors)
+    slots = _vector_of_slot(layout)
+    words = np.zeros((rows, slots.shape[0], layout.chunk_words + 1), dtype=np.uint32)
+    for j in range(layout.chunk_vectors):
+        present = slots[:, j] >= 0
+        for residual in range(residuals):
+            bit = (j * residuals + residual) * layout.code_bits
+            code = np.where(present, codes[residual][:, slots[:, j]], 0).astype(np.uint64) << np.uint64(
+                bit % 32
+            )
+            words[:, :, bit // 32] |= (code & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+            words[:, :, bit // 32 + 1] |= (code >> np.uint64(32)).astype(np.uint32)
+    return np.ascontiguousarray(words[:, :, : layout.chunk_words].reshape(rows, layout.row_words))
+
+
+def unpack_codes(words: NDArray[np.uint32], layout: PackedLayout) -> NDArray[np.uint16]:
+    """Inverse of `pack_codes`: words [n, row_words] to codes [residuals, n, vectors]."""
+    rows = words.shape[0]
+    slots = _vector_of_slot(layout)
+    chunks = words.reshape(rows, slots.shape[0], layout.chunk_words).astype(np.uint64)
+    codes = np.zeros((layout.residuals, rows, layout.vectors), dtype=np.uint16)
+    for j in range(layout.chunk_vectors):
+        present = slots[:, j] >= 0
+        for residual in range(layout.residuals):
+            bit = (j * layout.residuals + residual) * layout.code_bits
+            value = chunks[:, :, bit // 32] >> np.uint64(bit % 32)
+            if bit % 32 + layout.code_bits > 32:
+                value |= chunks[:, :, bit // 32 + 1] << np.uint64(32 - bit % 32)
+            value &= np.uint64((1 << layout.code_bits) - 1)
+            codes[residual][:, slots[present, j]] = value[:, present]
+    return codes

@@ -1,0 +1,105 @@
+"""Where a library's kernels can run: the CPU emulator or a CUDA device. Both take the same launches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from vqcc.diagnostics import Diagnostic, VqccError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from vqcc.library import Kernel, Library
+
+__all__ = ["Backend", "EmulatorBackend", "Runner"]
+
+
+class Runner(Protocol):
+    """A library's kernels on one GPU, loaded."""
+
+    def run(
+        self,
+        kernel: Kernel,
+        inputs: Mapping[str, NDArray[Any]],
+        outputs: Mapping[str, NDArray[Any]],
+        scalars: Mapping[str, int],
+    ) -> None:
+        """Launch once; `outputs` are overwritten. Raises VqccError with exit code MISMATCH for a bug found."""
+
+
+class Backend(Protocol):
+    """Loads libraries."""
+
+    name: str
+
+    def load(self, library: Library, gpu: str) -> Runner:
+        """Make the kernels for `gpu` ready to run. Raises VQ08xx if they cannot be."""
+
+
+class EmulatorBackend:
+    """Runs the emitted source on the CPU, checking every memory access and barrier."""
+
+    name = "emulate"
+
+    def __init__(self, cache_directory: Path, compiler: str | None = None) -> None:
+        self._cache_directory = cache_directory
+        self._compiler = compiler
+
+    def load(self, library: Library, gpu: str) -> Runner:
+        """Compile the emitted source for the CPU. Raises VQ0802 if the library holds no source."""
+        from vqcc.emulator import build
+
+        source = library.source(gpu)
+        if source is None:
+            raise VqccError(
+                Diagnostic(
+                    "VQ0802",
+                    f"{library.bundle.directory} holds no source for {gpu}, which the emulator runs",
+                    help="compile with --emit cu among the others",
+                )
+            )
+        return _Emulated(build(source, cache_directory=self._cache_directory, compiler=self._compiler), library)
+
+
+class _Emulated:
+    def __init__(self, emulated: Any, library: Library) -> None:
+        self._emulated = emulated
+        self._library = library
+
+    def run(
+        self,
+        kernel: Kernel,
+        inputs: Mapping[str, NDArray[Any]],
+        outputs: Mapping[str, NDArray[Any]],
+        scalars: Mapping[str, int],
+    ) -> None:
+        from vqcc.emulator import Buffer
+
+        arguments: list[Any] = []
+        for argument in self._library.op.arguments(kernel.variant):
+            if argument.role == "scalar":
+                arguments.append(scalar(argument.c_type, scalars[argument.name]))
+            elif argument.role == "output":
+                arguments.append(Buffer(argument.name, outputs[argument.name], "output"))
+            elif argument.name in inputs:
+                arguments.append(Buffer(argument.name, inputs[argument.name], "input"))
+            else:
+                arguments.append(None)
+        launch = kernel.launch
+        before = {name: array.copy() for name, array in outputs.items()}
+        report = self._emulated.launch(
+            kernel.name, (launch.grid, 1, 1), (launch.threads, 1, 1), launch.dynamic_shared_bytes, arguments
+        )
+        for name, array in outputs.items():  # as on a device, what a kernel does not write stays as it was
+            array[report.unwritten[name]] = before[name][report.unwritten[name]]
+
+
+def scalar(c_type: str, value: int) -> Any:
+    """A kernel's scalar parameter as NumPy's type of the same size."""
+    import numpy as np
+
+    types = {"int32_t": np.int32, "int64_t": np.int64}
+    return types[c_type](value)

@@ -1,0 +1,115 @@
+"""Validation of a library: every kernel, on given or random weights, against float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
+from vqcc.tensors.packing import pack_tensor
+from vqcc.verify.tolerance import Comparison, compare
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from vqcc.library import Kernel, Library
+    from vqcc.tensors.vq_tensor import VQTensor
+    from vqcc.verify.backends import Backend, Runner
+
+__all__ = ["CaseResult", "check_tensor", "validate"]
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """One launch: which kernel, on what, and how far from float64."""
+
+    gpu: str
+    kernel: str
+    tensor: str
+    sizes: dict[str, int]
+    comparison: Comparison
+
+    def to_json(self) -> dict[str, Any]:
+        """Flat, for `--json`."""
+        found = self.comparison
+        return {
+            "gpu": self.gpu,
+            "kernel": self.kernel,
+            "tensor": self.tensor,
+            **self.sizes,
+            "passed": found.passed,
+            "relative_error": found.relative_error,
+            "max_error": found.max_error,
+            "bound": found.max_bound,
+            "worst_ratio": found.worst,
+            "worst_position": list(found.position),
+        }
+
+
+def check_tensor(library: Library, tensor: VQTensor) -> None:
+    """Refuse a tensor that the library was not compiled for. Raises VQ0803."""
+    wrong = []
+    if tensor.shape != library.op.weight_shape:
+        wrong.append(f"its shape is {list(tensor.shape)}, the library's {list(library.op.weight_shape)}")
+    theirs, ours = tensor.algorithm.mapping(), library.algorithm.mapping()
+    wrong += [
+        f"its {key} is {theirs.get(key)!r}, the library's {ours.get(key)!r}"
+        for key in sorted(theirs.keys() | ours.keys())
+        if theirs.get(key) != ours.get(key)
+    ]
+    if wrong:
+        raise VqccError(
+            Diagnostic(
+                "VQ0803",
+                f"VQ tensor '{tensor.name}' does not fit library {library.name}: {'; '.join(wrong)}",
+                help="compile a spec with the tensor's algorithm and shape, or quantize with the library's",
+            )
+        )
+
+
+def validate(
+    library: Library,
+    backend: Backend,
+    *,
+    tensors: Sequence[VQTensor] = (),
+    gpus: Sequence[str] = (),
+    seed: int = 0,
+) -> Iterator[CaseResult]:
+    """Run every kernel of `gpus` (default: all) on each tensor, or on random weights if there are none.
+
+    Each kernel runs at its bound on m, and at a smaller m that it must mask. Raises VQ0803 for a tensor that
+    does not fit, VQ08xx for what a backend finds; a result outside its bound is yielded, not raised.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    for tensor in tensors:
+        check_tensor(library, tensor)
+    weights = tensors or (library.algorithm.random_tensor(rng, "random", *library.op.weight_shape),)
+    runners = {gpu: backend.load(library, gpu) for gpu in gpus or library.gpus}
+    for tensor in weights:
+        packed = pack_tensor(tensor, library.layout).arrays()
+        decoded = library.algorithm.decode(tensor)
+        for gpu, runner in runners.items():
+            for kernel in library.kernels[gpu]:
+                bound = kernel.variant.sizes["m"]
+                for m in sorted({bound, max(1, bound // 2)}):
+                    comparison = _run(library, runner, kernel, packed, decoded, rng, m)
+                    yield CaseResult(gpu, kernel.name, tensor.name, {"m": m}, comparison)
+
+
+def _run(
+    library: Library, runner: Runner, kernel: Kernel, packed: Any, decoded: Any, rng: Any, m: int
+) -> Comparison:
+    op = library.op
+    case = op.draw_case(kernel.variant, library.algorithm, rng, m)
+    before = case.untouched(case.outputs).tobytes()
+    runner.run(kernel, {**packed, **case.inputs}, case.outputs, case.scalars)
+    if case.untouched(case.outputs).tobytes() != before:
+        raise VqccError(
+            Diagnostic("VQ0804", f"{kernel.name} wrote outside its output", help="please report this spec"),
+            exit_code=ExitCode.MISMATCH,
+        )
+    exact, magnitude = op.reference(decoded, case.inputs)
+    roundings = op.longest_sum(kernel.variant, kernel.tile, library.layout, library.algorithm)
+    return compare(case.result(case.outputs), exact, magnitude, roundings, kernel.variant.dtype)

@@ -1,0 +1,89 @@
+"""How far a kernel may be from float64: the rounding its arithmetic can do, and nothing more.
+
+A result is a sum of fp32 products, rounded once to the output type. With c roundings on the way to an
+element, |computed - exact| <= gamma(c) * sum |x| |w| + u_out |exact| + the output's smallest step, where
+gamma(c) = c u / (1 - c u), u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., 3.1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vqcc.ops.base import Dtype
+
+__all__ = ["Comparison", "compare", "error_bound"]
+
+#: Half a unit in the last place of the output, relative; and half the smallest subnormal, absolute.
+_OUTPUT_ROUNDING = {"float16": (2.0**-11, 2.0**-25), "bfloat16": (2.0**-8, 2.0**-134)}
+#: Largest finite value: past it the exact result itself rounds to infinity.
+_OUTPUT_MAXIMUM = {"float16": 65504.0, "bfloat16": 3.3895313892515355e38}
+_UNIT = 2.0**-24
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a result compares with float64.
+
+    `relative_error` is ||computed - exact|| / ||exact||; `max_error` the largest difference of an element and
+    `max_bound` the bound at that element; `worst` the largest ratio of difference to bound, at `position`.
+    """
+
+    relative_error: float
+    max_error: float
+    max_bound: float
+    worst: float
+    position: tuple[int, ...]
+    elements: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether every element is within its bound; a NaN never is."""
+        return self.worst <= 1.0
+
+
+def error_bound(
+    exact: NDArray[np.float64], magnitude: NDArray[np.float64], roundings: int, dtype: Dtype
+) -> NDArray[np.float64]:
+    """The bound of each element; `magnitude` is the sum of its terms' absolute values."""
+    import numpy as np
+
+    relative, absolute = _OUTPUT_ROUNDING[dtype]
+    gamma = roundings * _UNIT / (1 - roundings * _UNIT)
+    # The sum's own error is rounded to the output as well: (1 + relative) covers it.
+    return np.asarray(relative * np.abs(exact) + (1 + relative) * gamma * magnitude + absolute)
+
+
+def compare(
+    computed: NDArray[Any],
+    exact: NDArray[np.float64],
+    magnitude: NDArray[np.float64],
+    roundings: int,
+    dtype: Dtype,
+) -> Comparison:
+    """Compare `computed` with `exact`, element by element. Values past the output's range may be infinite."""
+    import numpy as np
+
+    bound = error_bound(exact, magnitude, roundings, dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        difference = np.abs(computed.astype(np.float64) - exact)
+        overflow = np.isinf(computed.astype(np.float64)) & (np.abs(exact) + bound >= _OUTPUT_MAXIMUM[dtype])
+        difference = np.where(overflow, 0.0, difference)
+        ratio = np.where(np.isnan(difference), np.inf, difference / bound)
+        scale = np.linalg.norm(exact)
+        relative = (
+            float(np.linalg.norm(difference) / scale) if scale > 0 else float(np.linalg.norm(difference))
+        )
+    position = tuple(int(i) for i in np.unravel_index(int(np.argmax(ratio)), ratio.shape))
+    return Comparison(
+        relative_error=relative,
+        max_error=float(np.max(difference)),
+        max_bound=float(bound[position]),
+        worst=float(ratio[position]),
+        position=position,
+        elements=int(exact.size),
+    )
