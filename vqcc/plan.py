@@ -109,6 +109,11 @@ class Tile(Protocol):
         ...
 
     @property
+    def minimum_blocks(self) -> int:
+        """Blocks an SM must be able to hold: the compiler caps registers by it."""
+        ...
+
+    @property
     def blocks(self) -> int:
         """Blocks' worth of work in the problem."""
         ...

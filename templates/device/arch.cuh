@@ -8,6 +8,7 @@
 #include <cuda_fp16.h>
 
 #define VQCC_DEVICE __device__ __forceinline__
+#define VQCC_HOST_DEVICE __host__ __device__
 
 namespace vqcc {
 

@@ -23,8 +23,8 @@ template <> struct ElementTraits<ElementType::kInt8> {
   static constexpr int kBytes = 1;
 };
 
-constexpr int smaller(int a, int b) { return a < b ? a : b; }
-constexpr int ceil_divide(int a, int b) { return (a + b - 1) / b; }
+VQCC_HOST_DEVICE constexpr int smaller(int a, int b) { return a < b ? a : b; }
+VQCC_HOST_DEVICE constexpr int ceil_divide(int a, int b) { return (a + b - 1) / b; }
 
 /// `kCount` elements of `kType`, raw, in registers. The address must be aligned to `kAlignment` bytes, which
 /// divides the array's size in bytes.

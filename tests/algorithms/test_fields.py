@@ -45,7 +45,8 @@ def test_values_are_written_as_they_were_read(scope: object, scales: object) -> 
     ("fields", "location", "kind", "text"),
     [
         ({"scope": "tensors"}, ("scope",), "VQ0206", "did you mean 'tensor'"),
-        ({"scope": 5}, ("scope",), "VQ0203", "scope cannot be a int"),
+        ({"scope": 5}, ("scope",), "VQ0203", "scope cannot be an integer"),
+        ({"scope": None}, ("scope",), "VQ0203", "scope cannot be null"),
         ({"scope": {"rows": 4}}, ("scope",), "VQ0202", "cols missing"),
         ({"scope": {}}, ("scope",), "VQ0202", "rows and cols missing"),
         ({"scope": {"rows": None, "cols": None}}, ("scope",), "VQ0202", "rows and cols missing"),

@@ -50,7 +50,7 @@ def test_device_constants() -> None:
         "kResiduals": 2,
         "kCodeBits": 4,
         "kEntryStride": 4,
-        "kEntryType": "vqcc::EntryType::kBfloat16",
+        "kEntryType": "vqcc::ElementType::kBfloat16",
         "kTableBytes": 256,
     }
 

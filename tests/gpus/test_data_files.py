@@ -95,7 +95,9 @@ def test_facts_are_all_numbers_in_order():
     assert facts["sm_count"].value == 132
 
 
-@pytest.mark.parametrize("name", ["", "H200", "h20", "../gpus/h200", "h200.yaml", "/etc/passwd", "a\0b", "rtx 4090"])
+@pytest.mark.parametrize(
+    "name", ["", "H200", "h20", "../gpus/h200", "h200.yaml", "/etc/passwd", "a\0b", "rtx 4090"]
+)
 def test_an_unknown_name_lists_the_known_ones(name):
     with pytest.raises(VqccError) as caught:
         gpus.load(name)

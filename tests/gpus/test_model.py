@@ -54,7 +54,9 @@ def test_a_capability_may_be_written_as_a_number(written):
     assert (gpu.compute_capability, gpu.sm, gpu.target) == ("10.0", 100, "sm_100")
 
 
-@pytest.mark.parametrize("written", ["9", 9, 9.04, 7.5, "9.0a", float("nan"), float("inf"), True, None, [9, 0]])
+@pytest.mark.parametrize(
+    "written", ["9", 9, 9.04, 7.5, "9.0a", float("nan"), float("inf"), True, None, [9, 0]]
+)
 def test_other_capabilities_are_refused(written):
     (item,) = gpu_at(parse_source(b"a: 1", "gpu.yaml"), plain(compute_capability=written))
     assert item.code == "VQ0206"
@@ -62,14 +64,18 @@ def test_other_capabilities_are_refused(written):
 
 
 @pytest.mark.parametrize("field", sorted(gpus.load("h200").facts()))
-@pytest.mark.parametrize("value", [-1, 0.5, 10**30, "many", True, None, {}, [], [0.5], float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "value", [-1, 0.5, 10**30, "many", True, None, {}, [], [0.5], float("nan"), float("inf")]
+)
 def test_every_number_is_checked(field, value):
     result = gpu_at(parse_source(b"a: 1", "gpu.yaml"), plain(**{field: value}))
     assert isinstance(result, DiagnosticList)
     assert {item.code for item in result} <= {"VQ0202", "VQ0203", "VQ0204", "VQ0209"}
 
 
-@pytest.mark.parametrize("name", ["Mine", "mine-2", "a__b", "_a", "a_", "9a", "", "int", "a b", "a\n", "é", "a" * 33])
+@pytest.mark.parametrize(
+    "name", ["Mine", "mine-2", "a__b", "_a", "a_", "9a", "", "int", "a b", "a\n", "é", "a" * 33]
+)
 def test_names_are_identifiers(name):
     (item,) = read(plain(name=name))
     assert item.code in {"VQ0207", "VQ0208", "VQ0214"}

@@ -101,7 +101,9 @@ def test_a_result_fits_the_gpu(gpu, threads, registers, shared):
 
 @laws
 @given(any_gpu, threads, registers, shared, st.integers(0, 255), st.integers(0, 240 * KIB))
-def test_more_resources_never_give_more_blocks(gpu, threads, registers, shared, extra_registers, extra_shared):
+def test_more_resources_never_give_more_blocks(
+    gpu, threads, registers, shared, extra_registers, extra_shared
+):
     before = blocks_per_sm(gpu, threads, registers, shared).blocks
     assert blocks_per_sm(gpu, threads, registers + extra_registers, shared).blocks <= before
     assert blocks_per_sm(gpu, threads, registers, shared + extra_shared).blocks <= before
@@ -112,14 +114,18 @@ def test_more_resources_never_give_more_blocks(gpu, threads, registers, shared, 
 def test_more_threads_never_give_more_blocks(gpu, one, other, registers, shared):
     few, many = sorted((one, other))
     assert (
-        blocks_per_sm(gpu, many, registers, shared).blocks <= blocks_per_sm(gpu, few, registers, shared).blocks
+        blocks_per_sm(gpu, many, registers, shared).blocks
+        <= blocks_per_sm(gpu, few, registers, shared).blocks
     )
 
 
 @laws
 @given(threads, registers, shared)
 def test_a_larger_gpu_of_equal_shape_holds_no_fewer(threads, registers, shared):
-    assert blocks_per_sm(H200, threads, registers, shared).blocks >= blocks_per_sm(A100, threads, registers, shared).blocks
+    assert (
+        blocks_per_sm(H200, threads, registers, shared).blocks
+        >= blocks_per_sm(A100, threads, registers, shared).blocks
+    )
 
 
 @laws
@@ -176,8 +182,54 @@ def header_directory():
 
 def queries(gpu):
     for block in (1, 31, 32, 33, 64, 96, 128, 160, 224, 256, 288, 384, 512, 640, 768, 1000, 1024):
-        for per_thread in (1, 8, 16, 24, 31, 32, 33, 40, 48, 63, 64, 65, 80, 96, 128, 129, 168, 192, 224, 255):
-            for kib in (0, 1, 2, 3, 7, 8, 12, 15, 23, 24, 31, 32, 47, 48, 49, 63, 64, 81, 98, 99, 100, 163, 227, 228):
+        for per_thread in (
+            1,
+            8,
+            16,
+            24,
+            31,
+            32,
+            33,
+            40,
+            48,
+            63,
+            64,
+            65,
+            80,
+            96,
+            128,
+            129,
+            168,
+            192,
+            224,
+            255,
+        ):
+            for kib in (
+                0,
+                1,
+                2,
+                3,
+                7,
+                8,
+                12,
+                15,
+                23,
+                24,
+                31,
+                32,
+                47,
+                48,
+                49,
+                63,
+                64,
+                81,
+                98,
+                99,
+                100,
+                163,
+                227,
+                228,
+            ):
                 for more in (0, 1, 127):
                     yield block, per_thread, kib * KIB + more
 
@@ -198,7 +250,9 @@ def test_every_answer_is_that_of_the_header(tmp_path):
             f"{gpu.shared_bytes_per_sm.integer} {gpu.shared_bytes_per_block.integer}"
         )
         text = "".join(f"{head} {' '.join(map(str, query))}\n" for query in asked)
-        answers = subprocess.run([program], input=text, capture_output=True, text=True, check=True).stdout.split()
+        answers = subprocess.run(
+            [program], input=text, capture_output=True, text=True, check=True
+        ).stdout.split()
         assert len(answers) == len(asked)
         wrong = [
             (query, int(answer), blocks_per_sm(gpu, *query).blocks)

@@ -20,7 +20,8 @@ from vqcc.spec.scalars import resolve
         ("1.5", 1.5), (".5", 0.5), ("1.", 1.0), ("1e-5", 1e-5), ("1E3", 1000.0), ("-1.5e+3", -1500.0),
         ("1e", "1e"), (".", "."), ("1.2.3", "1.2.3"), ("9.0a", "9.0a"), ("1e400", math.inf), ("-", "-"), ("+", "+"),
         (".inf", math.inf), ("-.Inf", -math.inf), ("+.INF", math.inf), (".iNF", ".iNF"), ("inf", "inf"),
-        ("2026-01-01", "2026-01-01"), ("=", "="), ("90a", "90a"), ("١", "١"), ("1١", "1١"), ("²", "²"),
+        ("2026-01-01", "2026-01-01"), ("=", "="), ("90a", "90a"),
+        ("\u0661", "\u0661"), ("1\u0661", "1\u0661"), ("\u00b2", "\u00b2"),
     ],
 )  # fmt: skip
 def test_resolve(text, value):
@@ -34,7 +35,7 @@ def test_nan():
 
 @pytest.mark.parametrize("text", ["1" * 401, "0x" + "f" * 400, "0o" + "7" * 400])
 def test_numbers_too_long_to_mean(text):
-    with pytest.raises(ValueError, match="a number of 40[12] characters"):
+    with pytest.raises(ValueError, match=r"a number of 40[12] characters"):
         resolve(text)
 
 

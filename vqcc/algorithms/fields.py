@@ -148,9 +148,19 @@ def _read_scales(value: object) -> object:
     return value
 
 
+_KINDS = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    list: "a list",
+    tuple: "a list",
+    type(None): "null",
+}
+
+
 def _refuse_word(value: object, field: str, words: tuple[str, ...], legal: str) -> NoReturn:
     near = did_you_mean(value, words) if isinstance(value, str) else None
-    shown = f"{value!r}" if isinstance(value, str) else f"a {type(value).__name__}"
+    shown = f"{value!r}" if isinstance(value, str) else _KINDS.get(type(value), "of this type")
     code = "VQ0206" if isinstance(value, str) else "VQ0203"
     raise field_error(
         code, f"{field} cannot be {shown[:80]}", "; ".join(filter(None, (near, f"write {legal}")))

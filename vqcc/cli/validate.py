@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,10 @@ import click
 from vqcc.cli.support import console, default_cache_directory, json_option, print_json, reports_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from vqcc.diagnostics import Diagnostic
+    from vqcc.tensors.vq_tensor import VQTensor
     from vqcc.verify.backends import Backend
     from vqcc.verify.harness import CaseResult
 
@@ -21,7 +23,7 @@ __all__ = ["command"]
 
 
 @click.command("validate")
-@click.argument("library", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("libraries", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
 @click.option("--tensors", type=click.Path(path_type=Path, dir_okay=False), help="VQ tensors; random data if not given.")
 @click.option("--tensor", "names", multiple=True, metavar="NAME", help="Only these tensors of the file.")
 @click.option(
@@ -36,7 +38,7 @@ __all__ = ["command"]
 @json_option
 @reports_errors
 def command(
-    library: Path,
+    libraries: tuple[Path, ...],
     tensors: Path | None,
     names: tuple[str, ...],
     backend: str,
@@ -44,44 +46,50 @@ def command(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Run every kernel of LIBRARY and compare it with float64.
+    """Run every kernel of LIBRARIES and compare it with float64.
 
     Prints, per launch, the relative error ||computed - exact|| / ||exact||, the largest error of an element,
-    and the bound that its rounding allows. Exit code 4 if any element is outside its bound.
+    and how near an element came to the bound that its rounding allows. Exit code 4 if any is outside.
     """
     from vqcc.diagnostics import ExitCode, VqccError
-    from vqcc.library import load_library, select_gpus
+    from vqcc.library import load_library
     from vqcc.tensors.container import load, load_all
     from vqcc.verify.harness import validate
 
-    loaded = load_library(library)
-    chosen = select_gpus(loaded, gpus)
-    given = ()
+    loaded = [load_library(path) for path in libraries]
+    given: tuple[VQTensor, ...] = ()
     if tensors is not None:
         given = tuple(load(tensors, name) for name in names) if names else load_all(tensors)
     results = []
-    for result in validate(loaded, _backend(backend), tensors=given, gpus=chosen, seed=seed):
-        results.append(result)
-        if not as_json:
-            _show(result)
+    with _open_backend(backend) as running:
+        for library in loaded:
+            chosen = running.gpus(library, gpus)
+            for result in validate(library, running, tensors=given, gpus=chosen, seed=seed):
+                results.append(result)
+                if not as_json:
+                    _show(result)
     failed = [result for result in results if not result.comparison.passed]
     if as_json:
-        print_json({"library": loaded.name, "backend": backend, "results": [result.to_json() for result in results]})
+        print_json({"backend": backend, "results": [result.to_json() for result in results]})
     else:
         console().print(f"{len(results) - len(failed)} of {len(results)} launches within their bounds of float64")
     if failed:
         raise VqccError(*_mismatches(failed), exit_code=ExitCode.MISMATCH)
 
 
-def _backend(name: str) -> Backend:
+@contextmanager
+def _open_backend(name: str) -> Iterator[Backend]:
     from vqcc.verify.backends import EmulatorBackend
 
     if name == "cuda":
         from vqcc.runtime.backend import CudaBackend
+        from vqcc.runtime.device import open_device
 
-        return CudaBackend()
+        with open_device() as device:
+            yield CudaBackend(device)
+        return
     compiler = next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
-    return EmulatorBackend(default_cache_directory() / "emulator", compiler)
+    yield EmulatorBackend(default_cache_directory() / "emulator", compiler)
 
 
 def _show(result: CaseResult) -> None:

@@ -46,6 +46,7 @@ class _Kernel:
     name: Fragment
     element: Fragment
     threads: int
+    minimum_blocks: int
     tile: _Struct
     notes: tuple[Fragment, ...]
 
@@ -117,6 +118,7 @@ def _kernel(problem: Problem, plan: Plan) -> _Kernel:
         name=c_identifier(problem.kernel),
         element=literal(problem.op.element_type(problem.variant)),
         threads=32 * plan.tile.warps,
+        minimum_blocks=plan.tile.minimum_blocks,
         tile=_struct(f"Tile_{suffix}", f"Decisions for {suffix}.", plan.tile.constants()),
         notes=tuple(comment(line) for line in _notes(plan)),
     )

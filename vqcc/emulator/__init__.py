@@ -9,11 +9,11 @@ from vqcc.emulator.launching import Counters, Emulated, LaunchReport
 
 __all__ = [
     "Argument",
-    "BugKind",
     "Buffer",
+    "BugKind",
     "Counters",
-    "EmulationError",
     "Emulated",
+    "EmulationError",
     "Finding",
     "LaunchReport",
     "Location",

@@ -42,7 +42,9 @@ class Buffer:
 
     def __post_init__(self) -> None:
         if not self.array.flags.c_contiguous or (self.role != "input" and not self.array.flags.writeable):
-            raise ValueError(f"buffer {self.name}: the array must be C-contiguous, and writable for an {self.role}")
+            raise ValueError(
+                f"buffer {self.name}: the array must be C-contiguous, and writable for an {self.role}"
+            )
         if self.alignment < 1 or self.alignment & (self.alignment - 1):
             raise ValueError(f"buffer {self.name}: alignment {self.alignment} is not a power of two")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import os
 import shutil
 import tempfile
 import time
@@ -54,7 +53,7 @@ def _runtime(host: HostCompiler, cache_directory: Path) -> Path:
     library = cache_directory / soname
     if library.exists():
         return library
-    with _scratch(cache_directory) as scratch, _locked(cache_directory / f"{soname}.lock"):
+    with _scratch(cache_directory) as scratch, _locked(cache_directory / "runtime.lock"):
         if not library.exists():
             host.compile_runtime(scratch / soname, soname)
             (scratch / soname).replace(library)
@@ -65,7 +64,9 @@ def _runtime(host: HostCompiler, cache_directory: Path) -> Path:
 def _host_hash() -> str:
     """Hash of the runtime's sources and headers."""
     files = sorted(path for path in HOST_DIRECTORY.rglob("*") if path.is_file())
-    return _hash(*(text for path in files for text in (str(path.relative_to(HOST_DIRECTORY)), path.read_text())))
+    return _hash(
+        *(text for path in files for text in (str(path.relative_to(HOST_DIRECTORY)), path.read_text()))
+    )
 
 
 def _hash(*parts: str) -> str:
@@ -98,10 +99,7 @@ def _scratch(cache_directory: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
+    """Waits until no other process holds the lock; a process that dies lets go of it."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                os.unlink(path)  # noqa: PTH108: one system call, while the lock is held
+        yield

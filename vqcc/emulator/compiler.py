@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
@@ -50,12 +50,30 @@ class HostCompiler:
     def compile_runtime(self, output: Path, soname: str) -> None:
         """Compile the emulator's runtime. Raises VQ0821."""
         source = HOST_DIRECTORY / "runtime" / "runtime.cc"
-        arguments = [*_COMMON, *_RUNTIME, f"-Wl,-soname,{soname}", str(source), "-o", str(output), "-ldl"]
+        arguments = [
+            *_COMMON,
+            *_RUNTIME,
+            f"-Wl,-soname,{soname}",
+            str(source),
+            "-o",
+            str(output),
+            "-ldl",
+            "-lrt",
+        ]
         self._run(arguments, "VQ0821", "the emulator's runtime does not compile with")
 
     def compile_kernels(self, source: Path, runtime: Path, output: Path) -> None:
         """Compile a kernel source into a module that needs `runtime`. Raises VQ0822 with the compiler's lines."""
-        arguments = [*self.kernel_flags, str(source), "-x", "none", str(runtime), "-o", str(output), *_LIBRARIES]
+        arguments = [
+            *self.kernel_flags,
+            str(source),
+            "-x",
+            "none",
+            str(runtime),
+            "-o",
+            str(output),
+            *_LIBRARIES,
+        ]
         self._run(arguments, "VQ0822", "the kernels do not compile for the emulator with")
 
     @property
@@ -71,7 +89,7 @@ class HostCompiler:
 
     def _run(self, arguments: list[str], code: str, complaint: str) -> None:
         try:
-            done = subprocess.run(  # noqa: S603: an argument list, the compiler's path is the caller's
+            done = subprocess.run(  # noqa: S603 - an argument list, the compiler's path is the caller's
                 [self.path, *arguments], capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -101,10 +119,10 @@ def find_compiler(compiler: str | None) -> HostCompiler:
     return HostCompiler(path, _version(path))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _version(path: str) -> str:
     try:
-        done = subprocess.run(  # noqa: S603: an argument list, the compiler's path is the caller's
+        done = subprocess.run(  # noqa: S603 - an argument list, the compiler's path is the caller's
             [path, "--version"], capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=True
         )
     except (OSError, subprocess.SubprocessError) as error:

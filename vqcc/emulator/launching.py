@@ -7,7 +7,7 @@ import math
 import threading
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from vqcc.emulator import native
 from vqcc.emulator.arguments import Argument, Buffer, Pointer, Struct, check_arguments, pack
 from vqcc.emulator.errors import EmulationError
 from vqcc.emulator.findings import make_finding
+from vqcc.emulator.locations import Places
+from vqcc.emulator.wording import Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,8 +67,9 @@ class Counters:
 class LaunchReport:
     """A launch that found no bug.
 
-    `unwritten` maps each output and inout to a mask of its shape: True where an element has a byte that neither the
-    caller nor the kernel wrote (an output's array keeps what it held there). `counters` is None unless counting was asked for; `steps` counts checked accesses and barriers.
+    `unwritten` maps each output and inout to a mask of its shape: True where an element has a byte that neither
+    the caller nor the kernel wrote (an output's array keeps what it held there). `counters` is None unless
+    counting was asked for; `steps` counts checked accesses and barriers.
     """
 
     unwritten: Mapping[str, NDArray[np.bool_]]
@@ -136,16 +139,17 @@ class Emulated:
             if result.failure.kind == native.OUT_OF_MEMORY:
                 raise _out_of_memory()
             if result.failure.kind:
-                raise EmulationError(
-                    make_finding(result.failure, kernel, block, buffers, self._path, self._symbol(entry))
-                )
+                record = Record(result.failure, shared_bytes, buffers, self._places(entry, result.failure))
+                raise EmulationError(make_finding(kernel, block, record))
             unwritten = {
-                buffer.name: self._fetch(i, buffer) for i, buffer in enumerate(buffers) if buffer.role != "input"
+                buffer.name: self._fetch(i, buffer)
+                for i, buffer in enumerate(buffers)
+                if buffer.role != "input"
             }
         counters = result.counters
         return LaunchReport(
             MappingProxyType(unwritten),
-            Counters(**{name: getattr(counters, name) for name, _ in native.Counted._fields_}) if count else None,
+            Counters(**{name: getattr(counters, name) for name in native.COUNTER_NAMES}) if count else None,
             result.steps,
         )
 
@@ -179,13 +183,17 @@ class Emulated:
         mask: NDArray[np.bool_] = np.logical_not(written.reshape(*array.shape, array.itemsize).all(axis=-1))
         return mask
 
-    def _symbol(self, entry: native.KernelEntry) -> Any:
+    def _places(self, entry: native.KernelEntry, failure: Any) -> Places:
+        """Source lines of every code address a failure holds."""
+
         def symbol(site: int) -> tuple[str, int] | None:
             distance = ctypes.c_uint64()
             name = self._runtime.vqcc_emulator_symbol(ctypes.byref(entry), site, ctypes.byref(distance))
             return None if name is None else (name.decode(), distance.value)
 
-        return symbol
+        states = failure.threads[: failure.thread_count]
+        sites = {failure.site, failure.other_site, *(state.site for state in states)}
+        return Places(self._path, symbol, sites)
 
 
 def _buffers(arguments: Sequence[Argument]) -> list[Buffer]:

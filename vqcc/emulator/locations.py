@@ -10,11 +10,35 @@ from typing import TYPE_CHECKING
 from vqcc.emulator.errors import Location
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["resolve"]
+__all__ = ["Places", "resolve"]
 
 _TIMEOUT_SECONDS = 60
+
+
+class Places:
+    """Source lines of code addresses, or functions and offsets where debug information cannot be read."""
+
+    def __init__(
+        self, module: Path, symbol: Callable[[int], tuple[str, int] | None], sites: set[int]
+    ) -> None:
+        self._symbol = symbol
+        self._frames = resolve(module, tuple(sorted(site for site in sites if site)))
+
+    def frames(self, site: int) -> tuple[Location, ...]:
+        """The place and the calls it was inlined into, innermost first; empty for no place."""
+        if not site:
+            return ()
+        if site in self._frames:
+            return self._frames[site]
+        found = self._symbol(site)
+        return () if found is None else (Location(f"{found[0]}+{found[1]:#x}", "", 0),)
+
+    def text(self, site: int) -> str:
+        """The innermost place, then the outer calls, each line once."""
+        return ", called from ".join(dict.fromkeys(str(frame) for frame in self.frames(site)))
 
 
 def resolve(module: Path, sites: tuple[int, ...]) -> dict[int, tuple[Location, ...]]:
@@ -24,7 +48,7 @@ def resolve(module: Path, sites: tuple[int, ...]) -> dict[int, tuple[Location, .
         return {}
     addresses = [hex(site) for site in sites]
     try:
-        done = subprocess.run(  # noqa: S603: an argument list of numbers and the cache's own file
+        done = subprocess.run(  # noqa: S603 - an argument list of numbers and the cache's own file
             [tool, "-a", "-f", "-i", "-C", "-e", str(module), *addresses],
             capture_output=True,
             text=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_char, c_char_p, c_int32, c_int64, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,7 +12,31 @@ if TYPE_CHECKING:
 
 OUT_OF_MEMORY = 22  # kind of a failure that is not the kernel's
 
+COUNTER_NAMES = (  # in the order of the runtime's structure
+    "shared_loads",
+    "shared_stores",
+    "shared_load_wavefronts",
+    "shared_store_wavefronts",
+    "shared_load_ideal",
+    "shared_store_ideal",
+    "global_loads",
+    "global_stores",
+    "global_load_bytes",
+    "global_store_bytes",
+    "global_load_sectors",
+    "global_store_sectors",
+    "global_load_requests",
+    "global_store_requests",
+    "shuffles",
+    "votes",
+    "warp_barriers",
+    "block_barriers",
+    "atomics",
+    "shared_atomics",
+)
+
 __all__ = [
+    "COUNTER_NAMES",
     "OUT_OF_MEMORY",
     "Counted",
     "Failure",
@@ -72,33 +96,9 @@ class Failure(ctypes.Structure):
 
 
 class Counted(ctypes.Structure):
-    """Counters of a launch, in the order of the Counters dataclass."""
+    """Counters of a launch."""
 
-    _fields_ = tuple(
-        (name, c_uint64)
-        for name in (
-            "shared_loads",
-            "shared_stores",
-            "shared_load_wavefronts",
-            "shared_store_wavefronts",
-            "shared_load_ideal",
-            "shared_store_ideal",
-            "global_loads",
-            "global_stores",
-            "global_load_bytes",
-            "global_store_bytes",
-            "global_load_sectors",
-            "global_store_sectors",
-            "global_load_requests",
-            "global_store_requests",
-            "shuffles",
-            "votes",
-            "warp_barriers",
-            "block_barriers",
-            "atomics",
-            "shared_atomics",
-        )
-    )
+    _fields_ = tuple((name, c_uint64) for name in COUNTER_NAMES)
 
 
 class Result(ctypes.Structure):
@@ -152,7 +152,7 @@ class Request(ctypes.Structure):
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_runtime(path: Path) -> Any:
     """The runtime library. Kernels' modules find it by its soname, so it must be loaded before them."""
     library = ctypes.CDLL(str(path))

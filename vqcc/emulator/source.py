@@ -6,9 +6,7 @@ import re
 
 __all__ = ["kernel_names", "with_registration"]
 
-_COMMENT_OR_LITERAL = re.compile(
-    r"""//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'""", re.DOTALL
-)
+_COMMENT_OR_LITERAL = re.compile(r"""//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'""", re.DOTALL)
 _KERNEL = re.compile(r'extern\s*"C"\s*(?=[^;{}]*\b__global__\b)')
 _TOKEN = re.compile(r"[A-Za-z_]\w*|\S")
 # Words and attributes that may stand between `extern "C"` and the kernel's name; the latter take arguments.

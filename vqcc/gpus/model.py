@@ -21,8 +21,9 @@ COMPUTE_CAPABILITIES: tuple[str, ...] = get_args(ComputeCapability)
 _FROZEN = ConfigDict(frozen=True, extra="forbid", strict=True)
 _KIB = 1024
 
-# Range of each number: generous to GPUs to come, narrow enough that a slip of unit is caught.
-_RANGES: dict[str, tuple[float, float]] = {
+#: Range of each number, whole numbers where it must be one: generous to GPUs to come, narrow enough that a
+#: slip of unit is caught.
+RANGES: dict[str, tuple[float, float]] = {
     "sm_count": (1, 1024),
     "threads_per_block": (32, 1024),
     "threads_per_sm": (32, 8192),
@@ -158,11 +159,11 @@ class Gpu(BaseModel):
     def _check_name(cls, name: str) -> str:
         return check_identifier(name, "the name of a GPU", separators="_")
 
-    @field_validator(*_RANGES, mode="after")
+    @field_validator(*RANGES, mode="after")
     @classmethod
     def _check_range(cls, fact: Fact | FactList, info: ValidationInfo) -> Fact | FactList:
         field = info.field_name or ""
-        low, high = _RANGES[field]
+        low, high = RANGES[field]
         for value in fact.value if isinstance(fact, FactList) else (fact.value,):
             if not low <= value <= high:
                 raise field_error(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
+from vqcc.library import select_gpus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -24,6 +25,10 @@ class CudaBackend:
 
     def __init__(self, device: Device) -> None:
         self.device = device
+
+    def gpus(self, library: Library, names: Sequence[str]) -> tuple[str, ...]:
+        """Those named, or all whose cubins this device runs."""
+        return select_gpus(library, names) if names else gpus_for(library, self.device)
 
     def load(self, library: Library, gpu: str) -> CudaRunner:
         """Load the cubin compiled for `gpu`. Raises VQ0805 if this device cannot run it, VQ0802 without one."""

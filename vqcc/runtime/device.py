@@ -69,7 +69,7 @@ class Device:
         self._driver = driver
         self._device = device
         self.stream = driver.Stream()
-        self.name: str = device.name()
+        self.name: str = device.name().strip("\0 ")
         self.compute_capability: tuple[int, int] = device.compute_capability()
 
     @property

@@ -168,10 +168,9 @@ class TreeBuilder:
                 "field names are words",
             )
         elif key in top.node:
-            first = self.keys[where].line
-            self._error(
-                "VQ0109", f"'{key[:80]}' is given twice", event, f"first given on line {first}; remove one"
-            )
+            first = self.keys.get(where)
+            hint = f"first given on line {first.line}; remove one" if first else "remove one"
+            self._error("VQ0109", f"'{key[:80]}' is given twice", event, hint)
         else:
             self.keys[where] = self._span(event)
         top.key = key

@@ -10,7 +10,7 @@ from typing import Any
 
 from vqcc import gpus
 from vqcc.algorithms import FAMILIES, presets
-from vqcc.gpus.model import Gpu
+from vqcc.gpus.model import RANGES, Gpu
 from vqcc.ops import OPS
 from vqcc.spec.model import MAX_GPUS, Spec
 
@@ -73,11 +73,17 @@ def _allow_single_values(properties: Schema) -> None:
 def _allow_plain_numbers(properties: Schema) -> None:
     for name, field in properties.items():
         if field.get("$ref", "").endswith("/Fact"):
-            properties[name] = {"anyOf": [{"type": "number"}, field]}
+            properties[name] = {"anyOf": [_number(name), field]}
         elif field.get("$ref", "").endswith("/FactList"):
-            properties[name] = {"anyOf": [{"type": "array", "items": {"type": "integer"}}, field]}
+            properties[name] = {"anyOf": [{"type": "array", "items": _number(name), "minItems": 1}, field]}
         elif name == "compute_capability":
             properties[name] = {"anyOf": [field, {"enum": [float(text) for text in field["enum"]]}]}
+
+
+def _number(name: str) -> Schema:
+    low, high = RANGES[name]
+    kind = "integer" if isinstance(low, int) else "number"
+    return {"type": kind, "minimum": low, "maximum": high}
 
 
 def _tidy(node: Any) -> Any:

@@ -26,7 +26,7 @@ def describe(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         return f"the text {quoted(value)}"
-    if isinstance(value, dict | list):
+    if isinstance(value, dict | list | tuple):
         return "a mapping" if isinstance(value, dict) else "a list"
     return shorten(str(value))
 

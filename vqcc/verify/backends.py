@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vqcc.diagnostics import Diagnostic, VqccError
+from vqcc.library import select_gpus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -35,6 +36,9 @@ class Backend(Protocol):
 
     name: str
 
+    def gpus(self, library: Library, names: Sequence[str]) -> tuple[str, ...]:
+        """GPUs of `library` to run: those named, or all that can be. Raises VQ0805."""
+
     def load(self, library: Library, gpu: str) -> Runner:
         """Make the kernels for `gpu` ready to run. Raises VQ08xx if they cannot be."""
 
@@ -47,6 +51,10 @@ class EmulatorBackend:
     def __init__(self, cache_directory: Path, compiler: str | None = None) -> None:
         self._cache_directory = cache_directory
         self._compiler = compiler
+
+    def gpus(self, library: Library, names: Sequence[str]) -> tuple[str, ...]:
+        """Those named, or all."""
+        return select_gpus(library, names)
 
     def load(self, library: Library, gpu: str) -> Runner:
         """Compile the emitted source for the CPU. Raises VQ0802 if the library holds no source."""

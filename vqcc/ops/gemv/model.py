@@ -42,7 +42,7 @@ SCALE_MODES: Mapping[str, str] = {
 
 
 def _as_list(value: object) -> object:
-    return value if isinstance(value, list | tuple) else [value]
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH)]

@@ -20,10 +20,14 @@ __all__ = ["GemvTile", "activation_alignment", "propose_tiles"]
 
 #: Multiply-adds in one unrolled step of the inner loop: past this the code outgrows the instruction cache.
 MAX_UNROLLED = 512
-#: Registers a thread needs beside its sums, weights and codes: addresses, loop state, activations.
-BASE_REGISTERS = 40
-#: Warps that keep an SM's memory pipeline busy.
-BUSY_WARPS = 16
+#: Rows of a warp share each activation that it loads and converts; at 8 their sums crowd the registers.
+MAX_ROWS = 4
+#: Warps of work that an SM needs at least, or rows are shared among more warps instead.
+FEWEST_WARPS = 6
+#: Registers a thread needs beside its sums, weights, codes and activations: addresses and loop state.
+BASE_REGISTERS = 32
+#: Block sizes in warps and registers of a thread; the compiler is held to them by the launch bounds.
+SHAPES = ((16, 64), (8, 80), (16, 128), (8, 255))
 
 _ELEMENT_TYPES: Mapping[str, str] = {
     "float16": "vqcc::ElementType::kFloat16",
@@ -45,6 +49,7 @@ class GemvTile:
     resident_tiles: int
     in_shared: bool
     row_blocks: int
+    minimum_blocks: int
 
     @property
     def warps(self) -> int:
@@ -126,61 +131,69 @@ def propose_tiles(
     gpu: Gpu,
     placement: Placement,
 ) -> Iterator[tuple[GemvTile, tuple[Decision, ...]]]:
-    """Tiles for W of `shape` [n, k], the most promising first; each later one halves the rows of a warp."""
+    """Tiles for W of `shape` [n, k], the most promising first; later ones leave a thread more registers.
+
+    Measured on an H200 over rows, block sizes and register caps (docs/performance.md): sharing activations
+    among 4 rows matters most, then as many warps as the registers allow.
+    """
     tile_rows = min(algorithm.scope.tile(*shape)[0], shape[0])
     case = _Case(shape[0], tile_rows, variant, algorithm, layout, gpu, placement)
-    rows_per_warp, decision = _rows_per_warp(case)
-    while rows_per_warp:
-        tile, decisions = _tile(case, rows_per_warp)
-        yield tile, (decision, *decisions)
-        rows_per_warp //= 2
+    rows, decision = _rows_per_warp(case)
+    while rows:
+        estimate = _registers(case, rows)
+        for warps, cap in SHAPES:
+            if cap >= min(estimate, SHAPES[-1][1]):
+                tile, decisions = _tile(case, rows, warps, cap)
+                yield tile, (decision, _warps_decision(case, tile, estimate), *decisions)
+        rows //= 2
 
 
 def _rows_per_warp(case: _Case) -> tuple[int, Decision]:
-    """As many rows as keep every SM busy: rows of a warp share activations, but also its registers."""
-    wanted = BUSY_WARPS * case.gpu.sm_count.integer
-    most = 4 if case.batch > 2 else 2
-    rows = 1
-    while rows < most and case.rows * case.layout.segments // (2 * rows) >= wanted:
-        rows *= 2
+    sm_count = case.gpu.sm_count.integer
+    along = _power_of_two_at_most(min(case.layout.segments, 4))
+    rows = MAX_ROWS
+    while rows > 1 and case.rows * along // rows < FEWEST_WARPS * sm_count:
+        rows //= 2
     return rows, Decision(
         "rows_per_warp",
         rows,
-        f"largest power of two <= {most} with n * segments / rows >= {BUSY_WARPS} warps per SM",
-        {
-            "n": case.rows,
-            "segments": case.layout.segments,
-            "m": case.batch,
-            "sm_count": case.gpu.sm_count.integer,
-        },
+        f"largest power of two <= {MAX_ROWS} with n * warps_along_row / rows >= {FEWEST_WARPS} warps per SM",
+        {"n": case.rows, "warps_along_row": along, "sm_count": sm_count},
         "rows of a warp share each loaded activation; too few warps leave SMs idle",
     )
 
 
-def _tile(case: _Case, rows_per_warp: int) -> tuple[GemvTile, tuple[Decision, ...]]:
-    warps, decision = _warps(case, rows_per_warp)
+def _registers(case: _Case, rows: int) -> int:
+    """Registers live in the inner loop, roughly: with several rows of x, all rows' weights wait for them."""
+    decoded_rows = rows if case.batch > 1 else 1
+    vector = case.algorithm.vector_size
+    entries = decoded_rows * case.algorithm.residuals * case.algorithm.entry_stride // 4
+    activations = 2 * case.batch if case.batch > 1 else 0  # loaded ahead of their multiply-adds
+    owned = rows * (case.batch + case.layout.chunk_words)
+    return BASE_REGISTERS + owned + (decoded_rows + 1) * vector + entries + activations
+
+
+def _tile(case: _Case, rows: int, warps: int, cap: int) -> tuple[GemvTile, tuple[Decision, ...]]:
     along = _power_of_two_at_most(min(warps, case.layout.segments, 4))
-    partial_sums = warps * rows_per_warp * case.batch * 4 + 16
-    if case.resident_book_bytes + partial_sums > case.gpu.shared_bytes_per_block.integer:
+    if case.resident_book_bytes + warps * rows * case.batch * 4 + 16 > case.gpu.shared_bytes_per_block.integer:
         along = 1
-    across = min(warps // along, _power_of_two_at_least(-(-case.tile_rows // rows_per_warp)))
-    vector_work = rows_per_warp * case.batch * case.algorithm.vector_size
-    budget = max(1, MAX_UNROLLED // vector_work)
+    across = min(warps // along, _power_of_two_at_least(-(-case.tile_rows // rows)))
+    budget = max(1, MAX_UNROLLED // (rows * case.batch * case.algorithm.vector_size))
     unroll = max(d for d in _divisors(case.layout.chunk_vectors) if d <= budget)
     tile = GemvTile(
         batch=case.batch,
         dtype=case.variant.dtype,
-        rows_per_warp=rows_per_warp,
+        rows_per_warp=rows,
         warps_across_rows=across,
         warps_along_row=along,
         unroll=unroll,
         activation_alignment=activation_alignment(case.algorithm.vector_size),
         resident_tiles=case.placement.resident_tiles,
         in_shared=case.placement.in_shared,
-        row_blocks=-(-case.rows // case.tile_rows) * -(-case.tile_rows // (rows_per_warp * across)),
+        row_blocks=-(-case.rows // case.tile_rows) * -(-case.tile_rows // (rows * across)),
+        minimum_blocks=_minimum_blocks(case, 32 * across * along, cap),
     )
     return tile, (
-        decision,
         Decision(
             "warps_along_row",
             along,
@@ -192,34 +205,28 @@ def _tile(case: _Case, rows_per_warp: int) -> tuple[GemvTile, tuple[Decision, ..
             "unroll",
             unroll,
             f"largest divisor of chunk_vectors with rows * m * vector_size * unroll <= {MAX_UNROLLED}",
-            {"chunk_vectors": case.layout.chunk_vectors, "m": case.batch, "rows_per_warp": rows_per_warp},
+            {"chunk_vectors": case.layout.chunk_vectors, "m": case.batch, "rows_per_warp": rows},
             "independent look-ups in flight, without outgrowing the instruction cache",
         ),
     )
 
 
-def _warps(case: _Case, rows_per_warp: int) -> tuple[int, Decision]:
-    gpu, algorithm = case.gpu, case.algorithm
-    registers = (
-        BASE_REGISTERS
-        + rows_per_warp * (case.batch + algorithm.vector_size + case.layout.chunk_words)
-        + algorithm.vector_size
-    )
-    fitting = gpu.registers_per_block.integer // (32 * min(registers, 255))
-    # Blocks whose codebooks crowd each other out of an SM must bring more warps each.
-    block_bytes = case.resident_book_bytes + gpu.shared_bytes_reserved.integer
-    blocks = max(1, gpu.shared_bytes_per_sm.integer // block_bytes)
-    warps = _power_of_two_at_most(min(fitting, max(8, 32 // blocks)))
-    return warps, Decision(
+def _minimum_blocks(case: _Case, threads: int, cap: int) -> int:
+    """Blocks an SM must hold: as many as the register cap, the codebooks and the threads of an SM allow."""
+    gpu = case.gpu
+    by_shared = gpu.shared_bytes_per_sm.integer // (case.resident_book_bytes + gpu.shared_bytes_reserved.integer)
+    by_registers = gpu.registers_per_sm.integer // (threads * (cap + 1 if cap % 2 else cap))
+    by_threads = gpu.threads_per_sm.integer // threads
+    return max(1, min(by_shared, by_registers, by_threads, gpu.blocks_per_sm.integer))
+
+
+def _warps_decision(case: _Case, tile: GemvTile, estimate: int) -> Decision:
+    return Decision(
         "warps",
-        warps,
-        "8 a block, or 32 / blocks that fit an SM beside their codebooks; as registers allow",
-        {
-            "registers_estimate": registers,
-            "registers_per_block": gpu.registers_per_block.integer,
-            "blocks_by_shared": blocks,
-        },
-        "enough warps to hide latency, blocks small enough to balance the SMs",
+        tile.warps,
+        "first of (16 warps, 64 registers), (8, 80), (16, 128), (8, 255) whose registers suffice",
+        {"registers_estimate": estimate, "minimum_blocks": tile.minimum_blocks, "m": case.batch},
+        f"as many warps as registers allow hide latency; an SM must hold {tile.minimum_blocks} blocks",
     )
 
 

@@ -13,7 +13,7 @@ inline Failure& new_failure(ErrorKind kind, Site site) {
     failure.kind = kind;
     failure.region = -1;
     failure.thread = current != nullptr ? current->index : 0xffff;
-    failure.block = block.index;
+    failure.block = block->index;
     failure.site = site;
     return failure;
 }
@@ -33,9 +33,9 @@ inline Failure& new_failure(ErrorKind kind, Site site) {
 
 // Adds where every thread of the block stands.
 inline void describe_threads(Failure& failure) {
-    failure.thread_count = block.thread_count;
-    for (unsigned i = 0; i < block.thread_count; ++i) {
-        const Thread& thread = threads[i];
+    failure.thread_count = block->thread_count;
+    for (unsigned i = 0; i < block->thread_count; ++i) {
+        const Thread& thread = block->threads[i];
         failure.threads[i] = {static_cast<uint8_t>(thread.wait), static_cast<uint8_t>(thread.operation), 0,
                               thread.wait == Wait::exited ? 0 : thread.site, thread.mask};
     }

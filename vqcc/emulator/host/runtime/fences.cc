@@ -27,7 +27,7 @@ bool ordered_after(uint32_t other) {
 bool ordered_after_all() {
     for (const uint64_t offset : observed) {
         const std::vector<uint32_t>& blocks = published[offset];
-        if (blocks.size() >= block.number) {  // the blocks before this one, and perhaps itself
+        if (blocks.size() >= block->number) {  // the blocks before this one, and perhaps itself
             return true;
         }
     }
@@ -41,9 +41,9 @@ void begin_launch_order() {
 }
 
 void begin_block_order() {
-    first_epochs.push_back(block.first_epoch);
+    first_epochs.push_back(block->first_epoch);
     observed.clear();
-    block.fenced = false;
+    block->fenced = false;
 }
 
 void note_global_atomic(uint64_t offset) {
@@ -51,8 +51,8 @@ void note_global_atomic(uint64_t offset) {
         observed.push_back(offset);
     }
     std::vector<uint32_t>& blocks = published[offset];
-    if (block.fenced && (blocks.empty() || blocks.back() != block.number)) {
-        blocks.push_back(block.number);
+    if (block->fenced && (blocks.empty() || blocks.back() != block->number)) {
+        blocks.push_back(block->number);
     }
 }
 
@@ -82,7 +82,7 @@ void check_other_block(const Cell& cell, const Stamp& stamp, Access access, Acce
 
 void thread_fence() {
     take_step(VQCC_HERE);
-    block.fenced = true;
+    block->fenced = true;
 }
 
 }  // namespace vqcc_emulator

@@ -1,10 +1,8 @@
 // The functions Python calls: place the buffers, launch, fetch the results.
 #include <dlfcn.h>
 #include <link.h>
-#include <signal.h>
-#include <stdlib.h>
-#include <ucontext.h>
 
+#include "faults.h"
 #include "fences.h"
 #include "memory.h"
 #include "schedule.h"
@@ -98,69 +96,11 @@ int find_image(dl_phdr_info* info, size_t, void* data) {
     return 1;
 }
 
-// What the checks cannot see (an overflow of the stack, a division by zero) ends the launch, not the process.
-void on_fault(int signal, siginfo_t* info, void* context) {
-    if (current == nullptr) {
-        ::signal(signal, SIG_DFL);
-        return;
-    }
-    Site site = 0;
-#if defined(__x86_64__)
-    const uintptr_t pc = static_cast<uintptr_t>(static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_RIP]);
-#elif defined(__aarch64__)
-    const uintptr_t pc = static_cast<uintptr_t>(static_cast<ucontext_t*>(context)->uc_mcontext.pc);
-#else
-    const uintptr_t pc = 0;
-    (void)context;
-#endif
-    if (pc >= launch.image_low && pc < launch.image_high) {
-        site = static_cast<Site>(pc - launch.image_low);
-    }
-    const uintptr_t address = reinterpret_cast<uintptr_t>(info->si_addr);
-    const uintptr_t stack = reinterpret_cast<uintptr_t>(current->stack);
-    const bool overflow = signal == SIGSEGV && address < stack && address >= stack - guard_bytes;
-    const ErrorKind kind = overflow             ? ErrorKind::stack_overflow
-                           : signal == SIGFPE ? ErrorKind::division_by_zero
-                                              : ErrorKind::fault;
-    new_failure(kind, site).address = address;
-    siglongjmp(fault_exit, 1);
-}
-
-constexpr int fault_signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
-
-class FaultGuard {
-public:
-    FaultGuard() {
-        stack_t stack = {};
-        stack.ss_sp = memory_;
-        stack.ss_size = sizeof(memory_);
-        sigaltstack(&stack, &old_stack_);
-        struct sigaction action = {};
-        action.sa_sigaction = on_fault;
-        action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-        for (unsigned i = 0; i < 4; ++i) {
-            sigaction(fault_signals[i], &action, &old_actions_[i]);
-        }
-    }
-    ~FaultGuard() {
-        for (unsigned i = 0; i < 4; ++i) {
-            sigaction(fault_signals[i], &old_actions_[i], nullptr);
-        }
-        sigaltstack(&old_stack_, nullptr);
-    }
-
-private:
-    static unsigned char memory_[64 * 1024];
-    stack_t old_stack_ = {};
-    struct sigaction old_actions_[4] = {};
-};
-unsigned char FaultGuard::memory_[64 * 1024];
-
 bool prepare_threads() {
-    block.thread_count = launch.block.x * launch.block.y * launch.block.z;
-    block.warp_count = (block.thread_count + warp_size - 1) / warp_size;
-    for (unsigned i = 0; i < block.thread_count; ++i) {
-        Thread& thread = threads[i];
+    block->thread_count = launch.block.x * launch.block.y * launch.block.z;
+    block->warp_count = (block->thread_count + warp_size - 1) / warp_size;
+    for (unsigned i = 0; i < block->thread_count; ++i) {
+        Thread& thread = block->threads[i];
         if (thread.stack == nullptr && (thread.stack = allocate_stack()) == nullptr) {
             return false;
         }
@@ -173,11 +113,11 @@ bool prepare_threads() {
 }
 
 void run_grid() {
-    block.number = 0;
+    block->number = 0;
     for (unsigned z = 0; z < launch.grid.z; ++z) {
         for (unsigned y = 0; y < launch.grid.y; ++y) {
-            for (unsigned x = 0; x < launch.grid.x; ++x, ++block.number) {
-                block.index = {x, y, z};
+            for (unsigned x = 0; x < launch.grid.x; ++x, ++block->number) {
+                block->index = {x, y, z};
                 run_block();
                 if (result.failure.kind != ErrorKind::none) {
                     return;
@@ -232,6 +172,8 @@ VQCC_EXPORT int vqcc_emulator_place(Placement* placements, uint64_t count, uint6
 }
 
 VQCC_EXPORT void vqcc_emulator_launch(const Request* request, Result* out) {
+    static Block only_block;
+    block = &only_block;
     launch.kernel = request->kernel;
     launch.arguments = request->arguments;
     launch.grid = request->grid;
@@ -239,7 +181,7 @@ VQCC_EXPORT void vqcc_emulator_launch(const Request* request, Result* out) {
     launch.shared_bytes = request->shared_bytes;
     launch.counting = request->counting != 0;
     launch.steps_left = request->steps;
-    launch.first_epoch = ++launch.epoch;
+    launch.first_epoch = ++launch.last_epoch;
     result.counters = Counters();
     result.failure.kind = ErrorKind::none;
     current = nullptr;
@@ -249,7 +191,8 @@ VQCC_EXPORT void vqcc_emulator_launch(const Request* request, Result* out) {
         result.failure = Failure();
         result.failure.kind = ErrorKind::out_of_memory;
     } else {
-        const FaultGuard guard;
+        const FaultGuard faults;
+        const Watchdog watchdog;
         if (sigsetjmp(fault_exit, 1) == 0) {
             run_grid();
         }

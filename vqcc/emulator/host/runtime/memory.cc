@@ -33,8 +33,8 @@ void check_elsewhere(const void* address, uint64_t bytes, Access access, Site si
         return;
     }
     ErrorKind kind = first < 65536 ? ErrorKind::null_pointer : in_image ? ErrorKind::image_write : ErrorKind::wild_pointer;
-    for (unsigned i = 0; i < block.thread_count; ++i) {
-        if (first - reinterpret_cast<uintptr_t>(threads[i].stack) < stack_bytes) {
+    for (unsigned i = 0; i < block->thread_count; ++i) {
+        if (first - reinterpret_cast<uintptr_t>(block->threads[i].stack) < stack_bytes) {
             kind = ErrorKind::foreign_stack;
         }
     }

@@ -58,11 +58,16 @@ inline void locate(Failure& failure, uint64_t offset) {
     abandon();
 }
 
-[[noreturn]] __attribute__((noinline, cold)) inline void fail_flags(uint64_t offset, uint64_t bytes, Access access, Site site) {
+// What is wrong with an access whose bytes are not all as it needs them: the first of several in order of gravity.
+[[noreturn]] __attribute__((noinline, cold)) inline void fail_flags(uint64_t offset, uint64_t bytes, uint64_t alignment, Access access,
+                                                             Site site) {
     for (uint64_t i = offset; i < offset + bytes; ++i) {
         if (!(arena.flags[i] & mapped)) {
             fail_at(ErrorKind::out_of_bounds, i, bytes, access, site);
         }
+    }
+    if ((offset & (alignment - 1)) != 0) {
+        fail_at(ErrorKind::misaligned, offset, bytes, access, site);
     }
     for (uint64_t i = offset; i < offset + bytes; ++i) {
         if (access != Access::read && !(arena.flags[i] & writable)) {
@@ -106,7 +111,7 @@ inline bool have_flags(uint64_t offset, uint64_t bytes, uint8_t wanted) {
 inline void mark_written(uint64_t offset, uint64_t bytes, bool shared) {
     memset(arena.flags + offset, mapped | written | writable, bytes);
     if (!shared) {
-        block.fenced = false;
+        block->fenced = false;
     }
 }
 
@@ -124,9 +129,9 @@ inline void check(const void* address, uint64_t bytes, uint64_t alignment, Site 
     constexpr uint8_t wanted =
         access == Access::read ? mapped | written : access == Access::write ? mapped | writable : mapped | writable | written;
     if (__builtin_expect(!have_flags(offset, bytes, wanted), false)) {
-        fail_flags(offset, bytes, access, site);
+        fail_flags(offset, bytes, alignment, access, site);
     }
-    if (__builtin_expect((reinterpret_cast<uintptr_t>(address) & (alignment - 1)) != 0, false)) {
+    if (__builtin_expect((offset & (alignment - 1)) != 0, false)) {  // the arena's base is a page's
         fail_at(ErrorKind::misaligned, offset, bytes, access, site);
     }
     if (counts()) {
@@ -136,8 +141,8 @@ inline void check(const void* address, uint64_t bytes, uint64_t alignment, Site 
         return;
     }
     const bool shared = offset < arena.shared_end;
-    const Warp& warp = warps[current->warp];
-    const Stamp stamp = {launch.epoch, warp.clock[current->lane], shared ? block.first_epoch : launch.first_epoch, site, current};
+    const Warp& warp = block->warps[current->warp];
+    const Stamp stamp = {block->epoch, warp.clock[current->lane], shared ? block->first_epoch : launch.first_epoch, site, current};
     if (((offset | bytes) & 3) == 0) {
         touch_words<access>(arena.shadow, stamp, offset, bytes);
     } else {

@@ -118,10 +118,15 @@ void copy_async_wait(unsigned groups_left) {
     copies.erase(copies.begin(), copies.begin() + static_cast<long>(done));
 }
 
+void copy_async_wait_all() {
+    copy_async_commit();
+    copy_async_wait(0);
+}
+
 void clear_pending_copies() {
-    for (unsigned i = 0; i < block.thread_count; ++i) {
+    for (unsigned i = 0; i < block->thread_count; ++i) {
         pending[i].clear();
-        threads[i].copy_group = 0;
+        block->threads[i].copy_group = 0;
     }
 }
 

@@ -82,17 +82,17 @@ inline void check_against_write(const Cell& cell, const Stamp& stamp, Access acc
         const Thread& me = *stamp.thread;
         if (cell.write_thread != me.index &&
             (cell.write_thread / warp_size != me.warp ||
-             !ordered(cell.write_clock, cell.write_thread % warp_size, warps[me.warp], me.lane))) {
+             !ordered(cell.write_clock, cell.write_thread % warp_size, block->warps[me.warp], me.lane))) {
             report_race(cell, stamp, access, other, offset);
         }
-    } else if (__builtin_expect(cell.write_epoch < block.first_epoch, false)) {
+    } else if (__builtin_expect(cell.write_epoch < block->first_epoch, false)) {
         check_other_block(cell, stamp, access, other, offset);
     }
 }
 
 inline bool readers_ordered(const Cell& cell, const Thread& me) {
     for (uint32_t lanes = cell.read_lanes & ~(1u << me.lane); lanes != 0; lanes &= lanes - 1) {
-        if (!ordered(cell.read_clock, static_cast<unsigned>(__builtin_ctz(lanes)), warps[me.warp], me.lane)) {
+        if (!ordered(cell.read_clock, static_cast<unsigned>(__builtin_ctz(lanes)), block->warps[me.warp], me.lane)) {
             return false;
         }
     }
@@ -103,7 +103,7 @@ inline void check_against_reads(const Cell& cell, const Stamp& stamp, Access acc
     if (cell.read_epoch < stamp.window) {
         return;
     }
-    if (__builtin_expect(cell.read_epoch < block.first_epoch || (cell.read_state & several_blocks), false)) {
+    if (__builtin_expect(cell.read_epoch < block->first_epoch || (cell.read_state & several_blocks), false)) {
         check_other_block(cell, stamp, access, Access::read, offset);
     }
     if (cell.read_epoch == stamp.epoch &&
@@ -130,7 +130,7 @@ inline void record_read(Cell& cell, const Stamp& stamp) {
         cell.read_site = stamp.site;
         return;
     }
-    const bool other_block = cell.read_epoch >= stamp.window && cell.read_epoch < block.first_epoch;
+    const bool other_block = cell.read_epoch >= stamp.window && cell.read_epoch < block->first_epoch;
     const uint8_t sticky = cell.read_epoch >= stamp.window ? cell.read_state & several_blocks : 0;
     cell.read_epoch = stamp.epoch;
     cell.read_clock = stamp.clock;

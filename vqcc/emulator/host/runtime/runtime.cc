@@ -1,9 +1,11 @@
 // The runtime as one translation unit: the checks are inlined into the functions the compiler calls for each access.
 #include "counters.cc"
+#include "faults.cc"
 #include "fences.cc"
 #include "memory.cc"
 #include "operations.cc"
 #include "schedule.cc"
 #include "sync.cc"
 #include "tsan.cc"
+#include "atomics_by_compiler.cc"
 #include "launch.cc"

@@ -10,9 +10,7 @@
 namespace vqcc_emulator {
 
 Launch launch;
-Block block;
-Warp warps[maximum_warps];
-Thread threads[maximum_threads];
+Block* block;
 Thread* current;
 Context scheduler;
 sigjmp_buf fault_exit;
@@ -24,26 +22,26 @@ void run_thread() {
     launch.kernel->invoke(launch.kernel->function, launch.arguments);
     Thread& self = *current;
     check_no_pending_copies(self);
-    Warp& warp = warps[self.warp];
+    Warp& warp = block->warps[self.warp];
     self.wait = Wait::exited;
     warp.exited |= 1u << self.lane;
     warp.runnable &= ~(1u << self.lane);
-    ++block.exited;
+    ++block->exited;
     switch_away();
     __builtin_unreachable();
 }
 
 void begin_block() {
-    block.exited = 0;
-    block.at_barrier = 0;
-    block.first_epoch = ++launch.epoch;
+    block->exited = 0;
+    block->at_barrier = 0;
+    block->first_epoch = block->epoch = ++launch.last_epoch;
     begin_block_order();
     const Region& shared = arena.regions[0];
     memset(reinterpret_cast<void*>(arena.base + shared.offset), 0xff, shared.bytes);
     memset(arena.flags + shared.offset, mapped | writable, shared.bytes);
-    for (unsigned i = 0; i < block.warp_count; ++i) {
-        Warp& warp = warps[i];
-        const unsigned lanes = block.thread_count - i * warp_size;
+    for (unsigned i = 0; i < block->warp_count; ++i) {
+        Warp& warp = block->warps[i];
+        const unsigned lanes = block->thread_count - i * warp_size;
         warp = Warp();
         warp.present = lanes >= warp_size ? ~0u : (1u << lanes) - 1;
         warp.runnable = warp.present;
@@ -51,8 +49,8 @@ void begin_block() {
             warp.clock[lane] = 1;
         }
     }
-    for (unsigned i = 0; i < block.thread_count; ++i) {
-        Thread& thread = threads[i];
+    for (unsigned i = 0; i < block->thread_count; ++i) {
+        Thread& thread = block->threads[i];
         thread.wait = Wait::none;
         prepare(thread.context, thread.stack, run_thread);
     }
@@ -63,8 +61,8 @@ void begin_block() {
 void fail_stalled() {
     ErrorKind kind = ErrorKind::divergent_barrier;
     const Thread* first = nullptr;
-    for (unsigned i = 0; i < block.thread_count; ++i) {
-        const Thread& thread = threads[i];
+    for (unsigned i = 0; i < block->thread_count; ++i) {
+        const Thread& thread = block->threads[i];
         // A lane that waits for its warp is the more specific cause.
         if (thread.wait == Wait::warp && kind != ErrorKind::divergent_warp_operation) {
             kind = ErrorKind::divergent_warp_operation;
@@ -84,32 +82,32 @@ void fail_stalled() {
 void run_block() {
     begin_block();
     for (;;) {
-        for (unsigned i = 0; i < block.warp_count; ++i) {
-            while (warps[i].runnable != 0) {
-                current = &threads[i * warp_size + static_cast<unsigned>(__builtin_ctz(warps[i].runnable))];
+        for (unsigned i = 0; i < block->warp_count; ++i) {
+            while (block->warps[i].runnable != 0) {
+                current = &block->threads[i * warp_size + static_cast<unsigned>(__builtin_ctz(block->warps[i].runnable))];
                 switch_context(scheduler, current->context);
                 if (result.failure.kind != ErrorKind::none) {
                     return;
                 }
             }
         }
-        if (block.exited == block.thread_count) {
+        if (block->exited == block->thread_count) {
             break;
         }
-        if (block.at_barrier != block.thread_count || !release_barrier()) {
+        if (block->at_barrier != block->thread_count || !release_barrier()) {
             fail_stalled();
             return;
         }
     }
     if (counts()) {
-        for (unsigned i = 0; i < block.warp_count; ++i) {
-            flush_lanes(i, warps[i].present);
+        for (unsigned i = 0; i < block->warp_count; ++i) {
+            flush_lanes(i, block->warps[i].present);
         }
     }
 }
 
 Index3 thread_index() { return current->position; }
-Index3 block_index() { return block.index; }
+Index3 block_index() { return block->index; }
 Index3 block_dimensions() { return launch.block; }
 Index3 grid_dimensions() { return launch.grid; }
 unsigned char* dynamic_shared() { return reinterpret_cast<unsigned char*>(arena.base + arena.regions[0].offset); }

@@ -8,7 +8,7 @@ namespace vqcc_emulator {
 // Resumes another runnable lane of the warp, or the scheduler if there is none; returns when this fiber is resumed.
 inline void switch_away() {
     Thread* self = current;
-    const uint32_t runnable = warps[self->warp].runnable;
+    const uint32_t runnable = block->warps[self->warp].runnable;
     const uint32_t later = runnable & ~((2u << self->lane) - 1);
     const uint32_t choice = later != 0 ? later : runnable;
     if (choice == 0) {
@@ -16,7 +16,7 @@ inline void switch_away() {
         switch_context(self->context, scheduler);
         return;
     }
-    current = &threads[self->warp * warp_size + static_cast<unsigned>(__builtin_ctz(choice))];
+    current = &block->threads[self->warp * warp_size + static_cast<unsigned>(__builtin_ctz(choice))];
     switch_context(self->context, current->context);
 }
 

@@ -63,6 +63,7 @@ struct Warp {
     uint32_t known[warp_size][warp_size] = {};
 };
 
+// All that belongs to one block, so that the blocks of a cluster can be run in turns.
 struct Block {
     Index3 index = {};
     uint32_t number = 0;
@@ -70,8 +71,11 @@ struct Block {
     unsigned warp_count = 0;
     unsigned exited = 0;
     unsigned at_barrier = 0;
-    bool fenced = false;      // a thread fence since the last plain write to global memory
-    uint32_t first_epoch = 0; // of the accesses of this block
+    bool fenced = false;       // a thread fence since the last plain write to global memory
+    uint32_t first_epoch = 0;  // of the accesses of this block
+    uint32_t epoch = 0;        // of the accesses since its last barrier
+    Warp warps[maximum_warps];
+    Thread threads[maximum_threads];
 };
 
 struct Launch {
@@ -83,14 +87,12 @@ struct Launch {
     int64_t steps_left = 0;
     uintptr_t image_low = 0, image_high = 0;  // the kernel's module, code and constants
     uint32_t first_epoch = 0;
-    uint32_t epoch = 0;  // of the block that runs: a new one for every block and every block-wide barrier
+    uint32_t last_epoch = 0;  // given out; never reused in a process, so that what earlier launches left is void
 };
 
 extern Launch launch;
-extern Block block;
-extern Warp warps[maximum_warps];
-extern Thread threads[maximum_threads];
-extern Thread* current;
+extern Block* block;     // that runs
+extern Thread* current;  // that runs; null in the scheduler
 extern Context scheduler;
 extern sigjmp_buf fault_exit;
 

@@ -8,7 +8,7 @@ namespace vqcc_emulator {
 
 namespace {
 
-Thread& lane_of(unsigned warp, unsigned lane) { return threads[warp * warp_size + lane]; }
+Thread& lane_of(unsigned warp, unsigned lane) { return block->threads[warp * warp_size + lane]; }
 
 bool is_shuffle(WarpOperation operation) {
     return operation >= WarpOperation::shuffle_index && operation <= WarpOperation::shuffle_xor;
@@ -86,7 +86,7 @@ void vote(unsigned warp, uint32_t mask, WarpOperation operation) {
 
 // True once every lane of the mask waits at this operation, at this place, with this mask.
 bool all_arrived(const Thread& self) {
-    const Warp& warp = warps[self.warp];
+    const Warp& warp = block->warps[self.warp];
     if ((warp.waiting & self.mask) != self.mask) {
         return false;
     }
@@ -100,7 +100,7 @@ bool all_arrived(const Thread& self) {
 }
 
 void release(unsigned warp_index, uint32_t mask, WarpOperation operation) {
-    Warp& warp = warps[warp_index];
+    Warp& warp = block->warps[warp_index];
     if (is_shuffle(operation)) {
         shuffle(warp_index, mask);
     } else {
@@ -124,7 +124,7 @@ uint64_t warp_operation(WarpOperation operation, unsigned mask, uint64_t value, 
     const Site site = VQCC_HERE;
     take_step(site);
     Thread& self = *current;
-    Warp& warp = warps[self.warp];
+    Warp& warp = block->warps[self.warp];
     const uint32_t bit = 1u << self.lane;
     self.site = site;
     self.operation = operation;
@@ -157,7 +157,7 @@ uint64_t warp_operation(WarpOperation operation, unsigned mask, uint64_t value, 
 }
 
 unsigned active_mask() {
-    const Warp& warp = warps[current->warp];
+    const Warp& warp = block->warps[current->warp];
     return warp.present & ~warp.exited;
 }
 
@@ -169,34 +169,34 @@ unsigned block_barrier(BarrierOperation operation, unsigned predicate) {
     self.barrier = operation;
     self.value = predicate;
     self.wait = Wait::barrier;
-    warps[self.warp].runnable &= ~(1u << self.lane);
-    ++block.at_barrier;
+    block->warps[self.warp].runnable &= ~(1u << self.lane);
+    ++block->at_barrier;
     switch_away();
     return static_cast<unsigned>(self.result);
 }
 
 bool release_barrier() {
     uint64_t count = 0;
-    for (unsigned i = 0; i < block.thread_count; ++i) {
-        if (threads[i].site != threads[0].site) {
+    for (unsigned i = 0; i < block->thread_count; ++i) {
+        if (block->threads[i].site != block->threads[0].site) {
             return false;
         }
-        count += threads[i].value;
+        count += block->threads[i].value;
     }
-    ++launch.epoch;
-    block.at_barrier = 0;
+    block->epoch = ++launch.last_epoch;
+    block->at_barrier = 0;
     result.counters.block_barriers += counts();
-    for (unsigned i = 0; i < block.thread_count; ++i) {
-        Thread& thread = threads[i];
+    for (unsigned i = 0; i < block->thread_count; ++i) {
+        Thread& thread = block->threads[i];
         thread.wait = Wait::none;
         thread.result = thread.barrier == BarrierOperation::count ? count
-                        : thread.barrier == BarrierOperation::all ? count == block.thread_count
+                        : thread.barrier == BarrierOperation::all ? count == block->thread_count
                                                                   : count != 0;
     }
-    for (unsigned i = 0; i < block.warp_count; ++i) {
-        warps[i].runnable = warps[i].present;
+    for (unsigned i = 0; i < block->warp_count; ++i) {
+        block->warps[i].runnable = block->warps[i].present;
         if (counts()) {
-            flush_lanes(i, warps[i].present);
+            flush_lanes(i, block->warps[i].present);
         }
     }
     return true;

@@ -49,6 +49,7 @@ void check_aligned(const void* address, size_t bytes);
 void copy_async(void* shared, const void* global, size_t bytes, size_t source_bytes);
 void copy_async_commit();
 void copy_async_wait(unsigned groups_left);
+void copy_async_wait_all();
 
 // Ends the launch with an error, as a trap on a GPU does.
 [[noreturn]] void trap();

@@ -59,9 +59,9 @@ VQCC_INLINE unsigned short round_double(double value) {
     unsigned rounded = static_cast<unsigned>(significand >> shift);
     rounded += rest > half || (rest == half && (rounded & 1));
     // The implicit bit adds 1 to the exponent field, and so does a carry out of the mantissa.
-    const unsigned result =
+    const unsigned magnitude =
         subnormal ? rounded : (static_cast<unsigned>(exponent - least_exponent) << Mantissa) + rounded;
-    return static_cast<unsigned short>(sign | (result > infinity ? infinity : result));
+    return static_cast<unsigned short>(sign | (magnitude > infinity ? infinity : magnitude));
 }
 
 // a + b rounded to odd: a following rounding to a much shorter format gives what one rounding of the exact sum gives.

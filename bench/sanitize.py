@@ -1,0 +1,104 @@
+"""Every kernel of every preset and level under compute-sanitizer's four tools.
+
+    python bench/sanitize.py --gpu h200 -o bench/results/h200/gemv-sanitizer.json
+
+Builds libraries with whole and ragged shapes, both types, then runs `vqcc validate --backend cuda` over all of
+them once under each tool. A tool that is missing, or that reports anything, fails the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from gemv_baseline import PRESETS
+
+from vqcc.building import build_library, write_library
+from vqcc.codegen.toolchain import find
+from vqcc.diagnostics import VqccError
+from vqcc.spec.load import parse_spec
+
+TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
+#: Rows and columns: whole segments, and a shape that leaves every tail ragged.
+SHAPES = ((1024, 4096), (333, 1096))
+#: Families beside the presets: odd vectors, group scales, int8 books, tiles that the edges cut.
+OTHERS = (
+    "{family: kmeans, vector_size: 4, entries: 64, residuals: 3, scope: {rows: 100, cols: 200}, scales: {group: 8}, "
+    "codebook_dtype: int8}",
+    "{family: kmeans, vector_size: 2, entries: 8192, residuals: 1, scope: {rows: 64, cols: 96}, scales: tensor, "
+    "codebook_dtype: bfloat16}",
+)
+
+
+def main() -> None:
+    """Run the sanitizer."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gpu", default="h200")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    options = parser.parse_args()
+    sanitizer = shutil.which("compute-sanitizer")
+    if sanitizer is None:
+        sys.exit("compute-sanitizer is not installed")
+    with tempfile.TemporaryDirectory() as directory:
+        paths = build_all(Path(directory), options.gpu)
+        results = {tool: run_tool(sanitizer, tool, paths) for tool in TOOLS}
+    version = subprocess.run([sanitizer, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"\d+\.\d+\.\d+", version)
+    report = {"sanitizer": found.group() if found else version, "libraries": len(paths), "tools": results}
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report, indent=1))
+    if not all(result["clean"] for result in results.values()):
+        sys.exit(4)
+
+
+def build_all(directory: Path, gpu: str) -> list[Path]:
+    """Compile every preset and level the GPU can hold, for each shape."""
+    cases = [
+        (algorithm, level, shape)
+        for algorithm in (*PRESETS, *OTHERS)
+        for level in ("gc", "sc")
+        for shape in SHAPES
+    ]
+
+    def build(number: int) -> Path | None:
+        algorithm, level, (n, k) = cases[number]
+        text = (
+            f"vqcc: 1\nname: sanitize-{number}\nalgorithm: {algorithm}\nop: {{kind: gemv, m: [1, 5, 16], n: {n}, "
+            f"k: {k}, dtype: [float16, bfloat16]}}\ngpu: {gpu}\nlevel: {level}\n"
+        )
+        try:
+            built = build_library(parse_spec(text.encode(), f"case {number}"), toolchain=find("nvrtc"), cache=None)
+        except VqccError as error:
+            print(f"{algorithm} {level}: {error}")
+            return None
+        write_library(built, directory / built.name)
+        return directory / built.name
+
+    with ThreadPoolExecutor(max_workers=12) as pool:
+        return [path for path in pool.map(build, range(len(cases))) if path]
+
+
+def run_tool(sanitizer: str, tool: str, paths: list[Path]) -> dict[str, object]:
+    """Validate every library under one tool."""
+    validate = [sys.executable, "-m", "vqcc", "validate", *map(str, paths), "--backend", "cuda"]
+    options = ["--tool", tool, "--error-exitcode", "9", "--kernel-regex", "kns=sanitize"]
+    found = subprocess.run(  # a tool that crashes has a status of its own, and prints no summary
+        [sanitizer, *options, *validate], capture_output=True, text=True, check=False
+    )
+    summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", found.stdout + found.stderr)
+    clean = found.returncode == 0 and bool(summary) and all(re.search(r": 0 (errors|hazards)", s) for s in summary)
+    if not clean:
+        print((found.stdout + found.stderr)[-4000:])
+    return {"clean": clean, "summary": summary, "status": found.returncode}
+
+
+if __name__ == "__main__":
+    main()

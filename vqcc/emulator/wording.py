@@ -1,0 +1,214 @@
+"""Sentences for what the runtime found, each from one failure record."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from vqcc.emulator.errors import BugKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from vqcc.emulator.arguments import Buffer
+    from vqcc.emulator.locations import Places
+
+__all__ = ["Record", "sentence"]
+
+_UNKNOWN_THREAD = 0xFFFFFFFF
+_WAIT_WARP, _WAIT_BARRIER, _EXITED = 1, 2, 3
+_ACCESSES = ("an access", "a read", "a write", "an atomic operation")
+_VERBS = ("accesses", "reads", "writes", "updates atomically")
+_OPERATIONS = [
+    "__syncwarp",
+    "__shfl_sync",
+    "__shfl_up_sync",
+    "__shfl_down_sync",
+    "__shfl_xor_sync",
+    "__ballot_sync",
+    "__any_sync",
+    "__all_sync",
+    "__match_any_sync",
+    "__reduce_add_sync",
+    "__reduce_min_sync",
+    "__reduce_max_sync",
+    "__reduce_and_sync",
+    "__reduce_or_sync",
+    "__reduce_xor_sync",
+]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A failure record and what it refers to by number."""
+
+    failure: Any
+    shared_bytes: int
+    buffers: Sequence[Buffer]
+    places: Places
+
+    @property
+    def region(self) -> str | None:
+        """Name of the buffer, "shared", or None."""
+        number = self.failure.region
+        return None if number < 0 else "shared" if number == 0 else self.buffers[number - 1].name
+
+    @property
+    def verb(self) -> str:
+        """What the thread does, to how many bytes."""
+        return f"{_VERBS[self.failure.access]} {self.failure.bytes} bytes"
+
+    @property
+    def where(self) -> str:
+        """The region and the byte; with the element's index for a buffer."""
+        offset = self.failure.offset
+        if self.failure.region <= 0:
+            return f"{self.region} memory at byte {offset}"
+        array = self.buffers[self.failure.region - 1].array
+        text = f"{self.region} at byte {offset}"
+        if 0 <= offset < array.nbytes and array.itemsize:
+            index, rest = offset // array.itemsize, []
+            for size in reversed(array.shape):
+                rest.append(str(index % size))
+                index //= size
+            text += f" (element [{', '.join(reversed(rest))}])"
+        return text
+
+    @property
+    def region_bytes(self) -> int:
+        """Size of the region."""
+        if self.failure.region == 0:
+            return self.shared_bytes
+        return int(self.buffers[self.failure.region - 1].array.nbytes)
+
+    @property
+    def mask(self) -> str:
+        """The lane mask."""
+        return f"{self.failure.mask:#010x}"
+
+
+def _out_of_bounds(c: Record) -> str:
+    side = "before its start" if c.failure.offset < 0 else "past its end"
+    return f"{c.verb} {side}: {c.where} of {c.region_bytes:,}"
+
+
+def _race(c: Record) -> str:
+    f = c.failure
+    other = "another thread" if f.other_thread == _UNKNOWN_THREAD else f"thread {f.other_thread}"
+    return (
+        f"missing barrier: {_VERBS[f.access]} {c.where}, and nothing orders this after {_ACCESSES[f.other_access]} "
+        f"by {other} at {c.places.text(f.other_site)}"
+    )
+
+
+def _cross_block_race(c: Record) -> str:
+    f = c.failure
+    return (
+        f"{_VERBS[f.access]} {c.where}, after {_ACCESSES[f.other_access]} by block number {f.other_block} "
+        f"at {c.places.text(f.other_site)}; nothing orders the two"
+    )
+
+
+def _divergent_warp_operation(c: Record) -> str:
+    """Names the lanes of the mask that do not come, and where they are."""
+    f = c.failure
+    warp = f.thread // 32 * 32
+    lanes = [warp + lane for lane in range(32) if f.mask >> lane & 1]
+    own = f.threads[f.thread]
+    absent = [
+        i
+        for i in lanes
+        if i >= f.thread_count
+        or (f.threads[i].wait, f.threads[i].site, f.threads[i].mask) != (own.wait, own.site, own.mask)
+    ]
+    return (
+        f"waits at {_OPERATIONS[own.operation]} with mask {c.mask} at {c.places.text(f.site)}, "
+        f"but {_standings(c, absent)}"
+    )
+
+
+def _divergent_barrier(c: Record) -> str:
+    return (
+        f"the threads of the block do not meet at one barrier: {_standings(c, range(c.failure.thread_count))}"
+    )
+
+
+def _standings(c: Record, threads: Iterable[int]) -> str:
+    """`threads 0-15 wait at __syncthreads at k.cu:7; threads 16-31 have exited`."""
+    groups: dict[str, list[int]] = {}
+    for i in threads:
+        groups.setdefault(_standing(c, i), []).append(i)
+    return "; ".join(f"{_ranges(members)} {standing}" for standing, members in groups.items())
+
+
+def _standing(c: Record, thread: int) -> str:
+    if thread >= c.failure.thread_count:
+        return "do not exist"
+    state = c.failure.threads[thread]
+    if state.wait == _EXITED:
+        return "have exited"
+    place = c.places.text(state.site)
+    if state.wait == _WAIT_BARRIER:
+        return f"wait at __syncthreads at {place}"
+    if state.wait == _WAIT_WARP:
+        return f"wait at {_OPERATIONS[state.operation]} with mask {state.mask:#010x} at {place}"
+    return "have not come this far"
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """`thread 3`, `threads 0-15, 20`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    text = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+    return f"thread{'s' if len(numbers) > 1 else ''} {text}"
+
+
+def _misaligned(c: Record) -> str:
+    f = c.failure
+    where = c.where if c.region is not None else f"address {f.address:#x}"
+    return f"accesses {f.bytes} bytes at {where}, which is only {math.gcd(f.address, 16)}-byte aligned"
+
+
+def _inactive_source_lane(c: Record) -> str:
+    return f"a shuffle reads lane {c.failure.other_thread % 32}, which its mask {c.mask} leaves out"
+
+
+_SENTENCES: Mapping[BugKind, str | Callable[[Record], str]] = MappingProxyType(
+    {
+        BugKind.OUT_OF_BOUNDS: _out_of_bounds,
+        BugKind.UNWRITTEN_READ: lambda c: f"{c.verb} that nothing has written: {c.where}",
+        BugKind.READ_ONLY_WRITE: lambda c: f"{c.verb} of an input: {c.where}",
+        BugKind.RACE: _race,
+        BugKind.CROSS_BLOCK_RACE: _cross_block_race,
+        BugKind.MISALIGNED: _misaligned,
+        BugKind.NULL_POINTER: lambda c: f"{c.verb} through a null pointer (address {c.failure.address:#x})",
+        BugKind.WILD_POINTER: lambda c: f"{c.verb} at {c.failure.address:#x}, which is in no buffer",
+        BugKind.FOREIGN_STACK: lambda c: f"{c.verb} of another thread's local variables",
+        BugKind.IMAGE_WRITE: lambda c: f"{c.verb} of a constant or a global variable of the module",
+        BugKind.DIVERGENT_BARRIER: _divergent_barrier,
+        BugKind.DIVERGENT_WARP_OPERATION: _divergent_warp_operation,
+        BugKind.LANE_NOT_IN_MASK: lambda c: (
+            f"calls a warp operation with mask {c.mask}, which leaves out its own lane"
+        ),
+        BugKind.INACTIVE_SOURCE_LANE: _inactive_source_lane,
+        BugKind.INVALID_WIDTH: "a shuffle's width is not a power of two up to 32",
+        BugKind.STEP_LIMIT: "the step limit is reached: the kernel does not end",
+        BugKind.STACK_OVERFLOW: "the thread's stack overflows: recursion, or very large local arrays",
+        BugKind.FAULT: lambda c: f"an access to address {c.failure.address:#x} faulted",
+        BugKind.DIVISION_BY_ZERO: "an integer division by zero",
+        BugKind.TRAP: "the kernel trapped",
+        BugKind.PENDING_COPY: "ends before an asynchronous copy it started was waited for",
+    }
+)
+
+
+def sentence(kind: BugKind, record: Record) -> str:
+    """What the thread did wrong, without who and where; ends of sentences and capitals are the caller's."""
+    chosen = _SENTENCES[kind]
+    return chosen if isinstance(chosen, str) else chosen(record)
