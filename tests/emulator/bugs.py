@@ -34,7 +34,7 @@ _MEMORY = (
     _bug(
         "shared_read_past_end",
         BugKind.OUT_OF_BOUNDS,
-        "s[t] = in[t]; __syncthreads(); out[t] = s[t + n * 4 - 1];  //!",
+        "s[t] = in[t]; __syncthreads(); out[t] = s[t + n * 4];  //!",
         "s[t] = in[t]; __syncthreads(); out[t] = s[t];",
         "reads 4 bytes past its end: shared memory at byte 1024 of 1,024",
     ),
@@ -73,7 +73,7 @@ _MEMORY = (
         h[2 * t] = 1; h[2 * t + 1] = 2; __syncwarp();
         out[t] = s[t];
         """,
-        "shared memory at byte 2",
+        "reads 4 bytes that nothing has written: shared memory",
     ),
     _bug(
         "global_read_past_end",
@@ -178,8 +178,8 @@ _ALIGNMENT = (
     _bug(
         "misaligned_store",
         BugKind.MISALIGNED,
-        "if (t < 8) *reinterpret_cast<uint4*>(out + 6 * t) = uint4{1, 2, 3, 4};  //!",
-        "if (t < 8) *reinterpret_cast<uint4*>(out + 8 * t) = uint4{1, 2, 3, 4};",
+        "uint4 v = *reinterpret_cast<const uint4*>(in); if (t < 8) *reinterpret_cast<uint4*>(out + 6 * t) = v;  //!",
+        "uint4 v = *reinterpret_cast<const uint4*>(in); if (t < 8) *reinterpret_cast<uint4*>(out + 8 * t) = v;",
         "out at byte 24",
     ),
     _bug(
@@ -265,8 +265,8 @@ _RACES = (
     _bug(
         "write_after_read_by_all",
         BugKind.RACE,
-        "if (t == 0) s[0] = 1; __syncthreads(); float v = s[0]; if (t == 9) s[0] = v;  //!",
-        "if (t == 0) s[0] = 1; __syncthreads(); float v = s[0]; __syncthreads(); if (t == 9) s[0] = v; out[t] = v;",
+        "if (t == 0) s[0] = 1; __syncthreads(); out[t] = s[0]; if (t == 9) s[0] = 7;  //!",
+        "if (t == 0) s[0] = 1; __syncthreads(); out[t] = s[0]; __syncthreads(); if (t == 9) s[0] = 7;",
         "thread 9: missing barrier: writes shared memory at byte 0",
         "after a read by",
     ),
@@ -319,7 +319,16 @@ _RACES = (
         BugKind.RACE,
         "if (t == 0) s[0] = 0; __syncthreads(); atomicAdd(s, 1.0f); out[t] = t == 1 ? s[0] : 0;  //!",
         "if (t == 0) s[0] = 0; __syncthreads(); atomicAdd(s, 1.0f); __syncthreads(); out[t] = s[0];",
-        "after an atomic operation by thread 0",
+        "thread 2: missing barrier: updates atomically shared memory at byte 0",
+        "after a read by thread 1",
+    ),
+    _bug(
+        "plain_read_after_atomics",
+        BugKind.RACE,
+        "if (t == 0) s[0] = 0; __syncthreads(); if (t < 9) atomicAdd(s, 1.0f); if (t == 9) out[t] = s[0];  //!",
+        "if (t == 0) s[0] = 0; __syncthreads(); if (t < 9) atomicAdd(s, 1.0f); __syncwarp(); if (t == 9) out[t] = s[0];",
+        "thread 9: missing barrier",
+        "after an atomic operation by thread 8",
     ),
     _bug(
         "global_memory_within_block",

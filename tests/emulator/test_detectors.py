@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from bugs import BUGS, SOURCE, Bug
+from emulator.bugs import BUGS, SOURCE, Bug
 from vqcc.diagnostics import ExitCode
 from vqcc.emulator import Buffer, BugKind, EmulationError, LaunchReport
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Places", "resolve"]
 
 _TIMEOUT_SECONDS = 60
+_OWN_HEADERS = "/emulator/host/include/"
 
 
 class Places:
@@ -70,6 +71,8 @@ def _parse(output: str) -> dict[int, tuple[Location, ...]]:
             continue
         place = re.match(r"(.*):(\d+|\?)", next(lines, ""))
         if place is not None and place.group(2) not in ("?", "0"):
+            if _OWN_HEADERS in place.group(1):
+                continue  # the emulator's stand-in for an intrinsic: its caller is the place
             frames.append(Location(_short(line), place.group(1).rpartition("/")[2], int(place.group(2))))
     return {site: tuple(found_frames) for site, found_frames in found.items() if found_frames}
 

@@ -20,12 +20,14 @@ __all__ = ["GemvTile", "activation_alignment", "propose_tiles"]
 
 #: Multiply-adds in one unrolled step of the inner loop: past this the code outgrows the instruction cache.
 MAX_UNROLLED = 512
+#: Vectors of x in flight in one unrolled step: each waits in registers.
+MAX_ACTIVATIONS = 64
 #: Rows of a warp share each activation that it loads and converts; at 8 their sums crowd the registers.
 MAX_ROWS = 4
 #: Warps of work that an SM needs at least, or rows are shared among more warps instead.
 FEWEST_WARPS = 6
 #: Registers a thread needs beside its sums, weights, codes and activations: addresses and loop state.
-BASE_REGISTERS = 32
+BASE_REGISTERS = 26
 #: Block sizes in warps and registers of a thread; the compiler is held to them by the launch bounds.
 SHAPES = ((16, 64), (8, 80), (16, 128), (8, 255))
 
@@ -177,8 +179,9 @@ def _tile(case: _Case, rows: int, warps: int, cap: int) -> tuple[GemvTile, tuple
     along = _power_of_two_at_most(min(warps, case.layout.segments, 4))
     if case.resident_book_bytes + warps * rows * case.batch * 4 + 16 > case.gpu.shared_bytes_per_block.integer:
         along = 1
-    across = min(warps // along, _power_of_two_at_least(-(-case.tile_rows // rows)))
-    budget = max(1, MAX_UNROLLED // (rows * case.batch * case.algorithm.vector_size))
+    across = _warps_across(case, rows, warps // along)
+    vector_work = rows * case.batch * case.algorithm.vector_size
+    budget = max(1, min(MAX_UNROLLED // vector_work, MAX_ACTIVATIONS // case.batch))
     unroll = max(d for d in _divisors(case.layout.chunk_vectors) if d <= budget)
     tile = GemvTile(
         batch=case.batch,
@@ -190,7 +193,7 @@ def _tile(case: _Case, rows: int, warps: int, cap: int) -> tuple[GemvTile, tuple
         activation_alignment=activation_alignment(case.algorithm.vector_size),
         resident_tiles=case.placement.resident_tiles,
         in_shared=case.placement.in_shared,
-        row_blocks=-(-case.rows // case.tile_rows) * -(-case.tile_rows // (rows * across)),
+        row_blocks=_row_blocks(case, rows * across),
         minimum_blocks=_minimum_blocks(case, 32 * across * along, cap),
     )
     return tile, (
@@ -204,11 +207,25 @@ def _tile(case: _Case, rows: int, warps: int, cap: int) -> tuple[GemvTile, tuple
         Decision(
             "unroll",
             unroll,
-            f"largest divisor of chunk_vectors with rows * m * vector_size * unroll <= {MAX_UNROLLED}",
+            f"largest divisor of chunk_vectors with rows * m * vector_size * unroll <= {MAX_UNROLLED} "
+            f"and m * unroll <= {MAX_ACTIVATIONS}",
             {"chunk_vectors": case.layout.chunk_vectors, "m": case.batch, "rows_per_warp": rows},
             "independent look-ups in flight, without outgrowing the instruction cache",
         ),
     )
+
+
+def _row_blocks(case: _Case, rows_per_block: int) -> int:
+    """Blocks of rows; none crosses from one band of codebook tiles to the next."""
+    return -(-case.rows // case.tile_rows) * -(-case.tile_rows // rows_per_block)
+
+
+def _warps_across(case: _Case, rows: int, most: int) -> int:
+    """Warps with rows of their own: no more than a band has rows for, and fewer if a quarter of the SMs would stay empty."""
+    across = min(most, _power_of_two_at_least(-(-case.tile_rows // rows)))
+    while across > 1 and 4 * _row_blocks(case, rows * across) < 3 * case.gpu.sm_count.integer:
+        across //= 2
+    return across
 
 
 def _minimum_blocks(case: _Case, threads: int, cap: int) -> int:

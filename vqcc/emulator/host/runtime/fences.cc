@@ -57,9 +57,6 @@ void note_global_atomic(uint64_t offset) {
 }
 
 void check_other_block(const Cell& cell, const Stamp& stamp, Access access, Access other, uint64_t offset) {
-    if (other == Access::atomic) {
-        return;  // an atomic's result may be read, or reset, by a block that knows it is the last
-    }
     const bool was_read = other == Access::read;
     const uint32_t epoch = was_read ? cell.read_epoch : cell.write_epoch;
     const auto after = std::upper_bound(first_epochs.begin(), first_epochs.end(), epoch);

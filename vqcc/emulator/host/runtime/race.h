@@ -13,13 +13,14 @@ constexpr uint8_t several_warps = 0x40;   // readers of one epoch that no warp o
 constexpr uint8_t several_blocks = 0x80;  // readers in different blocks of this launch
 
 // For 4 bytes, or for a single byte once threads have accessed parts of the 4 bytes separately (`split`).
+// `plain_in_block`: the block of the last write has also written other than by atomics, which other blocks' atomics race with.
 struct Cell {
     uint32_t write_epoch, write_clock;
     Site write_site;
     uint32_t read_epoch, read_clock;
     Site read_site;
     uint32_t read_lanes;
-    uint16_t write_thread : 10, write_atomic : 1, split : 1;
+    uint16_t write_thread : 10, write_atomic : 1, plain_in_block : 1, split : 1;
     uint8_t read_warp;
     uint8_t read_state;
 };
@@ -74,19 +75,19 @@ inline void synchronize(Warp& warp, uint32_t mask) {
 void check_other_block(const Cell& cell, const Stamp& stamp, Access access, Access other, uint64_t offset);
 
 inline void check_against_write(const Cell& cell, const Stamp& stamp, Access access, uint64_t offset) {
-    if (cell.write_epoch < stamp.window || (access == Access::atomic && cell.write_atomic)) {
+    if (cell.write_epoch < stamp.window) {
         return;
     }
-    const Access other = cell.write_atomic ? Access::atomic : Access::write;
     if (cell.write_epoch == stamp.epoch) {
         const Thread& me = *stamp.thread;
-        if (cell.write_thread != me.index &&
+        if (cell.write_thread != me.index && !(access == Access::atomic && cell.write_atomic) &&
             (cell.write_thread / warp_size != me.warp ||
              !ordered(cell.write_clock, cell.write_thread % warp_size, block->warps[me.warp], me.lane))) {
-            report_race(cell, stamp, access, other, offset);
+            report_race(cell, stamp, access, cell.write_atomic ? Access::atomic : Access::write, offset);
         }
-    } else if (__builtin_expect(cell.write_epoch < block->first_epoch, false)) {
-        check_other_block(cell, stamp, access, other, offset);
+    } else if (__builtin_expect(cell.write_epoch < block->first_epoch && cell.plain_in_block, false)) {
+        // Of bytes that others changed by atomics alone, the result may be read, or reset by a block that knows it is last.
+        check_other_block(cell, stamp, access, Access::write, offset);
     }
 }
 
@@ -149,6 +150,7 @@ inline void touch(Cell& cell, const Stamp& stamp, uint64_t offset) {
     }
     check_against_reads(cell, stamp, access, offset);
     // From here on this write stands for everything that is ordered before it.
+    cell.plain_in_block = access == Access::write || (cell.plain_in_block && cell.write_epoch >= block->first_epoch);
     cell.write_epoch = stamp.epoch;
     cell.write_clock = stamp.clock;
     cell.write_site = stamp.site;

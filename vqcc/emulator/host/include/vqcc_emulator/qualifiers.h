@@ -1,7 +1,7 @@
 // CUDA's qualifiers as a host compiler understands them.
 #pragma once
 
-#define __global__ __attribute__((noinline))
+#define __global__ __attribute__((noinline, visibility("default")))
 #define __device__
 #define __host__
 #define __constant__
