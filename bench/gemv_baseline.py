@@ -24,7 +24,17 @@ from vqcc.runtime.bench import Baselines, bench_library, describe_run
 from vqcc.runtime.device import open_device
 from vqcc.spec.load import parse_spec
 
-PRESETS = ("aqlm-2x8", "aqlm-1x16", "aqlm-3", "gptvq-2", "gptvq-4", "quip-2", "quip-4", "vq-4-8-1", "vq-2-8-1")
+PRESETS = (
+    "aqlm-2x8",
+    "aqlm-1x16",
+    "aqlm-3",
+    "gptvq-2",
+    "gptvq-4",
+    "quip-2",
+    "quip-4",
+    "vq-4-8-1",
+    "vq-2-8-1",
+)
 SHAPES = ((4096, 4096), (11008, 4096), (4096, 11008))
 
 
@@ -62,7 +72,9 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as directory, open_device() as device:
         with ThreadPoolExecutor(max_workers=12) as pool:
-            paths = [path for path in pool.map(lambda case: compile_one(case, Path(directory)), cases) if path]
+            paths = [
+                path for path in pool.map(lambda case: compile_one(case, Path(directory)), cases) if path
+            ]
         baselines = Baselines(device.l2_bytes)
         for path in paths:
             library = load_library(path)
@@ -75,9 +87,12 @@ def main() -> None:
                     f"{'ok' if row['within_bound'] else 'OUTSIDE ITS BOUND'}",
                     flush=True,
                 )
-        commit = options.commit or subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip()
+        commit = (
+            options.commit
+            or subprocess.run(
+                ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+            ).stdout.strip()
+        )
         meta = describe_run(device, find("nvrtc").identity, shlex.join(["python", *sys.argv]), commit or None)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps({"meta": meta, "rows": rows}, indent=1) + "\n")

@@ -75,7 +75,9 @@ def build_all(directory: Path, gpu: str) -> list[Path]:
             f"k: {k}, dtype: [float16, bfloat16]}}\ngpu: {gpu}\nlevel: {level}\n"
         )
         try:
-            built = build_library(parse_spec(text.encode(), f"case {number}"), toolchain=find("nvrtc"), cache=None)
+            built = build_library(
+                parse_spec(text.encode(), f"case {number}"), toolchain=find("nvrtc"), cache=None
+            )
         except VqccError as error:
             print(f"{algorithm} {level}: {error}")
             return None
@@ -94,7 +96,11 @@ def run_tool(sanitizer: str, tool: str, paths: list[Path]) -> dict[str, object]:
         [sanitizer, *options, *validate], capture_output=True, text=True, check=False
     )
     summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", found.stdout + found.stderr)
-    clean = found.returncode == 0 and bool(summary) and all(re.search(r": 0 (errors|hazards)", s) for s in summary)
+    clean = (
+        found.returncode == 0
+        and bool(summary)
+        and all(re.search(r": 0 (errors|hazards)", s) for s in summary)
+    )
     if not clean:
         print((found.stdout + found.stderr)[-4000:])
     return {"clean": clean, "summary": summary, "status": found.returncode}

@@ -36,7 +36,9 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
             directory.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
         assert path.is_file(), f"{path} is missing: run `make golden` and review it"
-        assert text == path.read_text(encoding="utf-8"), f"{path} differs: run `make golden` and review the change"
+        assert text == path.read_text(encoding="utf-8"), (
+            f"{path} differs: run `make golden` and review the change"
+        )
 
     return check
 

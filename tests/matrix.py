@@ -9,7 +9,17 @@ import numpy as np
 
 from vqcc.algorithms import Algorithm, from_mapping
 
-PRESETS = ("aqlm-2x8", "aqlm-1x16", "aqlm-3", "gptvq-2", "gptvq-4", "quip-2", "quip-4", "vq-4-8-1", "vq-2-8-1")
+PRESETS = (
+    "aqlm-2x8",
+    "aqlm-1x16",
+    "aqlm-3",
+    "gptvq-2",
+    "gptvq-4",
+    "quip-2",
+    "quip-4",
+    "vq-4-8-1",
+    "vq-2-8-1",
+)
 GPUS = ("rtx4090", "a40", "l40s", "a100", "h100", "h200", "b200", "rtx5090")
 
 
@@ -59,7 +69,10 @@ def random_case(seed: int) -> Case:
 def _scope(rng: np.random.Generator, x: int, n: int, k: int) -> Any:
     if rng.random() < 0.5:
         return "tensor"
-    return {"rows": int(rng.integers(1, n + 8)), "cols": x * int(rng.integers(max(1, k // x // 6), k // x + 3))}
+    return {
+        "rows": int(rng.integers(1, n + 8)),
+        "cols": x * int(rng.integers(max(1, k // x // 6), k // x + 3)),
+    }
 
 
 def _scales(rng: np.random.Generator, x: int, k: int) -> Any:

@@ -86,7 +86,7 @@ def launch_and_compare(emulated, problem: Problem, plan: Plan, packed, weights, 
         arguments,
     )
     exact, magnitude = problem.op.reference(weights, arrays)
-    roundings = problem.op.longest_sum(problem.variant, plan.tile, plan.layout, problem.algorithm)
+    roundings = problem.op.longest_sum(plan.tile, plan.layout, problem.algorithm)
     found = compare(case.result(case.outputs), exact, magnitude, roundings, problem.variant.dtype)
     assert found.passed, f"{plan.kernel}, m = {m}: {found}"
 

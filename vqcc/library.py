@@ -72,7 +72,9 @@ def select_gpus(library: Library, names: Sequence[str]) -> tuple[str, ...]:
             held = f"it was compiled for {', '.join(library.gpus)}"
             raise VqccError(
                 Diagnostic(
-                    "VQ0805", f"library {library.name} has no kernels for {name}", help="; ".join(filter(None, (near, held)))
+                    "VQ0805",
+                    f"library {library.name} has no kernels for {name}",
+                    help="; ".join(filter(None, (near, held))),
                 )
             )
     return tuple(names) or library.gpus

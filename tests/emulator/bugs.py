@@ -26,7 +26,9 @@ class Bug:
     located: bool = True
 
 
-def _bug(name: str, kind: BugKind, wrong: str, right: str, *names: str, blocks: int = 1, located: bool = True) -> Bug:
+def _bug(
+    name: str, kind: BugKind, wrong: str, right: str, *names: str, blocks: int = 1, located: bool = True
+) -> Bug:
     return Bug(name, kind, wrong, right, names, blocks, located)
 
 
@@ -602,4 +604,6 @@ __device__ __noinline__ int recursion(int depth) {
   volatile int local[64] = {depth};
   return depth == 0 ? 0 : local[0] + recursion(depth - 1);
 }
-""" + "".join(_kernel(f"{bug.name}_wrong", bug.wrong) + _kernel(f"{bug.name}_right", bug.right) for bug in BUGS)
+""" + "".join(
+    _kernel(f"{bug.name}_wrong", bug.wrong) + _kernel(f"{bug.name}_right", bug.right) for bug in BUGS
+)

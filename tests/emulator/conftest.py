@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+
 from vqcc.emulator import Emulated, build
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from emulator.bugs import BUGS, SOURCE, Bug
+
 from vqcc.diagnostics import ExitCode
 from vqcc.emulator import Buffer, BugKind, EmulationError, LaunchReport
 
@@ -27,7 +28,9 @@ def run(kernels: Emulated, name: str, blocks: int = 1, **options: bool) -> Launc
         Buffer("out", np.zeros(64, np.float32), "output"),
         Buffer("counted", np.zeros(64, np.uint32), "inout"),
     ]
-    return kernels.launch(name, (blocks, 1, 1), (64, 1, 1), 1024, [*buffers, 64], step_limit=100_000, **options)
+    return kernels.launch(
+        name, (blocks, 1, 1), (64, 1, 1), 1024, [*buffers, 64], step_limit=100_000, **options
+    )
 
 
 def line_marked(bug: Bug) -> int:

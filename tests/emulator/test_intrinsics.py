@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from vqcc.emulator import Buffer, Emulated
 
 if TYPE_CHECKING:
@@ -110,7 +111,9 @@ def source(kind: int, lane: int, argument: int, width: int) -> int:
     kind=st.integers(0, 3),
     width=st.sampled_from([1, 2, 4, 8, 16, 32]),
 )
-def test_shuffles(intrinsics: Emulated, values: list[int], arguments: list[int], kind: int, width: int) -> None:
+def test_shuffles(
+    intrinsics: Emulated, values: list[int], arguments: list[int], kind: int, width: int
+) -> None:
     expected = [values[source(kind, lane, arguments[lane], width)] for lane in range(32)]
     given_arguments = np.int32(arguments)
     inputs = [np.uint32(values), given_arguments]
@@ -188,7 +191,9 @@ def _dot(a: int, b: int, c: int, signed: bool) -> int:
 @settings(max_examples=200)
 @given(x=warp_of_words, y=warp_of_words, z=st.lists(words | st.integers(0, 70), min_size=32, max_size=32))
 def test_bit_intrinsics(intrinsics: Emulated, x: list[int], y: list[int], z: list[int]) -> None:
-    found = launch(intrinsics, "bits", [np.uint32(x), np.uint32(y), np.uint32(z)], np.zeros((32, 14), np.uint32))
+    found = launch(
+        intrinsics, "bits", [np.uint32(x), np.uint32(y), np.uint32(z)], np.zeros((32, 14), np.uint32)
+    )
     for lane, (a, b, c) in enumerate(zip(x, y, z, strict=True)):
         both = b << 32 | a
         shift, clamped = c % 32, min(c, 32)

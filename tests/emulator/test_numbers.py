@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 import pytest
+
 from vqcc.emulator import Buffer, Emulated
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ _BINARY = ("__hadd", "__hsub", "__hmul", "__hdiv", "__hmin", "__hmax")
 _DTYPES: dict[str, Any] = {"half": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
 
-def _format_source(name: str, to_float: str, from_float: str, from_double: str, as_bits: str, from_bits: str) -> str:
+def _format_source(
+    name: str, to_float: str, from_float: str, from_double: str, as_bits: str, from_bits: str
+) -> str:
     lines = "".join(f"if (op == {i}) r = {function}(x, y);\n" for i, function in enumerate(_BINARY))
     return f"""
 extern "C" __global__ void {name}_widen(const unsigned short* in, float* out, int n) {{
@@ -68,7 +71,9 @@ def numbers(emulate: Callable[[str], Emulated]) -> Emulated:
     return emulate(_SOURCE)
 
 
-def launch(numbers: Emulated, kernel: str, inputs: list[NDArray[Any]], dtype: Any, *scalars: int) -> NDArray[Any]:
+def launch(
+    numbers: Emulated, kernel: str, inputs: list[NDArray[Any]], dtype: Any, *scalars: int
+) -> NDArray[Any]:
     count = inputs[0].size
     out = np.zeros(count, dtype)
     buffers = [Buffer(f"in{i}", array, "input") for i, array in enumerate(inputs)]
@@ -97,9 +102,17 @@ def _floats_around_ties(dtype: Any) -> NDArray[np.float32]:
     values = np.arange(65536, dtype=np.uint16).view(dtype).astype(np.float32)
     values = np.unique(values[np.isfinite(values)])
     middles = ((values[:-1].astype(np.float64) + values[1:]) / 2).astype(np.float32)
-    special = np.float32([0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 3.4e38, 65519.9, 65520, -65520, 2.0**-25])
+    special = np.float32(
+        [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 3.4e38, 65519.9, 65520, -65520, 2.0**-25]
+    )
     return np.concatenate(
-        [values, middles, np.nextafter(middles, np.float32(np.inf)), np.nextafter(middles, np.float32(-np.inf)), special]
+        [
+            values,
+            middles,
+            np.nextafter(middles, np.float32(np.inf)),
+            np.nextafter(middles, np.float32(-np.inf)),
+            special,
+        ]
     )
 
 
@@ -121,7 +134,9 @@ def test_doubles_are_not_rounded_twice(numbers: Emulated, name: str) -> None:
     floats = floats[np.isfinite(floats) & (floats != 0)][::37]
     doubles = np.nextafter(floats.astype(np.float64), np.inf)
     _compare(
-        launch(numbers, f"{name}_narrow_double", [doubles], np.uint16), [Fraction(float(v)) for v in doubles], name
+        launch(numbers, f"{name}_narrow_double", [doubles], np.uint16),
+        [Fraction(float(v)) for v in doubles],
+        name,
     )
 
 

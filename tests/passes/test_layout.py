@@ -26,7 +26,9 @@ def test_a_chunk_holds_its_codes(vectors: int, residuals: int, code_bits: int) -
 
 
 @given(data=st.data(), vectors=st.integers(1, 700), residuals=stages, code_bits=widths)
-def test_packing_is_undone_by_unpacking(data: st.DataObject, vectors: int, residuals: int, code_bits: int) -> None:
+def test_packing_is_undone_by_unpacking(
+    data: st.DataObject, vectors: int, residuals: int, code_bits: int
+) -> None:
     layout = choose_layout(vectors, residuals, code_bits)
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     codes = rng.integers(0, 1 << code_bits, size=(residuals, 3, vectors), dtype=np.uint16)
@@ -46,7 +48,9 @@ def test_packing_is_undone_by_unpacking(data: st.DataObject, vectors: int, resid
         (48, 2, 8, 2, 1),  # a short row keeps its lanes busy instead
     ],
 )
-def test_known_layouts(vectors: int, residuals: int, code_bits: int, chunk_vectors: int, chunk_words: int) -> None:
+def test_known_layouts(
+    vectors: int, residuals: int, code_bits: int, chunk_vectors: int, chunk_words: int
+) -> None:
     layout = choose_layout(vectors, residuals, code_bits)
     assert (layout.chunk_vectors, layout.chunk_words) == (chunk_vectors, chunk_words)
 

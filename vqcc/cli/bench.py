@@ -19,7 +19,9 @@ __all__ = ["command"]
 
 @click.command("bench")
 @click.argument("libraries", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the rows to a JSON file.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the rows to a JSON file."
+)
 @click.option("--seed", default=0, show_default=True, help="Of random weights and inputs.")
 @json_option
 @reports_errors
@@ -53,7 +55,11 @@ def command(libraries: tuple[Path, ...], output: Path | None, seed: int, as_json
 
 
 def _show(row: dict[str, Any]) -> None:
-    ratio = f", {row['baseline_us'] / row['us']:.2f} x {row['baseline']} ({row['baseline_us']:.1f} us)" if "baseline_us" in row else ""
+    ratio = (
+        f", {row['baseline_us'] / row['us']:.2f} x {row['baseline']} ({row['baseline_us']:.1f} us)"
+        if "baseline_us" in row
+        else ""
+    )
     verdict = "" if row["within_bound"] else "  OUTSIDE ITS BOUND"
     console().print(
         f"{row['algorithm']} {row['level']} {row['dtype']} {row['n']}x{row['k']} m={row['m']}: {row['us']:.1f} us "

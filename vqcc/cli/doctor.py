@@ -1,4 +1,4 @@
-"""`vqcc doctor`: is this installation whole?"""
+"""`vqcc doctor`: whether this installation is whole."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from pathlib import Path
 
 import click
 
-from vqcc.cli.support import CACHE_LIMIT_BYTES, compiled_directory, console, json_option, print_json, reports_errors
+from vqcc.cli.support import (
+    CACHE_LIMIT_BYTES,
+    compiled_directory,
+    console,
+    json_option,
+    print_json,
+    reports_errors,
+)
 
 __all__ = ["command"]
 
@@ -17,7 +24,9 @@ _MARKS = {"ok": "ok", "warning": "--", "missing": "MISSING"}
 
 
 @click.command("doctor")
-@click.option("--cache-dir", type=click.Path(path_type=Path, file_okay=False), help="The compile cache to look at.")
+@click.option(
+    "--cache-dir", type=click.Path(path_type=Path, file_okay=False), help="The compile cache to look at."
+)
 @json_option
 @reports_errors
 def command(cache_dir: Path | None, as_json: bool) -> None:

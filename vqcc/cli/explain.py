@@ -61,7 +61,9 @@ def _explain_code(code: str, *, as_json: bool) -> None:
 
     if code not in CODES:
         near = did_you_mean(code, CODES)
-        raise VqccError(Diagnostic("VQ0710", f"there is no code {code}", help=near or "codes run from VQ0101"))
+        raise VqccError(
+            Diagnostic("VQ0710", f"there is no code {code}", help=near or "codes run from VQ0101")
+        )
     if as_json:
         print_json({"code": code, "title": CODES[code]})
     else:
@@ -78,7 +80,11 @@ def _plans_of_library(path: Path, gpus: tuple[str, ...]) -> dict[str, Any]:
         name = f"{library.name}.{gpu}.plan.json"
         if name not in library.bundle.files:
             raise VqccError(
-                Diagnostic("VQ0802", f"{path} holds no plan for {gpu}", help="compile with --emit plan among the others")
+                Diagnostic(
+                    "VQ0802",
+                    f"{path} holds no plan for {gpu}",
+                    help="compile with --emit plan among the others",
+                )
             )
         plans[gpu] = json.loads(library.bundle.read_file(name))["kernels"]
     return plans

@@ -38,7 +38,13 @@ def _algorithms() -> list[dict[str, Any]]:
     for name in names():
         if name == "vq-x-y-z":
             rows.append(
-                {"preset": name, "notation": "VQ<x,y,z>", "family": "kmeans", "scope": "tensor", "scales": "row"}
+                {
+                    "preset": name,
+                    "notation": "VQ<x,y,z>",
+                    "family": "kmeans",
+                    "scope": "tensor",
+                    "scales": "row",
+                }
             )
             continue
         algorithm = resolve(name)

@@ -35,7 +35,8 @@ def command(
     summary = {
         "output": str(output),
         "tensors": {
-            tensor.name: {part: array.nbytes for part, array in parts.arrays().items()} for tensor, parts in packed
+            tensor.name: {part: array.nbytes for part, array in parts.arrays().items()}
+            for tensor, parts in packed
         },
     }
     if as_json:

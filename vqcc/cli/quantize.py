@@ -14,12 +14,19 @@ __all__ = ["command"]
 
 @click.command("quantize")
 @click.argument("weights", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--tensor", "name", required=True, metavar="NAME", help="The tensor of WEIGHTS to quantize, [n, k].")
 @click.option(
-    "--algorithm", required=True, metavar="PRESET|SPEC.yaml", help="A preset, or a spec whose algorithm is used."
+    "--tensor", "name", required=True, metavar="NAME", help="The tensor of WEIGHTS to quantize, [n, k]."
+)
+@click.option(
+    "--algorithm",
+    required=True,
+    metavar="PRESET|SPEC.yaml",
+    help="A preset, or a spec whose algorithm is used.",
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--seed", default=0, show_default=True, help="Of the clustering: the same seed gives the same file.")
+@click.option(
+    "--seed", default=0, show_default=True, help="Of the clustering: the same seed gives the same file."
+)
 @json_option
 @reports_errors
 def command(weights: Path, name: str, algorithm: str, output: Path, seed: int, as_json: bool) -> None:

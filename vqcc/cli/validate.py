@@ -24,7 +24,9 @@ __all__ = ["command"]
 
 @click.command("validate")
 @click.argument("libraries", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
-@click.option("--tensors", type=click.Path(path_type=Path, dir_okay=False), help="VQ tensors; random data if not given.")
+@click.option(
+    "--tensors", type=click.Path(path_type=Path, dir_okay=False), help="VQ tensors; random data if not given."
+)
 @click.option("--tensor", "names", multiple=True, metavar="NAME", help="Only these tensors of the file.")
 @click.option(
     "--backend",
@@ -72,7 +74,9 @@ def command(
     if as_json:
         print_json({"backend": backend, "results": [result.to_json() for result in results]})
     else:
-        console().print(f"{len(results) - len(failed)} of {len(results)} launches within their bounds of float64")
+        console().print(
+            f"{len(results) - len(failed)} of {len(results)} launches within their bounds of float64"
+        )
     if failed:
         raise VqccError(*_mismatches(failed), exit_code=ExitCode.MISMATCH)
 

@@ -132,5 +132,5 @@ class Op(BaseModel, ABC):
         """The exact result in float64 and, per element, the sum of absolute terms that bounds its rounding."""
 
     @abstractmethod
-    def longest_sum(self, variant: Variant, tile: Tile, layout: PackedLayout, algorithm: Algorithm) -> int:
+    def longest_sum(self, tile: Tile, layout: PackedLayout, algorithm: Algorithm) -> int:
         """Roundings that an output element goes through at most, for the error bound."""

@@ -31,14 +31,14 @@ def plan_layout(problem: Problem, plan: Plan) -> Plan:
     _, columns = problem.op.weight_shape
     vectors = columns // algorithm.vector_size
     layout = choose_layout(vectors, algorithm.residuals, algorithm.code_bits)
-    vector_bits = algorithm.residuals * algorithm.code_bits
+    row_bits = vectors * algorithm.residuals * algorithm.code_bits
     return plan.decide(
         Decision(
             "packed_layout",
             f"{layout.chunk_vectors} vectors in {layout.chunk_words} words, {layout.row_words} words a row",
             "min over chunks of row_words * load_penalty * (1 + 0.25 * idle_lanes / busy_lanes)",
             {"vectors": vectors, "residuals": algorithm.residuals, "code_bits": algorithm.code_bits},
-            f"{layout.row_words * 32 / (vectors * vector_bits) - 1:.1%} padding over {vectors * vector_bits} bits of codes",
+            f"{layout.row_words * 32 / row_bits - 1:.1%} padding over {row_bits} bits of codes",
         ),
         layout=layout,
     )

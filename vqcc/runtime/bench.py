@@ -47,7 +47,7 @@ class Baselines:
         x = torch.randn(m, k, dtype=kind, device="cuda")
         y = torch.empty(m, n, dtype=kind, device="cuda")
         timing = time_torch(lambda i: torch.mm(x, weights[i].t(), out=y), copies)
-        del weights
+        weights.clear()
         torch.cuda.empty_cache()
         return timing
 
@@ -71,19 +71,23 @@ def bench_library(
             case = library.op.draw_case(kernel.variant, library.algorithm, rng)
             runner.run(kernel, {**packed, **case.inputs}, case.outputs, case.scalars)
             exact, magnitude = library.op.reference(decoded, case.inputs)
-            roundings = library.op.longest_sum(kernel.variant, kernel.tile, library.layout, library.algorithm)
+            roundings = library.op.longest_sum(kernel.tile, library.layout, library.algorithm)
             found = compare(case.result(case.outputs), exact, magnitude, roundings, kernel.variant.dtype)
             arrays = {**packed, **case.inputs, **case.outputs}
             moved = sum(array.nbytes for array in arrays.values())
             first = {name: device.upload(array) for name, array in arrays.items()}
             copies = [first]
-            for _ in range(copies_past_cache(moved, device.l2_bytes) - 1):
-                copies.append({name: device.clone(array) for name, array in first.items()})
+            copies += (
+                {name: device.clone(array) for name, array in first.items()}
+                for _ in range(copies_past_cache(moved, device.l2_bytes) - 1)
+            )
             timing = time_kernel(device, runner, kernel, copies, case.scalars)
             del copies, first
             m = kernel.variant.sizes["m"]
             baseline = baselines.cublas(n, k, m, kernel.variant.dtype)
-            yield _row(library, kernel, timing, baseline, 1e6 * moved / bandwidth, found.relative_error, found.passed)
+            yield _row(
+                library, kernel, timing, baseline, 1e6 * moved / bandwidth, found.relative_error, found.passed
+            )
 
 
 def _row(

@@ -124,7 +124,9 @@ class Device:
             self._driver.memcpy_dtoh(staging, source.allocation)
         target[...] = staging.view(target.dtype).reshape(target.shape)
 
-    def launch(self, function: Any, arguments: Sequence[Any], grid: int, threads: int, shared_bytes: int) -> None:
+    def launch(
+        self, function: Any, arguments: Sequence[Any], grid: int, threads: int, shared_bytes: int
+    ) -> None:
         """Enqueue one launch on the device's stream."""
         with _reported(self._driver, "launching a kernel"):
             function(
@@ -168,7 +170,7 @@ class Device:
 def open_device(index: int = 0) -> Iterator[Device]:
     """Make GPU `index` current for the duration. Raises VQ0806 (exit code 5) without PyCUDA, driver or GPU."""
     try:
-        import pycuda.driver as driver
+        from pycuda import driver
     except ImportError as error:
         raise _no_device(
             f"PyCUDA cannot be imported: {error}",

@@ -34,7 +34,7 @@ class PackedTensor:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays by argument name, those present."""
-        named = {
+        named: dict[str, NDArray[Any] | None] = {
             "codes": self.codes,
             "books": self.books,
             "stage_scales": self.stage_scales,

@@ -69,7 +69,9 @@ class EmulatorBackend:
                     help="compile with --emit cu among the others",
                 )
             )
-        return _Emulated(build(source, cache_directory=self._cache_directory, compiler=self._compiler), library)
+        return _Emulated(
+            build(source, cache_directory=self._cache_directory, compiler=self._compiler), library
+        )
 
 
 class _Emulated:

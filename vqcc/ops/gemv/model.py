@@ -167,7 +167,7 @@ class Gemv(Op):
         """Y [m, n] in float64, and the sum of absolute terms of each element."""
         return reference(weights, inputs)
 
-    def longest_sum(self, variant: Variant, tile: Tile, layout: PackedLayout, algorithm: Algorithm) -> int:
+    def longest_sum(self, tile: Tile, layout: PackedLayout, algorithm: Algorithm) -> int:
         """Roundings on the way to an output: a lane's chain, five exchanges, the warps, scale, bias, decode."""
         assert isinstance(tile, GemvTile)
         segments = -(-layout.segments // tile.warps_along_row)

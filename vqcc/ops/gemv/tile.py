@@ -177,7 +177,10 @@ def _registers(case: _Case, rows: int) -> int:
 
 def _tile(case: _Case, rows: int, warps: int, cap: int) -> tuple[GemvTile, tuple[Decision, ...]]:
     along = _power_of_two_at_most(min(warps, case.layout.segments, 4))
-    if case.resident_book_bytes + warps * rows * case.batch * 4 + 16 > case.gpu.shared_bytes_per_block.integer:
+    if (
+        case.resident_book_bytes + warps * rows * case.batch * 4 + 16
+        > case.gpu.shared_bytes_per_block.integer
+    ):
         along = 1
     across = _warps_across(case, rows, warps // along)
     vector_work = rows * case.batch * case.algorithm.vector_size
@@ -221,7 +224,7 @@ def _row_blocks(case: _Case, rows_per_block: int) -> int:
 
 
 def _warps_across(case: _Case, rows: int, most: int) -> int:
-    """Warps with rows of their own: no more than a band has rows for, and fewer if a quarter of the SMs would stay empty."""
+    """Warps with rows of their own: no more than a band has rows for, fewer if a quarter of the SMs would idle."""
     across = min(most, _power_of_two_at_least(-(-case.tile_rows // rows)))
     while across > 1 and 4 * _row_blocks(case, rows * across) < 3 * case.gpu.sm_count.integer:
         across //= 2
@@ -231,7 +234,9 @@ def _warps_across(case: _Case, rows: int, most: int) -> int:
 def _minimum_blocks(case: _Case, threads: int, cap: int) -> int:
     """Blocks an SM must hold: as many as the register cap, the codebooks and the threads of an SM allow."""
     gpu = case.gpu
-    by_shared = gpu.shared_bytes_per_sm.integer // (case.resident_book_bytes + gpu.shared_bytes_reserved.integer)
+    by_shared = gpu.shared_bytes_per_sm.integer // (
+        case.resident_book_bytes + gpu.shared_bytes_reserved.integer
+    )
     by_registers = gpu.registers_per_sm.integer // (threads * (cap + 1 if cap % 2 else cap))
     by_threads = gpu.threads_per_sm.integer // threads
     return max(1, min(by_shared, by_registers, by_threads, gpu.blocks_per_sm.integer))
