@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from vqcc.codegen.bundle import write_bundle
 from vqcc.codegen.cache import compile_cached
@@ -18,28 +17,24 @@ from vqcc.pipeline import compile_plans
 from vqcc.problem import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from vqcc.codegen.cache import CompileCache
     from vqcc.codegen.toolchain import Compiled, Toolchain
+    from vqcc.compiling import Emit
     from vqcc.gpus.model import Gpu
     from vqcc.plan import Plan
     from vqcc.spec.model import Spec
 
 __all__ = [
-    "EMITTABLE",
     "Built",
-    "Emit",
     "GpuBuild",
     "build_library",
     "problems_of",
     "runs_on",
     "write_library",
 ]
-
-Emit = Literal["cu", "ptx", "cubin", "header", "plan"]
-EMITTABLE: tuple[Emit, ...] = ("cu", "ptx", "cubin", "header", "plan")
 
 
 @dataclass(frozen=True)
@@ -87,7 +82,7 @@ def build_library(
     """
     errors = DiagnosticList()
     exit_codes = []
-    builds = []
+    builds: list[GpuBuild] = []
 
     def build(gpu: Gpu) -> GpuBuild | VqccError:
         try:
@@ -95,18 +90,27 @@ def build_library(
         except VqccError as error:
             return error
 
-    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
-        for gpu, outcome in zip(spec.gpu, pool.map(build, spec.gpu), strict=True):
-            progress(gpu.name)
-            if isinstance(outcome, VqccError):
-                exit_codes.append(outcome.exit_code)
-                for diagnostic in outcome.diagnostics:
-                    errors.add(diagnostic)
-            else:
-                builds.append(outcome)
+    for gpu, outcome in zip(spec.gpu, _in_parallel(build, spec.gpu, jobs), strict=True):
+        progress(gpu.name)
+        if isinstance(outcome, VqccError):
+            exit_codes.append(outcome.exit_code)
+            errors.extend(outcome.diagnostics)
+        else:
+            builds.append(outcome)
     if exit_codes:
         raise VqccError(*errors, exit_code=max(exit_codes))
     return _assemble(spec, tuple(builds), toolchain, emit)
+
+
+def _in_parallel(
+    build: Callable[[Gpu], GpuBuild | VqccError], gpus: Sequence[Gpu], jobs: int
+) -> Iterable[GpuBuild | VqccError]:
+    if min(jobs, len(gpus)) == 1:
+        return map(build, gpus)
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        return list(pool.map(build, gpus))
 
 
 def write_library(built: Built, directory: Path) -> bool:

@@ -110,6 +110,9 @@ VQCC_DEVICE uint32 parity(uint32 bits) { return static_cast<uint32>(__popc(bits)
 
 VQCC_DEVICE float fused_multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
+/// The float whose bits are `bits`.
+VQCC_DEVICE float float_of_bits(uint32 bits) { return __uint_as_float(bits); }
+
 /// Two float16 values packed in a register, low half first.
 VQCC_DEVICE float2 float16_pair(uint32 packed) {
   __half2_raw raw;
@@ -120,7 +123,7 @@ VQCC_DEVICE float2 float16_pair(uint32 packed) {
 
 /// Two bfloat16 values packed in a register, low half first: a bfloat16 is the upper half of a float.
 VQCC_DEVICE float2 bfloat16_pair(uint32 packed) {
-  return make_float2(__uint_as_float(packed << 16), __uint_as_float(packed & 0xffff0000u));
+  return make_float2(float_of_bits(packed << 16), float_of_bits(packed & 0xffff0000u));
 }
 
 VQCC_DEVICE void store_rounded(__half* address, float value) { *address = __float2half_rn(value); }

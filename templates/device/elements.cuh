@@ -63,7 +63,7 @@ struct Elements {
       if constexpr (kType == ElementType::kInt8) {
         values[i] = static_cast<float>(static_cast<signed char>(packed >> (8 * slot)));
       } else if constexpr (kType == ElementType::kFloat32) {
-        values[i] = __uint_as_float(packed);
+        values[i] = float_of_bits(packed);
       } else {
         const float2 pair = kType == ElementType::kFloat16 ? float16_pair(packed) : bfloat16_pair(packed);
         values[i] = slot == 0 ? pair.x : pair.y;

@@ -262,7 +262,8 @@ _RACES = (
         BugKind.RACE,
         "s[t] = in[t]; __syncthreads(); if (t == 3) out[t] = s[40]; if (t == 40) s[40] = 0;  //!",
         "s[t] = in[t]; __syncthreads(); if (t == 3) out[t] = s[40]; __syncthreads(); if (t == 40) s[40] = 0;",
-        "thread 40: missing barrier: writes shared memory at byte 160, and nothing orders this after a read by thread 3",
+        "thread 40: missing barrier: writes shared memory at byte 160",
+        "nothing orders this after a read by thread 3",
     ),
     _bug(
         "write_after_read_by_all",
@@ -327,8 +328,8 @@ _RACES = (
     _bug(
         "plain_read_after_atomics",
         BugKind.RACE,
-        "if (t == 0) s[0] = 0; __syncthreads(); if (t < 9) atomicAdd(s, 1.0f); if (t == 9) out[t] = s[0];  //!",
-        "if (t == 0) s[0] = 0; __syncthreads(); if (t < 9) atomicAdd(s, 1.0f); __syncwarp(); if (t == 9) out[t] = s[0];",
+        "if (t == 0) *s = 0; __syncthreads(); if (t < 9) atomicAdd(s, 1.0f); if (t == 9) out[t] = *s;  //!",
+        "if (t == 0) *s = 0; __syncthreads(); if (t < 9) atomicAdd(s, 1.0f); __syncwarp(); if (t == 9) out[t] = *s;",
         "thread 9: missing barrier",
         "after an atomic operation by thread 8",
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -66,6 +68,10 @@ def _vqcc(traceback: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; exits the process."""
+    # A command is short-lived and start-up counts: no third party's pydantic plugins are looked up, and the
+    # collector does not walk the modules' objects again and again while they are imported.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    gc.set_threshold(100_000)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
     return _vqcc.main(arguments, prog_name="vqcc")

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from vqcc.cli.support import console, json_option, print_json, reports_errors
+from vqcc.cli.support import json_option, print_json, reports_errors
 
 __all__ = ["command"]
 
@@ -61,7 +61,7 @@ def _show(row: dict[str, Any]) -> None:
         else ""
     )
     verdict = "" if row["within_bound"] else "  OUTSIDE ITS BOUND"
-    console().print(
+    click.echo(
         f"{row['algorithm']} {row['level']} {row['dtype']} {row['n']}x{row['k']} m={row['m']}: {row['us']:.1f} us "
         f"({row['us_min']:.1f} to {row['us_max']:.1f}){ratio}, floor {row['floor_us']:.1f} us{verdict}"
     )

@@ -10,7 +10,6 @@ import click
 
 from vqcc.cli.support import (
     cache_options,
-    console,
     default_cache_directory,
     json_option,
     open_cache,
@@ -20,11 +19,7 @@ from vqcc.cli.support import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from vqcc.building import Built
     from vqcc.codegen.toolchain import Toolchain
-    from vqcc.spec.model import Spec
 
 __all__ = ["command", "find_toolchain", "toolchain_options"]
 
@@ -111,25 +106,23 @@ def command(
     A spec that is wrong, or that one of its GPUs must refuse, is reported whole and writes nothing; the
     others are still compiled.
     """
-    from vqcc.building import build_library, write_library
+    from vqcc.compiling import Options, compile_file
     from vqcc.diagnostics import DiagnosticList, ExitCode, VqccError
 
-    wanted = _emitted(emit)
+    options = Options(out_dir, level, gpus, _emitted(emit), dry_run, jobs)
     tools = find_toolchain(toolchain, nvcc_path)
     cache = open_cache(cache_dir, disabled=no_cache)
     errors = DiagnosticList()
     exit_codes: list[ExitCode] = []
     results = []
-    for path, spec in _load(specs, gpus, level, errors, exit_codes):
+    taken: dict[str, Path] = {}
+    for path in specs:
         try:
-            built = build_library(spec, toolchain=tools, cache=cache, emit=wanted, jobs=jobs)
-            directory = out_dir / built.name
-            changed = not dry_run and write_library(built, directory)
+            results.append(compile_file(path, options, tools, cache, taken))
         except VqccError as error:
             exit_codes.append(error.exit_code)
             errors.extend(error.diagnostics)
             continue
-        results.append(_summary(path, built, directory, changed=changed, dry_run=dry_run))
         if not as_json:
             _show(results[-1])
     if cache is not None:
@@ -140,35 +133,8 @@ def command(
         print_json({"libraries": results})
 
 
-def _load(
-    paths: tuple[Path, ...], gpus: tuple[str, ...], level: str | None, errors: Any, exit_codes: list[Any]
-) -> Iterator[tuple[Path, Spec]]:
-    """Yield the specs that can be read; note what is wrong with the others."""
-    from vqcc.diagnostics import Diagnostic, VqccError
-    from vqcc.spec.load import load_spec
-
-    seen: dict[str, Path] = {}
-    for path in paths:
-        try:
-            spec = load_spec(path, gpu_override=gpus, level_override=level)
-            if spec.name in seen:
-                raise VqccError(
-                    Diagnostic(
-                        "VQ0709",
-                        f"{path} and {seen[spec.name]} are both named {spec.name}",
-                        help="each spec's library is written to a directory of its name: rename one",
-                    )
-                )
-        except VqccError as error:
-            exit_codes.append(error.exit_code)
-            errors.extend(error.diagnostics)
-            continue
-        seen[spec.name] = path
-        yield path, spec
-
-
 def _emitted(text: str) -> tuple[Any, ...]:
-    from vqcc.building import EMITTABLE
+    from vqcc.compiling import EMITTABLE
     from vqcc.diagnostics import did_you_mean
 
     words = [word.strip() for word in text.split(",") if word.strip()]
@@ -184,39 +150,13 @@ def _emitted(text: str) -> tuple[Any, ...]:
     return tuple(word for word in EMITTABLE if word in words)
 
 
-def _summary(path: Path, built: Built, directory: Path, *, changed: bool, dry_run: bool) -> dict[str, Any]:
-    state = "would be written" if dry_run else "written" if changed else "unchanged"
-    return {
-        "spec": str(path),
-        "directory": str(directory),
-        "state": state,
-        "build_id": built.fields["build_id"],
-        "files": {name: len(content) for name, content in sorted(built.files.items())},
-        "gpus": {
-            build.gpu.name: [
-                {
-                    "kernel": plan.kernel,
-                    "registers": plan.resources.registers if plan.resources else None,
-                    "shared_bytes": plan.launch.dynamic_shared_bytes if plan.launch else None,
-                    "grid": plan.launch.grid if plan.launch else None,
-                    "threads": plan.launch.threads if plan.launch else None,
-                    "blocks_per_sm": plan.launch.blocks_per_sm if plan.launch else None,
-                }
-                for plan in build.plans
-            ]
-            for build in built.gpus
-        },
-    }
-
-
 def _show(result: dict[str, Any]) -> None:
-    out = console()
-    out.print(f"{result['directory']}: {result['state']}, {sum(result['files'].values()):,} bytes")
+    click.echo(f"{result['directory']}: {result['state']}, {sum(result['files'].values()):,} bytes")
     for name, size in result["files"].items():
-        out.print(f"  {name}  {size:,}")
+        click.echo(f"  {name}  {size:,}")
     for gpu, kernels in result["gpus"].items():
         for kernel in kernels:
-            out.print(
+            click.echo(
                 f"  {gpu}: {kernel['kernel']}: {kernel['registers']} registers, {kernel['shared_bytes']:,} bytes of "
                 f"shared memory, {kernel['blocks_per_sm']} blocks per SM, {kernel['grid']} x {kernel['threads']} threads"
             )

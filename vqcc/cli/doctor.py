@@ -12,7 +12,6 @@ import click
 from vqcc.cli.support import (
     CACHE_LIMIT_BYTES,
     compiled_directory,
-    console,
     json_option,
     print_json,
     reports_errors,
@@ -41,11 +40,10 @@ def command(cache_dir: Path | None, as_json: bool) -> None:
     if as_json:
         print_json({"checks": [asdict(check) for check in checks]})
     else:
-        out = console()
         width = max(len(check.name) for check in checks)
         for check in checks:
-            out.print(f"{_MARKS[check.status]:8} {check.name:{width}}  {check.detail}", markup=False)
+            click.echo(f"{_MARKS[check.status]:8} {check.name:{width}}  {check.detail}")
             if check.help and check.status != "ok":
-                out.print(f"{'':8} {'':{width}}  {check.help}", markup=False)
+                click.echo(f"{'':8} {'':{width}}  {check.help}")
     if any(check.status == "missing" for check in checks):
         sys.exit(3)

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from vqcc.cli.compile import find_toolchain, toolchain_options
-from vqcc.cli.support import cache_options, console, json_option, open_cache, print_json, reports_errors
+from vqcc.cli.support import cache_options, json_option, open_cache, print_json, reports_errors
 
 __all__ = ["command"]
 
@@ -48,10 +48,9 @@ def command(
     if as_json:
         print_json({"gpus": plans})
         return
-    out = console()
     for gpu, kernels in plans.items():
         for kernel in kernels:
-            out.print(f"{gpu}: {kernel['kernel']}, level {kernel['level']}")
+            click.echo(f"{gpu}: {kernel['kernel']}, level {kernel['level']}")
             for decision in kernel["decisions"]:
                 _show(decision)
 
@@ -67,7 +66,7 @@ def _explain_code(code: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"code": code, "title": CODES[code]})
     else:
-        console().print(f"{code}: {CODES[code]}. See docs/diagnostics.md.")
+        click.echo(f"{code}: {CODES[code]}. See docs/diagnostics.md.")
 
 
 def _plans_of_library(path: Path, gpus: tuple[str, ...]) -> dict[str, Any]:
@@ -102,12 +101,11 @@ def _plans_of_spec(
 
 
 def _show(decision: dict[str, Any]) -> None:
-    out = console()
     section = f"  [{decision['section']}]" if decision["section"] else ""
-    out.print(f"  {decision['name']} = {decision['value']}{section}", markup=False)
-    out.print(f"      {decision['formula']}", markup=False)
+    click.echo(f"  {decision['name']} = {decision['value']}{section}")
+    click.echo(f"      {decision['formula']}")
     inputs = ", ".join(f"{name} = {value}" for name, value in decision["inputs"].items())
-    out.print(f"      with {inputs}", markup=False)
-    out.print(f"      {decision['reason']}", markup=False)
+    click.echo(f"      with {inputs}")
+    click.echo(f"      {decision['reason']}")
     for rejected in decision["rejected"]:
-        out.print(f"      not {rejected}", markup=False)
+        click.echo(f"      not {rejected}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from vqcc.cli.support import console, json_option, print_json, reports_errors
+from vqcc.cli.support import json_option, print_json, reports_errors
 
 __all__ = ["command"]
 
@@ -46,7 +46,7 @@ def command(
         sizes = parts.arrays()
         total = sum(array.nbytes for array in sizes.values())
         n, k = tensor.shape
-        console().print(
+        click.echo(
             f"{output}: {tensor.name} [{n}, {k}] in {total:,} bytes, {8 * total / (n * k):.2f} bits per weight ("
             + ", ".join(f"{part} {array.nbytes:,}" for part, array in sizes.items())
             + ")"

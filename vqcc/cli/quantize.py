@@ -59,7 +59,7 @@ def command(weights: Path, name: str, algorithm: str, output: Path, seed: int, a
             }
         )
         return
-    console().print(
+    click.echo(
         f"{output}: {name} [{n}, {k}] as {tensor.algorithm.label}, {bits:.2f} bits per weight, "
         f"relative error {tensor.relative_error:.4f}"
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vqcc.cli.support import console, default_cache_directory, json_option, print_json, reports_errors
+from vqcc.cli.support import default_cache_directory, json_option, print_json, reports_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -74,9 +74,7 @@ def command(
     if as_json:
         print_json({"backend": backend, "results": [result.to_json() for result in results]})
     else:
-        console().print(
-            f"{len(results) - len(failed)} of {len(results)} launches within their bounds of float64"
-        )
+        click.echo(f"{len(results) - len(failed)} of {len(results)} launches within their bounds of float64")
     if failed:
         raise VqccError(*_mismatches(failed), exit_code=ExitCode.MISMATCH)
 
@@ -100,7 +98,7 @@ def _show(result: CaseResult) -> None:
     found = result.comparison
     verdict = "ok" if found.passed else "MISMATCH"
     sizes = ", ".join(f"{name} = {value}" for name, value in result.sizes.items())
-    console().print(
+    click.echo(
         f"{verdict:8}  {result.gpu}: {result.kernel}, {sizes}, {result.tensor}: relative error {found.relative_error:.2e}, "
         f"max error {found.max_error:.2e}, at {found.worst:.1%} of its bound at worst"
     )

@@ -139,6 +139,7 @@ _VALIDATION = {
     "VQ0824": "arguments do not fit the kernel",
     "VQ0825": "not a launch a GPU accepts",
     "VQ0826": "not enough memory to emulate the launch",
+    "VQ0827": "the compiled kernels cannot be loaded",
     "VQ0830": "access outside of every buffer",
     "VQ0831": "read of memory that nothing has written",
     "VQ0832": "write to memory that is only read",

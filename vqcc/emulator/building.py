@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import os
 import shutil
 import tempfile
 import time
@@ -39,12 +40,22 @@ def build(
     key = _hash(_host_hash(), host.identity, file_name, source)
     module = cache_directory / f"kernels-{key}.so"
     runtime = _runtime(host, cache_directory)
-    if not module.exists():
-        with _scratch(cache_directory) as scratch:
-            (scratch / "kernel.cu").write_text(with_registration(source, file_name), encoding="utf-8")
-            host.compile_kernels(scratch / "kernel.cu", runtime, scratch / "kernel.so")
-            (scratch / "kernel.so").replace(module)
-    return Emulated(module, runtime)
+    if module.exists():
+        with contextlib.suppress(OSError):  # a damaged module is compiled again
+            return Emulated(module, runtime)
+    with _scratch(cache_directory) as scratch:
+        (scratch / "kernel.cu").write_text(with_registration(source, file_name), encoding="utf-8")
+        host.compile_kernels(scratch / "kernel.cu", runtime, scratch / "kernel.so")
+        _publish(scratch / "kernel.so", module)
+    try:
+        return Emulated(module, runtime)
+    except OSError as error:
+        raise VqccError(
+            Diagnostic(
+                "VQ0827", str(error), help="is the cache directory on a file system that forbids execution?"
+            ),
+            exit_code=ExitCode.TOOLCHAIN,
+        ) from error
 
 
 def _runtime(host: HostCompiler, cache_directory: Path) -> Path:
@@ -56,8 +67,15 @@ def _runtime(host: HostCompiler, cache_directory: Path) -> Path:
     with _scratch(cache_directory) as scratch, _locked(cache_directory / "runtime.lock"):
         if not library.exists():
             host.compile_runtime(scratch / soname, soname)
-            (scratch / soname).replace(library)
+            _publish(scratch / soname, library)
     return library
+
+
+def _publish(made: Path, target: Path) -> None:
+    """Rename a file into place, whole: after a crash of the machine it is there entirely or not at all."""
+    with made.open("rb") as file:
+        os.fsync(file.fileno())
+    made.replace(target)
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,68 @@
+"""Recognises a bundle that was built from exactly the inputs at hand, without planning it again.
+
+An unchanged `vqcc compile` is mostly the time to import a validator and a template engine. So the compile cache
+also remembers, under a hash of everything that shapes a bundle, what the bundle's files hashed to. If they still
+do, there is nothing to do; in any doubt the answer is no, and the spec is compiled as usual.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vqcc.codegen.wheels import installed
+from vqcc.data_files import specs_directory, templates_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from vqcc.codegen.cache import CompileCache
+    from vqcc.codegen.toolchain import Toolchain
+
+__all__ = ["inputs_key", "recall", "remember"]
+
+_FORMAT = 1
+#: Packages whose version could show in what is emitted.
+_PACKAGES = ("jinja2", "pydantic", "pyyaml")
+_SOURCES = (".py", ".yaml", ".cuh", ".j2")
+
+
+def inputs_key(spec: bytes, options: Mapping[str, Any], toolchain: Toolchain) -> str:
+    """Hash of all that a bundle depends on: the spec, options, toolchain, this compiler and its templates."""
+    wheels = {name: wheel.version for name, wheel in sorted(installed(_PACKAGES).items())}
+    request = [_FORMAT, dict(options), toolchain.identity, list(toolchain.options), wheels]
+    digest = hashlib.sha256(json.dumps(request).encode())
+    digest.update(hashlib.sha256(spec).digest())
+    for root in (Path(__file__).parent, templates_directory()):
+        for path in sorted(root.rglob("*")):
+            if path.suffix in _SOURCES and specs_directory() not in path.parents:
+                digest.update(path.relative_to(root).as_posix().encode() + b"\0")
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def recall(cache: CompileCache, key: str, out: Path) -> dict[str, Any] | None:
+    """The summary remembered for `key`, if the bundle it describes lies under `out` and is whole."""
+    payload = cache.get(key)
+    if payload is None:
+        return None
+    try:
+        known = json.loads(payload)
+        directory = out / known["name"]
+        held = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.iterdir()}
+        summary: dict[str, Any] = known["summary"]
+        return summary if held == known["files"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def remember(cache: CompileCache, key: str, directory: Path, summary: Mapping[str, Any]) -> None:
+    """Note that the inputs of `key` made the bundle in `directory`; a failure to do so costs only time."""
+    try:
+        files: Sequence[Path] = sorted(directory.iterdir())
+        held = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    except OSError:
+        return
+    cache.put(key, json.dumps({"name": directory.name, "files": held, "summary": dict(summary)}).encode())
