@@ -12,7 +12,7 @@ import pytest
 from vqcc.emulator import Buffer, Emulated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -66,9 +66,13 @@ _SOURCE = _format_source(
 )
 
 
-@pytest.fixture(scope="module")
-def numbers(emulate: Callable[[str], Emulated]) -> Emulated:
-    return emulate(_SOURCE)
+@pytest.fixture(scope="module", params=["machine", "portable"])
+def numbers(emulate: Callable[[str], Emulated], request: pytest.FixtureRequest) -> Iterator[Emulated]:
+    """With this machine's instructions for half conversions and fused operations, if it has them, and without."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "portable":
+            patch.setattr("vqcc.emulator.compiler.machine_flags", lambda: ())
+        yield emulate(_SOURCE)
 
 
 def launch(

@@ -12,10 +12,8 @@ from vqcc.algorithms.base import (
     Algorithm,
     DeviceAlgorithm,
     Part,
-    Problem,
     Scales,
     Scope,
-    raise_problems,
 )
 from vqcc.algorithms.e8p import E8P
 from vqcc.algorithms.kmeans import KMeans
@@ -31,11 +29,9 @@ __all__ = [
     "DeviceAlgorithm",
     "KMeans",
     "Part",
-    "Problem",
     "Scales",
     "Scope",
     "from_mapping",
-    "raise_problems",
 ]
 
 FAMILIES: Mapping[str, type[Algorithm]] = MappingProxyType({"kmeans": KMeans, "e8p": E8P})

@@ -13,38 +13,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel
 
 from vqcc.algorithms.fields import FROZEN, MAX_INDEX, DirectionField, Scales, ScalesField, Scope, ScopeField
-from vqcc.diagnostics import Diagnostic, VqccError
+from vqcc.diagnostics import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
 
     from vqcc.tensors.vq_tensor import VQTensor
 
-__all__ = ["Algorithm", "DeviceAlgorithm", "Part", "Problem", "Scales", "Scope", "raise_problems"]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing an algorithm finds wrong; `path` leads from the root of the spec to the field at fault."""
-
-    path: tuple[str | int, ...]
-    code: str
-    message: str
-    help: str | None = None
-
-    def diagnostic(self) -> Diagnostic:
-        """Return the same without a place in a file, for callers that have no spec."""
-        return Diagnostic(self.code, self.message, help=self.help)
-
-
-def raise_problems(problems: Iterable[Problem]) -> None:
-    """Raise VqccError with one diagnostic per problem, if there is any."""
-    found = [problem.diagnostic() for problem in problems]
-    if found:
-        raise VqccError(*found)
+__all__ = ["Algorithm", "DeviceAlgorithm", "Part", "Scales", "Scope"]
 
 
 @dataclass(frozen=True)
@@ -179,11 +158,11 @@ class Algorithm(BaseModel, ABC):
         scales = self.scales.count(n, k) * scale_bits
         return (codes + scales + 8 * self.stored_codebook_bytes(n, k)) / (n * k)
 
-    def check_fields(self) -> Iterator[Problem]:
+    def check_fields(self) -> Iterator[Finding]:
         """Yield fields that contradict each other; needs no shape."""
         group = self.scales.group
         if group is not None and group % self.vector_size:
-            yield Problem(
+            yield Finding(
                 ("algorithm", "scales", "group"),
                 "VQ0309",
                 f"scale group {group} is not a multiple of the vector size {self.vector_size}",
@@ -191,7 +170,7 @@ class Algorithm(BaseModel, ABC):
             )
         cols = self.scope.cols
         if cols is not None and cols % self.vector_size:
-            yield Problem(
+            yield Finding(
                 ("algorithm", "scope", "cols"),
                 "VQ0304",
                 f"tile columns {cols} are not a multiple of the vector size {self.vector_size}",
@@ -199,10 +178,10 @@ class Algorithm(BaseModel, ABC):
                 "only the tensor's edges may cut tiles",
             )
 
-    def check(self, n: int, k: int) -> Iterator[Problem]:
+    def check(self, n: int, k: int) -> Iterator[Finding]:
         """Yield what makes this algorithm impossible for a weight [n, k]."""
         if k % self.vector_size:
-            yield Problem(
+            yield Finding(
                 ("op", "k"),
                 "VQ0303",
                 f"k = {k} is not a multiple of the vector size {self.vector_size}",
@@ -210,7 +189,7 @@ class Algorithm(BaseModel, ABC):
             )
         table = self.scope.books(n, k) * self.table_bytes
         if table > MAX_INDEX:
-            yield Problem(
+            yield Finding(
                 ("algorithm", "scope"),
                 "VQ0307",
                 f"{self.scope.books(n, k)} codebooks of {self.table_bytes} bytes are {table} bytes; "

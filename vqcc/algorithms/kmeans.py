@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from vqcc.algorithms.base import Algorithm, DeviceAlgorithm, Part, Problem
-from vqcc.diagnostics import field_error
+from vqcc.algorithms.base import Algorithm, DeviceAlgorithm, Part
+from vqcc.diagnostics import Finding, field_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -119,12 +119,12 @@ class KMeans(Algorithm):
         )
         return DeviceAlgorithm(self.device_header, self.device_type, constants)
 
-    def check_fields(self) -> Iterator[Problem]:
+    def check_fields(self) -> Iterator[Finding]:
         """Yield fields that contradict each other; needs no shape."""
         yield from super().check_fields()
         stated = self.stated_code_bits
         if stated is not None and stated != self.code_bits:
-            yield Problem(
+            yield Finding(
                 ("algorithm", "code_bits"),
                 "VQ0305",
                 f"code_bits is {stated}, but {self.entries} entries are named by {self.code_bits} bits",

@@ -7,6 +7,7 @@ means a bug in vqcc.
 from __future__ import annotations
 
 from vqcc.diagnostics.codes import CODES
+from vqcc.diagnostics.finding import Finding, raise_findings
 from vqcc.diagnostics.model import (
     Diagnostic,
     DiagnosticList,
@@ -24,11 +25,13 @@ __all__ = [
     "Diagnostic",
     "DiagnosticList",
     "ExitCode",
+    "Finding",
     "Span",
     "VqccError",
     "did_you_mean",
     "field_error",
     "nearest",
+    "raise_findings",
     "render_json",
     "render_text",
 ]

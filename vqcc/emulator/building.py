@@ -37,7 +37,7 @@ def build(
     lines if the source does not compile.
     """
     host = find_compiler(compiler)
-    key = _hash(_host_hash(), host.identity, file_name, source)
+    key = _hash(_host_hash(), host.kernel_identity, file_name, source)
     module = cache_directory / f"kernels-{key}.so"
     runtime = _runtime(host, cache_directory)
     if module.exists():
@@ -60,7 +60,7 @@ def build(
 
 def _runtime(host: HostCompiler, cache_directory: Path) -> Path:
     """The runtime's library, compiled by the first process that needs it while others wait."""
-    soname = f"libvqcc_emulator-{_hash(_host_hash(), host.identity)}.so"
+    soname = f"libvqcc_emulator-{_hash(_host_hash(), host.runtime_identity)}.so"
     library = cache_directory / soname
     if library.exists():
         return library

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -79,13 +80,17 @@ class HostCompiler:
     @property
     def kernel_flags(self) -> tuple[str, ...]:
         """Flags for kernels, before the source."""
-        return (*_COMMON, *_KERNEL, *(_CLANG if "clang" in self.version else _GCC))
+        return (*_COMMON, *_KERNEL, *(_CLANG if "clang" in self.version else _GCC), *machine_flags())
 
     @property
-    def identity(self) -> str:
-        """Everything but the sources that decides what is compiled, free of this installation's paths."""
-        flags = " ".join((*_RUNTIME, *self.kernel_flags, *_LIBRARIES))
-        return f"{self.version}\n{flags}".replace(str(HOST_DIRECTORY), "host")
+    def runtime_identity(self) -> str:
+        """What besides its sources decides how the runtime is compiled."""
+        return " ".join((self.version, *_COMMON, *_RUNTIME))
+
+    @property
+    def kernel_identity(self) -> str:
+        """What besides their sources decides how kernels are compiled, free of this installation's paths."""
+        return " ".join((self.version, *self.kernel_flags, *_LIBRARIES)).replace(str(HOST_DIRECTORY), "host")
 
     def _run(self, arguments: list[str], code: str, complaint: str) -> None:
         try:
@@ -117,6 +122,19 @@ def find_compiler(compiler: str | None) -> HostCompiler:
             exit_code=ExitCode.TOOLCHAIN,
         )
     return HostCompiler(path, _version(path))
+
+
+@cache
+def machine_flags() -> tuple[str, ...]:
+    """Flags for fused multiply-adds and half conversions in hardware; without them both are calls or bit operations.
+
+    They change no result. They are part of a module's hash, so a cache may be shared by different machines.
+    """
+    try:
+        found = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        return ()
+    return ("-mfma", "-mf16c") if found and {"fma", "f16c", "avx"} <= set(found.group(1).split()) else ()
 
 
 @cache

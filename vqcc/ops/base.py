@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vqcc.algorithms.base import Algorithm
-    from vqcc.algorithms.base import Problem as Finding
+    from vqcc.diagnostics import Finding
     from vqcc.gpus.model import Gpu
     from vqcc.plan import Constant, Decision, PackedLayout, Placement, Tile
 

@@ -9,7 +9,8 @@ from vqcc.diagnostics import Diagnostic, DiagnosticList
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from vqcc.algorithms import Algorithm, Problem
+    from vqcc.algorithms import Algorithm
+    from vqcc.diagnostics import Finding
     from vqcc.gpus.model import Gpu
     from vqcc.ops.base import Op
     from vqcc.spec.source import Source
@@ -33,5 +34,5 @@ def check_parts(
     return found
 
 
-def _placed(problems: Iterable[Problem], source: Source) -> list[Diagnostic]:
-    return [Diagnostic(item.code, item.message, source.span(item.path), help=item.help) for item in problems]
+def _placed(findings: Iterable[Finding], source: Source) -> list[Diagnostic]:
+    return [Diagnostic(item.code, item.message, source.span(item.path), help=item.help) for item in findings]

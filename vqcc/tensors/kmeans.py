@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vqcc.algorithms.base import Problem, raise_problems
+from vqcc.diagnostics import Finding, raise_findings
 from vqcc.tensors import residual, scaling
 from vqcc.tensors.vq_tensor import VQTensor, numpy_dtype
 
@@ -37,7 +37,7 @@ def learn_kmeans(
     import numpy as np
 
     n, k = weights.shape
-    raise_problems(_too_few_vectors(algorithm, n, k))
+    raise_findings(_too_few_vectors(algorithm, n, k))
     faiss = residual.load_faiss()
     size, stages = algorithm.vector_size, algorithm.residuals
     books = algorithm.scope.books(n, k)
@@ -91,7 +91,7 @@ def _mean_one(importance: NDArray[np.float64]) -> NDArray[np.float32]:
     return scaled.astype(np.float32).reshape(-1)
 
 
-def _too_few_vectors(algorithm: KMeans, n: int, k: int) -> Iterator[Problem]:
+def _too_few_vectors(algorithm: KMeans, n: int, k: int) -> Iterator[Finding]:
     """Yield a problem for the smallest tile, if it has fewer vectors than a codebook has entries."""
     rows, columns = min(
         algorithm.scope.slices(n, k),
@@ -107,7 +107,7 @@ def _too_few_vectors(algorithm: KMeans, n: int, k: int) -> Iterator[Problem]:
         larger = " larger tiles or scope: tensor, or"
     bits = count.bit_length() - 1
     legal = f"at most {2**bits} entries" if bits else "a smaller vector size"
-    yield Problem(
+    yield Finding(
         ("algorithm", "entries"),
         "VQ0306",
         f"{place} has {count} vectors of {algorithm.vector_size}, fewer than the {algorithm.entries} entries "

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from vqcc.algorithms.base import raise_problems
-from vqcc.diagnostics import Diagnostic, VqccError
+from vqcc.diagnostics import Diagnostic, VqccError, raise_findings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,8 +38,8 @@ def quantize(
 
     _check_weights(weights, name)
     n, k = weights.shape
-    raise_problems(algorithm.check_fields())
-    raise_problems(algorithm.check(n, k))
+    raise_findings(algorithm.check_fields())
+    raise_findings(algorithm.check(n, k))
     values = np.ascontiguousarray(weights, np.float32)
     finite = np.isfinite(values)
     if not finite.all():

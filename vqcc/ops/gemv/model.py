@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from vqcc.algorithms.base import Problem as Finding
+from vqcc.diagnostics import Finding
 from vqcc.ops.base import Argument, Dtype, Op, Variant
 from vqcc.ops.gemv.reference import draw_case, reference
 from vqcc.ops.gemv.tile import GemvTile, activation_alignment, propose_tiles

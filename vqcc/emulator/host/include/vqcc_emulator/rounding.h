@@ -78,6 +78,10 @@ VQCC_INLINE double add_to_odd(double a, double b) {
 }
 
 VQCC_INLINE float half_to_float(unsigned short half) {
+#ifdef __F16C__
+    typedef short Shorts __attribute__((vector_size(16)));
+    return __builtin_ia32_vcvtph2ps(Shorts{static_cast<short>(half)})[0];
+#else
     const unsigned exponent = half & 0x7c00u;
     unsigned bits = (half & 0x7fffu) << 13;
     if (exponent == 0x7c00u) {
@@ -88,6 +92,7 @@ VQCC_INLINE float half_to_float(unsigned short half) {
         bits = bit_cast<unsigned>(static_cast<float>(half & 0x3ffu) * (1.0f / 16777216.0f));
     }
     return bit_cast<float>(bits | ((half & 0x8000u) << 16));
+#endif
 }
 
 VQCC_INLINE unsigned short float_to_half(float value) {
