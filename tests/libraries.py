@@ -68,6 +68,8 @@ def make_spec(algorithm: Any = "aqlm-2x8", **options: Any) -> Spec:
     return parse_spec(spec_text(algorithm, **options).encode(), "spec.yaml")
 
 
-def build_fake(algorithm: Any = "aqlm-2x8", *, toolchain: FakeToolchain | None = None, **options: Any) -> Built:
+def build_fake(
+    algorithm: Any = "aqlm-2x8", *, toolchain: FakeToolchain | None = None, **options: Any
+) -> Built:
     """A library whose cubins are not."""
     return build_library(make_spec(algorithm, **options), toolchain=toolchain or FakeToolchain(), cache=None)

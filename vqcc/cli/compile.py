@@ -157,6 +157,7 @@ def _show(result: dict[str, Any]) -> None:
     for gpu, kernels in result["gpus"].items():
         for kernel in kernels:
             click.echo(
-                f"  {gpu}: {kernel['kernel']}: {kernel['registers']} registers, {kernel['shared_bytes']:,} bytes of "
-                f"shared memory, {kernel['blocks_per_sm']} blocks per SM, {kernel['grid']} x {kernel['threads']} threads"
+                f"  {gpu}: {kernel['kernel']}: {kernel['registers']} registers, "
+                f"{kernel['shared_bytes']:,} bytes of shared memory, {kernel['blocks_per_sm']} blocks per SM, "
+                f"{kernel['grid']} x {kernel['threads']} threads"
             )

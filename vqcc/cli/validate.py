@@ -98,9 +98,10 @@ def _show(result: CaseResult) -> None:
     found = result.comparison
     verdict = "ok" if found.passed else "MISMATCH"
     sizes = ", ".join(f"{name} = {value}" for name, value in result.sizes.items())
+    click.echo(f"{verdict:8}  {result.gpu}: {result.kernel}, {sizes}, {result.tensor}")
     click.echo(
-        f"{verdict:8}  {result.gpu}: {result.kernel}, {sizes}, {result.tensor}: relative error {found.relative_error:.2e}, "
-        f"max error {found.max_error:.2e}, at {found.worst:.1%} of its bound at worst"
+        f"{'':8}  relative error {found.relative_error:.2e}, max error {found.max_error:.2e}; "
+        f"nearest its bound: {found.worst:.1%} of {found.max_bound:.2e}"
     )
 
 

@@ -78,9 +78,8 @@ VQCC_INLINE double add_to_odd(double a, double b) {
 }
 
 VQCC_INLINE float half_to_float(unsigned short half) {
-#ifdef __F16C__
-    typedef short Shorts __attribute__((vector_size(16)));
-    return __builtin_ia32_vcvtph2ps(Shorts{static_cast<short>(half)})[0];
+#if defined(__F16C__) && defined(__FLT16_MANT_DIG__)
+    return static_cast<float>(bit_cast<_Float16>(half));  // one instruction
 #else
     const unsigned exponent = half & 0x7c00u;
     unsigned bits = (half & 0x7fffu) << 13;

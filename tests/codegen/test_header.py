@@ -1,0 +1,211 @@
+"""The emitted C header, compiled as C and C++ and driven through every path by a C program."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from libraries import build_fake
+
+from vqcc.ops.gemv.tile import activation_alignment
+
+if TYPE_CHECKING:
+    from vqcc.building import Built
+
+PROGRAM = Path(__file__).parent / "header" / "program.c"
+WARNINGS = ("-Wall", "-Wextra", "-Werror", "-pedantic", "-Wshadow", "-Wconversion", "-Wundef")
+STANDARDS = (("cc", "c99"), ("cc", "c11"), ("c++", "c++17"), ("c++", "c++20"))
+INT8 = {
+    "family": "kmeans",
+    "vector_size": 4,
+    "entries": 256,
+    "residuals": 2,
+    "scope": {"rows": 32, "cols": 128},
+    "scales": {"group": 64},
+    "codebook_dtype": "int8",
+}
+
+
+def compilers(language: str) -> list[str]:
+    names = {"cc": ("gcc", "clang"), "c++": ("g++", "clang++")}[language]
+    found = [name for name in names if shutil.which(name)]
+    assert found, f"the tests need one of {', '.join(names)}"
+    return found
+
+
+@pytest.fixture(scope="module")
+def libraries() -> dict[str, Built]:
+    """`alpha` has two GPUs and two types, `beta` needs scales of codebooks, `gamma` neither scales nor alignment."""
+    return {
+        "alpha": build_fake(
+            name="alpha", m=[4, 1], dtype=["float16", "bfloat16"], gpu=["h200", "rtx4090"], n=72, k=264
+        ),
+        "beta": build_fake(INT8, name="beta", m=[3, 16, 8], n=70, k=300),
+        "gamma": build_fake(
+            {
+                "family": "kmeans",
+                "vector_size": 3,
+                "entries": 16,
+                "residuals": 1,
+                "scope": "tensor",
+                "scales": "none",
+            },
+            name="gamma",
+            m=2,
+            n=17,
+            k=33,
+            level="gc",
+        ),
+    }
+
+
+def write_headers(directory: Path, libraries: dict[str, Built]) -> None:
+    for name, built in libraries.items():
+        (directory / f"{name}.h").write_bytes(built.files[f"{name}.h"])
+
+
+def expected(built: Built, includes: list[str]) -> str:
+    """What the manifest says, as C: an account of the library that does not come from its header."""
+    fields = built.fields
+    kernels = [gpu["kernels"] for gpu in fields["gpus"].values()]
+    types = {"float16": 0, "bfloat16": 1}
+    names = [kernel["variant"] for kernel in kernels[0]]
+    selections = []
+    for dtype in fields["op"]["dtype"]:
+        for m in range(1, max(fields["op"]["m"]) + 1):
+            bound = min(bound for bound in fields["op"]["m"] if bound >= m)
+            selections.append((m, types[dtype], names.index(f"m{bound}_{dtype}")))
+    n, k = fields["op"]["n"], fields["op"]["k"]
+    algorithm = built.gpus[0].problems[0].algorithm
+    layout = built.gpus[0].plans[0].layout
+    assert layout is not None
+    rows = ",\n".join(
+        "  {"
+        + ", ".join(
+            f'{{"{kernel["name"]}", {kernel["launch"]["grid"]}u, {kernel["launch"]["threads"]}u, '
+            f"{kernel['launch']['dynamic_shared_bytes']}u}}"
+            for kernel in row
+        )
+        + "}"
+        for row in kernels
+    )
+    return "\n".join(
+        [
+            *(f'#include "{name}"' for name in includes),
+            f"#define LIB(word) {built.name}_##word",
+            f"#define CONST(word) {built.name.upper()}_##word",
+            f"#define GPUS {len(kernels)}",
+            f"#define KERNELS {len(names)}",
+            f"#define NEEDS_SCALES {int(algorithm.scales.kind != 'none')}",
+            f"#define NEEDS_STAGE_SCALES {int(algorithm.has_codebook_scales)}",
+            f'#define EXPECTED_BUILD_ID "b{fields["build_id"]}"',
+            f'#define EXPECTED_LAYOUT_ID "l{fields["layout_id"]}"',
+            f"#define EXPECTED_CODES_BYTES {4 * n * layout.row_words}",
+            f"#define EXPECTED_BOOKS_BYTES {algorithm.scope.books(n, k) * algorithm.table_bytes}",
+            "struct expected_kernel { const char* name; unsigned grid, threads, shared_bytes; };",
+            f"static const struct expected_kernel expected[{len(kernels)}][{len(names)}] = {{\n{rows}\n}};",
+            f"static const struct {{ int m, type, kernel; }} selections[{len(selections)}] = {{",
+            ",\n".join(f"  {{{m}, {kind}, {kernel}}}" for m, kind, kernel in selections),
+            "};",
+            "",
+        ]
+    )
+
+
+def compile_c(arguments: list[str], directory: Path) -> None:
+    done = subprocess.run(arguments, cwd=directory, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(("language", "standard"), STANDARDS)
+def test_compiles_without_a_warning(
+    language: str, standard: str, libraries: dict[str, Built], tmp_path: Path
+) -> None:
+    """Included twice, beside other libraries, in two files of one program."""
+    write_headers(tmp_path, libraries)
+    suffix = "c" if language == "cc" else "cpp"
+    lines = [f'#include "{name}.h"' for name in ("alpha", "beta", "gamma", "beta", "alpha")]
+    calls = " + ".join(f"(int){name}_workspace_bytes(NULL)" for name in libraries)
+    for part in ("one", "two"):
+        body = f"int {part}(void);\nint {part}(void) {{ return {calls}; }}\n"
+        (tmp_path / f"{part}.{suffix}").write_text("\n".join(lines) + f"\n{body}")
+    (tmp_path / f"main.{suffix}").write_text(
+        "int one(void);\nint two(void);\nint main(void) { return one() + two(); }\n"
+    )
+    files = [f"{part}.{suffix}" for part in ("one", "two", "main")]
+    for compiler in compilers(language):
+        compile_c([compiler, f"-std={standard}", *WARNINGS, *files, "-o", "program"], tmp_path)
+        assert subprocess.run([tmp_path / "program"], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("language", "standard"), [("cc", "c99"), ("c++", "c++17")])
+@pytest.mark.parametrize("name", ["alpha", "beta", "gamma"])
+def test_every_path(
+    name: str, language: str, standard: str, libraries: dict[str, Built], tmp_path: Path
+) -> None:
+    write_headers(tmp_path, libraries)
+    other = "beta" if name == "alpha" else "alpha"
+    includes = [f"{name}.h", f"{other}.h", f"{name}.h", f"{other}.h"]
+    (tmp_path / "expected.h").write_text(expected(libraries[name], includes))
+    program = tmp_path / ("program.c" if language == "cc" else "program.cpp")
+    program.write_bytes(PROGRAM.read_bytes())
+    sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g"]
+    for compiler in compilers(language):
+        flags = [f"-std={standard}", *WARNINGS, *sanitizers]
+        compile_c([compiler, *flags, program.name, "-o", "program"], tmp_path)
+        done = subprocess.run([tmp_path / "program"], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_64_libraries_in_one_file(tmp_path: Path) -> None:
+    names = [f"layer-{i}" for i in range(64)]
+    for name in names:
+        (tmp_path / f"{name}.h").write_bytes(build_fake(name=name).files[f"{name}.h"])
+    lines = [f'#include "{name}.h"' for name in names]
+    calls = " + ".join(f"(int)layer_{i}_workspace_bytes(NULL)" for i in range(64))
+    (tmp_path / "all.c").write_text("\n".join(lines) + f"\nint main(void) {{ return {calls}; }}\n")
+    compile_c(["gcc", "-std=c99", *WARNINGS, "all.c", "-o", "program"], tmp_path)
+    assert subprocess.run([tmp_path / "program"], check=False).returncode == 0
+
+
+def test_the_program_can_fail(libraries: dict[str, Built], tmp_path: Path) -> None:
+    """A header whose grid is not the manifest's is noticed."""
+    write_headers(tmp_path, libraries)
+    wrong, count = re.subn(
+        r'(\{"gamma_m2_float16", \d+, \d+, \d+)u', r"\g<1>1u", (tmp_path / "gamma.h").read_text()
+    )
+    assert count == 1
+    (tmp_path / "gamma.h").write_text(wrong)
+    (tmp_path / "expected.h").write_text(expected(libraries["gamma"], ["gamma.h"]))
+    (tmp_path / "program.c").write_bytes(PROGRAM.read_bytes())
+    compile_c(["gcc", "-std=c99", "program.c", "-o", "program"], tmp_path)
+    done = subprocess.run([tmp_path / "program"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "driver_calls.grid[0] == kernel->grid" in done.stdout
+
+
+def test_nothing_an_engine_must_not_find(libraries: dict[str, Built]) -> None:
+    """No state, output, allocation or way out, and no include beyond the two of fixed-width types."""
+    for name, built in libraries.items():
+        text = re.sub(r"/\*.*?\*/", "", built.files[f"{name}.h"].decode(), flags=re.DOTALL)
+        assert set(re.findall(r"#include\s*(\S+)", text)) == {"<stddef.h>", "<stdint.h>"}
+        assert not re.findall(r"\b(?:printf|malloc|calloc|free|exit|abort|cu[A-Z]\w+|extern)\b", text)
+        assert not re.findall(r"^static (?!inline )", text, re.MULTILINE)
+
+
+def test_numbers_the_header_states(libraries: dict[str, Built]) -> None:
+    for name, built in libraries.items():
+        text = built.files[f"{name}.h"].decode()
+        macros = dict(re.findall(rf"#define {name.upper()}_(\w+) (?:INT64_C\()?(\d+)\b", text))
+        op, algorithm = built.fields["op"], built.gpus[0].problems[0].algorithm
+        assert (int(macros["N"]), int(macros["K"]), int(macros["MAX_M"])) == (op["n"], op["k"], max(op["m"]))
+        assert int(macros["X_ALIGNMENT"]) == activation_alignment(algorithm.vector_size)
+        for index, build in enumerate(built.gpus):
+            gpu = build.gpu
+            place = f"{name}.{gpu.name}.cubin, {gpu.target}"
+            assert re.search(rf"{name.upper()}_GPU_{gpu.name.upper()} = {index},? /\* {place} \*/", text)
