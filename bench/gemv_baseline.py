@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -93,7 +92,8 @@ def main() -> None:
                 ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
             ).stdout.strip()
         )
-        meta = describe_run(device, find("nvrtc").identity, shlex.join(["python", *sys.argv]), commit or None)
+        command = f"python bench/gemv_baseline.py --gpu {options.gpu} -o {options.output.name}"
+        meta = describe_run(device, find("nvrtc").identity, command, commit or None)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps({"meta": meta, "rows": rows}, indent=1) + "\n")
     if not all(row["within_bound"] for row in rows):

@@ -23,6 +23,8 @@ from gemv_baseline import PRESETS
 from vqcc.building import build_library, write_library
 from vqcc.codegen.toolchain import find
 from vqcc.diagnostics import VqccError
+from vqcc.runtime.bench import describe_run
+from vqcc.runtime.device import open_device
 from vqcc.spec.load import parse_spec
 
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
@@ -41,6 +43,7 @@ def main() -> None:
     """Run the sanitizer."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gpu", default="h200")
+    parser.add_argument("--commit")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     sanitizer = shutil.which("compute-sanitizer")
@@ -51,7 +54,11 @@ def main() -> None:
         results = {tool: run_tool(sanitizer, tool, paths) for tool in TOOLS}
     version = subprocess.run([sanitizer, "--version"], capture_output=True, text=True, check=True).stdout
     found = re.search(r"\d+\.\d+\.\d+", version)
-    report = {"sanitizer": found.group() if found else version, "libraries": len(paths), "tools": results}
+    with open_device() as device:
+        command = f"python bench/sanitize.py --gpu {options.gpu} -o {options.output.name}"
+        meta = describe_run(device, find("nvrtc").identity, command, options.commit)
+    meta["sanitizer"] = found.group() if found else version
+    report = {"meta": meta, "libraries": len(paths), "tools": results}
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))

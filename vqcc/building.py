@@ -37,6 +37,10 @@ __all__ = [
 ]
 
 
+#: Compute capabilities of integrated parts, which share no cubins with others.
+_TEGRA = {(8, 7), (8, 8)}
+
+
 @dataclass(frozen=True)
 class GpuBuild:
     """The kernels of one library on one GPU."""
@@ -176,13 +180,18 @@ def _assemble(spec: Spec, builds: tuple[GpuBuild, ...], toolchain: Toolchain, em
 
 
 def runs_on(gpu: Gpu) -> list[str]:
-    """Targets a cubin for `gpu` runs on: same major version, minor version no lower.
+    """Targets a cubin for `gpu` runs on: same major version, minor version no lower, and none from or to Tegra.
 
     Source: CUDA C++ Programming Guide, binary compatibility.
     """
     major, minor = map(int, gpu.compute_capability.split("."))
     versions = [tuple(map(int, text.split("."))) for text in COMPUTE_CAPABILITIES]
-    return [f"sm_{a}{b}" for a, b in versions if a == major and b >= minor]
+    integrated = (major, minor) in _TEGRA
+    return [
+        f"sm_{a}{b}"
+        for a, b in versions
+        if a == major and (b == minor or (b > minor and not integrated and (a, b) not in _TEGRA))
+    ]
 
 
 def _json(data: Any) -> bytes:

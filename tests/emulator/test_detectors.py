@@ -29,7 +29,7 @@ def run(kernels: Emulated, name: str, blocks: int = 1, **options: bool) -> Launc
         Buffer("counted", np.zeros(64, np.uint32), "inout"),
     ]
     return kernels.launch(
-        name, (blocks, 1, 1), (64, 1, 1), 1024, [*buffers, 64], step_limit=100_000, **options
+        name, (blocks, 1, 1), (64, 1, 1), 1024, [*buffers, 64], step_limit=1_000_000, **options
     )
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from vqcc.cli.support import json_option, print_json, reports_errors
+from vqcc.cli.support import finish, json_option, reports_errors
+from vqcc.diagnostics import Diagnostic, ExitCode
 
 __all__ = ["command"]
 
@@ -50,8 +51,17 @@ def command(libraries: tuple[Path, ...], output: Path | None, seed: int, as_json
     results = {"meta": meta, "rows": rows}
     if output is not None:
         write_atomically(output, (json.dumps(results, indent=1) + "\n").encode())
-    if as_json:
-        print_json(results)
+    outside = [_outside(row) for row in rows if not row["within_bound"]]
+    finish(results, outside, ExitCode.MISMATCH, as_json=as_json)
+
+
+def _outside(row: dict[str, Any]) -> Diagnostic:
+    return Diagnostic(
+        "VQ0801",
+        f"{row['algorithm']} {row['level']} {row['dtype']} {row['n']}x{row['k']} m={row['m']} is outside its bound "
+        f"of float64, at a relative error of {row['error']:.2e}",
+        help="`vqcc validate --backend cuda` shows where; please report the spec and `vqcc doctor`",
+    )
 
 
 def _show(row: dict[str, Any]) -> None:

@@ -11,9 +11,9 @@ import click
 from vqcc.cli.support import (
     cache_options,
     default_cache_directory,
+    finish,
     json_option,
     open_cache,
-    print_json,
     reports_errors,
     warn,
 )
@@ -127,10 +127,7 @@ def command(
             _show(results[-1])
     if cache is not None:
         warn(cache.warnings)
-    if exit_codes:
-        raise VqccError(*errors, exit_code=max(exit_codes))
-    if as_json:
-        print_json({"libraries": results})
+    finish({"libraries": results}, tuple(errors), max(exit_codes, default=ExitCode.OK), as_json=as_json)
 
 
 def _emitted(text: str) -> tuple[Any, ...]:

@@ -31,12 +31,13 @@ __all__ = ["command"]
 @reports_errors
 def command(weights: Path, name: str, algorithm: str, output: Path, seed: int, as_json: bool) -> None:
     """Quantize one weight of the safetensors file WEIGHTS and write codes, codebooks and scales."""
+    from rich.markup import escape
     from rich.progress import Progress
 
     from vqcc.api import quantize
 
     with Progress(console=console(error=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(f"quantizing {name}", total=None)
+        task = progress.add_task(escape(f"quantizing {name}"), total=None)
         tensor = quantize(
             weights,
             name,

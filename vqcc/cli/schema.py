@@ -6,15 +6,16 @@ from pathlib import Path
 
 import click
 
-from vqcc.cli.support import reports_errors
+from vqcc.cli.support import json_option, reports_errors
 
 __all__ = ["command"]
 
 
 @click.command("schema")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file.")
+@json_option
 @reports_errors
-def command(output: Path | None) -> None:
+def command(output: Path | None, as_json: bool) -> None:  # noqa: ARG001  (a schema is JSON either way)
     """Print the JSON Schema of specs.
 
     An editor with a YAML language server uses it through a spec's first line:

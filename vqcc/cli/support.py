@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -14,7 +16,7 @@ import click
 from vqcc.diagnostics import Diagnostic, ExitCode, VqccError, render_json, render_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rich.console import Console
 
@@ -26,6 +28,7 @@ __all__ = [
     "compiled_directory",
     "console",
     "default_cache_directory",
+    "finish",
     "json_option",
     "open_cache",
     "print_json",
@@ -77,23 +80,50 @@ def open_cache(directory: Path | None, *, disabled: bool) -> CompileCache | None
 
 def color_wanted(stream: Any) -> bool:
     """Whether `stream` is a terminal whose user did not ask for plain text (https://no-color.org)."""
-    return bool(stream.isatty()) and not os.environ.get("NO_COLOR")
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return bool(stream.isatty()) and not plain
 
 
 def console(*, error: bool = False) -> Console:
-    """A rich console that colours terminals only and never wraps what a pipe reads."""
+    """A rich console that colours terminals only, never wraps what a pipe reads and takes text as it is."""
     from rich.console import Console
 
     stream = sys.stderr if error else sys.stdout
     width = None if stream.isatty() else 200
     return Console(
-        file=stream, no_color=not color_wanted(stream), width=width, highlight=False, soft_wrap=True
+        file=stream,
+        no_color=not color_wanted(stream),
+        width=width,
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+        emoji=False,
     )
 
 
 def print_json(data: Any) -> None:
-    """One JSON document on stdout."""
-    click.echo(json.dumps(data, indent=2))
+    """One JSON document on stdout; numbers that JSON lacks (infinity, NaN) become null."""
+    click.echo(json.dumps(_finite(data), indent=2, allow_nan=False))
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def finish(
+    results: Mapping[str, Any], errors: Sequence[Diagnostic], exit_code: ExitCode, *, as_json: bool
+) -> None:
+    """End a command that has results and may have errors too: with `--json`, both in one document."""
+    if as_json:
+        print_json({**results, "diagnostics": [error.to_json() for error in errors]})
+    elif errors:
+        _print(errors, as_json=False)
+    if errors:
+        sys.exit(int(exit_code))
 
 
 def warn(diagnostics: Iterable[Diagnostic]) -> None:
@@ -125,7 +155,7 @@ def reports_errors(function: Callable[P, None]) -> Callable[P, None]:
             sys.exit(130)
         except Exception as error:
             if click.get_current_context().find_root().params.get("traceback"):
-                raise
+                traceback.print_exc()
             _print((_internal(error),), as_json=as_json)
             sys.exit(int(ExitCode.INTERNAL))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vqcc.cli.support import default_cache_directory, json_option, print_json, reports_errors
+from vqcc.cli.support import default_cache_directory, finish, json_option, reports_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -53,11 +53,13 @@ def command(
     Prints, per launch, the relative error ||computed - exact|| / ||exact||, the largest error of an element,
     and how near an element came to the bound that its rounding allows. Exit code 4 if any is outside.
     """
-    from vqcc.diagnostics import ExitCode, VqccError
+    from vqcc.diagnostics import ExitCode
     from vqcc.library import load_library
     from vqcc.tensors.container import load, load_all
     from vqcc.verify.harness import validate
 
+    if names and tensors is None:
+        raise click.UsageError("--tensor picks from a file: give it with --tensors")
     loaded = [load_library(path) for path in libraries]
     given: tuple[VQTensor, ...] = ()
     if tensors is not None:
@@ -71,12 +73,10 @@ def command(
                 if not as_json:
                     _show(result)
     failed = [result for result in results if not result.comparison.passed]
-    if as_json:
-        print_json({"backend": backend, "results": [result.to_json() for result in results]})
-    else:
+    if not as_json:
         click.echo(f"{len(results) - len(failed)} of {len(results)} launches within their bounds of float64")
-    if failed:
-        raise VqccError(*_mismatches(failed), exit_code=ExitCode.MISMATCH)
+    summary = {"backend": backend, "results": [result.to_json() for result in results]}
+    finish(summary, _mismatches(failed), ExitCode.MISMATCH, as_json=as_json)
 
 
 @contextmanager

@@ -17,17 +17,17 @@ HOST_DIRECTORY = Path(__file__).parent / "host"
 _NAMES = ("g++", "clang++", "c++")
 _TIMEOUT_SECONDS = 300
 
-_COMMON = ("-std=c++17", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off", "-Wl,-z,defs")
-_RUNTIME = ("-O2", "-g1")
+_COMPILE = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-g1", "-c")
+_LINK = ("-shared", "-Wl,-z,defs")
+_RUNTIME = ("-O2",)
+_RUNTIME_LIBRARIES = ("-ldl", "-lrt")
 _KERNEL = (
-    *("-x", "c++", "-O1", "-g1", "-fsanitize=thread", "-fno-sanitize-recover=all"),
+    *("-x", "c++", "-O1", "-fsanitize=thread", "-DVQCC_EMULATE", "-include", "vqcc_emulator.h"),
     *("-Wno-unknown-pragmas", "-Wno-attributes", "-Wno-psabi"),
-    "-DVQCC_EMULATE",
     # Device code relies on these: integers wrap on a GPU, and words are reinterpreted through pointers.
     *("-fwrapv", "-fno-strict-aliasing"),
-    *("-include", "vqcc_emulator.h", f"-I{HOST_DIRECTORY / 'include'}"),
-    # Copies whose size is known only at run time are calls, which the runtime checks.
-    *("-Wl,--wrap=memcpy", "-Wl,--wrap=memmove", "-Wl,--wrap=memset"),
+    "-fno-delete-null-pointer-checks",  # a use of a null pointer is to be found, not assumed away
+    "-fno-optimize-sibling-calls",  # a call's return address is how its place in the source is found
 )
 _GCC = (
     *("--param", "tsan-instrument-func-entry-exit=0"),
@@ -36,9 +36,17 @@ _GCC = (
     # A barrier in the source must stay one place in the code, or threads that meet there would seem to diverge.
     "-fno-thread-jumps",
 )
-# The default libraries are named one by one, because the sanitizer's own runtime would be among them.
-_LIBRARIES = ("-nodefaultlibs", "-lm", "-lc", "-lgcc")
-_CLANG = ("-mllvm", "-tsan-instrument-func-entry-exit=0", "-Wno-unknown-warning-option")
+# Clang takes vector accesses apart whatever it is told: of their alignment and cost only what device code declares is seen.
+_CLANG = (
+    *("-mllvm", "-tsan-instrument-func-entry-exit=0", "-mllvm", "-tsan-instrument-read-before-write=1"),
+    "-Wno-unknown-warning-option",
+)
+# Linked apart from compiling, without -fsanitize: the compiler would add the sanitizer's own runtime.
+_KERNEL_LINK = (
+    *_LINK,
+    # Copies whose size is known only at run time are calls, which the runtime checks.
+    *("-Wl,--wrap=memcpy", "-Wl,--wrap=memmove", "-Wl,--wrap=memset"),
+)
 
 
 @dataclass(frozen=True)
@@ -50,47 +58,34 @@ class HostCompiler:
 
     def compile_runtime(self, output: Path, soname: str) -> None:
         """Compile the emulator's runtime. Raises VQ0821."""
+        compiled = output.with_suffix(".o")
         source = HOST_DIRECTORY / "runtime" / "runtime.cc"
-        arguments = [
-            *_COMMON,
-            *_RUNTIME,
-            f"-Wl,-soname,{soname}",
-            str(source),
-            "-o",
-            str(output),
-            "-ldl",
-            "-lrt",
-        ]
-        self._run(arguments, "VQ0821", "the emulator's runtime does not compile with")
+        complaint = "the emulator's runtime does not compile with"
+        self._run([*_COMPILE, *_RUNTIME, str(source), "-o", str(compiled)], "VQ0821", complaint)
+        link = [*_LINK, f"-Wl,-soname,{soname}", str(compiled), "-o", str(output), *_RUNTIME_LIBRARIES]
+        self._run(link, "VQ0821", complaint)
 
     def compile_kernels(self, source: Path, runtime: Path, output: Path) -> None:
         """Compile a kernel source into a module that needs `runtime`. Raises VQ0822 with the compiler's lines."""
-        arguments = [
-            *self.kernel_flags,
-            str(source),
-            "-x",
-            "none",
-            str(runtime),
-            "-o",
-            str(output),
-            *_LIBRARIES,
-        ]
-        self._run(arguments, "VQ0822", "the kernels do not compile for the emulator with")
+        compiled = output.with_suffix(".o")
+        include = f"-I{HOST_DIRECTORY / 'include'}"
+        complaint = "the kernels do not compile for the emulator with"
+        self._run([*self._kernel_flags, include, str(source), "-o", str(compiled)], "VQ0822", complaint)
+        self._run([*_KERNEL_LINK, str(compiled), str(runtime), "-o", str(output), "-lm"], "VQ0822", complaint)
 
     @property
-    def kernel_flags(self) -> tuple[str, ...]:
-        """Flags for kernels, before the source."""
-        return (*_COMMON, *_KERNEL, *(_CLANG if "clang" in self.version else _GCC), *machine_flags())
+    def _kernel_flags(self) -> tuple[str, ...]:
+        return (*_COMPILE, *_KERNEL, *(_CLANG if "clang" in self.version else _GCC), *machine_flags())
 
     @property
     def runtime_identity(self) -> str:
         """What besides its sources decides how the runtime is compiled."""
-        return " ".join((self.version, *_COMMON, *_RUNTIME))
+        return " ".join((self.version, *_COMPILE, *_RUNTIME, *_LINK, *_RUNTIME_LIBRARIES))
 
     @property
     def kernel_identity(self) -> str:
-        """What besides their sources decides how kernels are compiled, free of this installation's paths."""
-        return " ".join((self.version, *self.kernel_flags, *_LIBRARIES)).replace(str(HOST_DIRECTORY), "host")
+        """What besides their sources decides how kernels are compiled."""
+        return " ".join((self.version, *self._kernel_flags, *_KERNEL_LINK))
 
     def _run(self, arguments: list[str], code: str, complaint: str) -> None:
         try:

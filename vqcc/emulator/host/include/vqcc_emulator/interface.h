@@ -5,6 +5,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// A call that waits must stay one place in the code: a compiler may not give each branch its own copy. GCC is told so by
+// flags (see compiler.py).
+#ifdef __clang__
+#define VQCC_WAITS __attribute__((convergent, noduplicate))
+#else
+#define VQCC_WAITS
+#endif
+
 #pragma GCC visibility push(default)
 namespace vqcc_emulator {
 
@@ -31,10 +39,11 @@ __attribute__((const)) unsigned char* dynamic_shared();
 __attribute__((const)) unsigned dynamic_shared_bytes();
 
 // __syncthreads() and its voting variants; a wait for all threads of the block.
-unsigned block_barrier(BarrierOperation operation, unsigned predicate);
+VQCC_WAITS unsigned block_barrier(BarrierOperation operation, unsigned predicate);
 
 // A wait for all lanes named in `mask`, with an exchange. Shuffles take `argument` (source, delta or lane mask) and `width`.
-uint64_t warp_operation(WarpOperation operation, unsigned mask, uint64_t value, unsigned argument, unsigned width);
+VQCC_WAITS uint64_t warp_operation(WarpOperation operation, unsigned mask, uint64_t value, unsigned argument,
+                                   unsigned width);
 unsigned active_mask();
 
 // Atomics return the old value. The 64 bits of `value` and `comparand` hold the operand in their low bytes.
