@@ -110,7 +110,23 @@ def describe_library(problem: Problem, plan: Plan) -> dict[str, Any]:
 def load_library(directory: Path) -> Library:
     """Read and verify a bundle. Raises VqccError VQ07xx if it is damaged or none."""
     bundle = read_bundle(directory)
+    try:
+        return _described(bundle)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise VqccError(
+            Diagnostic(
+                "VQ0705",
+                f"the manifest of {directory} describes no library: {reason}",
+                help="compile the spec again",
+            )
+        ) from error
+
+
+def _described(bundle: Bundle) -> Library:
     manifest = bundle.manifest
+    if not isinstance(manifest["name"], str):
+        raise TypeError("its name is not text")
     op = OPS[manifest["op"]["kind"]].model_validate(manifest["op"])
     variants = {variant.suffix: variant for variant in op.variants()}
     return Library(

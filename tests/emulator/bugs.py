@@ -358,6 +358,46 @@ _RACES = (
     ),
 )
 
+_COPIES = (
+    _bug(
+        "copy_over_what_others_read",
+        BugKind.RACE,
+        """
+        s[t] = in[t]; __syncthreads();
+        if (t == 2) out[t] = s[t + 1];
+        if (t == 3) vqcc_emulator::copy_async(s + t, in + t, 4, 4);  //!
+        __syncthreads();
+        vqcc_emulator::copy_async_wait_all();
+        """,
+        """
+        s[t] = in[t]; __syncthreads();
+        if (t == 2) out[t] = s[t + 1];
+        __syncthreads();
+        if (t == 3) vqcc_emulator::copy_async(s + t, in + t, 4, 4);
+        vqcc_emulator::copy_async_wait_all();
+        """,
+        "thread 3: missing barrier: writes shared memory at byte 12",
+    ),
+    _bug(
+        "stale_bytes_under_a_copy",
+        BugKind.UNWRITTEN_READ,
+        """
+        s[t] = in[t]; __syncthreads();
+        vqcc_emulator::copy_async(s + t, in + t, 4, 4); vqcc_emulator::copy_async_commit();
+        __syncthreads();
+        out[t] = s[t ^ 1];  //!
+        vqcc_emulator::copy_async_wait(0);
+        """,
+        """
+        s[t] = in[t]; __syncthreads();
+        vqcc_emulator::copy_async(s + t, in + t, 4, 4); vqcc_emulator::copy_async_commit();
+        vqcc_emulator::copy_async_wait(0);
+        __syncthreads();
+        out[t] = s[t ^ 1];
+        """,
+    ),
+)
+
 _BLOCKS = (
     _bug(
         "two_blocks_write_one_element",
@@ -584,7 +624,7 @@ _FAULTS = (
     ),
 )
 
-BUGS = (*_MEMORY, *_ALIGNMENT, *_RACES, *_BLOCKS, *_DIVERGENCE, *_FAULTS)
+BUGS = (*_MEMORY, *_ALIGNMENT, *_RACES, *_COPIES, *_BLOCKS, *_DIVERGENCE, *_FAULTS)
 
 
 def _kernel(name: str, body: str) -> str:

@@ -165,13 +165,13 @@ def test_arguments_of_every_kind(kernels: Emulated) -> None:
     out = zeros("out", 8, np.int32)
     # A nested structure is flattened here: { pointer, int, short, (padding), signed char, (padding), double }.
     parameters = Struct((inner.at(8), np.int32(3), np.int16(-7), np.int64(-5), np.float64(4.5)))
-    scalars = [np.int8(-3), np.uint16(65535), np.int64(-1 << 33), np.uint64(5 << 32)]
+    scalars = [-3, np.uint16(65535), np.int64(-1 << 33), 5 << 32]
     kernels.launch(
         "many_kinds",
         (1, 1, 1),
         (32, 1, 1),
         0,
-        [parameters, out, *scalars, 0.25, np.float64(0.5), np.bool_(True), None],
+        [parameters, out, *scalars, np.float32(0.25), 0.5, True, None],
     )
     assert out.array.tolist() == [105 - 7 - 5, 9, -3, 65535, -2, 5, 1 + 4, 3]
 
@@ -232,12 +232,12 @@ def test_alignment_is_no_better_than_promised(kernels: Emulated) -> None:
 def test_wrong_arguments_are_all_reported(kernels: Emulated) -> None:
     out = zeros("out", 4, np.float16)
     with pytest.raises(VqccError) as caught:
-        kernels.launch("gemv", (1, 1, 1), (32, 1, 1), 0, [out, 1, out, out, np.int64(8), np.float64(8)])
+        kernels.launch("gemv", (1, 1, 1), (32, 1, 1), 0, [out, 1, out, out, 1 << 31, np.float64(8)])
     assert caught.value.exit_code is ExitCode.INPUT
     assert [diagnostic.message for diagnostic in caught.value.diagnostics] == [
-        "gemv: parameter 1 is a pointer to const of 8 bytes, the argument is int32 1",
+        "gemv: parameter 1 is a pointer to const of 8 bytes, the argument is 1",
         "gemv: parameter 3 is a signed integer of 4 bytes, the argument is a buffer",
-        "gemv: parameter 4 is a signed integer of 4 bytes, the argument is int64 8",
+        "gemv: parameter 4 is a signed integer of 4 bytes, the argument is 2147483648",
         "gemv: parameter 5 is a signed integer of 8 bytes, the argument is float64 8.0",
     ]
 

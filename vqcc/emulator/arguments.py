@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
     from vqcc.emulator.native import KernelEntry
 
-__all__ = ["Argument", "Buffer", "Pointer", "Struct", "check_arguments", "pack"]
+__all__ = ["Argument", "Bound", "Buffer", "Pointer", "Struct", "bind", "pack"]
 
 Role = Literal["input", "output", "inout"]
 _POINTER_BYTES = 8
+_UNTYPED = object()
 _KINDS = {"p": "a pointer", "r": "a pointer to const", "i": "a signed integer", "u": "an unsigned integer"}
 _KINDS |= {"f": "a floating-point number", "s": "a structure"}
 _NUMBER_KINDS = {"i": "iu", "u": "iub", "f": "f", "s": "iufVb"}
@@ -68,40 +69,53 @@ class Struct:
     fields: tuple[Buffer | Pointer | np.generic | None, ...]
 
 
-Argument = Buffer | Pointer | Struct | np.generic | int | float | None
+Bound = Buffer | Pointer | Struct | np.generic | None
+Argument = Bound | int | float
 
 
-def check_arguments(kernel: str, entry: KernelEntry, arguments: Sequence[Argument]) -> None:
-    """Compare arguments with the kernel's parameters in number, size and kind. Raises VQ0824 for all that differ."""
+def bind(kernel: str, entry: KernelEntry, arguments: Sequence[Argument]) -> list[Bound]:
+    """Arguments as the kernel's parameters want them: plain Python numbers take the parameter's type.
+
+    Raises VQ0824 for every argument that differs from its parameter in size or kind, or for a wrong number of them.
+    """
     problems = []
     if len(arguments) != entry.parameter_count:
         problems.append(f"{kernel} takes {entry.parameter_count} arguments, {len(arguments)} are given")
+    bound: list[Bound] = []
     for i, argument in enumerate(arguments[: entry.parameter_count]):
         parameter = entry.parameters[i]
         kind, size = parameter.kind.decode(), parameter.bytes
-        if not _fits(argument, kind, size):
+        value = _typed(argument, kind, size)
+        if value is _UNTYPED or not _fits(value, kind, size):
             problems.append(
                 f"{kernel}: parameter {i} is {_KINDS[kind]} of {size} bytes, the argument is {_describe(argument)}"
             )
+        else:
+            bound.append(value)
     if problems:
         raise VqccError(*(Diagnostic("VQ0824", problem) for problem in problems))
+    return bound
 
 
-def _fits(argument: Argument, kind: str, size: int) -> bool:
+def _typed(argument: Argument, kind: str, size: int) -> Any:
+    """A plain number as the parameter's type, _UNTYPED if that cannot hold it; other arguments as they are."""
+    # numpy.float64 is a Python float too, but has a size of its own.
+    if isinstance(argument, np.generic) or not isinstance(argument, int | float):
+        return argument
+    if kind not in ("iuf" if isinstance(argument, int) else "f"):
+        return _UNTYPED
+    try:
+        return np.dtype(f"{kind}{size}").type(argument)
+    except OverflowError:
+        return _UNTYPED
+
+
+def _fits(argument: Bound, kind: str, size: int) -> bool:
     if isinstance(argument, Struct):
         return kind == "s" and _layout(argument)[1] == size
     if argument is None or isinstance(argument, Buffer | Pointer):
         return kind in "pr"
-    # A plain Python number takes the parameter's width; that is settled in `pack` only for the common ones.
-    number = _number(argument)
-    return kind not in "pr" and number.dtype.kind in _NUMBER_KINDS[kind] and number.dtype.itemsize == size
-
-
-def _number(value: np.generic | float) -> np.generic:
-    """A Python int stands for int32_t and a Python float for float, the usual types of parameters."""
-    if isinstance(value, np.generic):
-        return value
-    return np.int32(value) if isinstance(value, int) else np.float32(value)
+    return kind not in "pr" and argument.dtype.kind in _NUMBER_KINDS[kind] and argument.dtype.itemsize == size
 
 
 def _describe(argument: Argument) -> str:
@@ -109,7 +123,9 @@ def _describe(argument: Argument) -> str:
         return "a buffer"
     if isinstance(argument, Struct):
         return f"a structure of {_layout(argument)[1]} bytes"
-    return "null" if argument is None else f"{_number(argument).dtype.name} {argument}"
+    if isinstance(argument, np.generic):
+        return f"{argument.dtype.name} {argument}"
+    return "null" if argument is None else str(argument)
 
 
 def _layout(struct: Struct) -> tuple[list[int], int]:
@@ -123,7 +139,7 @@ def _layout(struct: Struct) -> tuple[list[int], int]:
     return offsets, -(-end // largest) * largest
 
 
-def _bytes(argument: Argument, addresses: Mapping[int, int]) -> bytes:
+def _bytes(argument: Bound, addresses: Mapping[int, int]) -> bytes:
     if isinstance(argument, Struct):
         offsets, size = _layout(argument)
         packed = bytearray(size)
@@ -137,10 +153,10 @@ def _bytes(argument: Argument, addresses: Mapping[int, int]) -> bytes:
         return addresses[id(argument)].to_bytes(_POINTER_BYTES, "little")
     if isinstance(argument, Pointer):
         return (addresses[id(argument.buffer)] + argument.byte_offset).to_bytes(_POINTER_BYTES, "little")
-    return _number(argument).tobytes()
+    return argument.tobytes()
 
 
-def pack(argument: Argument, addresses: Mapping[int, int]) -> ctypes.Array[ctypes.c_char]:
+def pack(argument: Bound, addresses: Mapping[int, int]) -> ctypes.Array[ctypes.c_char]:
     """The bytes of one argument, aligned for every type; `addresses` are the placed buffers' by id."""
     data = _bytes(argument, addresses)
     return ctypes.create_string_buffer(data, len(data))

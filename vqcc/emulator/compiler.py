@@ -36,7 +36,8 @@ _GCC = (
     # A barrier in the source must stay one place in the code, or threads that meet there would seem to diverge.
     "-fno-thread-jumps",
 )
-# Clang takes vector accesses apart whatever it is told: of their alignment and cost only what device code declares is seen.
+# Clang takes vector accesses apart whatever it is told: their alignment is checked only where device code declares it,
+# and their wavefronts are counted as those of their parts.
 _CLANG = (
     *("-mllvm", "-tsan-instrument-func-entry-exit=0", "-mllvm", "-tsan-instrument-read-before-write=1"),
     "-Wno-unknown-warning-option",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vqcc.emulator.errors import BugKind, Finding
-from vqcc.emulator.wording import Record, sentence
+from vqcc.emulator.wording import UNKNOWN_THREAD, Record, sentence
 
 __all__ = ["make_finding"]
 
@@ -17,6 +17,7 @@ def make_finding(kernel: str, block: tuple[int, int, int], record: Record) -> Fi
     """The finding a failure record describes, of a launch with blocks of these dimensions."""
     failure, places = record.failure, record.places
     kind = BugKind(failure.kind)
+    other = int(failure.other_thread)
     thread = None if failure.thread == _NO_THREAD else int(failure.thread)
     at = "" if kind in _PLACED else places.text(failure.site)
     return Finding(
@@ -31,7 +32,7 @@ def make_finding(kernel: str, block: tuple[int, int, int], record: Record) -> Fi
         access_bytes=int(failure.bytes),
         address=int(failure.address),
         frames=places.frames(failure.site),
-        other_thread=int(failure.other_thread) if kind in _RACES else None,
+        other_thread=None if other == UNKNOWN_THREAD or kind not in _RACES else other,
         other_frames=places.frames(failure.other_site),
     )
 

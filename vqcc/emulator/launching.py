@@ -13,7 +13,7 @@ import numpy as np
 
 from vqcc.diagnostics import Diagnostic, ExitCode, VqccError, did_you_mean
 from vqcc.emulator import native
-from vqcc.emulator.arguments import Argument, Buffer, Pointer, Struct, check_arguments, pack
+from vqcc.emulator.arguments import Argument, Bound, Buffer, Pointer, Struct, bind, pack
 from vqcc.emulator.errors import EmulationError
 from vqcc.emulator.findings import make_finding
 from vqcc.emulator.locations import Places
@@ -112,16 +112,17 @@ class Emulated:
         """Run a kernel; what it writes is in the arrays of outputs and inouts when it ends.
 
         `arguments` follow the kernel's parameters: a Buffer (or Pointer into one, or None for null) for a pointer,
-        a NumPy scalar of the parameter's size for a number, a Struct for a structure. `shared_bytes` is the dynamic
-        shared memory. Raises EmulationError for a bug in the kernel, VQ0823 to VQ0826 for a launch that is wrong.
+        a plain number or a NumPy scalar of the parameter's size for a number, a Struct for a structure.
+        `shared_bytes` is the dynamic shared memory. Raises EmulationError for a bug in the kernel, VQ0823 to VQ0826
+        for a launch that is wrong.
         """
         entry = self._entry(kernel)
         _check_shape(grid, block, shared_bytes)
-        check_arguments(kernel, entry, arguments)
-        buffers = _buffers(arguments)
+        bound = bind(kernel, entry, arguments)
+        buffers = _buffers(bound)
         with _lock:
             addresses = self._place(buffers, shared_bytes)
-            blocks = [pack(argument, addresses) for argument in arguments]
+            blocks = [pack(argument, addresses) for argument in bound]
             pointers = (ctypes.c_void_p * max(1, len(blocks)))(
                 *(ctypes.cast(each, ctypes.c_void_p) for each in blocks)
             )
@@ -196,7 +197,7 @@ class Emulated:
         return Places(self._path, symbol, sites)
 
 
-def _buffers(arguments: Sequence[Argument]) -> list[Buffer]:
+def _buffers(arguments: Sequence[Bound]) -> list[Buffer]:
     """Every buffer among the arguments, once."""
     found: dict[int, Buffer] = {}
     for argument in arguments:

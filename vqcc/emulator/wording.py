@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from vqcc.emulator.arguments import Buffer
     from vqcc.emulator.locations import Places
 
-__all__ = ["Record", "sentence"]
+__all__ = ["UNKNOWN_THREAD", "Record", "sentence"]
 
-_UNKNOWN_THREAD = 0xFFFFFFFF
+UNKNOWN_THREAD = 0xFFFFFFFF  # in a record: several threads, of which none was kept
 _WAIT_WARP, _WAIT_BARRIER, _EXITED = 1, 2, 3
 _ACCESSES = ("an access", "a read", "a write", "an atomic operation")
 _VERBS = ("accesses", "reads", "writes", "updates atomically")
@@ -96,7 +96,7 @@ def _out_of_bounds(c: Record) -> str:
 
 def _race(c: Record) -> str:
     f = c.failure
-    other = "another thread" if f.other_thread == _UNKNOWN_THREAD else f"thread {f.other_thread}"
+    other = "another thread" if f.other_thread == UNKNOWN_THREAD else f"thread {f.other_thread}"
     return (
         f"missing barrier: {_VERBS[f.access]} {c.where}, and nothing orders this after {_ACCESSES[f.other_access]} "
         f"by {other} at {c.places.text(f.other_site)}"
@@ -136,25 +136,27 @@ def _divergent_barrier(c: Record) -> str:
 
 
 def _standings(c: Record, threads: Iterable[int]) -> str:
-    """`threads 0-15 wait at __syncthreads at k.cu:7; threads 16-31 have exited`."""
-    groups: dict[str, list[int]] = {}
+    """`threads 0-15 wait at __syncthreads at k.cu:7; thread 16 has exited`."""
+    groups: dict[tuple[str, str], list[int]] = {}
     for i in threads:
         groups.setdefault(_standing(c, i), []).append(i)
-    return "; ".join(f"{_ranges(members)} {standing}" for standing, members in groups.items())
+    return "; ".join(f"{_ranges(members)} {forms[len(members) > 1]}" for forms, members in groups.items())
 
 
-def _standing(c: Record, thread: int) -> str:
+def _standing(c: Record, thread: int) -> tuple[str, str]:
+    """What a thread does, in the singular and in the plural."""
     if thread >= c.failure.thread_count:
-        return "do not exist"
+        return "does not exist", "do not exist"
     state = c.failure.threads[thread]
     if state.wait == _EXITED:
-        return "have exited"
-    place = c.places.text(state.site)
-    if state.wait == _WAIT_BARRIER:
-        return f"wait at __syncthreads at {place}"
+        return "has exited", "have exited"
+    if state.wait not in (_WAIT_BARRIER, _WAIT_WARP):
+        return "has not come this far", "have not come this far"
+    at = "__syncthreads"
     if state.wait == _WAIT_WARP:
-        return f"wait at {_OPERATIONS[state.operation]} with mask {state.mask:#010x} at {place}"
-    return "have not come this far"
+        at = f"{_OPERATIONS[state.operation]} with mask {state.mask:#010x}"
+    at += f" at {c.places.text(state.site)}"
+    return f"waits at {at}", f"wait at {at}"
 
 
 def _ranges(numbers: Sequence[int]) -> str:

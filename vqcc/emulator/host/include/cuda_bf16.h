@@ -22,22 +22,26 @@ __forceinline__ __nv_bfloat16 __uint2bfloat16_rn(unsigned v) { return __nv_bfloa
 
 __forceinline__ __nv_bfloat16 __ushort_as_bfloat16(unsigned short v) { return vqcc_emulator::make___nv_bfloat16(v); }
 __forceinline__ __nv_bfloat16 __short_as_bfloat16(short v) {
-    return vqcc_emulator::make___nv_bfloat16(static_cast<unsigned short>(v));
+  return vqcc_emulator::make___nv_bfloat16(static_cast<unsigned short>(v));
 }
 __forceinline__ unsigned short __bfloat16_as_ushort(__nv_bfloat16 v) { return v.__x; }
 __forceinline__ short __bfloat16_as_short(__nv_bfloat16 v) { return static_cast<short>(v.__x); }
 
-__forceinline__ __nv_bfloat162 make_bfloat162(__nv_bfloat16 low, __nv_bfloat16 high) { return __nv_bfloat162(low, high); }
+__forceinline__ __nv_bfloat162 make_bfloat162(__nv_bfloat16 low, __nv_bfloat16 high) {
+  return __nv_bfloat162(low, high);
+}
 __forceinline__ __nv_bfloat162 __halves2bfloat162(__nv_bfloat16 low, __nv_bfloat16 high) {
-    return __nv_bfloat162(low, high);
+  return __nv_bfloat162(low, high);
 }
 __forceinline__ __nv_bfloat162 __bfloat162bfloat162(__nv_bfloat16 v) { return __nv_bfloat162(v, v); }
-__forceinline__ __nv_bfloat162 __float2bfloat162_rn(float v) { return __nv_bfloat162(__nv_bfloat16(v), __nv_bfloat16(v)); }
+__forceinline__ __nv_bfloat162 __float2bfloat162_rn(float v) {
+  return __nv_bfloat162(__nv_bfloat16(v), __nv_bfloat16(v));
+}
 __forceinline__ __nv_bfloat162 __floats2bfloat162_rn(float low, float high) {
-    return __nv_bfloat162(__nv_bfloat16(low), __nv_bfloat16(high));
+  return __nv_bfloat162(__nv_bfloat16(low), __nv_bfloat16(high));
 }
 __forceinline__ __nv_bfloat162 __float22bfloat162_rn(float2 v) {
-    return __nv_bfloat162(__nv_bfloat16(v.x), __nv_bfloat16(v.y));
+  return __nv_bfloat162(__nv_bfloat16(v.x), __nv_bfloat16(v.y));
 }
 __forceinline__ float2 __bfloat1622float2(__nv_bfloat162 v) { return make_float2(v.x, v.y); }
 __forceinline__ __nv_bfloat16 __low2bfloat16(__nv_bfloat162 v) { return v.x; }

@@ -1,4 +1,5 @@
-// Included before every kernel source that is compiled for the emulator: what a CUDA compiler gives without an #include.
+// Included before every kernel source that is compiled for the emulator: what a CUDA compiler gives without an
+// #include.
 //
 // Light on purpose: no C++ library header is read, because hundreds of kernels are compiled in a test run.
 #pragma once

@@ -18,9 +18,9 @@ constexpr size_t guard_bytes = 4096 * 4;    // unmapped, a multiple of every usu
 // What resumes a fiber: its stack pointer, or a whole context where no switch is written for the machine.
 struct Context {
 #ifdef VQCC_UCONTEXT
-    ucontext_t context;
+  ucontext_t context;
 #else
-    void* stack_pointer;
+  void* stack_pointer;
 #endif
 };
 
@@ -51,11 +51,11 @@ vqcc_emulator_switch:
 )");
 
 inline void prepare(Context& context, unsigned char* stack, void (*entry)()) {
-    // At entry the stack must be 8 past a multiple of 16, as after a call.
-    void** top = reinterpret_cast<void**>(stack + stack_bytes - 16);
-    *--top = nullptr;
-    *--top = reinterpret_cast<void*>(entry);
-    context.stack_pointer = top - 6;
+  // At entry the stack must be 8 past a multiple of 16, as after a call.
+  void** top = reinterpret_cast<void**>(stack + stack_bytes - 16);
+  *--top = nullptr;
+  *--top = reinterpret_cast<void*>(entry);
+  context.stack_pointer = top - 6;
 }
 #elif defined(__aarch64__)
 extern "C" void vqcc_emulator_switch(void** save, void* load);
@@ -93,36 +93,34 @@ vqcc_emulator_switch:
 )");
 
 inline void prepare(Context& context, unsigned char* stack, void (*entry)()) {
-    void** frame = reinterpret_cast<void**>(stack + stack_bytes - 160);
-    frame[11] = reinterpret_cast<void*>(entry);
-    context.stack_pointer = frame;
+  void** frame = reinterpret_cast<void**>(stack + stack_bytes - 160);
+  frame[11] = reinterpret_cast<void*>(entry);
+  context.stack_pointer = frame;
 }
 #endif
 
 #ifdef VQCC_UCONTEXT
 inline void prepare(Context& context, unsigned char* stack, void (*entry)()) {
-    getcontext(&context.context);
-    context.context.uc_stack.ss_sp = stack;
-    context.context.uc_stack.ss_size = stack_bytes;
-    context.context.uc_link = nullptr;
-    makecontext(&context.context, entry, 0);
+  getcontext(&context.context);
+  context.context.uc_stack.ss_sp = stack;
+  context.context.uc_stack.ss_size = stack_bytes;
+  context.context.uc_link = nullptr;
+  makecontext(&context.context, entry, 0);
 }
 inline void switch_context(Context& from, Context& to) { swapcontext(&from.context, &to.context); }
 #else
-inline void switch_context(Context& from, Context& to) {
-    vqcc_emulator_switch(&from.stack_pointer, to.stack_pointer);
-}
+inline void switch_context(Context& from, Context& to) { vqcc_emulator_switch(&from.stack_pointer, to.stack_pointer); }
 #endif
 
 // Stacks with an unmapped page below each, kept for the life of the process.
 inline unsigned char* allocate_stack() {
-    void* mapping = mmap(nullptr, guard_bytes + stack_bytes, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (mapping == MAP_FAILED) {
-        return nullptr;
-    }
-    mprotect(mapping, guard_bytes, PROT_NONE);
-    return static_cast<unsigned char*>(mapping) + guard_bytes;
+  void* mapping = mmap(nullptr, guard_bytes + stack_bytes, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapping == MAP_FAILED) {
+    return nullptr;
+  }
+  mprotect(mapping, guard_bytes, PROT_NONE);
+  return static_cast<unsigned char*>(mapping) + guard_bytes;
 }
 
 }  // namespace vqcc_emulator

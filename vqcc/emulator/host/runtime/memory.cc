@@ -5,44 +5,46 @@ namespace vqcc_emulator {
 Arena arena;
 
 void report_race(const Cell& cell, const Stamp& stamp, Access access, Access other, uint64_t offset) {
-    Failure& failure = new_failure(ErrorKind::race, stamp.site);
-    locate(failure, offset);
-    failure.bytes = 1;
-    failure.access = access;
-    failure.other_access = other;
-    if (other == Access::read) {
-        const uint32_t lanes = cell.read_lanes & ~(cell.read_warp == stamp.thread->warp ? 1u << stamp.thread->lane : 0u);
-        failure.other_site = cell.read_site;
-        // Of several readers one is kept; 0xffffffff where that one is this thread.
-        failure.other_thread = lanes == 0 ? ~0u : cell.read_warp * warp_size + static_cast<unsigned>(__builtin_ctz(lanes));
-    } else {
-        failure.other_site = cell.write_site;
-        failure.other_thread = cell.write_thread;
-    }
-    abandon();
+  Failure& failure = new_failure(ErrorKind::race, stamp.site);
+  locate(failure, offset);
+  failure.bytes = 1;
+  failure.access = access;
+  failure.other_access = other;
+  if (other == Access::read) {
+    const uint32_t lanes = cell.read_lanes & ~(cell.read_warp == stamp.thread->warp ? 1u << stamp.thread->lane : 0u);
+    failure.other_site = cell.read_site;
+    // Of several readers one is kept; 0xffffffff where that one is this thread.
+    failure.other_thread = lanes == 0 ? ~0u : cell.read_warp * warp_size + static_cast<unsigned>(__builtin_ctz(lanes));
+  } else {
+    failure.other_site = cell.write_site;
+    failure.other_thread = cell.write_thread;
+  }
+  abandon();
 }
 
 void check_elsewhere(const void* address, uint64_t bytes, Access access, Site site) {
-    const uintptr_t first = reinterpret_cast<uintptr_t>(address);
-    const uintptr_t stack = reinterpret_cast<uintptr_t>(current->stack);
-    if (first - stack < stack_bytes && bytes <= stack_bytes - (first - stack)) {
-        return;
+  const uintptr_t first = reinterpret_cast<uintptr_t>(address);
+  const uintptr_t stack = reinterpret_cast<uintptr_t>(current->stack);
+  if (first - stack < stack_bytes && bytes <= stack_bytes - (first - stack)) {
+    return;
+  }
+  const bool in_image = first >= launch.image_low && first + bytes <= launch.image_high;
+  if (in_image && access == Access::read) {
+    return;
+  }
+  ErrorKind kind = first < 65536 ? ErrorKind::null_pointer
+                   : in_image    ? ErrorKind::image_write
+                                 : ErrorKind::wild_pointer;
+  for (unsigned i = 0; i < block->thread_count; ++i) {
+    if (first - reinterpret_cast<uintptr_t>(block->threads[i].stack) < stack_bytes) {
+      kind = ErrorKind::foreign_stack;
     }
-    const bool in_image = first >= launch.image_low && first + bytes <= launch.image_high;
-    if (in_image && access == Access::read) {
-        return;
-    }
-    ErrorKind kind = first < 65536 ? ErrorKind::null_pointer : in_image ? ErrorKind::image_write : ErrorKind::wild_pointer;
-    for (unsigned i = 0; i < block->thread_count; ++i) {
-        if (first - reinterpret_cast<uintptr_t>(block->threads[i].stack) < stack_bytes) {
-            kind = ErrorKind::foreign_stack;
-        }
-    }
-    Failure& failure = new_failure(kind, site);
-    failure.address = first;
-    failure.bytes = static_cast<uint32_t>(bytes);
-    failure.access = access;
-    abandon();
+  }
+  Failure& failure = new_failure(kind, site);
+  failure.address = first;
+  failure.bytes = static_cast<uint32_t>(bytes);
+  failure.access = access;
+  abandon();
 }
 
 }  // namespace vqcc_emulator

@@ -2,7 +2,8 @@
 //
 //   gap | shared | gap | written buffers ... | gap | inputs ... | gap
 //
-// One subtraction tells whether an address lies in it; a byte of `flags` tells the rest. Gaps are never backed by memory.
+// One subtraction tells whether an address lies in it; a byte of `flags` tells the rest. Gaps are never backed by
+// memory.
 #pragma once
 
 #include <string.h>
@@ -15,18 +16,18 @@ namespace vqcc_emulator {
 enum Flag : uint8_t { mapped = 1, written = 2, writable = 4 };
 
 struct Region {
-    uint64_t offset, bytes;
-    bool is_writable;
+  uint64_t offset, bytes;
+  bool is_writable;
 };
 
 struct Arena {
-    uintptr_t base = 0;
-    uint64_t bytes = 0;         // of the arena; flags has a few more
-    uint64_t shared_end = 0;    // offsets below are shared memory
-    uint64_t tracked_end = 0;   // offsets below can be written, so races are looked for
-    uint8_t* flags = nullptr;
-    Shadow shadow;
-    std::vector<Region> regions;  // 0: shared memory
+  uintptr_t base = 0;
+  uint64_t bytes = 0;        // of the arena; flags has a few more
+  uint64_t shared_end = 0;   // offsets below are shared memory
+  uint64_t tracked_end = 0;  // offsets below can be written, so races are looked for
+  uint8_t* flags = nullptr;
+  Shadow shadow;
+  std::vector<Region> regions;  // 0: shared memory
 };
 extern Arena arena;
 
@@ -36,121 +37,124 @@ constexpr uint64_t shared_capacity = 1 << 20;
 
 // The region an offset lies in or is nearest to.
 inline void locate(Failure& failure, uint64_t offset) {
-    uint64_t nearest = ~0ull;
-    for (size_t i = 0; i < arena.regions.size(); ++i) {
-        const Region& region = arena.regions[i];
-        const uint64_t end = region.offset + region.bytes;
-        const uint64_t distance = offset < region.offset ? region.offset - offset : offset < end ? 0 : offset - end + 1;
-        if (distance < nearest) {
-            nearest = distance;
-            failure.region = static_cast<int32_t>(i);
-            failure.offset = static_cast<int64_t>(offset - region.offset);
-        }
+  uint64_t nearest = ~0ull;
+  for (size_t i = 0; i < arena.regions.size(); ++i) {
+    const Region& region = arena.regions[i];
+    const uint64_t end = region.offset + region.bytes;
+    const uint64_t distance = offset < region.offset ? region.offset - offset : offset < end ? 0 : offset - end + 1;
+    if (distance < nearest) {
+      nearest = distance;
+      failure.region = static_cast<int32_t>(i);
+      failure.offset = static_cast<int64_t>(offset - region.offset);
     }
-    failure.address = arena.base + offset;
+  }
+  failure.address = arena.base + offset;
 }
 
 [[noreturn]] inline void fail_at(ErrorKind kind, uint64_t offset, uint64_t bytes, Access access, Site site) {
-    Failure& failure = new_failure(kind, site);
-    locate(failure, offset);
-    failure.bytes = static_cast<uint32_t>(bytes);
-    failure.access = access;
-    abandon();
+  Failure& failure = new_failure(kind, site);
+  locate(failure, offset);
+  failure.bytes = static_cast<uint32_t>(bytes);
+  failure.access = access;
+  abandon();
 }
 
 // What is wrong with an access whose bytes are not all as it needs them: the first of several in order of gravity.
-[[noreturn]] __attribute__((noinline, cold)) inline void fail_flags(uint64_t offset, uint64_t bytes, uint64_t alignment, Access access,
-                                                             Site site) {
-    for (uint64_t i = offset; i < offset + bytes; ++i) {
-        if (!(arena.flags[i] & mapped)) {
-            fail_at(ErrorKind::out_of_bounds, i, bytes, access, site);
-        }
+[[noreturn]] __attribute__((noinline, cold)) inline void fail_flags(uint64_t offset, uint64_t bytes, uint64_t alignment,
+                                                                    Access access, Site site) {
+  for (uint64_t i = offset; i < offset + bytes; ++i) {
+    if (!(arena.flags[i] & mapped)) {
+      fail_at(ErrorKind::out_of_bounds, i, bytes, access, site);
     }
-    if ((offset & (alignment - 1)) != 0) {
-        fail_at(ErrorKind::misaligned, offset, bytes, access, site);
+  }
+  if ((offset & (alignment - 1)) != 0) {
+    fail_at(ErrorKind::misaligned, offset, bytes, access, site);
+  }
+  for (uint64_t i = offset; i < offset + bytes; ++i) {
+    if (access != Access::read && !(arena.flags[i] & writable)) {
+      fail_at(ErrorKind::read_only_write, i, bytes, access, site);
     }
-    for (uint64_t i = offset; i < offset + bytes; ++i) {
-        if (access != Access::read && !(arena.flags[i] & writable)) {
-            fail_at(ErrorKind::read_only_write, i, bytes, access, site);
-        }
-        if (access != Access::write && !(arena.flags[i] & written)) {
-            fail_at(ErrorKind::unwritten_read, i, bytes, access, site);
-        }
+    if (access != Access::write && !(arena.flags[i] & written)) {
+      fail_at(ErrorKind::unwritten_read, i, bytes, access, site);
     }
-    __builtin_unreachable();
+  }
+  __builtin_unreachable();
 }
 
 // True if each of the bytes has all of the wanted flags.
 inline bool have_flags(uint64_t offset, uint64_t bytes, uint8_t wanted) {
-    const uint8_t* flags = arena.flags + offset;
-    uint64_t i = 0;
-    const uint64_t wide = 0x0101010101010101ull * wanted;
-    for (; i + 8 <= bytes; i += 8) {
-        uint64_t eight;
-        memcpy(&eight, flags + i, 8);
-        if ((eight & wide) != wide) {
-            return false;
-        }
+  const uint8_t* flags = arena.flags + offset;
+  uint64_t i = 0;
+  const uint64_t wide = 0x0101010101010101ull * wanted;
+  for (; i + 8 <= bytes; i += 8) {
+    uint64_t eight;
+    memcpy(&eight, flags + i, 8);
+    if ((eight & wide) != wide) {
+      return false;
     }
-    if (bytes - i >= 4) {
-        uint32_t four;
-        memcpy(&four, flags + i, 4);
-        if ((four & static_cast<uint32_t>(wide)) != static_cast<uint32_t>(wide)) {
-            return false;
-        }
-        i += 4;
+  }
+  if (bytes - i >= 4) {
+    uint32_t four;
+    memcpy(&four, flags + i, 4);
+    if ((four & static_cast<uint32_t>(wide)) != static_cast<uint32_t>(wide)) {
+      return false;
     }
-    for (; i < bytes; ++i) {
-        if ((flags[i] & wanted) != wanted) {
-            return false;
-        }
+    i += 4;
+  }
+  for (; i < bytes; ++i) {
+    if ((flags[i] & wanted) != wanted) {
+      return false;
     }
-    return true;
+  }
+  return true;
 }
 
 inline void mark_written(uint64_t offset, uint64_t bytes, bool shared) {
-    memset(arena.flags + offset, mapped | written | writable, bytes);
-    if (!shared) {
-        block->fenced = false;
-    }
+  memset(arena.flags + offset, mapped | written | writable, bytes);
+  if (!shared) {
+    block->fenced = false;
+  }
 }
 
-// Memory that is neither shared nor a buffer: the thread's own stack and the module's constants are fine, the rest is an error.
+// Memory that is neither shared nor a buffer: the thread's own stack and the module's constants are fine, the rest is
+// an error.
 __attribute__((noinline)) void check_elsewhere(const void* address, uint64_t bytes, Access access, Site site);
 
 template <Access access>
 inline void check(const void* address, uint64_t bytes, uint64_t alignment, Site site) {
-    take_step(site);
-    const uint64_t offset = reinterpret_cast<uintptr_t>(address) - arena.base;
-    if (__builtin_expect(offset >= arena.bytes, false)) {
-        check_elsewhere(address, bytes, access, site);
-        return;
-    }
-    constexpr uint8_t wanted =
-        access == Access::read ? mapped | written : access == Access::write ? mapped | writable : mapped | writable | written;
-    if (__builtin_expect(!have_flags(offset, bytes, wanted), false)) {
-        fail_flags(offset, bytes, alignment, access, site);
-    }
-    if (__builtin_expect((offset & (alignment - 1)) != 0, false)) {  // the arena's base is a page's
-        fail_at(ErrorKind::misaligned, offset, bytes, access, site);
-    }
-    if (counts()) {
-        count_access(*current, offset, bytes, access, offset < arena.shared_end, site);
-    }
-    if (offset >= arena.tracked_end) {
-        return;
-    }
-    const bool shared = offset < arena.shared_end;
-    const Warp& warp = block->warps[current->warp];
-    const Stamp stamp = {block->epoch, warp.clock[current->lane], shared ? block->first_epoch : launch.first_epoch, site, current};
-    if (((offset | bytes) & 3) == 0) {
-        touch_words<access>(arena.shadow, stamp, offset, bytes);
-    } else {
-        touch_bytes<access>(arena.shadow, stamp, offset, bytes);
-    }
-    if (access == Access::write) {
-        mark_written(offset, bytes, shared);
-    }
+  take_step(site);
+  const uint64_t offset = reinterpret_cast<uintptr_t>(address) - arena.base;
+  if (__builtin_expect(offset >= arena.bytes, false)) {
+    check_elsewhere(address, bytes, access, site);
+    return;
+  }
+  constexpr uint8_t wanted = access == Access::read    ? mapped | written
+                             : access == Access::write ? mapped | writable
+                                                       : mapped | writable | written;
+  if (__builtin_expect(!have_flags(offset, bytes, wanted), false)) {
+    fail_flags(offset, bytes, alignment, access, site);
+  }
+  if (__builtin_expect((offset & (alignment - 1)) != 0, false)) {  // the arena's base is a page's
+    fail_at(ErrorKind::misaligned, offset, bytes, access, site);
+  }
+  if (counts()) {
+    count_access(*current, offset, bytes, access, offset < arena.shared_end, site);
+  }
+  if (offset >= arena.tracked_end) {
+    return;
+  }
+  const bool shared = offset < arena.shared_end;
+  const Warp& warp = block->warps[current->warp];
+  const Stamp stamp = {block->epoch, warp.clock[current->lane], shared ? block->first_epoch : launch.first_epoch, site,
+                       current};
+  if (((offset | bytes) & 3) == 0) {
+    touch_words<access>(arena.shadow, stamp, offset, bytes);
+  } else {
+    touch_bytes<access>(arena.shadow, stamp, offset, bytes);
+  }
+  if (access == Access::write) {
+    mark_written(offset, bytes, shared);
+  }
 }
 
 }  // namespace vqcc_emulator

@@ -8,80 +8,80 @@
 namespace vqcc_emulator {
 
 enum class ErrorKind : int32_t {
-    none,
-    out_of_bounds,
-    unwritten_read,
-    read_only_write,
-    race,
-    cross_block_race,
-    misaligned,
-    null_pointer,
-    wild_pointer,
-    foreign_stack,
-    image_write,
-    divergent_barrier,
-    divergent_warp_operation,
-    lane_not_in_mask,
-    inactive_source_lane,
-    invalid_width,
-    step_limit,
-    stack_overflow,
-    fault,
-    division_by_zero,
-    trap,
-    pending_copy,
-    out_of_memory,
+  none,
+  out_of_bounds,
+  unwritten_read,
+  read_only_write,
+  race,
+  cross_block_race,
+  misaligned,
+  null_pointer,
+  wild_pointer,
+  foreign_stack,
+  image_write,
+  divergent_barrier,
+  divergent_warp_operation,
+  lane_not_in_mask,
+  inactive_source_lane,
+  invalid_width,
+  step_limit,
+  stack_overflow,
+  fault,
+  division_by_zero,
+  trap,
+  pending_copy,
+  out_of_memory,
 };
 
 enum class Access : uint8_t { none, read, write, atomic };
 
 // Where each thread of the block stood, for errors about threads that do not meet.
 struct ThreadState {
-    uint8_t wait;       // Wait
-    uint8_t operation;  // WarpOperation, where it waits at one
-    uint16_t unused;
-    uint32_t site;
-    uint32_t mask;
+  uint8_t wait;       // Wait
+  uint8_t operation;  // WarpOperation, where it waits at one
+  uint16_t unused;
+  uint32_t site;
+  uint32_t mask;
 };
 
 struct Failure {
-    ErrorKind kind;
-    int32_t region;         // 0: shared memory, i + 1: buffer i, -1: none
-    int64_t offset;         // in the region; negative or past its end when out of bounds
-    uint64_t address;
-    uint32_t bytes;         // of the access
-    Access access;
-    Access other_access;    // of the other party of a race
-    uint16_t thread;        // linear index in the block; 0xffff: no single thread
-    Index3 block;
-    uint32_t site;
-    uint32_t other_site;
-    uint32_t other_thread;
-    uint32_t other_block;   // linear
-    uint32_t mask;
-    uint32_t thread_count;
-    ThreadState threads[1024];
+  ErrorKind kind;
+  int32_t region;  // 0: shared memory, i + 1: buffer i, -1: none
+  int64_t offset;  // in the region; negative or past its end when out of bounds
+  uint64_t address;
+  uint32_t bytes;  // of the access
+  Access access;
+  Access other_access;  // of the other party of a race
+  uint16_t thread;      // linear index in the block; 0xffff: no single thread
+  Index3 block;
+  uint32_t site;
+  uint32_t other_site;
+  uint32_t other_thread;
+  uint32_t other_block;  // linear
+  uint32_t mask;
+  uint32_t thread_count;
+  ThreadState threads[1024];
 };
 
 // Thread accesses, and what a GPU makes of a warp's accesses together.
 struct Counters {
-    uint64_t shared_loads, shared_stores;                        // thread accesses
-    uint64_t shared_load_wavefronts, shared_store_wavefronts;    // bank conflicts included
-    uint64_t shared_load_ideal, shared_store_ideal;              // wavefronts without conflicts
-    uint64_t global_loads, global_stores;                        // thread accesses
-    uint64_t global_load_bytes, global_store_bytes;
-    uint64_t global_load_sectors, global_store_sectors;          // 32-byte sectors a warp touches, by access
-    uint64_t global_load_requests, global_store_requests;        // warp accesses
-    uint64_t shuffles, votes, warp_barriers;                     // warp operations, not lanes
-    uint64_t block_barriers;
-    uint64_t atomics;                                            // thread operations
-    uint64_t shared_atomics;
+  uint64_t shared_loads, shared_stores;                      // thread accesses
+  uint64_t shared_load_wavefronts, shared_store_wavefronts;  // bank conflicts included
+  uint64_t shared_load_ideal, shared_store_ideal;            // wavefronts without conflicts
+  uint64_t global_loads, global_stores;                      // thread accesses
+  uint64_t global_load_bytes, global_store_bytes;
+  uint64_t global_load_sectors, global_store_sectors;    // 32-byte sectors a warp touches, by access
+  uint64_t global_load_requests, global_store_requests;  // warp accesses
+  uint64_t shuffles, votes, warp_barriers;               // warp operations, not lanes
+  uint64_t block_barriers;
+  uint64_t atomics;  // thread operations
+  uint64_t shared_atomics;
 };
 
 struct Result {
-    Failure failure;
-    Counters counters;
-    int64_t steps;
+  Failure failure;
+  Counters counters;
+  int64_t steps;
 };
 
 }  // namespace vqcc_emulator

@@ -19,91 +19,91 @@ Result result;
 namespace {
 
 void run_thread() {
-    launch.kernel->invoke(launch.kernel->function, launch.arguments);
-    Thread& self = *current;
-    check_no_pending_copies(self);
-    Warp& warp = block->warps[self.warp];
-    self.wait = Wait::exited;
-    warp.exited |= 1u << self.lane;
-    warp.runnable &= ~(1u << self.lane);
-    ++block->exited;
-    switch_away();
-    __builtin_unreachable();
+  launch.kernel->invoke(launch.kernel->function, launch.arguments);
+  Thread& self = *current;
+  check_no_pending_copies(self);
+  Warp& warp = block->warps[self.warp];
+  self.wait = Wait::exited;
+  warp.exited |= 1u << self.lane;
+  warp.runnable &= ~(1u << self.lane);
+  ++block->exited;
+  switch_away();
+  __builtin_unreachable();
 }
 
 void begin_block() {
-    block->exited = 0;
-    block->at_barrier = 0;
-    block->first_epoch = block->epoch = ++launch.last_epoch;
-    begin_block_order();
-    const Region& shared = arena.regions[0];
-    memset(reinterpret_cast<void*>(arena.base + shared.offset), 0xff, shared.bytes);
-    memset(arena.flags + shared.offset, mapped | writable, shared.bytes);
-    for (unsigned i = 0; i < block->warp_count; ++i) {
-        Warp& warp = block->warps[i];
-        const unsigned lanes = block->thread_count - i * warp_size;
-        warp = Warp();
-        warp.present = lanes >= warp_size ? ~0u : (1u << lanes) - 1;
-        warp.runnable = warp.present;
-        for (unsigned lane = 0; lane < warp_size; ++lane) {
-            warp.clock[lane] = 1;
-        }
+  block->exited = 0;
+  block->at_barrier = 0;
+  block->first_epoch = block->epoch = ++launch.last_epoch;
+  begin_block_order();
+  const Region& shared = arena.regions[0];
+  memset(reinterpret_cast<void*>(arena.base + shared.offset), 0xff, shared.bytes);
+  memset(arena.flags + shared.offset, mapped | writable, shared.bytes);
+  for (unsigned i = 0; i < block->warp_count; ++i) {
+    Warp& warp = block->warps[i];
+    const unsigned lanes = block->thread_count - i * warp_size;
+    warp = Warp();
+    warp.present = lanes >= warp_size ? ~0u : (1u << lanes) - 1;
+    warp.runnable = warp.present;
+    for (unsigned lane = 0; lane < warp_size; ++lane) {
+      warp.clock[lane] = 1;
     }
-    for (unsigned i = 0; i < block->thread_count; ++i) {
-        Thread& thread = block->threads[i];
-        thread.wait = Wait::none;
-        prepare(thread.context, thread.stack, run_thread);
-    }
-    clear_pending_copies();
+  }
+  for (unsigned i = 0; i < block->thread_count; ++i) {
+    Thread& thread = block->threads[i];
+    thread.wait = Wait::none;
+    prepare(thread.context, thread.stack, run_thread);
+  }
+  clear_pending_copies();
 }
 
 // Nothing can run and something has not ended: tells who does not meet whom.
 void fail_stalled() {
-    ErrorKind kind = ErrorKind::divergent_barrier;
-    const Thread* first = nullptr;
-    for (unsigned i = 0; i < block->thread_count; ++i) {
-        const Thread& thread = block->threads[i];
-        // A lane that waits for its warp is the more specific cause.
-        if (thread.wait == Wait::warp && kind != ErrorKind::divergent_warp_operation) {
-            kind = ErrorKind::divergent_warp_operation;
-            first = &thread;
-        } else if (thread.wait == Wait::barrier && first == nullptr) {
-            first = &thread;
-        }
+  ErrorKind kind = ErrorKind::divergent_barrier;
+  const Thread* first = nullptr;
+  for (unsigned i = 0; i < block->thread_count; ++i) {
+    const Thread& thread = block->threads[i];
+    // A lane that waits for its warp is the more specific cause.
+    if (thread.wait == Wait::warp && kind != ErrorKind::divergent_warp_operation) {
+      kind = ErrorKind::divergent_warp_operation;
+      first = &thread;
+    } else if (thread.wait == Wait::barrier && first == nullptr) {
+      first = &thread;
     }
-    Failure& failure = new_failure(kind, first->site);
-    failure.thread = first->index;
-    failure.mask = kind == ErrorKind::divergent_warp_operation ? first->mask : 0;
-    describe_threads(failure);
+  }
+  Failure& failure = new_failure(kind, first->site);
+  failure.thread = first->index;
+  failure.mask = kind == ErrorKind::divergent_warp_operation ? first->mask : 0;
+  describe_threads(failure);
 }
 
 }  // namespace
 
 void run_block() {
-    begin_block();
-    for (;;) {
-        for (unsigned i = 0; i < block->warp_count; ++i) {
-            while (block->warps[i].runnable != 0) {
-                current = &block->threads[i * warp_size + static_cast<unsigned>(__builtin_ctz(block->warps[i].runnable))];
-                switch_context(scheduler, current->context);
-                if (result.failure.kind != ErrorKind::none) {
-                    return;
-                }
-            }
+  begin_block();
+  for (;;) {
+    for (unsigned i = 0; i < block->warp_count; ++i) {
+      while (block->warps[i].runnable != 0) {
+        current = &block->threads[i * warp_size + static_cast<unsigned>(__builtin_ctz(block->warps[i].runnable))];
+        switch_context(scheduler, current->context);
+        if (result.failure.kind != ErrorKind::none) {
+          return;
         }
-        if (block->exited == block->thread_count) {
-            break;
-        }
-        if (block->at_barrier != block->thread_count || !release_barrier()) {
-            fail_stalled();
-            return;
-        }
+      }
     }
-    if (counts()) {
-        for (unsigned i = 0; i < block->warp_count; ++i) {
-            flush_lanes(i, block->warps[i].present);
-        }
+    if (block->exited == block->thread_count) {
+      break;
     }
+    if (block->at_barrier != block->thread_count || !release_barrier()) {
+      fail_stalled();
+      return;
+    }
+  }
+  if (counts()) {
+    for (unsigned i = 0; i < block->warp_count; ++i) {
+      flush_lanes(i, block->warps[i].present);
+    }
+  }
 }
 
 Index3 thread_index() { return current->position; }

@@ -7,17 +7,17 @@ namespace vqcc_emulator {
 
 // Resumes another runnable lane of the warp, or the scheduler if there is none; returns when this fiber is resumed.
 inline void switch_away() {
-    Thread* self = current;
-    const uint32_t runnable = block->warps[self->warp].runnable;
-    const uint32_t later = runnable & ~((2u << self->lane) - 1);
-    const uint32_t choice = later != 0 ? later : runnable;
-    if (choice == 0) {
-        current = nullptr;
-        switch_context(self->context, scheduler);
-        return;
-    }
-    current = &block->threads[self->warp * warp_size + static_cast<unsigned>(__builtin_ctz(choice))];
-    switch_context(self->context, current->context);
+  Thread* self = current;
+  const uint32_t runnable = block->warps[self->warp].runnable;
+  const uint32_t later = runnable & ~((2u << self->lane) - 1);
+  const uint32_t choice = later != 0 ? later : runnable;
+  if (choice == 0) {
+    current = nullptr;
+    switch_context(self->context, scheduler);
+    return;
+  }
+  current = &block->threads[self->warp * warp_size + static_cast<unsigned>(__builtin_ctz(choice))];
+  switch_context(self->context, current->context);
 }
 
 // Lets the threads of the block go on after a barrier all of them reached; false if they stand at different ones.

@@ -22,72 +22,72 @@ enum class Wait : uint8_t { none, warp, barrier, exited };
 
 // An asynchronous copy not yet waited for.
 struct PendingCopy {
-    void* destination;
-    const void* source;
-    uint32_t bytes, source_bytes, group;
-    Site site;
+  void* destination;
+  const void* source;
+  uint32_t bytes, source_bytes, group;
+  Site site;
 };
 
 struct Thread {
-    Context context;
-    unsigned char* stack = nullptr;
-    uint16_t index = 0;  // linear, in the block
-    uint8_t lane = 0;
-    uint8_t warp = 0;
-    Wait wait = Wait::none;
-    Index3 position = {};
+  Context context;
+  unsigned char* stack = nullptr;
+  uint16_t index = 0;  // linear, in the block
+  uint8_t lane = 0;
+  uint8_t warp = 0;
+  Wait wait = Wait::none;
+  Index3 position = {};
 
-    // What it waits for: the arguments of the warp operation or barrier, and what it will return.
-    WarpOperation operation = WarpOperation::sync;
-    BarrierOperation barrier = BarrierOperation::sync;
-    uint8_t width = warp_size;
-    Site site = 0;
-    uint32_t mask = 0;
-    uint32_t argument = 0;
-    uint64_t value = 0;
-    uint64_t result = 0;
+  // What it waits for: the arguments of the warp operation or barrier, and what it will return.
+  WarpOperation operation = WarpOperation::sync;
+  BarrierOperation barrier = BarrierOperation::sync;
+  uint8_t width = warp_size;
+  Site site = 0;
+  uint32_t mask = 0;
+  uint32_t argument = 0;
+  uint64_t value = 0;
+  uint64_t result = 0;
 
-    uint32_t copy_group = 0;  // number of the group that is being filled
+  uint32_t copy_group = 0;  // number of the group that is being filled
 };
 
 // A warp's lanes, and who has synchronized with whom since when (see race.h).
 struct Warp {
-    uint32_t present = 0;   // lanes that exist
-    uint32_t runnable = 0;
-    uint32_t exited = 0;
-    uint32_t waiting = 0;   // at a warp operation
-    uint32_t next_clock = 1;
-    uint32_t full_clock = 1;              // everything before it is ordered between all lanes
-    uint32_t clock[warp_size] = {};       // stamps the accesses of a lane
-    uint8_t row[warp_size] = {};          // which row of `known` a lane uses
-    uint32_t known[warp_size][warp_size] = {};
+  uint32_t present = 0;  // lanes that exist
+  uint32_t runnable = 0;
+  uint32_t exited = 0;
+  uint32_t waiting = 0;  // at a warp operation
+  uint32_t next_clock = 1;
+  uint32_t full_clock = 1;         // everything before it is ordered between all lanes
+  uint32_t clock[warp_size] = {};  // stamps the accesses of a lane
+  uint8_t row[warp_size] = {};     // which row of `known` a lane uses
+  uint32_t known[warp_size][warp_size] = {};
 };
 
 // All that belongs to one block, so that the blocks of a cluster can be run in turns.
 struct Block {
-    Index3 index = {};
-    uint32_t number = 0;
-    unsigned thread_count = 0;
-    unsigned warp_count = 0;
-    unsigned exited = 0;
-    unsigned at_barrier = 0;
-    bool fenced = false;       // a thread fence since the last plain write to global memory
-    uint32_t first_epoch = 0;  // of the accesses of this block
-    uint32_t epoch = 0;        // of the accesses since its last barrier
-    Warp warps[maximum_warps];
-    Thread threads[maximum_threads];
+  Index3 index = {};
+  uint32_t number = 0;
+  unsigned thread_count = 0;
+  unsigned warp_count = 0;
+  unsigned exited = 0;
+  unsigned at_barrier = 0;
+  bool fenced = false;       // a thread fence since the last plain write to global memory
+  uint32_t first_epoch = 0;  // of the accesses of this block
+  uint32_t epoch = 0;        // of the accesses since its last barrier
+  Warp warps[maximum_warps];
+  Thread threads[maximum_threads];
 };
 
 struct Launch {
-    const Kernel* kernel = nullptr;
-    void** arguments = nullptr;
-    Index3 grid = {}, block = {};
-    uint32_t shared_bytes = 0;
-    bool counting = false;
-    int64_t steps_left = 0;
-    uintptr_t image_low = 0, image_high = 0;  // the kernel's module, code and constants
-    uint32_t first_epoch = 0;
-    uint32_t last_epoch = 0;  // given out; never reused in a process, so that what earlier launches left is void
+  const Kernel* kernel = nullptr;
+  void** arguments = nullptr;
+  Index3 grid = {}, block = {};
+  uint32_t shared_bytes = 0;
+  bool counting = false;
+  int64_t steps_left = 0;
+  uintptr_t image_low = 0, image_high = 0;  // the kernel's module, code and constants
+  uint32_t first_epoch = 0;
+  uint32_t last_epoch = 0;  // given out; never reused in a process, so that what earlier launches left is void
 };
 
 extern Launch launch;
@@ -99,8 +99,8 @@ extern sigjmp_buf fault_exit;
 inline bool counts() { return __builtin_expect(launch.counting, false); }
 
 inline Site site_of(const void* return_address) {
-    // The call ends where it returns to; one byte before lies within it.
-    return static_cast<Site>(reinterpret_cast<uintptr_t>(return_address) - 1 - launch.image_low);
+  // The call ends where it returns to; one byte before lies within it.
+  return static_cast<Site>(reinterpret_cast<uintptr_t>(return_address) - 1 - launch.image_low);
 }
 
 }  // namespace vqcc_emulator

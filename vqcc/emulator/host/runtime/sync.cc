@@ -11,195 +11,215 @@ namespace {
 Thread& lane_of(unsigned warp, unsigned lane) { return block->threads[warp * warp_size + lane]; }
 
 bool is_shuffle(WarpOperation operation) {
-    return operation >= WarpOperation::shuffle_index && operation <= WarpOperation::shuffle_xor;
+  return operation >= WarpOperation::shuffle_index && operation <= WarpOperation::shuffle_xor;
 }
 
 // The lane a shuffle reads, by PTX's rules: a source outside of the lane's segment gives the lane's own value.
 unsigned source_lane(const Thread& thread) {
-    const unsigned lane = thread.lane, width = thread.width;
-    const unsigned first = lane & ~(width - 1), last = first + width - 1;
-    const unsigned argument = thread.argument & (warp_size - 1);
-    switch (thread.operation) {
-        case WarpOperation::shuffle_index: return first | (argument & (width - 1));
-        case WarpOperation::shuffle_up: return lane < first + argument ? lane : lane - argument;
-        case WarpOperation::shuffle_down: return lane + argument > last ? lane : lane + argument;
-        default: return (lane ^ argument) > last ? lane : lane ^ argument;
-    }
+  const unsigned lane = thread.lane, width = thread.width;
+  const unsigned first = lane & ~(width - 1), last = first + width - 1;
+  const unsigned argument = thread.argument & (warp_size - 1);
+  switch (thread.operation) {
+    case WarpOperation::shuffle_index:
+      return first | (argument & (width - 1));
+    case WarpOperation::shuffle_up:
+      return lane < first + argument ? lane : lane - argument;
+    case WarpOperation::shuffle_down:
+      return lane + argument > last ? lane : lane + argument;
+    default:
+      return (lane ^ argument) > last ? lane : lane ^ argument;
+  }
 }
 
 void shuffle(unsigned warp, uint32_t mask) {
-    for (uint32_t lanes = mask; lanes != 0; lanes &= lanes - 1) {
-        Thread& thread = lane_of(warp, static_cast<unsigned>(__builtin_ctz(lanes)));
-        const unsigned source = source_lane(thread);
-        if (!(mask >> source & 1)) {
-            current = &thread;
-            Failure& failure = new_failure(ErrorKind::inactive_source_lane, thread.site);
-            failure.mask = mask;
-            failure.other_thread = warp * warp_size + source;
-            abandon();
-        }
-        thread.result = lane_of(warp, source).value;
+  for (uint32_t lanes = mask; lanes != 0; lanes &= lanes - 1) {
+    Thread& thread = lane_of(warp, static_cast<unsigned>(__builtin_ctz(lanes)));
+    const unsigned source = source_lane(thread);
+    if (!(mask >> source & 1)) {
+      current = &thread;
+      Failure& failure = new_failure(ErrorKind::inactive_source_lane, thread.site);
+      failure.mask = mask;
+      failure.other_thread = warp * warp_size + source;
+      abandon();
     }
+    thread.result = lane_of(warp, source).value;
+  }
 }
 
 uint64_t reduce(WarpOperation operation, uint64_t a, uint64_t b) {
-    const int64_t x = static_cast<int64_t>(a), y = static_cast<int64_t>(b);
-    switch (operation) {
-        case WarpOperation::reduce_add: return a + b;
-        case WarpOperation::reduce_min: return x < y ? a : b;
-        case WarpOperation::reduce_max: return x > y ? a : b;
-        case WarpOperation::reduce_and: return a & b;
-        case WarpOperation::reduce_or: return a | b;
-        default: return a ^ b;
-    }
+  const int64_t x = static_cast<int64_t>(a), y = static_cast<int64_t>(b);
+  switch (operation) {
+    case WarpOperation::reduce_add:
+      return a + b;
+    case WarpOperation::reduce_min:
+      return x < y ? a : b;
+    case WarpOperation::reduce_max:
+      return x > y ? a : b;
+    case WarpOperation::reduce_and:
+      return a & b;
+    case WarpOperation::reduce_or:
+      return a | b;
+    default:
+      return a ^ b;
+  }
 }
 
 void vote(unsigned warp, uint32_t mask, WarpOperation operation) {
-    uint32_t ballot = 0;
-    uint64_t reduced = lane_of(warp, static_cast<unsigned>(__builtin_ctz(mask))).value;
-    for (uint32_t lanes = mask; lanes != 0; lanes &= lanes - 1) {
-        const unsigned lane = static_cast<unsigned>(__builtin_ctz(lanes));
-        const uint64_t value = lane_of(warp, lane).value;
-        ballot |= static_cast<uint32_t>(value & 1) << lane;
-        reduced = lanes == mask ? reduced : reduce(operation, reduced, value);
-    }
-    for (uint32_t lanes = mask; lanes != 0; lanes &= lanes - 1) {
-        Thread& thread = lane_of(warp, static_cast<unsigned>(__builtin_ctz(lanes)));
-        switch (operation) {
-            case WarpOperation::sync: thread.result = 0; break;
-            case WarpOperation::ballot: thread.result = ballot; break;
-            case WarpOperation::any: thread.result = ballot != 0; break;
-            case WarpOperation::all: thread.result = ballot == mask; break;
-            case WarpOperation::match_any: {
-                uint32_t equal = 0;
-                for (uint32_t others = mask; others != 0; others &= others - 1) {
-                    const unsigned other = static_cast<unsigned>(__builtin_ctz(others));
-                    equal |= static_cast<uint32_t>(lane_of(warp, other).value == thread.value) << other;
-                }
-                thread.result = equal;
-                break;
-            }
-            default: thread.result = reduced; break;
+  uint32_t ballot = 0;
+  uint64_t reduced = lane_of(warp, static_cast<unsigned>(__builtin_ctz(mask))).value;
+  for (uint32_t lanes = mask; lanes != 0; lanes &= lanes - 1) {
+    const unsigned lane = static_cast<unsigned>(__builtin_ctz(lanes));
+    const uint64_t value = lane_of(warp, lane).value;
+    ballot |= static_cast<uint32_t>(value & 1) << lane;
+    reduced = lanes == mask ? reduced : reduce(operation, reduced, value);
+  }
+  for (uint32_t lanes = mask; lanes != 0; lanes &= lanes - 1) {
+    Thread& thread = lane_of(warp, static_cast<unsigned>(__builtin_ctz(lanes)));
+    switch (operation) {
+      case WarpOperation::sync:
+        thread.result = 0;
+        break;
+      case WarpOperation::ballot:
+        thread.result = ballot;
+        break;
+      case WarpOperation::any:
+        thread.result = ballot != 0;
+        break;
+      case WarpOperation::all:
+        thread.result = ballot == mask;
+        break;
+      case WarpOperation::match_any: {
+        uint32_t equal = 0;
+        for (uint32_t others = mask; others != 0; others &= others - 1) {
+          const unsigned other = static_cast<unsigned>(__builtin_ctz(others));
+          equal |= static_cast<uint32_t>(lane_of(warp, other).value == thread.value) << other;
         }
+        thread.result = equal;
+        break;
+      }
+      default:
+        thread.result = reduced;
+        break;
     }
+  }
 }
 
 // True once every lane of the mask waits at this operation, at this place, with this mask.
 bool all_arrived(const Thread& self) {
-    const Warp& warp = block->warps[self.warp];
-    if ((warp.waiting & self.mask) != self.mask) {
-        return false;
+  const Warp& warp = block->warps[self.warp];
+  if ((warp.waiting & self.mask) != self.mask) {
+    return false;
+  }
+  for (uint32_t lanes = self.mask; lanes != 0; lanes &= lanes - 1) {
+    const Thread& other = lane_of(self.warp, static_cast<unsigned>(__builtin_ctz(lanes)));
+    if (other.mask != self.mask || other.site != self.site || other.operation != self.operation) {
+      return false;
     }
-    for (uint32_t lanes = self.mask; lanes != 0; lanes &= lanes - 1) {
-        const Thread& other = lane_of(self.warp, static_cast<unsigned>(__builtin_ctz(lanes)));
-        if (other.mask != self.mask || other.site != self.site || other.operation != self.operation) {
-            return false;
-        }
-    }
-    return true;
+  }
+  return true;
 }
 
 void release(unsigned warp_index, uint32_t mask, WarpOperation operation) {
-    Warp& warp = block->warps[warp_index];
-    if (is_shuffle(operation)) {
-        shuffle(warp_index, mask);
-    } else {
-        vote(warp_index, mask, operation);
-    }
-    if (counts()) {
-        count_operation(operation);
-        flush_lanes(warp_index, mask);
-    }
-    synchronize(warp, mask);
-    for (uint32_t lanes = mask; lanes != 0; lanes &= lanes - 1) {
-        lane_of(warp_index, static_cast<unsigned>(__builtin_ctz(lanes))).wait = Wait::none;
-    }
-    warp.waiting &= ~mask;
-    warp.runnable |= mask;
+  Warp& warp = block->warps[warp_index];
+  if (is_shuffle(operation)) {
+    shuffle(warp_index, mask);
+  } else {
+    vote(warp_index, mask, operation);
+  }
+  if (counts()) {
+    count_operation(operation);
+    flush_lanes(warp_index, mask);
+  }
+  synchronize(warp, mask);
+  for (uint32_t lanes = mask; lanes != 0; lanes &= lanes - 1) {
+    lane_of(warp_index, static_cast<unsigned>(__builtin_ctz(lanes))).wait = Wait::none;
+  }
+  warp.waiting &= ~mask;
+  warp.runnable |= mask;
 }
 
 }  // namespace
 
 uint64_t warp_operation(WarpOperation operation, unsigned mask, uint64_t value, unsigned argument, unsigned width) {
-    const Site site = VQCC_HERE;
-    take_step(site);
-    Thread& self = *current;
-    Warp& warp = block->warps[self.warp];
-    const uint32_t bit = 1u << self.lane;
-    self.site = site;
-    self.operation = operation;
-    self.mask = mask;
-    self.value = value;
-    self.argument = argument;
-    self.width = static_cast<uint8_t>(width);
-    if (width == 0 || width > warp_size || (width & (width - 1)) != 0) {
-        fail(ErrorKind::invalid_width, site);
-    }
-    if (!(mask & bit)) {
-        new_failure(ErrorKind::lane_not_in_mask, site).mask = mask;
-        abandon();
-    }
-    self.wait = Wait::warp;
-    warp.waiting |= bit;
-    warp.runnable &= ~bit;
-    if ((mask & (warp.exited | ~warp.present)) != 0) {
-        Failure& failure = new_failure(ErrorKind::divergent_warp_operation, site);
-        failure.mask = mask;
-        describe_threads(failure);
-        abandon();
-    }
-    if (all_arrived(self)) {
-        release(self.warp, mask, operation);
-    } else {
-        switch_away();
-    }
-    return self.result;
+  const Site site = VQCC_HERE;
+  take_step(site);
+  Thread& self = *current;
+  Warp& warp = block->warps[self.warp];
+  const uint32_t bit = 1u << self.lane;
+  self.site = site;
+  self.operation = operation;
+  self.mask = mask;
+  self.value = value;
+  self.argument = argument;
+  self.width = static_cast<uint8_t>(width);
+  if (width == 0 || width > warp_size || (width & (width - 1)) != 0) {
+    fail(ErrorKind::invalid_width, site);
+  }
+  if (!(mask & bit)) {
+    new_failure(ErrorKind::lane_not_in_mask, site).mask = mask;
+    abandon();
+  }
+  self.wait = Wait::warp;
+  warp.waiting |= bit;
+  warp.runnable &= ~bit;
+  if ((mask & (warp.exited | ~warp.present)) != 0) {
+    Failure& failure = new_failure(ErrorKind::divergent_warp_operation, site);
+    failure.mask = mask;
+    describe_threads(failure);
+    abandon();
+  }
+  if (all_arrived(self)) {
+    release(self.warp, mask, operation);
+  } else {
+    switch_away();
+  }
+  return self.result;
 }
 
 unsigned active_mask() {
-    const Warp& warp = block->warps[current->warp];
-    return warp.present & ~warp.exited;
+  const Warp& warp = block->warps[current->warp];
+  return warp.present & ~warp.exited;
 }
 
 unsigned block_barrier(BarrierOperation operation, unsigned predicate) {
-    const Site site = VQCC_HERE;
-    take_step(site);
-    Thread& self = *current;
-    self.site = site;
-    self.barrier = operation;
-    self.value = predicate;
-    self.wait = Wait::barrier;
-    block->warps[self.warp].runnable &= ~(1u << self.lane);
-    ++block->at_barrier;
-    switch_away();
-    return static_cast<unsigned>(self.result);
+  const Site site = VQCC_HERE;
+  take_step(site);
+  Thread& self = *current;
+  self.site = site;
+  self.barrier = operation;
+  self.value = predicate;
+  self.wait = Wait::barrier;
+  block->warps[self.warp].runnable &= ~(1u << self.lane);
+  ++block->at_barrier;
+  switch_away();
+  return static_cast<unsigned>(self.result);
 }
 
 bool release_barrier() {
-    uint64_t count = 0;
-    for (unsigned i = 0; i < block->thread_count; ++i) {
-        if (block->threads[i].site != block->threads[0].site) {
-            return false;
-        }
-        count += block->threads[i].value;
+  uint64_t count = 0;
+  for (unsigned i = 0; i < block->thread_count; ++i) {
+    if (block->threads[i].site != block->threads[0].site) {
+      return false;
     }
-    block->epoch = ++launch.last_epoch;
-    block->at_barrier = 0;
-    result.counters.block_barriers += counts();
-    for (unsigned i = 0; i < block->thread_count; ++i) {
-        Thread& thread = block->threads[i];
-        thread.wait = Wait::none;
-        thread.result = thread.barrier == BarrierOperation::count ? count
-                        : thread.barrier == BarrierOperation::all ? count == block->thread_count
-                                                                  : count != 0;
+    count += block->threads[i].value;
+  }
+  block->epoch = ++launch.last_epoch;
+  block->at_barrier = 0;
+  result.counters.block_barriers += counts();
+  for (unsigned i = 0; i < block->thread_count; ++i) {
+    Thread& thread = block->threads[i];
+    thread.wait = Wait::none;
+    thread.result = thread.barrier == BarrierOperation::count ? count
+                    : thread.barrier == BarrierOperation::all ? count == block->thread_count
+                                                              : count != 0;
+  }
+  for (unsigned i = 0; i < block->warp_count; ++i) {
+    block->warps[i].runnable = block->warps[i].present;
+    if (counts()) {
+      flush_lanes(i, block->warps[i].present);
     }
-    for (unsigned i = 0; i < block->warp_count; ++i) {
-        block->warps[i].runnable = block->warps[i].present;
-        if (counts()) {
-            flush_lanes(i, block->warps[i].present);
-        }
-    }
-    return true;
+  }
+  return true;
 }
 
 }  // namespace vqcc_emulator

@@ -1,12 +1,12 @@
 // Atomic functions, as overloads for the types CUDA has them for.
 #pragma once
 
-#define VQCC_ATOMIC(name, operation, type, tag)                                                                        \
-    __forceinline__ type name(type* address, type value) {                                                             \
-        return vqcc_emulator::from_bits<type>(vqcc_emulator::atomic(                                                   \
-            vqcc_emulator::AtomicOperation::operation, vqcc_emulator::AtomicType::tag, address,                        \
-            vqcc_emulator::to_bits(value), 0));                                                                        \
-    }
+#define VQCC_ATOMIC(name, operation, type, tag)                                                            \
+  __forceinline__ type name(type* address, type value) {                                                   \
+    return vqcc_emulator::from_bits<type>(vqcc_emulator::atomic(vqcc_emulator::AtomicOperation::operation, \
+                                                                vqcc_emulator::AtomicType::tag, address,   \
+                                                                vqcc_emulator::to_bits(value), 0));        \
+  }
 
 VQCC_ATOMIC(atomicAdd, add, int, s32)
 VQCC_ATOMIC(atomicAdd, add, unsigned, u32)
@@ -38,12 +38,12 @@ VQCC_ATOMIC(atomicDec, decrement, unsigned, u32)
 __forceinline__ int atomicSub(int* address, int value) { return atomicAdd(address, -value); }
 __forceinline__ unsigned atomicSub(unsigned* address, unsigned value) { return atomicAdd(address, 0u - value); }
 
-#define VQCC_ATOMIC_CAS(type, tag)                                                                                     \
-    __forceinline__ type atomicCAS(type* address, type comparand, type value) {                                        \
-        return vqcc_emulator::from_bits<type>(vqcc_emulator::atomic(                                                   \
-            vqcc_emulator::AtomicOperation::compare_exchange, vqcc_emulator::AtomicType::tag, address,                 \
-            vqcc_emulator::to_bits(value), vqcc_emulator::to_bits(comparand)));                                        \
-    }
+#define VQCC_ATOMIC_CAS(type, tag)                                                                              \
+  __forceinline__ type atomicCAS(type* address, type comparand, type value) {                                   \
+    return vqcc_emulator::from_bits<type>(                                                                      \
+        vqcc_emulator::atomic(vqcc_emulator::AtomicOperation::compare_exchange, vqcc_emulator::AtomicType::tag, \
+                              address, vqcc_emulator::to_bits(value), vqcc_emulator::to_bits(comparand)));      \
+  }
 VQCC_ATOMIC_CAS(int, s32)
 VQCC_ATOMIC_CAS(unsigned, u32)
 VQCC_ATOMIC_CAS(unsigned long long, u64)

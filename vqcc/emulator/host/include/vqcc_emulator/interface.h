@@ -1,12 +1,12 @@
-// What the runtime gives to compiled kernels. Everything here is called, never inlined: kernels are instrumented, and what
-// would be inlined into them would be checked as if the kernel had done it.
+// What the runtime gives to compiled kernels. Everything here is called, never inlined: kernels are instrumented, and
+// what would be inlined into them would be checked as if the kernel had done it.
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 
-// A call that waits must stay one place in the code: a compiler may not give each branch its own copy. GCC is told so by
-// flags (see compiler.py).
+// A call that waits must stay one place in the code: a compiler may not give each branch its own copy. GCC is told so
+// by flags (see compiler.py).
 #ifdef __clang__
 #define VQCC_WAITS __attribute__((convergent, noduplicate))
 #else
@@ -17,18 +17,43 @@
 namespace vqcc_emulator {
 
 struct Index3 {
-    unsigned x, y, z;
+  unsigned x, y, z;
 };
 
 enum class WarpOperation : uint8_t {
-    sync, shuffle_index, shuffle_up, shuffle_down, shuffle_xor, ballot, any, all, match_any,
-    reduce_add, reduce_min, reduce_max, reduce_and, reduce_or, reduce_xor,
+  sync,
+  shuffle_index,
+  shuffle_up,
+  shuffle_down,
+  shuffle_xor,
+  ballot,
+  any,
+  all,
+  match_any,
+  reduce_add,
+  reduce_min,
+  reduce_max,
+  reduce_and,
+  reduce_or,
+  reduce_xor,
 };
 enum class BarrierOperation : uint8_t { sync, count, all, any };
-enum class AtomicOperation : uint8_t { add, minimum, maximum, bit_and, bit_or, bit_xor, exchange, compare_exchange, increment, decrement };
+enum class AtomicOperation : uint8_t {
+  add,
+  minimum,
+  maximum,
+  bit_and,
+  bit_or,
+  bit_xor,
+  exchange,
+  compare_exchange,
+  increment,
+  decrement
+};
 enum class AtomicType : uint8_t { u32, s32, u64, s64, f32, f64, f16x2, bf16x2 };
 
-// Constant for the life of a thread, so the compiler may call them once: a thread never moves to another index or block.
+// Constant for the life of a thread, so the compiler may call them once: a thread never moves to another index or
+// block.
 __attribute__((const)) Index3 thread_index();
 __attribute__((const)) Index3 block_index();
 __attribute__((const)) Index3 block_dimensions();
@@ -41,7 +66,8 @@ __attribute__((const)) unsigned dynamic_shared_bytes();
 // __syncthreads() and its voting variants; a wait for all threads of the block.
 VQCC_WAITS unsigned block_barrier(BarrierOperation operation, unsigned predicate);
 
-// A wait for all lanes named in `mask`, with an exchange. Shuffles take `argument` (source, delta or lane mask) and `width`.
+// A wait for all lanes named in `mask`, with an exchange. Shuffles take `argument` (source, delta or lane mask) and
+// `width`.
 VQCC_WAITS uint64_t warp_operation(WarpOperation operation, unsigned mask, uint64_t value, unsigned argument,
                                    unsigned width);
 unsigned active_mask();

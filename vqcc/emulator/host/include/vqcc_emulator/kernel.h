@@ -6,64 +6,118 @@ namespace vqcc_emulator {
 // What a parameter is, so that a launch with the wrong kind of argument is refused before it runs.
 // p: pointer, r: pointer to const, i: signed integer, u: unsigned integer, f: floating point, s: anything else.
 struct Parameter {
-    unsigned bytes;
-    unsigned alignment;
-    char kind;
+  unsigned bytes;
+  unsigned alignment;
+  char kind;
 };
 
 struct Kernel {
-    const char* name;
-    void* function;
-    void (*invoke)(void* function, void** arguments);
-    const Parameter* parameters;
-    unsigned parameter_count;
+  const char* name;
+  void* function;
+  void (*invoke)(void* function, void** arguments);
+  const Parameter* parameters;
+  unsigned parameter_count;
 };
 
-template <class T> struct KindOf { static constexpr char value = 's'; };
-template <class T> struct KindOf<T*> { static constexpr char value = 'p'; };
-template <class T> struct KindOf<const T*> { static constexpr char value = 'r'; };
-template <> struct KindOf<signed char> { static constexpr char value = 'i'; };
-template <> struct KindOf<short> { static constexpr char value = 'i'; };
-template <> struct KindOf<int> { static constexpr char value = 'i'; };
-template <> struct KindOf<long> { static constexpr char value = 'i'; };
-template <> struct KindOf<long long> { static constexpr char value = 'i'; };
-template <> struct KindOf<bool> { static constexpr char value = 'u'; };
-template <> struct KindOf<unsigned char> { static constexpr char value = 'u'; };
-template <> struct KindOf<unsigned short> { static constexpr char value = 'u'; };
-template <> struct KindOf<unsigned> { static constexpr char value = 'u'; };
-template <> struct KindOf<unsigned long> { static constexpr char value = 'u'; };
-template <> struct KindOf<unsigned long long> { static constexpr char value = 'u'; };
-template <> struct KindOf<float> { static constexpr char value = 'f'; };
-template <> struct KindOf<double> { static constexpr char value = 'f'; };
+template <class T>
+struct KindOf {
+  static constexpr char value = 's';
+};
+template <class T>
+struct KindOf<T*> {
+  static constexpr char value = 'p';
+};
+template <class T>
+struct KindOf<const T*> {
+  static constexpr char value = 'r';
+};
+template <>
+struct KindOf<signed char> {
+  static constexpr char value = 'i';
+};
+template <>
+struct KindOf<short> {
+  static constexpr char value = 'i';
+};
+template <>
+struct KindOf<int> {
+  static constexpr char value = 'i';
+};
+template <>
+struct KindOf<long> {
+  static constexpr char value = 'i';
+};
+template <>
+struct KindOf<long long> {
+  static constexpr char value = 'i';
+};
+template <>
+struct KindOf<bool> {
+  static constexpr char value = 'u';
+};
+template <>
+struct KindOf<unsigned char> {
+  static constexpr char value = 'u';
+};
+template <>
+struct KindOf<unsigned short> {
+  static constexpr char value = 'u';
+};
+template <>
+struct KindOf<unsigned> {
+  static constexpr char value = 'u';
+};
+template <>
+struct KindOf<unsigned long> {
+  static constexpr char value = 'u';
+};
+template <>
+struct KindOf<unsigned long long> {
+  static constexpr char value = 'u';
+};
+template <>
+struct KindOf<float> {
+  static constexpr char value = 'f';
+};
+template <>
+struct KindOf<double> {
+  static constexpr char value = 'f';
+};
 
-template <unsigned... I> struct Indices {};
-template <unsigned N, unsigned... I> struct MakeIndices : MakeIndices<N - 1, N - 1, I...> {};
-template <unsigned... I> struct MakeIndices<0, I...> { using type = Indices<I...>; };
+template <unsigned... I>
+struct Indices {};
+template <unsigned N, unsigned... I>
+struct MakeIndices : MakeIndices<N - 1, N - 1, I...> {};
+template <unsigned... I>
+struct MakeIndices<0, I...> {
+  using type = Indices<I...>;
+};
 
-template <class Function> struct Signature;
+template <class Function>
+struct Signature;
 template <class... P>
 struct Signature<void (*)(P...)> {
-    static constexpr unsigned count = sizeof...(P);
-    static constexpr Parameter parameters[sizeof...(P) + 1] = {
-        {sizeof(P), alignof(P), KindOf<P>::value}..., {0, 1, 0}};
+  static constexpr unsigned count = sizeof...(P);
+  static constexpr Parameter parameters[sizeof...(P) + 1] = {{sizeof(P), alignof(P), KindOf<P>::value}..., {0, 1, 0}};
 
-    // Not instrumented: the parameter block is the emulator's memory, not the kernel's.
-    __attribute__((noinline, no_sanitize_thread)) static void invoke(void* function, void** arguments) {
-        call(reinterpret_cast<void (*)(P...)>(function), arguments, typename MakeIndices<sizeof...(P)>::type());
-    }
-    template <unsigned... I>
-    __attribute__((always_inline)) static inline void call(void (*function)(P...), void** arguments, Indices<I...>) {
-        (void)arguments;
-        function(*static_cast<P*>(arguments[I])...);
-    }
+  // Not instrumented: the parameter block is the emulator's memory, not the kernel's.
+  __attribute__((noinline, no_sanitize_thread)) static void invoke(void* function, void** arguments) {
+    call(reinterpret_cast<void (*)(P...)>(function), arguments, typename MakeIndices<sizeof...(P)>::type());
+  }
+  template <unsigned... I>
+  __attribute__((always_inline)) static inline void call(void (*function)(P...), void** arguments, Indices<I...>) {
+    (void)arguments;
+    function(*static_cast<P*>(arguments[I])...);
+  }
 };
 
 }  // namespace vqcc_emulator
 
 // One line for each kernel and a terminator after them; vqcc appends both to the source it compiles.
 #define VQCC_EMULATOR_KERNELS_BEGIN \
-    extern "C" __attribute__((visibility("default"))) const vqcc_emulator::Kernel vqcc_emulator_kernels[] = {
-#define VQCC_EMULATOR_KERNEL(name)                                                          \
-    {#name, reinterpret_cast<void*>(&name), &vqcc_emulator::Signature<decltype(&name)>::invoke, \
-     vqcc_emulator::Signature<decltype(&name)>::parameters, vqcc_emulator::Signature<decltype(&name)>::count},
-#define VQCC_EMULATOR_KERNELS_END {nullptr, nullptr, nullptr, nullptr, 0}};
+  extern "C" __attribute__((visibility("default"))) const vqcc_emulator::Kernel vqcc_emulator_kernels[] = {
+#define VQCC_EMULATOR_KERNEL(name)                                                            \
+  {#name, reinterpret_cast<void*>(&name), &vqcc_emulator::Signature<decltype(&name)>::invoke, \
+   vqcc_emulator::Signature<decltype(&name)>::parameters, vqcc_emulator::Signature<decltype(&name)>::count},
+#define VQCC_EMULATOR_KERNELS_END {nullptr, nullptr, nullptr, nullptr, 0}} \
+  ;

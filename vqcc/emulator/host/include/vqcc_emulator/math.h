@@ -53,16 +53,22 @@ namespace vqcc_emulator {
 // A conversion to an integer clamps and takes NaN to 0 on a GPU; in C++ the same is undefined.
 template <class Integer>
 __forceinline__ Integer clamped(double v, double low, double high) {
-    return v != v ? Integer(0) : v <= low ? Integer(low) : v >= high ? Integer(high) : Integer(v);
+  return v != v ? Integer(0) : v <= low ? Integer(low) : v >= high ? Integer(high) : Integer(v);
 }
 }  // namespace vqcc_emulator
-__forceinline__ int __float2int_rn(float v) { return vqcc_emulator::clamped<int>(rintf(v), -2147483648.0, 2147483647.0); }
-__forceinline__ int __float2int_rz(float v) { return vqcc_emulator::clamped<int>(truncf(v), -2147483648.0, 2147483647.0); }
-__forceinline__ unsigned __float2uint_rn(float v) { return vqcc_emulator::clamped<unsigned>(rintf(v), 0.0, 4294967295.0); }
+__forceinline__ int __float2int_rn(float v) {
+  return vqcc_emulator::clamped<int>(rintf(v), -2147483648.0, 2147483647.0);
+}
+__forceinline__ int __float2int_rz(float v) {
+  return vqcc_emulator::clamped<int>(truncf(v), -2147483648.0, 2147483647.0);
+}
+__forceinline__ unsigned __float2uint_rn(float v) {
+  return vqcc_emulator::clamped<unsigned>(rintf(v), 0.0, 4294967295.0);
+}
 
-#define VQCC_MIN_MAX(type)                                               \
-    __forceinline__ constexpr type min(type a, type b) { return b < a ? b : a; } \
-    __forceinline__ constexpr type max(type a, type b) { return a < b ? b : a; }
+#define VQCC_MIN_MAX(type)                                                     \
+  __forceinline__ constexpr type min(type a, type b) { return b < a ? b : a; } \
+  __forceinline__ constexpr type max(type a, type b) { return a < b ? b : a; }
 VQCC_MIN_MAX(int)
 VQCC_MIN_MAX(unsigned)
 VQCC_MIN_MAX(long)

@@ -14,7 +14,6 @@
 #define __grid_constant__
 #define __align__(bytes) __attribute__((aligned(bytes)))
 
-// Static shared memory would be one host variable for all blocks, without bounds and without a written state. Device code
-// takes all of its shared memory from vqcc_emulator::dynamic_shared() instead.
-#define __shared__                                                                                          \
-    _Static_assert_shared_variables_are_not_emulated_use_the_dynamic_shared_memory_function_of_arch_cuh
+// Static shared memory would be one host variable for all blocks, without bounds and without a written state. Device
+// code takes all of its shared memory from vqcc_emulator::dynamic_shared() instead.
+#define __shared__ _Static_assert_shared_variables_are_not_emulated_use_the_dynamic_shared_memory_function_of_arch_cuh

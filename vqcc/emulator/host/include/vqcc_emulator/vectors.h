@@ -1,15 +1,15 @@
 // CUDA's built-in vector types, with their alignment: a 16-byte access to an 8-byte aligned address is an error.
 #pragma once
 
-#define VQCC_VECTOR(type, name, align2, align4)                                                              \
-    struct name##1 { type x; };                                                                              \
-    struct __align__(align2) name##2 { type x, y; };                                                         \
-    struct name##3 { type x, y, z; };                                                                        \
-    struct __align__(align4) name##4 { type x, y, z, w; };                                                   \
-    __forceinline__ constexpr name##1 make_##name##1(type x) { return {x}; }                                 \
-    __forceinline__ constexpr name##2 make_##name##2(type x, type y) { return {x, y}; }                      \
-    __forceinline__ constexpr name##3 make_##name##3(type x, type y, type z) { return {x, y, z}; }           \
-    __forceinline__ constexpr name##4 make_##name##4(type x, type y, type z, type w) { return {x, y, z, w}; }
+#define VQCC_VECTOR(type, name, align2, align4)                                                  \
+  struct name##1 { type x; };                                                                    \
+  struct __align__(align2) name##2 { type x, y; };                                               \
+  struct name##3 { type x, y, z; };                                                              \
+  struct __align__(align4) name##4 { type x, y, z, w; };                                         \
+  __forceinline__ constexpr name##1 make_##name##1(type x) { return {x}; }                       \
+  __forceinline__ constexpr name##2 make_##name##2(type x, type y) { return {x, y}; }            \
+  __forceinline__ constexpr name##3 make_##name##3(type x, type y, type z) { return {x, y, z}; } \
+  __forceinline__ constexpr name##4 make_##name##4(type x, type y, type z, type w) { return {x, y, z, w}; }
 
 VQCC_VECTOR(signed char, char, 2, 4)
 VQCC_VECTOR(unsigned char, uchar, 2, 4)
@@ -24,10 +24,10 @@ VQCC_VECTOR(double, double, 16, 16)
 #undef VQCC_VECTOR
 
 struct dim3 {
-    unsigned x, y, z;
-    constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
-    constexpr dim3(uint3 v) : x(v.x), y(v.y), z(v.z) {}
-    constexpr operator uint3() const { return {x, y, z}; }
+  unsigned x, y, z;
+  constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+  constexpr dim3(uint3 v) : x(v.x), y(v.y), z(v.z) {}
+  constexpr operator uint3() const { return {x, y, z}; }
 };
 
 namespace vqcc_emulator {

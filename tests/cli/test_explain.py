@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command import run
+
+from vqcc.diagnostics import CODES
+
+
+def test_a_library(compiled: Path) -> None:
+    done = run("explain", compiled)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "h200: tiny_m1_float16, level sc" in done.stdout
+    assert "h200: tiny_m3_float16, level sc" in done.stdout
+    plan = json.loads((compiled / "tiny.h200.plan.json").read_text())
+    for kernel in plan["kernels"]:
+        assert {"packed_layout", "n_shared", "rows_per_warp", "warps", "unroll", "grid"} <= {
+            decision["name"] for decision in kernel["decisions"]
+        }
+        for decision in kernel["decisions"]:
+            assert f"  {decision['name']} = {decision['value']}" in done.stdout
+            assert f"      {decision['formula']}\n" in done.stdout
+            assert f"      {decision['reason']}\n" in done.stdout
+            for name, value in decision["inputs"].items():
+                assert f"{name} = {value}" in done.stdout
+
+
+def test_a_library_in_json(compiled: Path) -> None:
+    done = run("explain", compiled, "--json", "--gpu", "h200")
+    plan = json.loads((compiled / "tiny.h200.plan.json").read_text())
+    assert (done.exit_code, done.json) == (0, {"gpus": {"h200": plan["kernels"]}})
+
+
+def test_a_spec_says_the_same_and_writes_nothing(compiled: Path, spec: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    done = run("explain", spec, "--json")
+    assert done.exit_code == 0, done.stderr
+    assert done.json == run("explain", compiled, "--json").json
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_overrides(spec: Path) -> None:
+    done = run("explain", spec, "--gpu", "a100", "--level", "gc", "--json")
+    assert done.exit_code == 0
+    assert list(done.json["gpus"]) == ["a100"]
+    assert {kernel["level"] for kernel in done.json["gpus"]["a100"]} == {"gc"}
+
+
+@pytest.mark.parametrize("code", ["VQ0403", "vq0403"])
+def test_a_code(code: str) -> None:
+    done = run("explain", code)
+    assert (done.exit_code, done.stdout) == (0, f"VQ0403: {CODES['VQ0403']}. See docs/diagnostics.md.\n")
+    assert run("explain", code, "--json").json == {"code": "VQ0403", "title": CODES["VQ0403"]}
+
+
+def test_no_such_code() -> None:
+    done = run("explain", "VQ9999", "--json")
+    assert (done.exit_code, done.codes) == (1, ["VQ0710"])
+
+
+def test_a_library_without_plans(compiled: Path, spec: Path, tmp_path: Path) -> None:
+    assert run("compile", spec, "-o", tmp_path, "--emit", "header").exit_code == 0
+    done = run("explain", tmp_path / "tiny")
+    assert done.exit_code == 1
+    assert "error[VQ0802]" in done.stderr
+    assert "--emit plan" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["nowhere.yaml"], "VQ0101"),
+        (["."], "VQ0704"),
+        (["LIBRARY", "--gpu", "h20"], "VQ0805"),
+        (["SPEC", "--gpu", "h20"], "VQ0401"),
+    ],
+)
+def test_what_cannot_be_explained(
+    arguments: list[str],
+    code: str,
+    compiled: Path,
+    spec: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = {"LIBRARY": str(compiled), "SPEC": str(spec)}
+    done = run("explain", *[places.get(word, word) for word in arguments], "--json")
+    assert (done.exit_code, done.codes) == (1, [code])
+
+
+def test_usage() -> None:
+    assert run("explain").exit_code == 2

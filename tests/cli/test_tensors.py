@@ -1,0 +1,215 @@
+"""quantize and pack."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import run
+from libraries import spec_text
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from vqcc.library import load_library
+from vqcc.tensors.container import load
+from vqcc.tensors.packing import unpack_codes
+
+ALGORITHM = "vq-4-4-1"
+
+
+def test_quantize(weights: Path, tmp_path: Path) -> None:
+    output = tmp_path / "q.safetensors"
+    done = run("quantize", weights, "--tensor", "w", "--algorithm", ALGORITHM, "-o", output)
+    assert (done.exit_code, done.stderr) == (0, "")
+    tensor = load(output, "w")
+    assert tensor.relative_error is not None
+    assert done.stdout.startswith(f"{output}: w [40, 64] as VQ<4,4,1>, ")
+    assert f"relative error {tensor.relative_error:.4f}" in done.stdout
+    original = load_file(weights)["w"].astype(np.float64)
+    measured = np.linalg.norm(tensor.algorithm.decode(tensor) - original) / np.linalg.norm(original)
+    assert measured == pytest.approx(tensor.relative_error, rel=1e-5)
+    assert measured < 0.7
+
+
+def test_quantize_json(weights: Path, tmp_path: Path) -> None:
+    output = tmp_path / "q.safetensors"
+    done = run("quantize", weights, "--tensor", "other", "--algorithm", ALGORITHM, "-o", output, "--json")
+    assert done.exit_code == 0
+    assert set(done.json) == {
+        "output",
+        "tensor",
+        "shape",
+        "algorithm",
+        "bits_per_weight",
+        "relative_error",
+    }
+    assert (done.json["output"], done.json["tensor"], done.json["shape"]) == (str(output), "other", [64, 64])
+    assert done.json["algorithm"]["entries"] == 16
+
+
+def test_quantize_by_a_spec_gives_the_same_file(weights: Path, quantized: Path, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(spec_text(ALGORITHM))
+    output = tmp_path / "q.safetensors"
+    assert run("quantize", weights, "--tensor", "w", "--algorithm", spec, "-o", output).exit_code == 0
+    assert output.read_bytes() == quantized.read_bytes()
+
+
+def test_the_seed_matters(weights: Path, quantized: Path, tmp_path: Path) -> None:
+    output = tmp_path / "q.safetensors"
+    arguments = ["--tensor", "w", "--algorithm", ALGORITHM, "-o", str(output), "--seed"]
+    assert run("quantize", weights, *arguments, 0).exit_code == 0
+    assert output.read_bytes() == quantized.read_bytes()
+    assert run("quantize", weights, *arguments, 1).exit_code == 0
+    assert output.read_bytes() != quantized.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "hint"),
+    [
+        ({"name": "W2"}, "VQ0514", "'w'"),
+        ({"algorithm": "vq-4-4"}, "VQ0301", ""),
+        ({"algorithm": "aqlm-2x9"}, "VQ0301", "did you mean 'aqlm-2x8'?"),
+        ({"algorithm": "missing.yaml"}, "VQ0101", ""),
+        ({"algorithm": "aqlm-3"}, "VQ0306", ""),
+        ({"algorithm": "vq-3-4-1"}, "VQ0303", ""),
+        ({"weights": "missing.safetensors"}, "VQ0501", ""),
+        ({"output": "nowhere/q.safetensors"}, "VQ0527", ""),
+    ],
+)
+def test_what_cannot_be_quantized(
+    change: dict[str, str],
+    code: str,
+    hint: str,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    choice = {
+        "name": "w",
+        "algorithm": ALGORITHM,
+        "weights": str(weights),
+        "output": "q.safetensors",
+        **change,
+    }
+    done = run(
+        "quantize",
+        choice["weights"],
+        "--tensor",
+        choice["name"],
+        "--algorithm",
+        choice["algorithm"],
+        "-o",
+        choice["output"],
+    )
+    assert done.exit_code == 1, done
+    assert f"error[{code}]" in done.stderr
+    assert hint in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_look_like_markup(tmp_path: Path) -> None:
+    name = "layers[/b].:smile:"
+    weight = np.random.default_rng(1).standard_normal((16, 32)).astype(np.float32)
+    save_file({name: weight}, tmp_path / "weights.safetensors")
+    output = tmp_path / "q.safetensors"
+    done = run(
+        "quantize",
+        tmp_path / "weights.safetensors",
+        "--tensor",
+        name,
+        "--algorithm",
+        "vq-4-2-1",
+        "-o",
+        output,
+    )
+    assert done.exit_code == 0
+    assert f"{output}: {name} [16, 32]" in done.stdout
+
+
+def test_pack(quantized: Path, compiled: Path, tmp_path: Path) -> None:
+    output = tmp_path / "packed.safetensors"
+    done = run("pack", quantized, "--library", compiled, "-o", output)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{output}: w [40, 64] in ")
+    library, tensor = load_library(compiled), load(quantized, "w")
+    arrays = load_file(output)
+    assert set(arrays) == {"w.codes", "w.books", "w.scales"}
+    assert np.array_equal(unpack_codes(arrays["w.codes"], library.layout), tensor.codes)
+    assert arrays["w.books"].tobytes() == tensor.algorithm.pack_tables(tensor).tobytes()
+    with safe_open(output, "np") as file:
+        described = json.loads(file.metadata()["vqcc.packed"])["w"]
+    header = (compiled / "tiny.h").read_text()
+    assert f'"{described["layout_id"]}"' in header
+    assert described["shape"] == [40, 64]
+    assert f"#define TINY_CODES_BYTES INT64_C({arrays['w.codes'].nbytes})" in header
+    assert f"#define TINY_BOOKS_BYTES INT64_C({arrays['w.books'].nbytes})" in header
+
+
+def test_pack_json(quantized: Path, compiled: Path, tmp_path: Path) -> None:
+    output = tmp_path / "packed.safetensors"
+    done = run(
+        "pack", quantized, "--library", compiled, "--gpu", "h200", "--tensor", "w", "-o", output, "--json"
+    )
+    assert done.exit_code == 0
+    sizes = {name.removeprefix("w."): array.nbytes for name, array in load_file(output).items()}
+    assert done.json == {"output": str(output), "tensors": {"w": sizes}}
+
+
+def test_packing_twice_gives_the_same_file(quantized: Path, compiled: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert run("pack", quantized, "--library", compiled, "-o", tmp_path / name).exit_code == 0
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_pack_refuses_what_does_not_fit(weights: Path, compiled: Path, tmp_path: Path) -> None:
+    """Every tensor of the file that does not fit is named."""
+    other, algorithm = tmp_path / "other.safetensors", tmp_path / "algorithm.safetensors"
+    assert run("quantize", weights, "--tensor", "other", "--algorithm", ALGORITHM, "-o", other).exit_code == 0
+    assert (
+        run("quantize", weights, "--tensor", "w", "--algorithm", "vq-4-3-1", "-o", algorithm).exit_code == 0
+    )
+    output = tmp_path / "packed.safetensors"
+    done = run("pack", other, "--library", compiled, "-o", output)
+    assert done.exit_code == 1
+    assert "error[VQ0803]" in done.stderr
+    assert "its shape is [64, 64], the library's [40, 64]" in done.stderr
+    done = run("pack", algorithm, "--library", compiled, "-o", output, "--json")
+    assert (done.exit_code, done.codes) == (1, ["VQ0803"])
+    assert "its entries is 8, the library's 16" in done.json["diagnostics"][0]["message"]
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "hint"),
+    [
+        ({"--gpu": "h20"}, "VQ0805", "did you mean 'h200'?"),
+        ({"--tensor": "v"}, "VQ0514", "VQ tensors of this file: w"),
+        ({"--library": "nowhere"}, "VQ0704", ""),
+        ({"-o": "no/such/directory"}, "VQ0527", ""),
+    ],
+)
+def test_what_cannot_be_packed(
+    change: dict[str, str],
+    code: str,
+    hint: str,
+    quantized: Path,
+    compiled: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = {"--library": str(compiled), "-o": "packed", **change}
+    done = run("pack", quantized, *[word for pair in options.items() for word in pair])
+    assert done.exit_code == 1
+    assert f"error[{code}]" in done.stderr
+    assert hint in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pack_needs_a_library_and_an_output(quantized: Path, compiled: Path) -> None:
+    assert run("pack", quantized, "-o", "x").exit_code == 2
+    assert run("pack", quantized, "--library", compiled).exit_code == 2

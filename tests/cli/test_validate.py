@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from command import Done, run
+
+from vqcc.codegen.bundle import read_bundle, write_bundle
+
+
+def plant(library: Path, name: str, old: str, new: str) -> None:
+    """Change one file of a bundle and its manifest with it: a bundle that is whole, and wrong."""
+    bundle = read_bundle(library)
+    text = bundle.files[name].decode()
+    assert text.count(old) == 1, f"{text.count(old)} times: {old}"
+    files = {**bundle.files, name: text.replace(old, new).encode()}
+    fields = {key: value for key, value in bundle.manifest.items() if key not in {"vqcc", "format", "files"}}
+    assert write_bundle(library, files, fields=fields)
+
+
+def drop(library: Path, name: str) -> None:
+    bundle = read_bundle(library)
+    files = {key: data for key, data in bundle.files.items() if key != name}
+    fields = {key: value for key, value in bundle.manifest.items() if key not in {"vqcc", "format", "files"}}
+    write_bundle(library, files, fields=fields)
+
+
+def test_random_data(compiled: Path) -> None:
+    done = run("validate", compiled)
+    assert (done.exit_code, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [line.split()[:5] for line in lines if line.startswith("ok ")] == [
+        ["ok", "h200:", "tiny_m1_float16,", "m", "="],
+        ["ok", "h200:", "tiny_m3_float16,", "m", "="],
+        ["ok", "h200:", "tiny_m3_float16,", "m", "="],
+    ]
+    assert lines[-1] == "3 of 3 launches within their bounds of float64"
+    assert done.stdout.count("relative error ") == done.stdout.count("max error ") == 3
+
+
+def test_given_tensors(compiled: Path, quantized: Path) -> None:
+    done = run("validate", compiled, "--tensors", quantized, "--tensor", "w", "--gpu", "h200", "--json")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert set(done.json) == {"backend", "results", "diagnostics"}
+    assert (done.json["backend"], done.json["diagnostics"]) == ("emulate", [])
+    for result in done.json["results"]:
+        assert set(result) == {
+            "gpu",
+            "kernel",
+            "tensor",
+            "m",
+            "passed",
+            "relative_error",
+            "max_error",
+            "bound",
+            "worst_ratio",
+            "worst_position",
+        }
+        assert (result["gpu"], result["tensor"], result["passed"]) == ("h200", "w", True)
+        assert 0 < result["relative_error"] < 1e-3
+        assert 0 < result["worst_ratio"] <= 1
+
+
+def test_the_seed_draws_the_data(compiled: Path) -> None:
+    def errors(seed: int) -> list[float]:
+        return [
+            result["max_error"]
+            for result in run("validate", compiled, "--seed", seed, "--json").json["results"]
+        ]
+
+    assert errors(1) == errors(1) != errors(2)
+
+
+def test_several_libraries(compiled: Path, library: Path) -> None:
+    done = run("validate", compiled, library)
+    assert done.exit_code == 0
+    assert done.stdout.endswith("6 of 6 launches within their bounds of float64\n")
+
+
+def mismatch(done: Done) -> None:
+    assert done.exit_code == 4
+    assert "error[VQ0801]" in done.stderr
+    assert "MISMATCH  h200: tiny_m3_float16" in done.stdout
+
+
+def test_a_wrong_kernel(library: Path) -> None:
+    plant(library, "tiny.h200.cu", "sum *= row_scale<Matrix>(arguments.scales, row);", "")
+    done = run("validate", library)
+    mismatch(done)
+    assert "0 of 3 launches" in done.stdout
+    as_json = run("validate", library, "--json")
+    assert as_json.exit_code == 4
+    assert [result["passed"] for result in as_json.json["results"]] == [False] * 3
+    assert as_json.codes == ["VQ0801"] * 3
+
+
+def test_a_kernel_that_gives_no_number(library: Path) -> None:
+    """NaN and infinity are mismatches, and do not make the JSON invalid."""
+    plant(library, "tiny.h200.cu", "sum *= row_scale<Matrix>(arguments.scales, row);", "sum = 0.0f / 0.0f;")
+    mismatch(run("validate", library))
+    as_json = run("validate", library, "--json")
+    assert as_json.exit_code == 4
+    assert {result["worst_ratio"] for result in as_json.json["results"]} == {None}
+
+
+def test_a_kernel_that_writes_past_its_output(library: Path) -> None:
+    plant(library, "tiny.h200.cu", "if (row >= work.end_row || b >= arguments.m) return;", "")
+    done = run("validate", library)
+    assert done.exit_code == 4
+    assert "error[VQ08" in done.stderr
+
+
+def test_a_kernel_that_does_not_compile(library: Path) -> None:
+    plant(library, "tiny.h200.cu", "sum *= row_scale<Matrix>(arguments.scales, row);", "sum *= nothing;")
+    done = run("validate", library, "--json")
+    assert (done.exit_code, done.codes) == (3, ["VQ0822"])
+
+
+def test_a_tensor_that_does_not_fit(compiled: Path, weights: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    run("quantize", weights, "--tensor", "other", "--algorithm", "vq-4-4-1", "-o", other)
+    done = run("validate", compiled, "--tensors", other, "--json")
+    assert (done.exit_code, done.codes) == (1, ["VQ0803"])
+
+
+@pytest.mark.parametrize("name", ["tiny.h200.cu", "tiny.h", "tiny.h200.cubin"])
+def test_a_damaged_bundle(name: str, library: Path) -> None:
+    (library / name).write_bytes((library / name).read_bytes()[:-1])
+    done = run("validate", library, "--json")
+    assert (done.exit_code, done.codes) == (1, ["VQ0705"])
+    assert name in done.json["diagnostics"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "exit_code"),
+    [
+        (["nowhere"], "VQ0704", 1),
+        (["."], "VQ0704", 1),
+        (["LIBRARY", "--gpu", "a100"], "VQ0805", 1),
+        (["LIBRARY", "--tensors", "missing"], "VQ0501", 1),
+        (["LIBRARY", "--tensors", "QUANTIZED", "--tensor", "v"], "VQ0514", 1),
+    ],
+)
+def test_what_cannot_be_validated(
+    arguments: list[str],
+    code: str,
+    exit_code: int,
+    compiled: Path,
+    quantized: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = {"LIBRARY": str(compiled), "QUANTIZED": str(quantized)}
+    done = run("validate", *[places.get(word, word) for word in arguments], "--json")
+    assert (done.exit_code, done.codes) == (exit_code, [code])
+
+
+def test_a_tensor_without_its_file_is_a_usage_error(compiled: Path) -> None:
+    done = run("validate", compiled, "--tensor", "w")
+    assert done.exit_code == 2
+    assert "--tensors" in done.stderr
+
+
+def test_a_library_without_source(library: Path) -> None:
+    drop(library, "tiny.h200.cu")
+    done = run("validate", library)
+    assert done.exit_code == 1
+    assert "error[VQ0802]" in done.stderr
+    assert "--emit cu" in done.stderr
+
+
+def test_no_device(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    done = run("validate", compiled, "--backend", "cuda")
+    assert done.exit_code == 5
+    assert "error[VQ0806]" in done.stderr
+    assert "pip install 'vqcc[gpu]'" in done.stderr
+    assert run("validate", compiled, "--backend", "cuda", "--json").codes == ["VQ0806"]
+
+
+def test_bench_without_a_device(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    done = run("bench", compiled, "-o", tmp_path / "results.json")
+    assert (done.exit_code, done.stdout) == (5, "")
+    assert "error[VQ0806]" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert run("bench", compiled, "--json").codes == ["VQ0806"]
+    assert run("bench").exit_code == 2
+    assert run("bench", tmp_path, "--json").codes == ["VQ0704"]
+
+
+def test_no_host_compiler(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = run("validate", compiled, "--json")
+    assert done.exit_code == 3
+    assert done.codes == ["VQ0820"]
+
+
+def test_a_manifest_that_does_not_make_sense(library: Path) -> None:
+    manifest = json.loads((library / "manifest.json").read_text())
+    for change in (
+        {"op": {"kind": "conv"}},
+        {"op": None},
+        {"layout": {"vectors": 1}},
+        {"algorithm": {"family": "kmeans"}},
+        {"gpus": []},
+        {"gpus": {"h200": {"kernels": [{"name": "x"}]}}},
+        {"name": 5},
+    ):
+        (library / "manifest.json").write_text(json.dumps({**manifest, **change}))
+        done = run("validate", library, "--json")
+        assert (done.exit_code, done.codes) == (1, ["VQ0705"]), change
