@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vqcc import unchanged
+from vqcc import building, unchanged
 from vqcc.codegen.cache import CompileCache
 from vqcc.codegen.toolchain import find
 from vqcc.compiling import Options, compile_file
@@ -124,3 +124,39 @@ def test_a_wrong_spec_is_not_remembered(spec: Path, cache: CompileCache, tmp_pat
 
 def test_the_summary_is_plain_json(spec: Path, cache: CompileCache, tmp_path: Path) -> None:
     assert json.loads(json.dumps(run(spec, cache, tmp_path / "out")))["name"] == "small"
+
+
+def test_a_bundle_that_another_process_replaced_is_not_taken_for_ones_own(
+    spec: Path, cache: CompileCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is remembered is what was made, whatever lies there by the time it is noted."""
+    other = tmp_path / "other.yaml"
+    other.write_text(SPEC.replace("m: 1", "m: 2"))
+    write = building.write_library
+
+    def and_then_the_other(built: building.Built, directory: Path) -> bool:
+        changed = write(built, directory)
+        monkeypatch.setattr(building, "write_library", write)
+        assert run(other, None, tmp_path / "out")["state"] == "written"
+        return changed
+
+    monkeypatch.setattr(building, "write_library", and_then_the_other)
+    run(spec, cache, tmp_path / "out")
+    assert "small_m2_float16" in (tmp_path / "out" / "small" / "small.h").read_text()
+    assert run(spec, cache, tmp_path / "out")["state"] == "written"
+    assert "small_m2_float16" not in (tmp_path / "out" / "small" / "small.h").read_text()
+
+
+def test_a_spec_that_changes_while_it_is_compiled(
+    spec: Path, cache: CompileCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One reading of the file is both looked up and compiled."""
+    key = unchanged.inputs_key
+
+    def and_then_an_edit(data: bytes, *rest: object) -> str:
+        spec.write_text(SPEC.replace("m: 1", "m: 2"))
+        return key(data, *rest)
+
+    monkeypatch.setattr(unchanged, "inputs_key", and_then_an_edit)
+    run(spec, cache, tmp_path / "out")
+    assert "small_m2_float16" not in (tmp_path / "out" / "small" / "small.h").read_text()

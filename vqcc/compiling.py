@@ -22,6 +22,9 @@ __all__ = ["EMITTABLE", "Emit", "Options", "compile_file"]
 Emit = Literal["cu", "ptx", "cubin", "header", "plan"]
 EMITTABLE: tuple[Emit, ...] = ("cu", "ptx", "cubin", "header", "plan")
 
+#: Of a spec that is looked up before it is parsed; no larger one is accepted (vqcc.spec.source).
+_MAX_BYTES = 1_000_000
+
 
 @dataclass(frozen=True)
 class Options:
@@ -45,34 +48,53 @@ def compile_file(
     """
     from vqcc.unchanged import inputs_key, recall, remember
 
-    key = None
-    if cache is not None and not options.dry_run and path.is_file():
-        shape = {"level": options.level, "gpus": options.gpus, "emit": options.emit}
-        key = inputs_key(path.read_bytes(), shape, toolchain)
-        summary = recall(cache, key, options.out)
-        if summary is not None:
-            _take(summary["name"], path, taken)
-            directory = options.out / summary["name"]
-            return {**summary, "spec": str(path), "directory": str(directory), "state": "unchanged"}
-    result = _compile(path, options, toolchain, cache, taken)
-    if key is not None and cache is not None:
-        remember(cache, key, options.out / result["name"], result)
+    data = None if cache is None or options.dry_run else _read(path)
+    if cache is None or data is None:
+        return _compile(path, data, options, toolchain, cache, taken)[0]
+    shape = {"level": options.level, "gpus": options.gpus, "emit": options.emit}
+    key = inputs_key(data, shape, toolchain)
+    summary = recall(cache, key, options.out)
+    if summary is not None:
+        _take(summary["name"], path, taken)
+        directory = options.out / summary["name"]
+        return {**summary, "spec": str(path), "directory": str(directory), "state": "unchanged"}
+    result, content = _compile(path, data, options, toolchain, cache, taken)
+    remember(cache, key, result["name"], content, result)
     return result
 
 
-def _compile(
-    path: Path, options: Options, toolchain: Toolchain, cache: CompileCache | None, taken: dict[str, Path]
-) -> dict[str, Any]:
-    from vqcc.building import build_library, write_library
-    from vqcc.spec.load import load_spec
+def _read(path: Path) -> bytes | None:
+    """The spec's bytes; None if it cannot be read or is too large for one, which loading it then reports."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except (OSError, ValueError):
+        return None
+    return data if len(data) <= _MAX_BYTES else None
 
-    spec = load_spec(path, gpu_override=options.gpus, level_override=options.level)
+
+def _compile(
+    path: Path,
+    data: bytes | None,
+    options: Options,
+    toolchain: Toolchain,
+    cache: CompileCache | None,
+    taken: dict[str, Path],
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Compile the spec in `data`, or the one that `path` holds; its summary and its bundle's files."""
+    from vqcc.building import build_library, write_library
+    from vqcc.codegen import manifest
+    from vqcc.spec.load import load_spec, parse_spec
+
+    overrides: dict[str, Any] = {"gpu_override": options.gpus, "level_override": options.level}
+    spec = load_spec(path, **overrides) if data is None else parse_spec(data, str(path), **overrides)
     _take(spec.name, path, taken)
     built = build_library(spec, toolchain=toolchain, cache=cache, emit=options.emit, jobs=options.jobs)
     directory = options.out / built.name
     changed = not options.dry_run and write_library(built, directory)
     state = "would be written" if options.dry_run else "written" if changed else "unchanged"
-    return {**_summary(built), "spec": str(path), "directory": str(directory), "state": state}
+    content = {**built.files, manifest.NAME: manifest.make_manifest(built.fields, built.files)}
+    return {**_summary(built), "spec": str(path), "directory": str(directory), "state": state}, content
 
 
 def _take(name: str, path: Path, taken: dict[str, Path]) -> None:

@@ -16,7 +16,7 @@ from vqcc.codegen.wheels import installed
 from vqcc.data_files import specs_directory, templates_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from vqcc.codegen.cache import CompileCache
     from vqcc.codegen.toolchain import Toolchain
@@ -58,11 +58,12 @@ def recall(cache: CompileCache, key: str, out: Path) -> dict[str, Any] | None:
         return None
 
 
-def remember(cache: CompileCache, key: str, directory: Path, summary: Mapping[str, Any]) -> None:
-    """Note that the inputs of `key` made the bundle in `directory`; a failure to do so costs only time."""
-    try:
-        files: Sequence[Path] = sorted(directory.iterdir())
-        held = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    except OSError:
-        return
-    cache.put(key, json.dumps({"name": directory.name, "files": held, "summary": dict(summary)}).encode())
+def remember(
+    cache: CompileCache, key: str, name: str, content: Mapping[str, bytes], summary: Mapping[str, Any]
+) -> None:
+    """Note that the inputs of `key` make the bundle `name` of files `content`, its manifest among them.
+
+    What was made counts, not what lies on the disk by now: another process may have put its own there.
+    """
+    held = {file: hashlib.sha256(data).hexdigest() for file, data in content.items()}
+    cache.put(key, json.dumps({"name": name, "files": held, "summary": dict(summary)}).encode())

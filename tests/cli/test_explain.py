@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from command import run
 
 from vqcc.diagnostics import CODES
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_a_library(compiled: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jsonschema
 import pytest
@@ -15,6 +15,9 @@ from vqcc.algorithms import presets
 from vqcc.data_files import specs_directory
 from vqcc.doctor import Check
 from vqcc.ops import OPS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KEYS = {"algorithms": "preset", "ops": "op", "gpus": "gpu"}
 NAMES = {"algorithms": presets.names(), "ops": tuple(OPS), "gpus": gpus.names()}

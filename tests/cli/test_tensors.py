@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,6 +15,9 @@ from safetensors.numpy import load_file, save_file
 from vqcc.library import load_library
 from vqcc.tensors.container import load
 from vqcc.tensors.packing import unpack_codes
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ALGORITHM = "vq-4-4-1"
 

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from command import Done, run
 
 from vqcc.codegen.bundle import read_bundle, write_bundle
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def plant(library: Path, name: str, old: str, new: str) -> None:

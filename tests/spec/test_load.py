@@ -65,7 +65,7 @@ def test_one_value_stands_for_a_list_of_one():
 
 
 def test_the_level_has_a_default():
-    assert parse(GOOD.replace("level: gc\n", "")).level == "sc"
+    assert parse(GOOD.replace("aqlm-3", "aqlm-2x8").replace("level: gc\n", "")).level == "sc"
 
 
 def test_json_is_yaml():
@@ -132,8 +132,9 @@ def test_override_of_gpus():
 
 
 def test_override_of_the_level():
-    assert parse(GOOD, level_override="sc").level == "sc"
-    assert parse(GOOD.replace("level: gc", "level: o9"), level_override="sc").level == "sc"
+    good = GOOD.replace("aqlm-3", "aqlm-2x8")
+    assert parse(good, level_override="sc").level == "sc"
+    assert parse(good.replace("level: gc", "level: o9"), level_override="sc").level == "sc"
     with pytest.raises(VqccError) as caught:
         parse(GOOD, level_override="SC")
     (item,) = caught.value.diagnostics

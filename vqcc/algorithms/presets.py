@@ -20,7 +20,7 @@ def _kmeans(vector_size: int, entries: int, residuals: int, **other: Any) -> dic
 
 
 def _gptvq(vector_size: int) -> dict[str, Any]:
-    # One codebook per 65,536 weights, GPTVQ's largest group: 0.125 bits a weight at vector size 4.
+    # One codebook per 65,536 weights, GPTVQ's largest group: 0.25 bits a weight at vector size 4.
     return _kmeans(vector_size, 256, 1, scope={"rows": 256, "cols": 256}, scales="none")
 
 

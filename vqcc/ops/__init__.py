@@ -1,4 +1,4 @@
-"""Compute ops: one file each. `AnyOp` is what a spec's `op:` may be."""
+"""Compute ops: one package each. `AnyOp` is what a spec's `op:` may be."""
 
 from __future__ import annotations
 

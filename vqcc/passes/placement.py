@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vqcc.diagnostics import Diagnostic, VqccError
+from vqcc.diagnostics import Finding, raise_findings
 from vqcc.plan import Decision, Placement
 
 if TYPE_CHECKING:
-    from vqcc.plan import Plan
+    from collections.abc import Iterator
+
+    from vqcc.algorithms.base import Algorithm
+    from vqcc.gpus.model import Gpu
+    from vqcc.plan import Level, Plan
     from vqcc.problem import Problem
 
-__all__ = ["plan_placement"]
+__all__ = ["check_placement", "plan_placement"]
 
 
 def plan_placement(problem: Problem, plan: Plan) -> Plan:
@@ -34,11 +38,9 @@ def plan_placement(problem: Problem, plan: Plan) -> Plan:
             ),
             placement=Placement(0, 0, column_tiles, algorithm.table_bytes),
         )
+    raise_findings(check_placement(algorithm, problem.gpu, plan.level))
     limit = problem.gpu.shared_bytes_per_block.integer
-    fitting = limit // algorithm.table_bytes
-    if fitting == 0:
-        raise VqccError(_does_not_fit(problem, limit))
-    resident = min(fitting, column_tiles)
+    resident = min(limit // algorithm.table_bytes, column_tiles)
     return plan.decide(
         Decision(
             "n_shared",
@@ -53,12 +55,17 @@ def plan_placement(problem: Problem, plan: Plan) -> Plan:
     )
 
 
-def _does_not_fit(problem: Problem, limit: int) -> Diagnostic:
-    algorithm, gpu = problem.algorithm, problem.gpu
-    return Diagnostic(
-        "VQ0403",
-        f"level sc cannot hold a codebook of {algorithm.label} in shared memory on {gpu.name}: "
-        f"it takes {algorithm.table_bytes} bytes, a block has at most {limit}",
-        help=f"use level: gc, a GPU with at least {algorithm.table_bytes} bytes of shared memory per block, "
-        "or an algorithm with fewer entries, fewer stages or int8 codebooks",
-    )
+def check_placement(
+    algorithm: Algorithm, gpu: Gpu, level: Level, path: tuple[str | int, ...] = ("level",)
+) -> Iterator[Finding]:
+    """Report what a level cannot have on a GPU: VQ0403, at `path` of the spec."""
+    limit = gpu.shared_bytes_per_block.integer
+    if level == "sc" and algorithm.table_bytes > limit:
+        yield Finding(
+            path,
+            "VQ0403",
+            f"level sc cannot hold a codebook of {algorithm.label} in shared memory on {gpu.name}: "
+            f"it takes {algorithm.table_bytes} bytes, a block has at most {limit}",
+            f"use level: gc, a GPU with at least {algorithm.table_bytes} bytes of shared memory per block, "
+            "or an algorithm with fewer entries, fewer stages or int8 codebooks",
+        )

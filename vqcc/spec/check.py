@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vqcc.diagnostics import Diagnostic, DiagnosticList
+from vqcc.passes.placement import check_placement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -13,11 +14,16 @@ if TYPE_CHECKING:
     from vqcc.diagnostics import Finding
     from vqcc.gpus.model import Gpu
     from vqcc.ops.base import Op
+    from vqcc.plan import Level
     from vqcc.spec.source import Source
 
 
 def check_parts(
-    algorithm: Algorithm | None, op: Op | None, gpus: Sequence[Gpu], source: Source
+    algorithm: Algorithm | None,
+    op: Op | None,
+    gpus: Sequence[Gpu],
+    source: Source,
+    level: Level | None = None,
 ) -> DiagnosticList:
     """Check every pair of parts of which both are there, and place what is found in the file.
 
@@ -31,6 +37,11 @@ def check_parts(
         found.extend(_placed(algorithm.check(*op.weight_shape), source))
         for gpu in gpus:
             found.extend(_placed(op.check(algorithm, gpu), source))
+    if algorithm is not None and level is not None:
+        # Where the file leaves the level to its default, the GPU is what does not fit.
+        path = ("level",) if source.data.get("level") == level else ("gpu",)
+        for gpu in gpus:
+            found.extend(_placed(check_placement(algorithm, gpu, level, path), source))
     return found
 
 

@@ -66,7 +66,7 @@ def _load(source: Source, gpu_override: tuple[str, ...], level_override: str | N
     chosen = _override(gpu_override, own or (), found) if gpu_override else own
     parts = {"algorithm": algorithm, "op": op, "gpu": chosen}
     spec = _assemble(source, parts, _level(source, level_override, found), found)
-    found.extend(check_parts(algorithm, op, chosen or (), source))
+    found.extend(check_parts(algorithm, op, chosen or (), source, spec.level if spec else None))
     _raise(found)
     assert spec is not None
     return spec

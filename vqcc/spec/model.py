@@ -10,13 +10,13 @@ from vqcc.algorithms import AnyAlgorithm  # noqa: TC001  (read by pydantic)
 from vqcc.diagnostics import field_error
 from vqcc.gpus.model import Gpu  # noqa: TC001  (read by pydantic)
 from vqcc.ops import AnyOp  # noqa: TC001  (read by pydantic)
+from vqcc.plan import Level
 from vqcc.spec.identifier import MAX_LENGTH, check_identifier, pattern, to_identifier
 from vqcc.spec.wording import describe
 
 SPEC_VERSION = 1
 MAX_GPUS = 16
 
-Level = Literal["gc", "sc"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 
 

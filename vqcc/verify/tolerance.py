@@ -29,8 +29,8 @@ _UNIT = 2.0**-24
 class Comparison:
     """How a result compares with float64.
 
-    `relative_error` is ||computed - exact|| / ||exact||; `max_error` the largest difference of an element and
-    `max_bound` the bound at that element; `worst` the largest ratio of difference to bound, at `position`.
+    `relative_error` is ||computed - exact|| / ||exact||; `max_error` the largest difference of an element;
+    `worst` the largest ratio of difference to bound, at `position`, where the bound is `max_bound`.
     """
 
     relative_error: float

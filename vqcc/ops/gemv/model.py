@@ -141,7 +141,7 @@ class Gemv(Op):
     def tiles(
         self, variant: Variant, algorithm: Algorithm, layout: PackedLayout, gpu: Gpu, placement: Placement
     ) -> Iterator[tuple[GemvTile, tuple[Decision, ...]]]:
-        """Tiles to try, the most promising first; each later one halves the rows of a warp."""
+        """Tiles to try, the most promising first; later ones leave a thread more registers."""
         return propose_tiles(self.weight_shape, variant, algorithm, layout, gpu, placement)
 
     def header_values(self, algorithm: Algorithm) -> Mapping[str, int]:
