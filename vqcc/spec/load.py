@@ -66,7 +66,8 @@ def _load(source: Source, gpu_override: tuple[str, ...], level_override: str | N
     chosen = _override(gpu_override, own or (), found) if gpu_override else own
     parts = {"algorithm": algorithm, "op": op, "gpu": chosen}
     spec = _assemble(source, parts, _level(source, level_override, found), found)
-    found.extend(check_parts(algorithm, op, chosen or (), source, spec.level if spec else None))
+    level = spec.level if spec is not None and level_override in {None, *LEVELS} else None
+    found.extend(check_parts(algorithm, op, chosen or (), source, level))
     _raise(found)
     assert spec is not None
     return spec
