@@ -47,7 +47,7 @@ def run_case(case: Case, cache_directory: Path, seed: int) -> None:
     emulated = build(render_source(problems, plans), cache_directory=cache_directory)
     rng = np.random.default_rng(seed)
     tensor = case.algorithm.random_tensor(rng, "w", case.n, case.k)
-    weights = case.algorithm.decode(tensor)
+    weights = (case.algorithm.decode(tensor), case.algorithm.decode(tensor, magnitudes=True))
     for problem, plan in zip(problems, plans, strict=True):
         assert plan.layout is not None
         packed = pack_tensor(tensor, plan.layout).arrays()
@@ -64,7 +64,7 @@ def _planned(problem: Problem) -> Plan:
 
 
 def launch_and_compare(emulated, problem: Problem, plan: Plan, packed, weights, rng, m: int) -> None:
-    case = problem.op.draw_case(problem.variant, problem.algorithm, rng, m)
+    case = problem.op.draw_case(problem.variant, {"m": m}, problem.algorithm, rng)
     arrays = {**packed, **case.inputs}
     if rng.random() < 0.3:
         del arrays["bias"]
@@ -85,7 +85,7 @@ def launch_and_compare(emulated, problem: Problem, plan: Plan, packed, weights, 
         plan.launch.dynamic_shared_bytes,
         arguments,
     )
-    exact, magnitude = problem.op.reference(weights, arrays)
+    exact, magnitude = problem.op.reference(*weights, arrays)
     roundings = problem.op.longest_sum(plan.tile, plan.layout, problem.algorithm)
     found = compare(case.result(case.outputs), exact, magnitude, roundings, problem.variant.dtype)
     assert found.passed, f"{plan.kernel}, m = {m}: {found}"

@@ -161,6 +161,7 @@ def _assemble(spec: Spec, builds: tuple[GpuBuild, ...], toolchain: Toolchain, em
             "target": build.gpu.target,
             "runs_on": runs_on(build.gpu),
             "minimum_driver": toolchain.minimum_driver,
+            "dram_bytes_per_second": build.gpu.dram_bytes_per_second.value,
             "kernels": [describe_kernel(*pair) for pair in zip(build.problems, build.plans, strict=True)],
         }
     build_id = identity.hexdigest()[:16]

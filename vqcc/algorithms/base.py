@@ -121,8 +121,12 @@ class Algorithm(BaseModel, ABC):
         """Name the device header, type and constants of this algorithm."""
 
     @abstractmethod
-    def decode(self, tensor: VQTensor) -> NDArray[np.float64]:
-        """Compute the weights [n, k] in float64, scales applied: what every kernel is held against."""
+    def decode(self, tensor: VQTensor, *, magnitudes: bool = False) -> NDArray[np.float64]:
+        """Weights [n, k] in float64, scales applied: the reference every kernel is held against.
+
+        With `magnitudes`, the sum over stages of |entry|, times |scale|: what decoding in fp32 can be off by
+        is relative to these, not to the weights, since stages may cancel.
+        """
 
     @abstractmethod
     def pack_tables(self, tensor: VQTensor) -> NDArray[np.uint8]:

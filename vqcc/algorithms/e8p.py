@@ -111,16 +111,17 @@ class E8P(Algorithm):
         )
         return DeviceAlgorithm(self.device_header, self.device_type, constants)
 
-    def decode(self, tensor: VQTensor) -> NDArray[np.float64]:
-        """Compute the weights [n, k] in float64, scales applied."""
+    def decode(self, tensor: VQTensor, *, magnitudes: bool = False) -> NDArray[np.float64]:
+        """Compute the weights [n, k] in float64, scales applied; or the sums of their terms' magnitudes."""
         import numpy as np
 
         n, k = tensor.shape
-        values = grid().astype(np.float64)
+        values = np.abs(grid().astype(np.float64)) if magnitudes else grid().astype(np.float64)
         weights = np.zeros((n, k))
         for stage, codes in enumerate(tensor.codes):
             weights += values[codes].reshape(n, k) / stage_divisor(stage)
-        weights *= self.scales.expand(tensor.scales, k)
+        scales = self.scales.expand(tensor.scales, k)
+        weights *= np.abs(scales) if magnitudes else scales
         return weights
 
     def pack_tables(self, tensor: VQTensor) -> NDArray[np.uint8]:  # noqa: ARG002

@@ -141,18 +141,21 @@ class KMeans(Algorithm):
             own += (Part("codebook_scales", ("float32",), (books, self.residuals)),)
         return super().parts(n, k) + own
 
-    def decode(self, tensor: VQTensor) -> NDArray[np.float64]:
-        """Compute the weights [n, k] in float64, scales applied."""
+    def decode(self, tensor: VQTensor, *, magnitudes: bool = False) -> NDArray[np.float64]:
+        """Compute the weights [n, k] in float64, scales applied; or the sums of their terms' magnitudes."""
         import numpy as np
 
         n, k = tensor.shape
         books = codebook_values(tensor)
+        if magnitudes:
+            books = np.abs(books)
         weights = np.zeros((n, k))
         for book, (rows, columns) in zip(books, self.scope.slices(n, k), strict=True):
             vectors = slice(columns.start // self.vector_size, columns.stop // self.vector_size)
             for stage, codes in zip(book, tensor.codes[:, rows, vectors], strict=True):
                 weights[rows, columns] += stage[codes].reshape(codes.shape[0], -1)
-        weights *= self.scales.expand(tensor.scales, k)
+        scales = self.scales.expand(tensor.scales, k)
+        weights *= np.abs(scales) if magnitudes else scales
         return weights
 
     def pack_tables(self, tensor: VQTensor) -> NDArray[np.uint8]:

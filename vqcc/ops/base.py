@@ -58,6 +58,7 @@ class LaunchCase:
     `result` picks from the outputs what is compared with `Op.reference`, `untouched` what must stay as it was.
     """
 
+    sizes: Mapping[str, int]
     inputs: Mapping[str, NDArray[Any]]
     outputs: Mapping[str, NDArray[Any]]
     scalars: Mapping[str, int]
@@ -120,16 +121,26 @@ class Op(BaseModel, ABC):
         """Numbers that the header's template prints beside those of every library."""
 
     @abstractmethod
+    def launch_sizes(self, variant: Variant) -> tuple[Mapping[str, int], ...]:
+        """Run-time sizes at which the variant is validated: its bound, and smaller ones it must mask."""
+
+    @abstractmethod
     def draw_case(
-        self, variant: Variant, algorithm: Algorithm, rng: np.random.Generator, m: int | None = None
+        self, variant: Variant, sizes: Mapping[str, int], algorithm: Algorithm, rng: np.random.Generator
     ) -> LaunchCase:
-        """Draw the inputs of one launch, at the variant's bound or at a smaller run-time size."""
+        """Draw the inputs of one launch of `sizes`."""
 
     @abstractmethod
     def reference(
-        self, weights: NDArray[np.float64], inputs: Mapping[str, NDArray[Any]]
+        self,
+        weights: NDArray[np.float64],
+        magnitudes: NDArray[np.float64],
+        inputs: Mapping[str, NDArray[Any]],
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The exact result in float64 and, per element, the sum of absolute terms that bounds its rounding."""
+        """The exact result in float64 and, per element, the sum of absolute terms that bounds its rounding.
+
+        `weights` and `magnitudes` are what `Algorithm.decode` gives.
+        """
 
     @abstractmethod
     def longest_sum(self, tile: Tile, layout: PackedLayout, algorithm: Algorithm) -> int:

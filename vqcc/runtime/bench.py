@@ -6,11 +6,10 @@ import datetime
 import platform
 from typing import TYPE_CHECKING, Any
 
-from vqcc import gpus
 from vqcc.runtime.backend import CudaBackend, gpus_for
 from vqcc.runtime.timing import copies_past_cache, time_kernel, time_torch
 from vqcc.tensors.packing import pack_tensor
-from vqcc.verify.tolerance import compare
+from vqcc.verify.harness import run_case
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,16 +62,13 @@ def bench_library(
     n, k = library.op.weight_shape
     tensor = library.algorithm.random_tensor(rng, "random", n, k)
     packed = pack_tensor(tensor, library.layout).arrays()
-    decoded = library.algorithm.decode(tensor)
+    decoded = (library.algorithm.decode(tensor), library.algorithm.decode(tensor, magnitudes=True))
     for gpu in gpus_for(library, device)[:1]:
         runner = backend.load(library, gpu)
-        bandwidth = gpus.load(gpu).dram_bytes_per_second.value
+        bandwidth = library.bundle.manifest["gpus"][gpu]["dram_bytes_per_second"]
         for kernel in library.kernels[gpu]:
-            case = library.op.draw_case(kernel.variant, library.algorithm, rng)
-            runner.run(kernel, {**packed, **case.inputs}, case.outputs, case.scalars)
-            exact, magnitude = library.op.reference(decoded, case.inputs)
-            roundings = library.op.longest_sum(kernel.tile, library.layout, library.algorithm)
-            found = compare(case.result(case.outputs), exact, magnitude, roundings, kernel.variant.dtype)
+            case = library.op.draw_case(kernel.variant, kernel.variant.sizes, library.algorithm, rng)
+            found = run_case(library, runner, kernel, case, packed, decoded)
             arrays = {**packed, **case.inputs, **case.outputs}
             moved = sum(array.nbytes for array in arrays.values())
             first = {name: device.upload(array) for name, array in arrays.items()}

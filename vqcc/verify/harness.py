@@ -10,13 +10,17 @@ from vqcc.tensors.packing import pack_tensor
 from vqcc.verify.tolerance import Comparison, compare
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from vqcc.library import Kernel, Library
+    from vqcc.ops.base import LaunchCase
     from vqcc.tensors.vq_tensor import VQTensor
     from vqcc.verify.backends import Backend, Runner
 
-__all__ = ["CaseResult", "check_tensor", "validate"]
+__all__ = ["CaseResult", "check_tensor", "run_case", "validate"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ def validate(
 ) -> Iterator[CaseResult]:
     """Run every kernel of `gpus` (default: all) on each tensor, or on random weights if there are none.
 
-    Each kernel runs at its bound on m, and at a smaller m that it must mask. Raises VQ0803 for a tensor that
+    Each kernel runs at its bounds, and at smaller sizes that it must mask. Raises VQ0803 for a tensor that
     does not fit, VQ08xx for what a backend finds; a result outside its bound is yielded, not raised.
     """
     import numpy as np
@@ -89,20 +93,25 @@ def validate(
     runners = {gpu: backend.load(library, gpu) for gpu in gpus or library.gpus}
     for tensor in weights:
         packed = pack_tensor(tensor, library.layout).arrays()
-        decoded = library.algorithm.decode(tensor)
+        decoded = (library.algorithm.decode(tensor), library.algorithm.decode(tensor, magnitudes=True))
         for gpu, runner in runners.items():
             for kernel in library.kernels[gpu]:
-                bound = kernel.variant.sizes["m"]
-                for m in sorted({bound, max(1, bound // 2)}):
-                    comparison = _run(library, runner, kernel, packed, decoded, rng, m)
-                    yield CaseResult(gpu, kernel.name, tensor.name, {"m": m}, comparison)
+                for sizes in library.op.launch_sizes(kernel.variant):
+                    case = library.op.draw_case(kernel.variant, sizes, library.algorithm, rng)
+                    comparison = run_case(library, runner, kernel, case, packed, decoded)
+                    yield CaseResult(gpu, kernel.name, tensor.name, dict(sizes), comparison)
 
 
-def _run(
-    library: Library, runner: Runner, kernel: Kernel, packed: Any, decoded: Any, rng: Any, m: int
+def run_case(
+    library: Library,
+    runner: Runner,
+    kernel: Kernel,
+    case: LaunchCase,
+    packed: Mapping[str, NDArray[Any]],
+    decoded: tuple[NDArray[np.float64], NDArray[np.float64]],
 ) -> Comparison:
+    """Launch once and compare; `decoded` are the weights and their magnitudes. Raises VQ0804, VQ08xx."""
     op = library.op
-    case = op.draw_case(kernel.variant, library.algorithm, rng, m)
     before = case.untouched(case.outputs).tobytes()
     runner.run(kernel, {**packed, **case.inputs}, case.outputs, case.scalars)
     if case.untouched(case.outputs).tobytes() != before:
@@ -110,6 +119,6 @@ def _run(
             Diagnostic("VQ0804", f"{kernel.name} wrote outside its output", help="please report this spec"),
             exit_code=ExitCode.MISMATCH,
         )
-    exact, magnitude = op.reference(decoded, case.inputs)
+    exact, magnitude = op.reference(*decoded, case.inputs)
     roundings = op.longest_sum(kernel.tile, library.layout, library.algorithm)
     return compare(case.result(case.outputs), exact, magnitude, roundings, kernel.variant.dtype)

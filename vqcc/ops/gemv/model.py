@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from vqcc.diagnostics import Finding
+from vqcc.diagnostics import Finding, field_error
 from vqcc.ops.base import Argument, Dtype, Op, Variant
 from vqcc.ops.gemv.reference import draw_case, reference
 from vqcc.ops.gemv.tile import GemvTile, activation_alignment, propose_tiles
@@ -45,6 +45,13 @@ def _as_list(value: object) -> object:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
+def _distinct(values: tuple[object, ...]) -> tuple[object, ...]:
+    repeated = [value for value in dict.fromkeys(values) if values.count(value) > 1]
+    if repeated:
+        raise field_error("VQ0210", f"{repeated[0]} stands twice in the list", "each value makes one kernel")
+    return values
+
+
 BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH)]
 Extent = Annotated[int, Field(ge=1, le=MAX_INDEX)]
 
@@ -65,12 +72,20 @@ class Gemv(Op):
     )
 
     kind: Literal["gemv"]
-    m: Annotated[tuple[BatchSize, ...], BeforeValidator(_as_list), Field(min_length=1, max_length=MAX_BATCH)]
+    m: Annotated[
+        tuple[BatchSize, ...],
+        BeforeValidator(_as_list),
+        AfterValidator(_distinct),
+        Field(min_length=1, max_length=MAX_BATCH),
+    ]
     n: Extent
     k: Extent
-    dtype: Annotated[tuple[Dtype, ...], BeforeValidator(_as_list), Field(min_length=1, max_length=2)] = (
-        "float16",
-    )
+    dtype: Annotated[
+        tuple[Dtype, ...],
+        BeforeValidator(_as_list),
+        AfterValidator(_distinct),
+        Field(min_length=1, max_length=2),
+    ] = ("float16",)
 
     @property
     def weight_shape(self) -> tuple[int, int]:
@@ -155,17 +170,25 @@ class Gemv(Op):
             "needs_stage_scales": int(algorithm.has_codebook_scales),
         }
 
+    def launch_sizes(self, variant: Variant) -> tuple[Mapping[str, int], ...]:
+        """The variant's bound on m, and a smaller m whose missing rows it must mask."""
+        bound = variant.sizes["m"]
+        return tuple({"m": m} for m in sorted({bound, max(1, bound // 2)}))
+
     def draw_case(
-        self, variant: Variant, algorithm: Algorithm, rng: np.random.Generator, m: int | None = None
+        self, variant: Variant, sizes: Mapping[str, int], algorithm: Algorithm, rng: np.random.Generator
     ) -> LaunchCase:
-        """Draw the inputs of one launch, with the variant's m rows or fewer."""
-        return draw_case(self.weight_shape, m or variant.sizes["m"], variant, algorithm, rng)
+        """Draw the inputs of one launch of `sizes`."""
+        return draw_case(self.weight_shape, sizes, variant, algorithm, rng)
 
     def reference(
-        self, weights: NDArray[np.float64], inputs: Mapping[str, NDArray[Any]]
+        self,
+        weights: NDArray[np.float64],
+        magnitudes: NDArray[np.float64],
+        inputs: Mapping[str, NDArray[Any]],
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Y [m, n] in float64, and the sum of absolute terms of each element."""
-        return reference(weights, inputs)
+        return reference(weights, magnitudes, inputs)
 
     def longest_sum(self, tile: Tile, layout: PackedLayout, algorithm: Algorithm) -> int:
         """Roundings on the way to an output: a lane's chain, five exchanges, the warps, scale, bias, decode."""

@@ -23,7 +23,11 @@ _GAP = 3
 
 
 def draw_case(
-    shape: tuple[int, int], m: int, variant: Variant, algorithm: Algorithm, rng: np.random.Generator
+    shape: tuple[int, int],
+    sizes: Mapping[str, int],
+    variant: Variant,
+    algorithm: Algorithm,
+    rng: np.random.Generator,
 ) -> LaunchCase:
     """Inputs of one launch with m rows: x and bias like normalized activations, rows of x and y apart.
 
@@ -33,6 +37,7 @@ def draw_case(
     import numpy as np
 
     n, k = shape
+    m = sizes["m"]
     dtype = np.dtype(ml_dtypes.bfloat16) if variant.dtype == "bfloat16" else np.dtype(np.float16)
     step = activation_alignment(algorithm.vector_size) // 2
     x_stride = (k + step) // step * step
@@ -40,6 +45,7 @@ def draw_case(
     x[:, :k] = rng.standard_normal((m, k)).astype(dtype)
     y = np.full((m, n + _GAP), np.nan, dtype=dtype)
     return LaunchCase(
+        sizes=sizes,
         inputs={"x": x, "bias": rng.standard_normal(n).astype(dtype)},
         outputs={"y": y},
         scalars={"m": m, "x_stride": x_stride, "y_stride": n + _GAP},
@@ -49,14 +55,17 @@ def draw_case(
 
 
 def reference(
-    weights: NDArray[np.float64], inputs: Mapping[str, NDArray[Any]]
+    weights: NDArray[np.float64], magnitudes: NDArray[np.float64], inputs: Mapping[str, NDArray[Any]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Y [m, n] in float64, and the sum of |x| |W| + |bias| that its rounding error is measured against."""
+    """Y [m, n] in float64, and the sum of |x| |W| + |bias| that its rounding error is measured against.
+
+    `magnitudes` [n, k] stand for |W|: the terms that each weight was decoded from.
+    """
     import numpy as np
 
     x = inputs["x"][:, : weights.shape[1]].astype(np.float64)
     result = x @ weights.T
-    magnitude = np.abs(x) @ np.abs(weights).T
+    magnitude = np.abs(x) @ magnitudes.T
     if "bias" in inputs:
         bias = inputs["bias"].astype(np.float64)
         result = result + bias

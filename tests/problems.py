@@ -1,0 +1,65 @@
+"""Problems for tests of passes and ops: from keywords, and as a hypothesis strategy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import strategies as st
+from matrix import GPUS, random_case
+
+from vqcc import gpus
+from vqcc.algorithms import from_mapping
+from vqcc.algorithms.presets import resolve
+from vqcc.ops.gemv import Gemv
+from vqcc.problem import Problem
+
+if TYPE_CHECKING:
+    from vqcc.gpus.model import Gpu
+
+
+def kmeans(**changes: Any) -> dict[str, Any]:
+    """A k-means algorithm's mapping."""
+    mapping = {"family": "kmeans", "vector_size": 4, "entries": 256, "residuals": 1, "scope": "tensor"}
+    return {**mapping, "scales": "none", **changes}
+
+
+def gemv(n: int = 256, k: int = 1024, m: Any = 1, dtype: Any = "float16") -> Gemv:
+    return Gemv.model_validate({"kind": "gemv", "n": n, "k": k, "m": m, "dtype": dtype})
+
+
+def changed(gpu: Gpu | str, **limits: Any) -> Gpu:
+    """A GPU with other numbers."""
+    base = gpus.load(gpu) if isinstance(gpu, str) else gpu
+    facts = base.facts()
+    numbers = {name: facts[name].model_copy(update={"value": value}) for name, value in limits.items()}
+    return base.model_copy(update=numbers)
+
+
+def problem(
+    algorithm: Any = "aqlm-2x8",
+    *,
+    gpu: Gpu | str = "h200",
+    level: Any = "sc",
+    variant: int = 0,
+    **op: Any,
+) -> Problem:
+    chosen = resolve(algorithm) if isinstance(algorithm, str) else from_mapping(algorithm)
+    made = gemv(**op)
+    card = gpus.load(gpu) if isinstance(gpu, str) else gpu
+    return Problem("tiny", chosen, made, made.variants()[variant], card, level)
+
+
+def problems() -> st.SearchStrategy[Problem]:
+    """Random legal problems: any configuration, shapes small and real, every GPU, any m."""
+    return st.builds(
+        _problem, st.integers(0, 2**32), st.sampled_from(GPUS), st.integers(1, 16), st.booleans()
+    )
+
+
+def _problem(seed: int, gpu: str, m: int, large: bool) -> Problem:
+    case = random_case(seed)
+    n, k = (case.n * 300, case.k * 12) if large else (case.n, case.k)
+    op = gemv(n=n, k=k, m=m, dtype=case.dtype)
+    limit = gpus.load(gpu).shared_bytes_per_block.integer
+    level = case.level if case.algorithm.table_bytes <= limit else "gc"
+    return Problem("kernel", case.algorithm, op, op.variants()[0], gpus.load(gpu), level)
