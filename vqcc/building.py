@@ -138,46 +138,48 @@ def _build_gpu(
 
 
 def _assemble(spec: Spec, builds: tuple[GpuBuild, ...], toolchain: Toolchain, emit: Sequence[Emit]) -> Built:
-    first_problem, first_plan = builds[0].problems[0], builds[0].plans[0]
-    identity = hashlib.sha256()
-    files: dict[str, bytes] = {}
-    gpus: dict[str, Any] = {}
-    for build in builds:
-        stem = f"{spec.name}.{build.gpu.name}"
-        plans = [plan.to_json() for plan in build.plans]
-        plan_text = _json({"gpu": build.gpu.name, "target": build.gpu.target, "kernels": plans})
-        identity.update(build.source.encode())
-        identity.update(plan_text)
-        parts: dict[str, bytes | None] = {
-            "cu": build.source.encode(),
-            "cubin": build.compiled.cubin,
-            "ptx": build.compiled.ptx.encode() if build.compiled.ptx is not None else None,
-            "plan.json": plan_text,
-        }
-        for suffix, content in parts.items():
-            if suffix.split(".")[0] in emit and content is not None:
-                files[f"{stem}.{suffix}"] = content
-        gpus[build.gpu.name] = {
-            "target": build.gpu.target,
-            "runs_on": runs_on(build.gpu),
-            "minimum_driver": toolchain.minimum_driver,
-            "dram_bytes_per_second": build.gpu.dram_bytes_per_second.value,
-            "kernels": [describe_kernel(*pair) for pair in zip(build.problems, build.plans, strict=True)],
-        }
+    """Name every file that was asked for, and say in the manifest's fields what they are."""
+    problems = [build.problems for build in builds]
+    plans = [build.plans for build in builds]
+    parts = {name: data for build in builds for name, data in _files(spec, build).items()}
+    # The header states the build's id, which is that of everything: of the header too, but for this line.
+    blank = render_header(spec.name, problems, plans, build_id="0").encode()
+    identity = hashlib.sha256(toolchain.identity.encode())
+    for data in (blank, *(data for name, data in parts.items() if not name.endswith(".ptx"))):
+        identity.update(hashlib.sha256(data).digest())
     build_id = identity.hexdigest()[:16]
-    if "header" in emit:
-        header = render_header(
-            spec.name, [build.problems for build in builds], [build.plans for build in builds], build_id
-        )
-        files[f"{spec.name}.h"] = header.encode()
+    parts[f"{spec.name}.h"] = render_header(spec.name, problems, plans, build_id).encode()
+    suffixes = tuple({"header": ".h", "plan": ".plan.json"}.get(kind, f".{kind}") for kind in emit)
     fields = {
         "name": spec.name,
         "build_id": build_id,
         "toolchain": toolchain.identity,
-        **describe_library(first_problem, first_plan),
-        "gpus": gpus,
+        **describe_library(problems[0][0], plans[0][0]),
+        "gpus": {
+            build.gpu.name: {
+                "target": build.gpu.target,
+                "runs_on": runs_on(build.gpu),
+                "minimum_driver": toolchain.minimum_driver,
+                "dram_bytes_per_second": build.gpu.dram_bytes_per_second.value,
+                "kernels": [describe_kernel(*pair) for pair in zip(build.problems, build.plans, strict=True)],
+            }
+            for build in builds
+        },
     }
+    files = {name: data for name, data in parts.items() if name.endswith(suffixes)}
     return Built(spec.name, builds, files, fields)
+
+
+def _files(spec: Spec, build: GpuBuild) -> dict[str, bytes]:
+    stem = f"{spec.name}.{build.gpu.name}"
+    plans = [plan.to_json() for plan in build.plans]
+    plan = {"gpu": build.gpu.name, "target": build.gpu.target, "kernels": plans}
+    files = {
+        f"{stem}.cu": build.source.encode(),
+        f"{stem}.cubin": build.compiled.cubin,
+        f"{stem}.plan.json": (json.dumps(plan, indent=2, sort_keys=True) + "\n").encode(),
+    }
+    return files if build.compiled.ptx is None else {**files, f"{stem}.ptx": build.compiled.ptx.encode()}
 
 
 def runs_on(gpu: Gpu) -> list[str]:
@@ -193,7 +195,3 @@ def runs_on(gpu: Gpu) -> list[str]:
         for a, b in versions
         if a == major and (b == minor or (b > minor and not integrated and (a, b) not in _TEGRA))
     ]
-
-
-def _json(data: Any) -> bytes:
-    return (json.dumps(data, indent=2, sort_keys=True) + "\n").encode()

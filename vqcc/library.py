@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +51,11 @@ class Library:
     bundle: Bundle
 
     @property
+    def layout_id(self) -> str:
+        """What packed weights must carry to fit this library."""
+        return layout_identity(self.algorithm, self.op.weight_shape, self.layout)
+
+    @property
     def gpus(self) -> tuple[str, ...]:
         """GPUs it was compiled for."""
         return tuple(self.kernels)
@@ -80,6 +87,12 @@ def select_gpus(library: Library, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names) or library.gpus
 
 
+def layout_identity(algorithm: Algorithm, shape: tuple[int, int], layout: PackedLayout) -> str:
+    """Name of what packed weights and kernels must agree on: algorithm, shape and layout, 12 hex digits."""
+    text = json.dumps([algorithm.mapping(), list(shape), asdict(layout)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 def describe_kernel(problem: Problem, plan: Plan) -> dict[str, Any]:
     """A kernel as the manifest keeps it."""
     assert plan.launch is not None
@@ -103,7 +116,7 @@ def describe_library(problem: Problem, plan: Plan) -> dict[str, Any]:
         "op": problem.op.model_dump(mode="json"),
         "level": plan.level,
         "layout": asdict(plan.layout),
-        "layout_id": plan.layout.identity,
+        "layout_id": layout_identity(problem.algorithm, problem.op.weight_shape, plan.layout),
     }
 
 

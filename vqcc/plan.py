@@ -6,8 +6,6 @@ A plan is frozen, serialises to JSON, and two equal plans hash alike in any proc
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -92,12 +90,6 @@ class PackedLayout:
     def row_words(self) -> int:
         """32-bit words of a packed row."""
         return (self.vectors // self.segment_vectors * self.lanes + self.tail_lanes) * self.chunk_words
-
-    @property
-    def identity(self) -> str:
-        """Twelve hex digits that name the layout: packed weights and kernels must agree on it."""
-        text = json.dumps(asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 class Tile(Protocol):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["Fragment", "c_identifier", "comment", "enumerator", "finalize", "literal"]
+__all__ = ["Fragment", "c_identifier", "comment", "enumerator", "finalize", "hexadecimal", "literal"]
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,200}")
 _ENUMERATOR = re.compile(r"vqcc(::[A-Za-z][A-Za-z0-9]*)+")
+_HEXADECIMAL = re.compile(r"[0-9a-f]{1,64}")
 _COMMENT = re.compile(r"[ -\[\]-~]*")  # printable ASCII without the backslash, which would join lines
 
 
@@ -32,6 +33,13 @@ def enumerator(text: str) -> Fragment:
     """A qualified name of the device headers. Raises ValueError for anything else."""
     if not _ENUMERATOR.fullmatch(text):
         raise ValueError(f"not a name of the device headers: {text!r}")
+    return Fragment(text)
+
+
+def hexadecimal(text: str) -> Fragment:
+    """A string of hex digits. Raises ValueError for anything else."""
+    if not _HEXADECIMAL.fullmatch(text):
+        raise ValueError(f"not hexadecimal: {text!r}")
     return Fragment(text)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["build"]
 
 _STALE_SECONDS = 24 * 3600
+_KEPT_MODULES = 1024  # of about 50 KB each, those used last
 
 
 def build(
@@ -42,11 +43,13 @@ def build(
     runtime = _runtime(host, cache_directory)
     if module.exists():
         with contextlib.suppress(OSError):  # a damaged module is compiled again
+            os.utime(module)
             return Emulated(module, runtime)
     with _scratch(cache_directory) as scratch:
         (scratch / "kernel.cu").write_text(with_registration(source, file_name), encoding="utf-8")
         host.compile_kernels(scratch / "kernel.cu", runtime, scratch / "kernel.so")
         _publish(scratch / "kernel.so", module)
+    _prune(cache_directory)
     try:
         return Emulated(module, runtime)
     except OSError as error:
@@ -76,6 +79,14 @@ def _publish(made: Path, target: Path) -> None:
     with made.open("rb") as file:
         os.fsync(file.fileno())
     made.replace(target)
+
+
+def _prune(cache_directory: Path) -> None:
+    """Remove the modules that were used longest ago; who wants one again compiles it again."""
+    with contextlib.suppress(OSError):  # another process prunes too
+        modules = sorted(cache_directory.glob("kernels-*.so"), key=lambda path: path.stat().st_mtime)
+        for module in modules[:-_KEPT_MODULES]:
+            module.unlink(missing_ok=True)
 
 
 @lru_cache(maxsize=1)

@@ -34,7 +34,7 @@ def save_packed(path: Path, library: Library, packed: Sequence[tuple[VQTensor, P
         described[tensor.name] = {
             "algorithm": tensor.algorithm.mapping(),
             "layout": asdict(library.layout),
-            "layout_id": f"l{library.layout.identity}",
+            "layout_id": library.layout_id,
             "shape": list(tensor.shape),
         }
     text = json.dumps(described, sort_keys=True, separators=(",", ":"))

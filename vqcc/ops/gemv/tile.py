@@ -246,8 +246,14 @@ def _warps_decision(case: _Case, tile: GemvTile, estimate: int) -> Decision:
     return Decision(
         "warps",
         tile.warps,
-        "first of (16 warps, 64 registers), (8, 80), (16, 128), (8, 255) whose registers suffice",
-        {"registers_estimate": estimate, "minimum_blocks": tile.minimum_blocks, "m": case.batch},
+        "first of (16 warps, 64 registers), (8, 80), (16, 128), (8, 255) whose registers suffice; halved while "
+        "row blocks < 3/4 of the SMs or a band of codebooks has too few rows",
+        {
+            "registers_estimate": estimate,
+            "row_blocks": tile.row_blocks,
+            "sm_count": case.gpu.sm_count.integer,
+            "band_rows": case.tile_rows,
+        },
         f"as many warps as registers allow hide latency; an SM must hold {tile.minimum_blocks} blocks",
     )
 
