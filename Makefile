@@ -28,7 +28,7 @@ demo: setup
 	$(BIN)/vqcc quantize tests/data/minilm-ffn.safetensors --tensor $(WEIGHT) --algorithm aqlm-2x8 -o $(OUT)/quantized.safetensors
 	$(BIN)/vqcc compile specs/demo-gemv.yaml -o $(OUT)
 	$(BIN)/vqcc pack $(OUT)/quantized.safetensors --library $(OUT)/demo-gemv -o $(OUT)/packed.safetensors
-	$(BIN)/vqcc validate $(OUT)/demo-gemv --tensors $(OUT)/quantized.safetensors
+	$(BIN)/vqcc validate $(OUT)/demo-gemv --tensors $(OUT)/quantized.safetensors --packed $(OUT)/packed.safetensors
 
 test: setup
 	$(BIN)/python -m pytest -q -n $(JOBS) -m "not full and not gpu"

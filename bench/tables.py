@@ -20,7 +20,9 @@ def main() -> None:
         heads = [f"{level} {n} x {k}" for level in ("gc", "sc") for n, k in shapes]
         print(f"\n| m = {m} | {' | '.join(heads)} |\n|{'---|' * (len(heads) + 1)}")
         for algorithm in algorithms:
-            line = [_cell(cells.get((algorithm, level, shape, m))) for level in ("gc", "sc") for shape in shapes]
+            line = [
+                _cell(cells.get((algorithm, level, shape, m))) for level in ("gc", "sc") for shape in shapes
+            ]
             print(f"| {algorithm} | {' | '.join(line)} |")
         base = [cells[algorithms[0], "gc", shape, m]["baseline_us"] for shape in shapes]
         print(f"| cuBLAS fp16 | {' | '.join(f'{us:.1f}' for us in base * 2)} |")

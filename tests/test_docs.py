@@ -22,6 +22,7 @@ from vqcc.codegen.toolchain import find
 from vqcc.codegen.wheels import installed
 from vqcc.diagnostics import CODES, ExitCode
 from vqcc.gpus import names as gpu_names
+from vqcc.library import layout_identity
 from vqcc.passes.layout import choose_layout
 from vqcc.spec.load import load_spec, parse_spec
 from vqcc.spec.model import LEVELS
@@ -236,7 +237,7 @@ def test_the_packed_example_is_computed() -> None:
     chunk = pack_codes(codes, layout)[0][80 * 12 : 81 * 12]
     shown = re.findall(r"0x[0-9a-f]{8}", "\n".join(re.findall(r"^ {11}0x.*$", text, re.MULTILINE)))
     assert shown == [f"0x{word:08x}" for word in chunk]
-    assert f"`l{layout.identity}`" in text
+    assert f"`{layout_identity(presets.resolve('aqlm-3'), (4096, 11008), layout)}`" in text
 
 
 def test_the_c_example_compiles(tmp_path: Path, cache_directory: Path) -> None:

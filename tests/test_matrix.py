@@ -67,7 +67,7 @@ def launch_and_compare(emulated, problem: Problem, plan: Plan, packed, weights, 
     case = problem.op.draw_case(problem.variant, {"m": m}, problem.algorithm, rng)
     arrays = {**packed, **case.inputs}
     if rng.random() < 0.3:
-        del arrays["bias"]
+        arrays.pop("bias", None)
     arguments = [
         scalar(argument.c_type, case.scalars[argument.name])
         if argument.role == "scalar"

@@ -64,9 +64,9 @@ class Built:
 
 def problems_of(spec: Spec, gpu: Gpu) -> tuple[Problem, ...]:
     """The kernels of `spec` on one of its GPUs, in the order of the op's variants."""
-    library = spec.name.replace("-", "_")
     return tuple(
-        Problem(library, spec.algorithm, spec.op, variant, gpu, spec.level) for variant in spec.op.variants()
+        Problem(spec.identifier, spec.algorithm, spec.op, variant, gpu, spec.level)
+        for variant in spec.op.variants()
     )
 
 
@@ -77,12 +77,11 @@ def build_library(
     cache: CompileCache | None,
     emit: Sequence[Emit] = ("cu", "cubin", "header", "plan"),
     jobs: int = 1,
-    progress: Callable[[str], None] = lambda _: None,
 ) -> Built:
     """Plan, render and compile a library.
 
-    GPUs are compiled by `jobs` threads; `progress` hears the name of each one done. Diagnostics of all GPUs
-    are raised together: VQ04xx where a level or a limit forbids a kernel, VQ06xx from the toolchain.
+    GPUs are compiled by `jobs` threads. Diagnostics of all GPUs are raised together: VQ04xx where a level or a
+    limit forbids a kernel, VQ06xx from the toolchain.
     """
     errors = DiagnosticList()
     exit_codes = []
@@ -94,8 +93,7 @@ def build_library(
         except VqccError as error:
             return error
 
-    for gpu, outcome in zip(spec.gpu, _in_parallel(build, spec.gpu, jobs), strict=True):
-        progress(gpu.name)
+    for outcome in _in_parallel(build, spec.gpu, jobs):
         if isinstance(outcome, VqccError):
             exit_codes.append(outcome.exit_code)
             errors.extend(outcome.diagnostics)

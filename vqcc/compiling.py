@@ -55,7 +55,7 @@ def compile_file(
     key = inputs_key(data, shape, toolchain)
     summary = recall(cache, key, options.out)
     if summary is not None:
-        _take(summary["name"], path, taken)
+        _take(summary["identifier"], path, taken)
         directory = options.out / summary["name"]
         return {**summary, "spec": str(path), "directory": str(directory), "state": "unchanged"}
     result, content = _compile(path, data, options, toolchain, cache, taken)
@@ -88,7 +88,7 @@ def _compile(
 
     overrides: dict[str, Any] = {"gpu_override": options.gpus, "level_override": options.level}
     spec = load_spec(path, **overrides) if data is None else parse_spec(data, str(path), **overrides)
-    _take(spec.name, path, taken)
+    _take(spec.identifier, path, taken)
     built = build_library(spec, toolchain=toolchain, cache=cache, emit=options.emit, jobs=options.jobs)
     directory = options.out / built.name
     changed = not options.dry_run and write_library(built, directory)
@@ -98,13 +98,13 @@ def _compile(
 
 
 def _take(name: str, path: Path, taken: dict[str, Path]) -> None:
-    """Claim a library's name for `path`. Raises VQ0709 if another spec has it."""
+    """Claim a library's C identifier for `path`. Raises VQ0709 if another spec has it."""
     if name in taken:
         raise VqccError(
             Diagnostic(
                 "VQ0709",
-                f"{path} and {taken[name]} are both named {name}",
-                help="each spec's library is written to a directory of its name: rename one",
+                f"{path} and {taken[name]} both make a library {name}",
+                help="a library's directory and C symbols bear its name, in which - and _ are one: rename one",
             )
         )
     taken[name] = path
@@ -114,6 +114,7 @@ def _summary(built: Built) -> dict[str, Any]:
     """What is shown of a library and its kernels."""
     return {
         "name": built.name,
+        "identifier": built.name.replace("-", "_"),
         "build_id": built.fields["build_id"],
         "files": {name: len(content) for name, content in sorted(built.files.items())},
         "gpus": {

@@ -40,8 +40,7 @@ _PACKAGES = (
     ("platformdirs", "the cache directory", ""),
     ("nvidia-cuda-nvrtc", "the compiler", ""),
     ("nvidia-cuda-runtime", "CUDA headers", ""),
-    ("nvidia-cuda-cccl", "CUDA library headers", ""),
-    ("cuda-bindings", "CUDA graphs and the driver", ""),
+    ("cuda-bindings", "CUDA graphs and the driver", "gpu"),
     ("faiss-cpu", "vqcc quantize", "quantize"),
     ("matplotlib", "plots", "report"),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from vqcc.algorithms import from_mapping
@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from vqcc.plan import Plan, Tile
     from vqcc.problem import Problem
 
-__all__ = ["Kernel", "Library", "describe_kernel", "describe_library", "load_library", "select_gpus"]
+__all__ = [
+    "GpuKernels",
+    "Kernel",
+    "Library",
+    "describe_kernel",
+    "describe_library",
+    "load_library",
+    "select_gpus",
+]
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,15 @@ class Kernel:
 
 
 @dataclass(frozen=True)
+class GpuKernels:
+    """What a library holds for one GPU: kernels in the order of the spec, and the targets their cubin runs on."""
+
+    runs_on: tuple[str, ...]
+    dram_bytes_per_second: float
+    kernels: tuple[Kernel, ...]
+
+
+@dataclass(frozen=True)
 class Library:
     """A verified bundle: its algorithm, op and layout, and the kernels of each GPU in the order of the spec."""
 
@@ -46,8 +63,9 @@ class Library:
     algorithm: Algorithm
     op: Op
     level: str
+    toolchain: str
     layout: PackedLayout
-    kernels: Mapping[str, tuple[Kernel, ...]]
+    builds: Mapping[str, GpuKernels]
     bundle: Bundle
 
     @property
@@ -58,7 +76,7 @@ class Library:
     @property
     def gpus(self) -> tuple[str, ...]:
         """GPUs it was compiled for."""
-        return tuple(self.kernels)
+        return tuple(self.builds)
 
     def source(self, gpu: str) -> str | None:
         """The emitted `.cu` for `gpu`; None if it was not emitted."""
@@ -131,36 +149,67 @@ def load_library(directory: Path) -> Library:
             Diagnostic(
                 "VQ0705",
                 f"the manifest of {directory} describes no library: {reason}",
-                help="compile the spec again",
+                help="it was written by another vqcc or changed by hand: compile the spec again",
             )
         ) from error
 
 
 def _described(bundle: Bundle) -> Library:
+    """Read the manifest's fields, trusting none: its hashes say what was written, not that it makes sense."""
     manifest = bundle.manifest
-    if not isinstance(manifest["name"], str):
-        raise TypeError("its name is not text")
     op = OPS[manifest["op"]["kind"]].model_validate(manifest["op"])
     variants = {variant.suffix: variant for variant in op.variants()}
-    return Library(
-        name=manifest["name"],
-        build_id=manifest["build_id"],
+    library = Library(
+        name=_text(manifest["name"]),
+        build_id=_text(manifest["build_id"]),
+        toolchain=_text(manifest["toolchain"]),
         algorithm=from_mapping(manifest["algorithm"]),
         op=op,
-        level=manifest["level"],
-        layout=PackedLayout(**manifest["layout"]),
-        kernels={
-            name: tuple(
-                Kernel(
-                    kernel["name"],
-                    variants[kernel["variant"]],
-                    op.tile_type(**kernel["tile"]),
-                    Launch(**kernel["launch"]),
-                    kernel["resources"]["registers"],
-                )
-                for kernel in gpu["kernels"]
+        level=_text(manifest["level"]),
+        layout=_dataclass(PackedLayout, manifest["layout"]),
+        builds={
+            _text(name): GpuKernels(
+                runs_on=tuple(map(_text, gpu["runs_on"])),
+                dram_bytes_per_second=float(gpu["dram_bytes_per_second"]),
+                kernels=tuple(
+                    Kernel(
+                        _text(kernel["name"]),
+                        variants[kernel["variant"]],
+                        _dataclass(op.tile_type, kernel["tile"]),
+                        _dataclass(Launch, kernel["launch"]),
+                        int(kernel["resources"]["registers"]),
+                    )
+                    for kernel in gpu["kernels"]
+                ),
             )
             for name, gpu in manifest["gpus"].items()
         },
         bundle=bundle,
     )
+    if library.layout_id != manifest["layout_id"]:
+        raise ValueError("its layout is not the one its id names")
+    if not library.builds or not all(build.kernels for build in library.builds.values()):
+        raise ValueError("it names no kernels")
+    return library
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text")
+    return value
+
+
+def _dataclass(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    """Make `kind` of `values` if each has the type of its field, and numbers are such as a plan makes."""
+    for field in fields(kind):
+        expected = {"int": int, "bool": bool}.get(str(field.type), str)
+        value = values[field.name]
+        if type(value) is not expected:
+            raise TypeError(f"{field.name} is {value!r}")
+        if (
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            and value < (0 if field.name == "dynamic_shared_bytes" else 1)
+        ):
+            raise ValueError(f"{field.name} is {value}")
+    return kind(**values)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+import vqcc
 from vqcc.codegen.render import render_source
 from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
 from vqcc.passes.launch import plan_launch
@@ -26,7 +30,24 @@ def plan_kernel(problem: Problem, attempt: int = 0) -> Plan | None:
     plan = Plan(problem.kernel, problem.level)
     plan = plan_layout(problem, plan)
     plan = plan_placement(problem, plan)
-    return plan_tile(problem, plan, attempt)
+    tiled = plan_tile(problem, plan, attempt)
+    return None if tiled is None else replace(tiled, kernel=f"{problem.kernel}_{_identity(problem, tiled)}")
+
+
+def _identity(problem: Problem, plan: Plan) -> str:
+    """Eight hex digits of all that shapes a kernel: a header never finds its symbols in another build's cubin."""
+    assert plan.layout is not None
+    assert plan.tile is not None
+    described = [
+        vqcc.__version__,
+        problem.gpu.target,
+        plan.level,
+        problem.algorithm.mapping(),
+        problem.op.weight_shape,
+        asdict(plan.layout),
+        [[constant.name, constant.value] for constant in plan.tile.constants()],
+    ]
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def compile_plans(

@@ -1,7 +1,7 @@
 """The plan: every decision about one kernel, each with its value, formula, inputs and reason.
 
 Passes take a `Problem` and a `Plan` and return a new `Plan`; nothing here knows an algorithm, an op or a GPU.
-A plan is frozen, serialises to JSON, and two equal plans hash alike in any process.
+A plan is frozen and serialises to JSON; equal plans give equal text.
 """
 
 from __future__ import annotations
@@ -51,7 +51,6 @@ class Decision:
     inputs: Mapping[str, Value]
     reason: str
     section: str = ""
-    rejected: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -27,5 +27,5 @@ class Problem:
 
     @property
     def kernel(self) -> str:
-        """The kernel's C name: library, then variant."""
+        """The kernel's C name less what identifies its plan: library, then variant."""
         return f"{self.library}_{self.variant.suffix}"

@@ -24,7 +24,7 @@ template <> struct ElementTraits<ElementType::kInt8> {
 };
 
 VQCC_HOST_DEVICE constexpr int smaller(int a, int b) { return a < b ? a : b; }
-VQCC_HOST_DEVICE constexpr int ceil_divide(int a, int b) { return (a + b - 1) / b; }
+VQCC_HOST_DEVICE constexpr int ceil_divide(int a, int b) { return a / b + (a % b != 0 ? 1 : 0); }
 
 /// `kCount` elements of `kType`, raw, in registers. The address must be aligned to `kAlignment` bytes, which
 /// divides the array's size in bytes.

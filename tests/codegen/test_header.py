@@ -73,12 +73,12 @@ def expected(built: Built, includes: list[str]) -> str:
     fields = built.fields
     kernels = [gpu["kernels"] for gpu in fields["gpus"].values()]
     types = {"float16": 0, "bfloat16": 1}
-    names = [kernel["variant"] for kernel in kernels[0]]
+    variants = [kernel["variant"] for kernel in kernels[0]]
     selections = []
     for dtype in fields["op"]["dtype"]:
         for m in range(1, max(fields["op"]["m"]) + 1):
             bound = min(bound for bound in fields["op"]["m"] if bound >= m)
-            selections.append((m, types[dtype], names.index(f"m{bound}_{dtype}")))
+            selections.append((m, types[dtype], variants.index(f"m{bound}_{dtype}")))
     n, k = fields["op"]["n"], fields["op"]["k"]
     algorithm = built.gpus[0].problems[0].algorithm
     layout = built.gpus[0].plans[0].layout
@@ -99,15 +99,15 @@ def expected(built: Built, includes: list[str]) -> str:
             f"#define LIB(word) {built.name}_##word",
             f"#define CONST(word) {built.name.upper()}_##word",
             f"#define GPUS {len(kernels)}",
-            f"#define KERNELS {len(names)}",
+            f"#define KERNELS {len(variants)}",
             f"#define NEEDS_SCALES {int(algorithm.scales.kind != 'none')}",
             f"#define NEEDS_STAGE_SCALES {int(algorithm.has_codebook_scales)}",
-            f'#define EXPECTED_BUILD_ID "b{fields["build_id"]}"',
-            f'#define EXPECTED_LAYOUT_ID "l{fields["layout_id"]}"',
+            f'#define EXPECTED_BUILD_ID "{fields["build_id"]}"',
+            f'#define EXPECTED_LAYOUT_ID "{fields["layout_id"]}"',
             f"#define EXPECTED_CODES_BYTES {4 * n * layout.row_words}",
             f"#define EXPECTED_BOOKS_BYTES {algorithm.scope.books(n, k) * algorithm.table_bytes}",
             "struct expected_kernel { const char* name; unsigned grid, threads, shared_bytes; };",
-            f"static const struct expected_kernel expected[{len(kernels)}][{len(names)}] = {{\n{rows}\n}};",
+            f"static const struct expected_kernel expected[{len(kernels)}][{len(variants)}] = {{\n{rows}\n}};",
             f"static const struct {{ int m, type, kernel; }} selections[{len(selections)}] = {{",
             ",\n".join(f"  {{{m}, {kind}, {kernel}}}" for m, kind, kernel in selections),
             "};",
@@ -177,7 +177,7 @@ def test_the_program_can_fail(libraries: dict[str, Built], tmp_path: Path) -> No
     """A header whose grid is not the manifest's is noticed."""
     write_headers(tmp_path, libraries)
     wrong, count = re.subn(
-        r'(\{"gamma_m2_float16", \d+, \d+, \d+)u', r"\g<1>1u", (tmp_path / "gamma.h").read_text()
+        r'(\{"gamma_m2_float16_\w+", \d+, \d+, \d+)u', r"\g<1>1u", (tmp_path / "gamma.h").read_text()
     )
     assert count == 1
     (tmp_path / "gamma.h").write_text(wrong)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vqcc.building import Built
+    from vqcc.plan import Plan
 
 INT8_TILES = {
     "family": "kmeans",
@@ -94,19 +95,19 @@ def test_golden_sources_compile_without_stack_or_spill(name: str, cache_director
     assert "warning" not in compiled.log
 
 
-def source_of(seed: int) -> tuple[str, list[Problem]]:
+def source_of(seed: int) -> tuple[str, list[Plan]]:
     case = random_case(seed)
     op = Gemv.model_validate({"kind": "gemv", "m": case.m, "n": case.n, "k": case.k, "dtype": case.dtype})
     gpu = gpus.load(case.gpu)
     problems = [Problem("kernel", case.algorithm, op, variant, gpu, case.level) for variant in op.variants()]
     plans = [plan for problem in problems if (plan := plan_kernel(problem)) is not None]
     assert len(plans) == len(problems)
-    return render_source(problems, plans), problems
+    return render_source(problems, plans), plans
 
 
 @pytest.mark.parametrize("seed", range(25))
 def test_every_source_is_tidy_and_whole(seed: int) -> None:
-    source, problems = source_of(seed)
+    source, plans = source_of(seed)
     assert source.isascii()
     assert source.endswith("}\n")
     lines = source.splitlines()
@@ -117,7 +118,7 @@ def test_every_source_is_tidy_and_whole(seed: int) -> None:
     included = set(re.findall(r'#include\s*[<"]([^>"]+)[>"]', source))
     assert included <= {"cuda_fp16.h", "cuda_bf16.h", "cuda_runtime.h", "cuda/std/cstdint", "vqcc_emulator.h"}
     kernels = re.findall(r"__launch_bounds__\((\d+), (\d+)\) (\w+)\(", source)
-    assert [name for *_, name in kernels] == [problem.kernel for problem in problems]
+    assert [name for *_, name in kernels] == [plan.kernel for plan in plans]
     assert all(int(threads) % 32 == 0 and int(blocks) >= 1 for threads, blocks, _ in kernels)
 
 

@@ -121,7 +121,14 @@ def test_a_built_source_is_not_compiled_again(emulator_cache: Path, monkeypatch:
         run_store(emulator_cache, 3, _STORE + "// changed\n")
 
 
-def test_a_damaged_module_is_compiled_again(emulator_cache: Path) -> None:
+def test_one_runtime_serves_several_cache_directories(emulator_cache: Path, tmp_path: Path) -> None:
+    run_store(emulator_cache, 1)
+    run_store(tmp_path, 2, _STORE + "// elsewhere\n")
+    run_store(emulator_cache, 3)
+
+
+def test_a_damaged_module_is_compiled_again(tmp_path: Path) -> None:
+    emulator_cache = tmp_path  # of its own: other tests may be compiling into the shared one
     source = _STORE + "// damaged\n"
     before = set(emulator_cache.glob("kernels-*.so"))
     # Compiled by another process: a library that this one has mapped must not be changed under it.

@@ -46,7 +46,7 @@ def command(libraries: tuple[Path, ...], output: Path | None, seed: int, as_json
                 rows.append(row)
                 if not as_json:
                     _show(row)
-        toolchain = loaded[0].bundle.manifest["toolchain"]
+        toolchain = loaded[0].toolchain
         meta = describe_run(device, toolchain, shlex.join(["vqcc", *sys.argv[1:]]), _commit())
     results = {"meta": meta, "rows": rows}
     if output is not None:

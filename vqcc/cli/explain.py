@@ -42,6 +42,8 @@ def command(
         return
     path = Path(what)
     if path.is_dir():
+        if level is not None:
+            raise click.UsageError("a compiled library has its level: give --level with a spec")
         plans = _plans_of_library(path, gpus)
     else:
         plans = _plans_of_spec(path, gpus, level, find_toolchain(toolchain, nvcc_path), cache_dir, no_cache)
@@ -107,5 +109,3 @@ def _show(decision: dict[str, Any]) -> None:
     inputs = ", ".join(f"{name} = {value}" for name, value in decision["inputs"].items())
     click.echo(f"      with {inputs}")
     click.echo(f"      {decision['reason']}")
-    for rejected in decision["rejected"]:
-        click.echo(f"      not {rejected}")

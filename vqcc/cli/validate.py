@@ -27,6 +27,12 @@ __all__ = ["command"]
 @click.option(
     "--tensors", type=click.Path(path_type=Path, dir_okay=False), help="VQ tensors; random data if not given."
 )
+@click.option(
+    "--packed",
+    "packed_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Run on these packed weights; the tensors of --tensors are what they must decode to.",
+)
 @click.option("--tensor", "names", multiple=True, metavar="NAME", help="Only these tensors of the file.")
 @click.option(
     "--backend",
@@ -42,6 +48,7 @@ __all__ = ["command"]
 def command(
     libraries: tuple[Path, ...],
     tensors: Path | None,
+    packed_path: Path | None,
     names: tuple[str, ...],
     backend: str,
     gpus: tuple[str, ...],
@@ -56,10 +63,13 @@ def command(
     from vqcc.diagnostics import ExitCode
     from vqcc.library import load_library
     from vqcc.tensors.container import load, load_all
+    from vqcc.tensors.packed_file import load_packed
     from vqcc.verify.harness import validate
 
     if names and tensors is None:
         raise click.UsageError("--tensor picks from a file: give it with --tensors")
+    if packed_path is not None and tensors is None:
+        raise click.UsageError("--packed needs the tensors that were packed: give them with --tensors")
     loaded = [load_library(path) for path in libraries]
     given: tuple[VQTensor, ...] = ()
     if tensors is not None:
@@ -68,7 +78,8 @@ def command(
     with _open_backend(backend) as running:
         for library in loaded:
             chosen = running.gpus(library, gpus)
-            for result in validate(library, running, tensors=given, gpus=chosen, seed=seed):
+            packed = None if packed_path is None else load_packed(packed_path, library)
+            for result in validate(library, running, tensors=given, packed=packed, gpus=chosen, seed=seed):
                 results.append(result)
                 if not as_json:
                     _show(result)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from vqcc.codegen.toolchain import Toolchain
 
-FORMAT = 1  # of the entries; a change makes every older entry unreachable and, in time, pruned
+FORMAT = 2  # of the entries; a change makes every older entry unreachable and, in time, pruned
 
 _MAGIC = b"vqcc compile cache %d\n" % FORMAT
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -120,8 +120,12 @@ class CompileCache:
     def _is_private(self) -> bool:
         """Whether only people the user trusts can plant entries: what is fetched here runs on a GPU."""
         with contextlib.suppress(OSError):
-            if self.directory.stat().st_mode & stat.S_IWOTH:
+            status = self.directory.stat()
+            if status.st_mode & stat.S_IWOTH:
                 self._warn(f"everybody may write to {self.directory}")
+                return False
+            if status.st_uid not in {os.getuid(), 0}:
+                self._warn(f"{self.directory} belongs to another user")
                 return False
         return True
 

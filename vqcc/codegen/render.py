@@ -115,7 +115,7 @@ def _kernel(problem: Problem, plan: Plan) -> _Kernel:
     assert plan.tile is not None
     suffix = problem.variant.suffix
     return _Kernel(
-        name=c_identifier(problem.kernel),
+        name=c_identifier(plan.kernel),
         element=literal(problem.op.element_type(problem.variant)),
         threads=32 * plan.tile.warps,
         minimum_blocks=plan.tile.minimum_blocks,

@@ -67,6 +67,7 @@ _GPU_AND_PLAN = {
     "VQ0402": "GPU limits contradict each other",
     "VQ0403": "shared memory a level needs exceeds the GPU's",
     "VQ0404": "the name of a built-in GPU",
+    "VQ0405": "no block of a kernel fits the GPU",
 }
 
 _TENSOR = {
@@ -99,6 +100,8 @@ _TENSOR = {
     "VQ0527": "the tensor file cannot be written",
     "VQ0528": "the quantizer is not installed",
     "VQ0529": "two tensors of one name",
+    "VQ0530": "not a file of packed weights",
+    "VQ0531": "weights were packed for another layout",
 }
 
 _TOOLCHAIN = {

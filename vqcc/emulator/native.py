@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_char, c_char_p, c_int32, c_int64, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -152,9 +151,21 @@ class Request(ctypes.Structure):
     )
 
 
-@cache
 def load_runtime(path: Path) -> Any:
-    """The runtime library. Kernels' modules find it by its soname, so it must be loaded before them."""
+    """The runtime library. Kernels' modules find it by its soname, so it must be loaded before them.
+
+    Its name holds the hash of all it is made of. A copy of the same name from another cache directory is the
+    same library, and must not be loaded beside the first: modules bind to the one that came first.
+    """
+    if path.name not in _LOADED:
+        _LOADED[path.name] = _load(path)
+    return _LOADED[path.name]
+
+
+_LOADED: dict[str, Any] = {}
+
+
+def _load(path: Path) -> Any:
     library = ctypes.CDLL(str(path))
     library.vqcc_emulator_place.argtypes = [ctypes.POINTER(Placement), c_uint64, c_uint64]
     library.vqcc_emulator_place.restype = c_int32

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vqcc.diagnostics import Diagnostic, VqccError
 from vqcc.gpus.occupancy import blocks_per_sm
 from vqcc.plan import Decision, Launch
 
@@ -38,6 +39,16 @@ def plan_launch(problem: Problem, plan: Plan, resources: Resources) -> Plan:
         registers_per_thread=resources.registers,
         shared_bytes=shared + resources.static_shared_bytes,
     )
+    if occupancy.blocks == 0:
+        raise VqccError(
+            Diagnostic(
+                "VQ0405",
+                f"no block of {plan.kernel} fits an SM of {problem.gpu.name}: {threads} threads with "
+                f"{resources.registers} registers each and {shared} bytes of shared memory exceed its "
+                f"{occupancy.limited_by}",
+                help="check the limits of the GPU, or use an algorithm with smaller vectors or fewer rows of x",
+            )
+        )
     resident = occupancy.blocks * problem.gpu.sm_count.integer
     grid = min(plan.tile.blocks, resident)
     return plan.decide(

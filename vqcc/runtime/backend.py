@@ -32,7 +32,7 @@ class CudaBackend:
 
     def load(self, library: Library, gpu: str) -> CudaRunner:
         """Load the cubin compiled for `gpu`. Raises VQ0805 if this device cannot run it, VQ0802 without one."""
-        runs_on = library.bundle.manifest["gpus"][gpu]["runs_on"]
+        runs_on = library.builds[gpu].runs_on
         if self.device.target not in runs_on:
             raise VqccError(
                 Diagnostic(
@@ -64,7 +64,7 @@ class CudaRunner:
         module = device.load(cubin)
         self._functions = {
             kernel.name: module.function(kernel.name, kernel.launch.dynamic_shared_bytes)
-            for kernel in library.kernels[gpu]
+            for kernel in library.builds[gpu].kernels
         }
 
     def run(
@@ -109,9 +109,7 @@ class CudaRunner:
 
 def gpus_for(library: Library, device: Device) -> tuple[str, ...]:
     """GPUs of the library whose cubins `device` runs. Raises VQ0805 if there are none."""
-    found = tuple(
-        name for name, gpu in library.bundle.manifest["gpus"].items() if device.target in gpu["runs_on"]
-    )
+    found = tuple(name for name, build in library.builds.items() if device.target in build.runs_on)
     if not found:
         held = ", ".join(library.gpus)
         raise VqccError(

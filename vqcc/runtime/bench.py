@@ -65,8 +65,8 @@ def bench_library(
     decoded = (library.algorithm.decode(tensor), library.algorithm.decode(tensor, magnitudes=True))
     for gpu in gpus_for(library, device)[:1]:
         runner = backend.load(library, gpu)
-        bandwidth = library.bundle.manifest["gpus"][gpu]["dram_bytes_per_second"]
-        for kernel in library.kernels[gpu]:
+        bandwidth = library.builds[gpu].dram_bytes_per_second
+        for kernel in library.builds[gpu].kernels:
             case = library.op.draw_case(kernel.variant, kernel.variant.sizes, library.algorithm, rng)
             found = run_case(library, runner, kernel, case, packed, decoded)
             arrays = {**packed, **case.inputs, **case.outputs}

@@ -135,7 +135,7 @@ class Device:
 
     def synchronize(self) -> None:
         """Wait for the stream; what kernels did wrong surfaces here. Raises VQ0807."""
-        with _reported(self._driver, "running a kernel"):
+        with _reported(self._driver, "running a kernel", ExitCode.MISMATCH):
             self.stream.synchronize()
 
     def record_graph(self, enqueue: Callable[[], None]) -> Graph:
@@ -178,13 +178,15 @@ def open_device(index: int = 0) -> Iterator[Device]:
         ) from None
     try:
         driver.init()
-        device = driver.Device(index)
-        context = device.retain_primary_context()
+        gpu = driver.Device(index)
+        context = gpu.retain_primary_context()
         context.push()
     except driver.Error as error:
         raise _no_device(f"no CUDA device can be used: {error}", "see `vqcc doctor`") from None
     try:
-        yield Device(driver, device)
+        with _reported(driver, "opening the device"):
+            device = Device(driver, gpu)
+        yield device
     finally:
         context.pop()
 
@@ -193,20 +195,20 @@ def _no_device(message: str, help_text: str) -> VqccError:
     return VqccError(Diagnostic("VQ0806", message, help=help_text), exit_code=ExitCode.NO_DEVICE)
 
 
-def _failed(doing: str, error: object) -> VqccError:
+def _failed(doing: str, error: object, exit_code: ExitCode = ExitCode.NO_DEVICE) -> VqccError:
     return VqccError(
         Diagnostic("VQ0807", f"the CUDA driver failed while {doing}: {error}", help="run `vqcc doctor`"),
-        exit_code=ExitCode.NO_DEVICE,
+        exit_code=exit_code,
     )
 
 
 @contextmanager
-def _reported(driver: Any, doing: str) -> Iterator[None]:
-    """Turn PyCUDA's errors into diagnostics."""
+def _reported(driver: Any, doing: str, exit_code: ExitCode = ExitCode.NO_DEVICE) -> Iterator[None]:
+    """Turn PyCUDA's errors into diagnostics; what a kernel did wrong is a mismatch, not a missing device."""
     try:
         yield
     except driver.Error as error:
-        raise _failed(doing, error) from None
+        raise _failed(doing, error, exit_code) from None
 
 
 def _check(result: tuple[Any, ...], doing: str) -> Any:

@@ -10,17 +10,21 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError
 from vqcc.tensors.container import write_safetensors
+from vqcc.tensors.header import TensorFile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from vqcc.library import Library
     from vqcc.tensors.packing import PackedTensor
     from vqcc.tensors.vq_tensor import VQTensor
 
-__all__ = ["METADATA_KEY", "save_packed"]
+__all__ = ["METADATA_KEY", "load_packed", "save_packed"]
 
 METADATA_KEY = "vqcc.packed"
 
@@ -30,6 +34,8 @@ def save_packed(path: Path, library: Library, packed: Sequence[tuple[VQTensor, P
     arrays: dict[str, Any] = {}
     described: dict[str, Any] = {}
     for tensor, parts in packed:
+        if tensor.name in described:
+            raise VqccError(Diagnostic("VQ0529", f"two VQ tensors are named '{tensor.name}'"))
         arrays |= {f"{tensor.name}.{part}": array for part, array in parts.arrays().items()}
         described[tensor.name] = {
             "algorithm": tensor.algorithm.mapping(),
@@ -39,3 +45,65 @@ def save_packed(path: Path, library: Library, packed: Sequence[tuple[VQTensor, P
         }
     text = json.dumps(described, sort_keys=True, separators=(",", ":"))
     write_safetensors(path, arrays, {METADATA_KEY: text})
+
+
+def load_packed(path: Path, library: Library) -> dict[str, dict[str, NDArray[Any]]]:
+    """Read a packed file for `library`: the arrays of each tensor by kernel argument, read-only.
+
+    Raises VqccError: VQ05xx for the file, VQ0530 if it is no packed file or its parts are not what the
+    library's kernels read, VQ0531 if it was packed for another layout.
+    """
+    with TensorFile(path) as file:
+        text = file.header.metadata.get(METADATA_KEY)
+        try:
+            described = json.loads(text or "null")
+            layouts = {name: entry["layout_id"] for name, entry in described.items()}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise VqccError(
+                Diagnostic("VQ0530", f"{path} holds no packed weights", help="make it by `vqcc pack`")
+            ) from None
+        found = DiagnosticList()
+        for name, layout_id in layouts.items():
+            if layout_id != library.layout_id:
+                found.error(
+                    "VQ0531",
+                    f"{path}: '{name}' has layout {layout_id!r}, library {library.name} reads {library.layout_id}",
+                    help="pack the VQ tensor for this library",
+                )
+            else:
+                found.extend(_wrong_parts(path, file, name, library))
+        found.raise_if_errors()
+        return {
+            name: {part: file.array(f"{name}.{part}") for part in _expected_parts(library)}
+            for name in layouts
+        }
+
+
+def _expected_parts(library: Library) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of each array that the kernels read of a weight."""
+    algorithm = library.algorithm
+    n, k = library.op.weight_shape
+    books = algorithm.scope.books(n, k)
+    parts: dict[str, tuple[str, tuple[int, ...]]] = {
+        "codes": ("uint32", (n, library.layout.row_words)),
+        "books": ("uint8", (books, algorithm.table_bytes)),
+    }
+    if algorithm.has_codebook_scales:
+        parts["stage_scales"] = ("float32", (books, algorithm.residuals))
+    shape = algorithm.scales.shape(n, k)
+    if shape is not None:
+        parts["scales"] = (algorithm.scales.dtype, shape)
+    return parts
+
+
+def _wrong_parts(path: Path, file: TensorFile, name: str, library: Library) -> Iterator[Diagnostic]:
+    for part, (dtype, shape) in _expected_parts(library).items():
+        entry = file.header.entries.get(f"{name}.{part}")
+        if entry is None:
+            yield Diagnostic("VQ0530", f"{path} has no {name}.{part}", help="pack the VQ tensor again")
+        elif (entry.dtype, entry.shape) != (dtype, shape):
+            yield Diagnostic(
+                "VQ0530",
+                f"{path}: {name}.{part} is {entry.dtype} {list(entry.shape)}, not {dtype} {list(shape)}",
+                help="pack the VQ tensor again",
+            )

@@ -76,10 +76,13 @@ def validate(
     backend: Backend,
     *,
     tensors: Sequence[VQTensor] = (),
+    packed: Mapping[str, Mapping[str, NDArray[Any]]] | None = None,
     gpus: Sequence[str] = (),
     seed: int = 0,
 ) -> Iterator[CaseResult]:
     """Run every kernel of `gpus` (default: all) on each tensor, or on random weights if there are none.
+
+    `packed` holds the packed arrays of every tensor by name, as a file has them; else they are packed here.
 
     Each kernel runs at its bounds, and at smaller sizes that it must mask. Raises VQ0803 for a tensor that
     does not fit, VQ08xx for what a backend finds; a result outside its bound is yielded, not raised.
@@ -92,13 +95,16 @@ def validate(
     weights = tensors or (library.algorithm.random_tensor(rng, "random", *library.op.weight_shape),)
     runners = {gpu: backend.load(library, gpu) for gpu in gpus or library.gpus}
     for tensor in weights:
-        packed = pack_tensor(tensor, library.layout).arrays()
+        if packed is not None and tensor.name not in packed:
+            held = f"it holds {', '.join(packed) or 'none'}"
+            raise VqccError(Diagnostic("VQ0530", f"the packed file has no '{tensor.name}'", help=held))
+        arrays = packed[tensor.name] if packed is not None else pack_tensor(tensor, library.layout).arrays()
         decoded = (library.algorithm.decode(tensor), library.algorithm.decode(tensor, magnitudes=True))
         for gpu, runner in runners.items():
-            for kernel in library.kernels[gpu]:
+            for kernel in library.builds[gpu].kernels:
                 for sizes in library.op.launch_sizes(kernel.variant):
                     case = library.op.draw_case(kernel.variant, sizes, library.algorithm, rng)
-                    comparison = run_case(library, runner, kernel, case, packed, decoded)
+                    comparison = run_case(library, runner, kernel, case, arrays, decoded)
                     yield CaseResult(gpu, kernel.name, tensor.name, dict(sizes), comparison)
 
 

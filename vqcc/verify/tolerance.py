@@ -71,7 +71,12 @@ def compare(
     bound = error_bound(exact, magnitude, roundings, dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         difference = np.abs(computed.astype(np.float64) - exact)
-        overflow = np.isinf(computed.astype(np.float64)) & (np.abs(exact) + bound >= _OUTPUT_MAXIMUM[dtype])
+        same_sign = np.signbit(computed.astype(np.float64)) == np.signbit(exact)
+        overflow = (
+            np.isinf(computed.astype(np.float64))
+            & same_sign
+            & (np.abs(exact) + bound >= _OUTPUT_MAXIMUM[dtype])
+        )
         difference = np.where(overflow, 0.0, difference)
         ratio = np.where(np.isnan(difference), np.inf, difference / bound)
         scale = np.linalg.norm(exact)

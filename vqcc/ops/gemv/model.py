@@ -29,8 +29,12 @@ if TYPE_CHECKING:
 __all__ = ["Gemv"]
 
 MAX_BATCH = 16
+#: Rows or columns: a sum of two still fits the kernels' signed 32-bit arithmetic.
+MAX_EXTENT = 2**30
 #: Largest number of bytes or elements that the kernels' signed 32-bit offsets reach.
 MAX_INDEX = 2**31 - 1
+#: A packed row takes a word at least.
+WORD_BITS = 32
 
 C_TYPES: Mapping[str, str] = {"float16": "__half", "bfloat16": "__nv_bfloat16"}
 SCALE_MODES: Mapping[str, str] = {
@@ -53,7 +57,7 @@ def _distinct(values: tuple[object, ...]) -> tuple[object, ...]:
 
 
 BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH)]
-Extent = Annotated[int, Field(ge=1, le=MAX_INDEX)]
+Extent = Annotated[int, Field(ge=1, le=MAX_EXTENT)]
 
 
 class Gemv(Op):
@@ -109,12 +113,17 @@ class Gemv(Op):
                     ("op", "dtype"), "VQ0308", f"{gpu.name} cannot compute in {dtype}", f"use {legal}"
                 )
         row_bits = self.k // algorithm.vector_size * algorithm.residuals * algorithm.code_bits
-        limit = MAX_INDEX * 8 // max(row_bits, 1)
+        yield from self._too_many_rows(MAX_INDEX * 8 // max(row_bits, WORD_BITS), "packed codes", "2 GiB")
+        group = algorithm.scales.group
+        if group is not None:
+            yield from self._too_many_rows(MAX_INDEX // -(-self.k // group), "group scales", "2^31 numbers")
+
+    def _too_many_rows(self, limit: int, what: str, reach: str) -> Iterator[Finding]:
         if self.n > limit:
             yield Finding(
                 ("op", "n"),
                 "VQ0307",
-                f"the packed codes of {self.n} x {self.k} weights pass the 2 GiB that 32-bit offsets reach",
+                f"the {what} of {self.n} x {self.k} weights pass the {reach} that 32-bit offsets reach",
                 f"split the rows: at most {limit} rows of {self.k} columns fit one library",
             )
 
@@ -193,6 +202,9 @@ class Gemv(Op):
     def longest_sum(self, tile: Tile, layout: PackedLayout, algorithm: Algorithm) -> int:
         """Roundings on the way to an output: a lane's chain, five exchanges, the warps, scale, bias, decode."""
         assert isinstance(tile, GemvTile)
-        segments = -(-layout.segments // tile.warps_along_row)
+        _, column_tiles = algorithm.scope.grid(*self.weight_shape)
+        phases = -(-column_tiles // tile.resident_tiles)
+        # Every phase deals its segments to the warps anew: a warp may get one more each time.
+        segments = -(-layout.segments // tile.warps_along_row) + (phases if phases > 1 else 0)
         chain = segments * layout.chunk_vectors * algorithm.vector_size
         return chain + 5 + tile.warps_along_row + 2 + 2 * algorithm.residuals + 1

@@ -143,11 +143,21 @@ def propose_tiles(
     rows, decision = _rows_per_warp(case)
     while rows:
         estimate = _registers(case, rows)
-        for warps, cap in SHAPES:
-            if cap >= min(estimate, SHAPES[-1][1]):
+        for warps, cap in _shapes(gpu):
+            if cap >= min(estimate, gpu.registers_per_thread.integer):
                 tile, decisions = _tile(case, rows, warps, cap)
                 yield tile, (decision, _warps_decision(case, tile, estimate), *decisions)
         rows //= 2
+
+
+def _shapes(gpu: Gpu) -> Iterator[tuple[int, int]]:
+    """`SHAPES` as far as the GPU's limits on a block and a thread allow, the largest cap last."""
+    for warps, cap in SHAPES:
+        most = gpu.threads_per_block.integer // 32
+        registers = min(cap, gpu.registers_per_thread.integer)
+        fitting = gpu.registers_per_block.integer // (32 * _round_up(registers, 8))
+        if fitting >= 1:
+            yield _power_of_two_at_most(min(warps, most, fitting)), registers
 
 
 def _rows_per_warp(case: _Case) -> tuple[int, Decision]:
@@ -256,6 +266,10 @@ def _warps_decision(case: _Case, tile: GemvTile, estimate: int) -> Decision:
         },
         f"as many warps as registers allow hide latency; an SM must hold {tile.minimum_blocks} blocks",
     )
+
+
+def _round_up(value: int, unit: int) -> int:
+    return -(-value // unit) * unit
 
 
 def _divisors(value: int) -> list[int]:

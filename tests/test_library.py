@@ -1,0 +1,153 @@
+"""A compiled library as read back from its bundle."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from libraries import build_fake
+
+from vqcc.building import runs_on, write_library
+from vqcc.diagnostics import VqccError
+from vqcc.library import load_library, select_gpus
+from vqcc.plan import Launch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vqcc.building import Built
+
+
+@pytest.fixture(scope="module")
+def built() -> Built:
+    return build_fake(
+        "gptvq-2", m=[4, 1], dtype=["float16", "bfloat16"], gpu=["h200", "rtx4090"], n=300, k=520
+    )
+
+
+@pytest.fixture
+def directory(built: Built, tmp_path: Path) -> Path:
+    assert write_library(built, tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+def test_what_was_planned_is_read(built: Built, directory: Path) -> None:
+    library = load_library(directory)
+    problem = built.gpus[0].problems[0]
+    assert (library.name, library.level, library.gpus) == ("tiny", "sc", ("h200", "rtx4090"))
+    assert library.algorithm == problem.algorithm
+    assert library.op == problem.op
+    assert library.layout == built.gpus[0].plans[0].layout
+    for build in built.gpus:
+        kernels = library.builds[build.gpu.name].kernels
+        assert [kernel.name for kernel in kernels] == [plan.kernel for plan in build.plans]
+        for kernel, plan, task in zip(kernels, build.plans, build.problems, strict=True):
+            assert kernel.variant == task.variant
+            assert kernel.tile == plan.tile
+            assert kernel.launch == plan.launch
+            assert isinstance(kernel.launch, Launch)
+            assert kernel.registers == 40
+        assert library.builds[build.gpu.name].runs_on == tuple(runs_on(build.gpu))
+        assert library.source(build.gpu.name) == build.source
+        assert library.cubin(build.gpu.name) == build.compiled.cubin
+
+
+def test_the_build_id_names_what_was_built(built: Built) -> None:
+    def build_id(**options: Any) -> str:
+        return str(build_fake(**{"n": 64, "k": 256, **options}).fields["build_id"])
+
+    assert build_id() == build_id()
+    others = [
+        build_id(m=2),
+        build_id(n=65),
+        build_id(level="gc"),
+        build_id(gpu="h100"),
+        build_id(name="other"),
+    ]
+    assert len({build_id(), *others}) == 6
+
+
+def test_all_gpus_share_one_layout(built: Built) -> None:
+    layouts = {plan.layout for build in built.gpus for plan in build.plans}
+    assert len(layouts) == 1
+
+
+def test_choosing_gpus(directory: Path) -> None:
+    library = load_library(directory)
+    assert select_gpus(library, ()) == ("h200", "rtx4090")
+    assert select_gpus(library, ("rtx4090",)) == ("rtx4090",)
+    with pytest.raises(VqccError) as caught:
+        select_gpus(library, ("rtx4080",))
+    (diagnostic,) = caught.value.diagnostics
+    assert diagnostic.code == "VQ0805"
+    assert diagnostic.help == "did you mean 'rtx4090'?; it was compiled for h200, rtx4090"
+
+
+def test_what_was_not_emitted_is_none(built: Built, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    header = {name: data for name, data in built.files.items() if name.endswith(".h")}
+    write_library(replace(built, files=header), tmp_path / "tiny")
+    library = load_library(tmp_path / "tiny")
+    assert library.source("h200") is None
+    assert library.cubin("h200") is None
+
+
+def test_cubins_run_on_the_same_major_version_and_not_across_to_integrated_parts() -> None:
+    from vqcc import gpus
+
+    expected = {
+        "a100": ["sm_80", "sm_86", "sm_89"],
+        "a40": ["sm_86", "sm_89"],
+        "l40s": ["sm_89"],
+        "rtx4090": ["sm_89"],
+        "h100": ["sm_90"],
+        "h200": ["sm_90"],
+        "b200": ["sm_100", "sm_103"],
+        "rtx5090": ["sm_120", "sm_121"],
+    }
+    assert {name: runs_on(gpus.load(name)) for name in gpus.names()} == expected
+    orin = gpus.load("a100").model_copy(update={"compute_capability": "8.7"})
+    assert runs_on(orin) == ["sm_87"]
+
+
+def refusal(directory: Path) -> list[str] | None:
+    """Codes of what keeps a directory from being a library; None if it is one."""
+    try:
+        load_library(directory)
+    except VqccError as error:
+        return [item.code for item in error.diagnostics]
+    return None
+
+
+def test_a_damaged_manifest_is_a_diagnostic_whatever_the_damage(directory: Path) -> None:
+    """Parts of the manifest removed or replaced, at random: a library, or VQ07xx, and never another error."""
+    manifest = directory / "manifest.json"
+    original = manifest.read_text()
+    generator = random.Random(11)
+    refused = 0
+    for _ in range(400):
+        document = json.loads(original)
+        _damage(document, generator)
+        manifest.write_text(json.dumps(document))
+        if (codes := refusal(directory)) is not None:
+            refused += 1
+            assert all(code.startswith("VQ07") for code in codes), codes
+    assert refused > 100
+
+
+def _damage(document: Any, generator: random.Random) -> None:
+    """Walk to a random place and remove or replace what is there."""
+    while True:
+        keys = list(document) if isinstance(document, dict) else list(range(len(document)))
+        key = generator.choice(keys)
+        inner = document[key]
+        if not isinstance(inner, dict | list) or not inner or generator.random() < 0.4:
+            break
+        document = inner
+    if generator.random() < 0.4:
+        del document[key]
+    else:
+        document[key] = generator.choice([None, -1, "x", [], {}, [1], {"kind": "x"}, 1.5, True])
