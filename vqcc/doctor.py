@@ -220,7 +220,7 @@ def _ask_driver() -> tuple[int, list[str]]:
     names = []
     for index in range(done(driver.cuDeviceGetCount())):
         device = done(driver.cuDeviceGet(index))
-        name = done(driver.cuDeviceGetName(128, device)).rstrip(b"\0").decode(errors="replace")
+        name = done(driver.cuDeviceGetName(128, device)).split(b"\0")[0].decode(errors="replace")
         sm = 10 * done(driver.cuDeviceGetAttribute(major, device))
         sm += done(driver.cuDeviceGetAttribute(minor, device))
         names.append(f"{name} (sm_{sm})")

@@ -108,8 +108,9 @@ class CudaRunner:
 
 
 def gpus_for(library: Library, device: Device) -> tuple[str, ...]:
-    """GPUs of the library whose cubins `device` runs. Raises VQ0805 if there are none."""
-    found = tuple(name for name, build in library.builds.items() if device.target in build.runs_on)
+    """GPUs of the library whose cubins `device` runs, those of its own target first. Raises VQ0805 without any."""
+    running = [name for name, build in library.builds.items() if device.target in build.runs_on]
+    found = tuple(sorted(running, key=lambda name: library.builds[name].runs_on[0] != device.target))
     if not found:
         held = ", ".join(library.gpus)
         raise VqccError(

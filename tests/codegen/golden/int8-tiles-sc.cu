@@ -160,7 +160,7 @@ template <> struct ElementTraits<ElementType::kInt8> {
 };
 
 VQCC_HOST_DEVICE constexpr int smaller(int a, int b) { return a < b ? a : b; }
-VQCC_HOST_DEVICE constexpr int ceil_divide(int a, int b) { return (a + b - 1) / b; }
+VQCC_HOST_DEVICE constexpr int ceil_divide(int a, int b) { return a / b + (a % b != 0 ? 1 : 0); }
 
 /// `kCount` elements of `kType`, raw, in registers. The address must be aligned to `kAlignment` bytes, which
 /// divides the array's size in bytes.
@@ -729,8 +729,8 @@ using Algorithm = vqcc::KMeans<Codes>;
 //     with table_bytes = 2048, shared_bytes_per_block = 232448; 3 of 3 books along a row are resident at a time, 6144 bytes (Table IV)
 // rows_per_warp = 1: largest power of two <= 4 with n * warps_along_row / rows >= 6 warps per SM
 //     with n = 200, warps_along_row = 1, sm_count = 148; rows of a warp share each loaded activation; too few warps leave SMs idle
-// warps = 2: first of (16 warps, 64 registers), (8, 80), (16, 128), (8, 255) whose registers suffice
-//     with registers_estimate = 53, minimum_blocks = 16, m = 3; as many warps as registers allow hide latency; an SM must hold 16 blocks
+// warps = 2: first of (16 warps, 64 registers), (8, 80), (16, 128), (8, 255) whose registers suffice; halved while row blocks < 3/4 of the SMs or a band of codebooks has too few rows
+//     with registers_estimate = 53, row_blocks = 144, sm_count = 148, band_rows = 96; as many warps as registers allow hide latency; an SM must hold 16 blocks
 // warps_along_row = 1: largest power of two <= min(segments, 4, warps); 1 where shared memory is full of codebooks
 //     with segments = 1, book_bytes = 6144; more loads in flight for each row; their sums meet in shared memory in a fixed order
 // unroll = 4: largest divisor of chunk_vectors with rows * m * vector_size * unroll <= 512 and m * unroll <= 64
@@ -750,7 +750,7 @@ struct Tile_m3_bfloat16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(64, 16) int8_tiles_sc_m3_bfloat16(
+extern "C" __global__ void __launch_bounds__(64, 16) int8_tiles_sc_m3_bfloat16_70b3fc18(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __nv_bfloat16* __restrict__ x,
     const __nv_bfloat16* __restrict__ bias, __nv_bfloat16* __restrict__ y, int m, long long x_stride,

@@ -160,7 +160,7 @@ template <> struct ElementTraits<ElementType::kInt8> {
 };
 
 VQCC_HOST_DEVICE constexpr int smaller(int a, int b) { return a < b ? a : b; }
-VQCC_HOST_DEVICE constexpr int ceil_divide(int a, int b) { return (a + b - 1) / b; }
+VQCC_HOST_DEVICE constexpr int ceil_divide(int a, int b) { return a / b + (a % b != 0 ? 1 : 0); }
 
 /// `kCount` elements of `kType`, raw, in registers. The address must be aligned to `kAlignment` bytes, which
 /// divides the array's size in bytes.
@@ -746,8 +746,8 @@ using Algorithm = vqcc::E8P<Codes>;
 //     with table_bytes = 1024, shared_bytes_per_block = 166912; 1 of 1 books along a row are resident at a time, 1024 bytes (Table IV)
 // rows_per_warp = 2: largest power of two <= 4 with n * warps_along_row / rows >= 6 warps per SM
 //     with n = 512, warps_along_row = 4, sm_count = 108; rows of a warp share each loaded activation; too few warps leave SMs idle
-// warps = 8: first of (16 warps, 64 registers), (8, 80), (16, 128), (8, 255) whose registers suffice
-//     with registers_estimate = 54, minimum_blocks = 4, m = 1; as many warps as registers allow hide latency; an SM must hold 4 blocks
+// warps = 8: first of (16 warps, 64 registers), (8, 80), (16, 128), (8, 255) whose registers suffice; halved while row blocks < 3/4 of the SMs or a band of codebooks has too few rows
+//     with registers_estimate = 54, row_blocks = 128, sm_count = 108, band_rows = 512; as many warps as registers allow hide latency; an SM must hold 4 blocks
 // warps_along_row = 4: largest power of two <= min(segments, 4, warps); 1 where shared memory is full of codebooks
 //     with segments = 4, book_bytes = 1024; more loads in flight for each row; their sums meet in shared memory in a fixed order
 // unroll = 4: largest divisor of chunk_vectors with rows * m * vector_size * unroll <= 512 and m * unroll <= 64
@@ -767,7 +767,7 @@ struct Tile_m1_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16(
+extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_b55eac2d(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, int m, long long x_stride,
@@ -781,8 +781,8 @@ extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16(
 //     with table_bytes = 1024, shared_bytes_per_block = 166912; 1 of 1 books along a row are resident at a time, 1024 bytes (Table IV)
 // rows_per_warp = 2: largest power of two <= 4 with n * warps_along_row / rows >= 6 warps per SM
 //     with n = 512, warps_along_row = 4, sm_count = 108; rows of a warp share each loaded activation; too few warps leave SMs idle
-// warps = 8: first of (16 warps, 64 registers), (8, 80), (16, 128), (8, 255) whose registers suffice
-//     with registers_estimate = 78, minimum_blocks = 3, m = 4; as many warps as registers allow hide latency; an SM must hold 3 blocks
+// warps = 8: first of (16 warps, 64 registers), (8, 80), (16, 128), (8, 255) whose registers suffice; halved while row blocks < 3/4 of the SMs or a band of codebooks has too few rows
+//     with registers_estimate = 78, row_blocks = 128, sm_count = 108, band_rows = 512; as many warps as registers allow hide latency; an SM must hold 3 blocks
 // warps_along_row = 4: largest power of two <= min(segments, 4, warps); 1 where shared memory is full of codebooks
 //     with segments = 4, book_bytes = 1024; more loads in flight for each row; their sums meet in shared memory in a fixed order
 // unroll = 4: largest divisor of chunk_vectors with rows * m * vector_size * unroll <= 512 and m * unroll <= 64
@@ -802,7 +802,7 @@ struct Tile_m4_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 3) quip_4_sc_m4_float16(
+extern "C" __global__ void __launch_bounds__(256, 3) quip_4_sc_m4_float16_3dd44ac8(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, int m, long long x_stride,
