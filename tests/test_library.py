@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from libraries import build_fake
 
+from vqcc import gpus
+from vqcc.algorithms.presets import resolve
 from vqcc.building import runs_on, write_library
 from vqcc.diagnostics import VqccError
-from vqcc.library import load_library, select_gpus
+from vqcc.library import layout_identity, load_library, select_gpus
+from vqcc.passes.layout import choose_layout
 from vqcc.plan import Launch
 
 if TYPE_CHECKING:
@@ -69,6 +73,18 @@ def test_the_build_id_names_what_was_built(built: Built) -> None:
     assert len({build_id(), *others}) == 6
 
 
+def test_the_layout_id_names_what_packed_weights_must_agree_on() -> None:
+    base, layout = resolve("aqlm-2x8"), choose_layout(512, 2, 8)
+    one = layout_identity(base, (64, 4096), layout)
+    assert one == layout_identity(base, (64, 4096), choose_layout(512, 2, 8))
+    others = {
+        layout_identity(base, (65, 4096), layout),
+        layout_identity(base.model_copy(update={"codebook_dtype": "bfloat16"}), (64, 4096), layout),
+        layout_identity(base, (64, 4096), replace(layout, chunk_words=layout.chunk_words + 1)),
+    }
+    assert len({one, *others}) == 4
+
+
 def test_all_gpus_share_one_layout(built: Built) -> None:
     layouts = {plan.layout for build in built.gpus for plan in build.plans}
     assert len(layouts) == 1
@@ -86,8 +102,6 @@ def test_choosing_gpus(directory: Path) -> None:
 
 
 def test_what_was_not_emitted_is_none(built: Built, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     header = {name: data for name, data in built.files.items() if name.endswith(".h")}
     write_library(replace(built, files=header), tmp_path / "tiny")
     library = load_library(tmp_path / "tiny")
@@ -96,8 +110,6 @@ def test_what_was_not_emitted_is_none(built: Built, tmp_path: Path) -> None:
 
 
 def test_cubins_run_on_the_same_major_version_and_not_across_to_integrated_parts() -> None:
-    from vqcc import gpus
-
     expected = {
         "a100": ["sm_80", "sm_86", "sm_89"],
         "a40": ["sm_86", "sm_89"],

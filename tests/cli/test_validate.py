@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from command import Done, run
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from vqcc.codegen.bundle import read_bundle, write_bundle
 
@@ -216,3 +218,48 @@ def test_a_manifest_that_does_not_make_sense(library: Path) -> None:
         (library / "manifest.json").write_text(json.dumps({**manifest, **change}))
         done = run("validate", library, "--json")
         assert (done.exit_code, done.codes) == (1, ["VQ0705"]), change
+
+
+@pytest.fixture
+def packed(quantized: Path, compiled: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "packed.safetensors"
+    assert run("pack", quantized, "--library", compiled, "-o", path).exit_code == 0
+    return path
+
+
+def test_packed_weights(packed: Path, quantized: Path, compiled: Path) -> None:
+    done = run("validate", compiled, "--tensors", quantized, "--packed", packed, "--json")
+    assert (done.exit_code, done.codes) == (0, [])
+    assert {result["tensor"] for result in done.json["results"]} == {"w"}
+
+
+def test_packed_weights_that_are_not_the_tensors(packed: Path, quantized: Path, compiled: Path) -> None:
+    with safe_open(packed, "np") as file:
+        metadata = file.metadata()
+    arrays = load_file(packed)
+    arrays["w.codes"] = arrays["w.codes"][::-1].copy()
+    save_file(arrays, packed, metadata)
+    done = run("validate", compiled, "--tensors", quantized, "--packed", packed)
+    assert done.exit_code == 4
+    assert "error[VQ0801]" in done.stderr
+
+
+def test_packed_weights_need_their_tensors(packed: Path, compiled: Path) -> None:
+    done = run("validate", compiled, "--packed", packed)
+    assert done.exit_code == 2
+    assert "--tensors" in done.stderr
+
+
+def test_weights_that_are_not_packed(quantized: Path, compiled: Path) -> None:
+    done = run("validate", compiled, "--tensors", quantized, "--packed", quantized, "--json")
+    assert (done.exit_code, done.codes) == (1, ["VQ0530"])
+
+
+def test_packed_weights_of_another_name(packed: Path, weights: Path, compiled: Path, tmp_path: Path) -> None:
+    renamed = tmp_path / "renamed.safetensors"
+    save_file({"v": load_file(weights)["w"]}, renamed)
+    other = tmp_path / "v.safetensors"
+    assert run("quantize", renamed, "--tensor", "v", "--algorithm", "vq-4-4-1", "-o", other).exit_code == 0
+    done = run("validate", compiled, "--tensors", other, "--packed", packed, "--json")
+    assert (done.exit_code, done.codes) == (1, ["VQ0530"])
+    assert "'v'" in done.json["diagnostics"][0]["message"]

@@ -70,9 +70,3 @@ def test_lanes_interleave_within_a_segment() -> None:
     words = pack_codes(codes, layout).reshape(2, 32, 4)
     halves = np.stack([words & 0xFFFF, words >> 16], axis=-1).reshape(2, 32, 8)
     assert halves[1, 3, 5] == 256 + 5 * 32 + 3
-
-
-def test_identity_names_the_layout() -> None:
-    one, other = choose_layout(512, 2, 8), choose_layout(512, 1, 8)
-    assert one.identity == choose_layout(512, 2, 8).identity
-    assert one.identity != other.identity
