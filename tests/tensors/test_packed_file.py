@@ -1,4 +1,4 @@
-"""Files of packed weights: written for a library, read back for it, refused for any other."""
+"""Packed files: what is written is read, and a file for anything else is refused."""
 
 from __future__ import annotations
 
@@ -7,133 +7,105 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from libraries import build_fake
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+from libraries import FakeToolchain, spec_text
 
-from vqcc.building import write_library
+from vqcc.building import build_library, write_library
 from vqcc.diagnostics import VqccError
-from vqcc.library import Library, load_library
+from vqcc.library import load_library
+from vqcc.spec.load import parse_spec
+from vqcc.tensors.container import write_safetensors
 from vqcc.tensors.packed_file import METADATA_KEY, load_packed, save_packed
 from vqcc.tensors.packing import pack_tensor
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-N, K = 24, 64
+    from vqcc.library import Library
+
 INT8 = {
     "family": "kmeans",
     "vector_size": 4,
     "entries": 16,
     "residuals": 2,
-    "scope": {"rows": 16, "cols": 32},
-    "scales": {"group": 32},
     "codebook_dtype": "int8",
+    "scales": {"group": 32},
 }
 
 
-def make(tmp_path: Path, algorithm: Any, **options: Any) -> Library:
-    directory = tmp_path / f"library-{len(list(tmp_path.iterdir()))}"
-    write_library(build_fake(algorithm, **{"n": N, "k": K, **options}), directory)
-    return load_library(directory)
+def library_of(directory: Path, algorithm: Any, **options: Any) -> Library:
+    spec = parse_spec(spec_text(algorithm, **options).encode(), "spec")
+    built = build_library(spec, toolchain=FakeToolchain(), cache=None)
+    write_library(built, directory / built.name)
+    return load_library(directory / built.name)
 
 
-def pack(path: Path, library: Library, *names: str) -> dict[str, dict[str, Any]]:
-    """Random weights, packed and written; their arrays."""
-    rng = np.random.default_rng(0)
-    tensors = [library.algorithm.random_tensor(rng, name, N, K) for name in names]
-    packed = [(tensor, pack_tensor(tensor, library.layout)) for tensor in tensors]
-    save_packed(path, library, packed)
-    return {tensor.name: parts.arrays() for tensor, parts in packed}
+@pytest.fixture(params=["aqlm-2x8", "quip-2", INT8], ids=["aqlm-2x8", "quip-2", "int8"])
+def library(request: pytest.FixtureRequest, tmp_path: Path) -> Library:
+    return library_of(tmp_path, request.param)
 
 
-def refusal(path: Path, library: Library) -> list[tuple[str, str]]:
+def saved(library: Library, path: Path) -> dict[str, Any]:
+    tensor = library.algorithm.random_tensor(np.random.default_rng(0), "w", *library.op.weight_shape)
+    packed = pack_tensor(tensor, library.layout)
+    save_packed(path, library, [(tensor, packed)])
+    return packed.arrays()
+
+
+def rewritten(path: Path, arrays: dict[str, Any], description: Any) -> None:
+    write_safetensors(
+        path, {f"w.{part}": array for part, array in arrays.items()}, {METADATA_KEY: description}
+    )
+
+
+def refused(path: Path, library: Library, code: str) -> str:
     with pytest.raises(VqccError) as caught:
         load_packed(path, library)
-    return [(item.code, item.message) for item in caught.value.diagnostics]
+    assert [item.code for item in caught.value.diagnostics] == [code]
+    return caught.value.diagnostics[0].message
 
 
-@pytest.mark.parametrize("algorithm", ["vq-4-4-1", "gptvq-2", "quip-4", INT8], ids=str)
-def test_what_was_packed_is_read(algorithm: Any, tmp_path: Path) -> None:
-    library = make(tmp_path, algorithm)
-    written = pack(tmp_path / "packed", library, "a", "b.weight")
-    found = load_packed(tmp_path / "packed", library)
-    assert set(found) == {"a", "b.weight"}
-    for name, arrays in written.items():
-        assert set(found[name]) == set(arrays)
-        for part, array in arrays.items():
-            assert found[name][part].dtype == array.dtype
-            assert np.array_equal(found[name][part], array)
+def test_what_is_written_is_read(library: Library, tmp_path: Path) -> None:
+    path = tmp_path / "packed.safetensors"
+    arrays = saved(library, path)
+    read = load_packed(path, library)["w"]
+    assert read.keys() == arrays.keys()
+    for part, array in arrays.items():
+        np.testing.assert_array_equal(read[part], array)
 
 
-def test_another_layout_is_refused(tmp_path: Path) -> None:
-    library, other = make(tmp_path, "vq-4-4-1"), make(tmp_path, "vq-4-3-1")
-    pack(tmp_path / "packed", library, "a", "b")
-    found = refusal(tmp_path / "packed", other)
-    assert [code for code, _ in found] == ["VQ0531", "VQ0531"]
-    assert f"'{library.layout_id}'" in found[0][1]
-    assert other.layout_id in found[0][1]
+def test_weights_of_another_layout_are_refused(library: Library, tmp_path: Path) -> None:
+    path = tmp_path / "packed.safetensors"
+    saved(library, path)
+    other = library_of(tmp_path, "vq-8-8-2", name="other", n=65)
+    assert other.layout_id in refused(path, other, "VQ0531")
 
 
-def test_a_library_for_other_m_and_gpus_reads_the_same_file(tmp_path: Path) -> None:
-    library = make(tmp_path, "vq-4-4-1", m=1, gpu="h200")
-    other = make(tmp_path, "vq-4-4-1", m=[4, 16], gpu=["a40", "b200"], level="gc", dtype="bfloat16", name="x")
-    pack(tmp_path / "packed", library, "a")
-    assert set(load_packed(tmp_path / "packed", other)) == {"a"}
+@pytest.mark.parametrize("description", ["", "null", "[]", "{", '{"w": {}}', '{"w": 3}'])
+def test_a_file_that_is_not_packed_is_refused(description: str, library: Library, tmp_path: Path) -> None:
+    path = tmp_path / "packed.safetensors"
+    rewritten(path, saved(library, path), description)
+    assert "holds no packed weights" in refused(path, library, "VQ0530")
 
 
-def damaged(path: Path, arrays: dict[str, Any] | None = None, metadata: Any = None) -> None:
-    """Write the file again with some arrays replaced (None: removed), or with other metadata."""
-    with safe_open(path, "np") as file:
-        kept = file.metadata()
-    content = {**load_file(path), **(arrays or {})}
-    text = json.dumps(metadata) if metadata is not None else kept[METADATA_KEY]
-    present = {name: array for name, array in content.items() if array is not None}
-    save_file(present, path, {METADATA_KEY: text})
+def test_a_missing_part_is_named(library: Library, tmp_path: Path) -> None:
+    path = tmp_path / "packed.safetensors"
+    arrays = saved(library, path)
+    del arrays["books"]
+    rewritten(path, arrays, json.dumps({"w": {"layout_id": library.layout_id}}))
+    assert "no w.books" in refused(path, library, "VQ0530")
 
 
-@pytest.mark.parametrize("metadata", [[], 3, {"a": 3}, {"a": {}}, {"a": None}, "text", {"a": []}])
-def test_metadata_that_is_none(metadata: Any, tmp_path: Path) -> None:
-    library = make(tmp_path, "vq-4-4-1")
-    pack(tmp_path / "packed", library, "a")
-    damaged(tmp_path / "packed", metadata=metadata)
-    found = refusal(tmp_path / "packed", library)
-    assert [code for code, _ in found] in (["VQ0530"], ["VQ0531"])
+def test_a_part_of_the_wrong_shape_is_named(library: Library, tmp_path: Path) -> None:
+    path = tmp_path / "packed.safetensors"
+    arrays = saved(library, path)
+    arrays["codes"] = arrays["codes"][:-1]
+    rewritten(path, arrays, json.dumps({"w": {"layout_id": library.layout_id}}))
+    assert "w.codes is uint32" in refused(path, library, "VQ0530")
 
 
-def test_a_file_without_metadata(tmp_path: Path) -> None:
-    save_file({"a": np.zeros(3, dtype=np.float32)}, tmp_path / "plain")
-    found = refusal(tmp_path / "plain", make(tmp_path, "vq-4-4-1"))
-    assert [code for code, _ in found] == ["VQ0530"]
-
-
-def test_every_wrong_part_is_named(tmp_path: Path) -> None:
-    library = make(tmp_path, INT8)
-    pack(tmp_path / "packed", library, "a")
-    held = load_file(tmp_path / "packed")
-    damaged(
-        tmp_path / "packed",
-        {
-            "a.codes": held["a.codes"][:-1].copy(),
-            "a.books": held["a.books"].astype(np.int8),
-            "a.stage_scales": None,
-            "a.scales": held["a.scales"].astype(np.float32),
-        },
-    )
-    found = refusal(tmp_path / "packed", library)
-    assert [code for code, _ in found] == ["VQ0530"] * 4
-    for part, (_, message) in zip(("codes", "books", "stage_scales", "scales"), found, strict=True):
-        assert f"a.{part}" in message
-    assert "uint32 [23, " in found[0][1]
-
-
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    assert [code for code, _ in refusal(tmp_path / "none", make(tmp_path, "vq-4-4-1"))] == ["VQ0501"]
-
-
-def test_two_of_one_name_are_not_written(tmp_path: Path) -> None:
-    library = make(tmp_path, "vq-4-4-1")
+def test_two_tensors_of_one_name_are_refused(library: Library, tmp_path: Path) -> None:
+    tensor = library.algorithm.random_tensor(np.random.default_rng(0), "w", *library.op.weight_shape)
+    packed = pack_tensor(tensor, library.layout)
     with pytest.raises(VqccError) as caught:
-        pack(tmp_path / "packed", library, "a", "a")
+        save_packed(tmp_path / "packed.safetensors", library, [(tensor, packed), (tensor, packed)])
     assert caught.value.diagnostics[0].code == "VQ0529"
-    assert not (tmp_path / "packed").exists()

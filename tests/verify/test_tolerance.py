@@ -55,3 +55,32 @@ def test_overflow_of_the_exact_result_is_no_error() -> None:
 def test_unwritten_zeros_fail() -> None:
     exact = np.array([0.5])
     assert not compare(np.zeros(1, np.float16), exact, exact, 10, "float16").passed
+
+
+def test_an_infinity_of_the_wrong_sign_fails() -> None:
+    exact = np.array([70000.0])
+    assert not compare(np.array([-np.inf]).astype(np.float16), exact, exact, 10, "float16").passed
+
+
+def test_stages_that_cancel_are_bounded_by_their_magnitudes() -> None:
+    """A weight that is the small difference of large entries is off by their rounding, not by its own."""
+    from vqcc.algorithms import from_mapping
+    from vqcc.tensors.vq_tensor import VQTensor
+
+    algorithm = from_mapping(
+        {"family": "kmeans", "vector_size": 4, "entries": 2, "residuals": 2, "codebook_dtype": "int8"}
+    )
+    scale = np.float32(1000.1)
+    tensor = VQTensor(
+        name="w",
+        algorithm=algorithm,
+        shape=(3, 8),
+        dtype="float16",
+        codes=np.zeros((2, 3, 2), np.uint8),
+        codebooks=np.full((1, 2, 2, 4), 127, np.int8),
+        codebook_scales=np.array([[scale, -np.nextafter(scale, np.float32(np.inf))]], np.float32),
+        scales=None,
+    )
+    weights, magnitudes = algorithm.decode(tensor), algorithm.decode(tensor, magnitudes=True)
+    assert np.abs(weights).max() < 0.1
+    np.testing.assert_allclose(magnitudes, 2 * 127 * 1000.1, rtol=1e-6)

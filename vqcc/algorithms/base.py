@@ -191,14 +191,6 @@ class Algorithm(BaseModel, ABC):
                 f"k = {k} is not a multiple of the vector size {self.vector_size}",
                 f"vectors run along k: {_nearest_multiples(k, self.vector_size)}",
             )
-        scales = self.scales.count(n, k)
-        if scales > MAX_INDEX:
-            yield Finding(
-                ("algorithm", "scales"),
-                "VQ0307",
-                f"a weight of {n} x {k} has {scales} scales; a 32-bit index reaches {MAX_INDEX}",
-                "use larger groups, or a scale per row",
-            )
         table = self.scope.books(n, k) * self.table_bytes
         if table > MAX_INDEX:
             yield Finding(

@@ -79,16 +79,16 @@ class Gemv(Op):
     m: Annotated[
         tuple[BatchSize, ...],
         BeforeValidator(_as_list),
-        AfterValidator(_distinct),
         Field(min_length=1, max_length=MAX_BATCH),
+        AfterValidator(_distinct),
     ]
     n: Extent
     k: Extent
     dtype: Annotated[
         tuple[Dtype, ...],
         BeforeValidator(_as_list),
-        AfterValidator(_distinct),
         Field(min_length=1, max_length=2),
+        AfterValidator(_distinct),
     ] = ("float16",)
 
     @property
