@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from vqcc.codegen.toolchain import Toolchain
 
-FORMAT = 2  # of the entries; a change makes every older entry unreachable and, in time, pruned
+FORMAT = 1  # of the entries; a change makes every older entry unreachable and, in time, pruned
 
 _MAGIC = b"vqcc compile cache %d\n" % FORMAT
 _KEY = re.compile(r"[0-9a-f]{64}")

@@ -5,6 +5,7 @@ Templates hold the code; this module only hands them constants. See `vqcc.codege
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from vqcc.problem import Problem
 
 __all__ = ["environment", "render_source"]
+
+_WIDTH = 106  # of a comment's text
 
 
 @dataclass(frozen=True)
@@ -126,14 +129,19 @@ def _kernel(problem: Problem, plan: Plan) -> _Kernel:
 
 def _notes(plan: Plan) -> list[str]:
     """The plan's decisions as comment lines."""
-    lines = []
+    lines: list[str] = []
     for decision in plan.decisions:
         inputs = ", ".join(f"{name} = {value}" for name, value in decision.inputs.items())
-        lines.append(f"{decision.name} = {decision.value}: {decision.formula}")
-        lines.append(
-            f"    with {inputs}; {decision.reason}" + (f" ({decision.section})" if decision.section else "")
-        )
+        section = f" ({decision.section})" if decision.section else ""
+        lines += _wrapped(f"{decision.name} = {decision.value}: {decision.formula}", "")
+        lines += _wrapped(f"with {inputs}; {decision.reason}{section}", "    ")
     return lines
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    return textwrap.wrap(
+        text, _WIDTH, initial_indent=indent, subsequent_indent=indent + "    ", break_on_hyphens=False
+    )
 
 
 def _algorithm_constants(problem: Problem) -> tuple[Constant, ...]:

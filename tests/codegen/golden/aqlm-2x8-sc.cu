@@ -556,9 +556,11 @@ class Gemv {
   }
 
  private:
-  /// Row blocks are dealt out evenly, in order.
+  /// Row blocks are dealt out in order: to each block as many as to the others, or one more to the first ones.
   VQCC_DEVICE static int first_block_of(uint32 block) {
-    return static_cast<int>(static_cast<int64>(Shape::kBands * kBlocksPerBand) * block / gridDim.x);
+    constexpr uint32 kBlocks = Shape::kBands * kBlocksPerBand;
+    const uint32 more = kBlocks % gridDim.x;
+    return static_cast<int>(kBlocks / gridDim.x * block + (block < more ? block : more));
   }
 
   /// Adds this warp's share of the resident columns to `sums` ([row of W][row of x]).
@@ -723,18 +725,27 @@ struct Layout {
 using Algorithm = vqcc::KMeans<Codes>;
 
 }  // namespace plan
-// packed_layout = 8 vectors in 4 words, 256 words a row: min over chunks of row_words * load_penalty * (1 + 0.25 * idle_lanes / busy_lanes)
+// packed_layout = 8 vectors in 4 words, 256 words a row: min over chunks of row_words * load_penalty * (1 +
+//     0.25 * idle_lanes / busy_lanes)
 //     with vectors = 512, residuals = 2, code_bits = 8; 0.0% padding over 8192 bits of codes
 // n_shared = 256: level sc: every entry of the books in use is cached
-//     with table_bytes = 8192, shared_bytes_per_block = 232448; 1 of 1 books along a row are resident at a time, 8192 bytes (Table IV)
+//     with table_bytes = 8192, shared_bytes_per_block = 232448; 1 of 1 books along a row are resident at a
+//         time, 8192 bytes (Table IV)
 // rows_per_warp = 4: largest power of two <= 4 with n * warps_along_row / rows >= 6 warps per SM
-//     with n = 4096, warps_along_row = 2, sm_count = 132; rows of a warp share each loaded activation; too few warps leave SMs idle
-// warps = 8: first of (16 warps, 64 registers), (8, 80), (16, 128), (8, 255) whose registers suffice; halved while row blocks < 3/4 of the SMs or a band of codebooks has too few rows
-//     with registers_estimate = 70, row_blocks = 256, sm_count = 132, band_rows = 4096; as many warps as registers allow hide latency; an SM must hold 3 blocks
-// warps_along_row = 2: largest power of two <= min(segments, 4, warps); 1 where shared memory is full of codebooks
-//     with segments = 2, book_bytes = 8192; more loads in flight for each row; their sums meet in shared memory in a fixed order
-// unroll = 8: largest divisor of chunk_vectors with rows * m * vector_size * unroll <= 512 and m * unroll <= 64
-//     with chunk_vectors = 8, m = 1, rows_per_warp = 4; independent look-ups in flight, without outgrowing the instruction cache
+//     with n = 4096, warps_along_row = 2, sm_count = 132; rows of a warp share each loaded activation; too
+//         few warps leave SMs idle
+// warps = 8: first of (16 warps, 64 registers), (8, 80), (16, 128), (8, 255) whose registers suffice; halved
+//     while row blocks < 3/4 of the SMs or a band of codebooks has too few rows
+//     with registers_estimate = 70, row_blocks = 256, sm_count = 132, band_rows = 4096; as many warps as
+//         registers allow hide latency; an SM must hold 3 blocks
+// warps_along_row = 2: largest power of two <= min(segments, 4, warps); 1 where shared memory is full of
+//     codebooks
+//     with segments = 2, book_bytes = 8192; more loads in flight for each row; their sums meet in shared
+//         memory in a fixed order
+// unroll = 8: largest divisor of chunk_vectors with rows * m * vector_size * unroll <= 512 and m * unroll <=
+//     64
+//     with chunk_vectors = 8, m = 1, rows_per_warp = 4; independent look-ups in flight, without outgrowing
+//         the instruction cache
 namespace plan {
 struct Tile_m1_float16 {
   static constexpr int kBatch = 1;  // rows of x served by one pass over the weights

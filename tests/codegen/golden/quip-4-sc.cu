@@ -575,9 +575,11 @@ class Gemv {
   }
 
  private:
-  /// Row blocks are dealt out evenly, in order.
+  /// Row blocks are dealt out in order: to each block as many as to the others, or one more to the first ones.
   VQCC_DEVICE static int first_block_of(uint32 block) {
-    return static_cast<int>(static_cast<int64>(Shape::kBands * kBlocksPerBand) * block / gridDim.x);
+    constexpr uint32 kBlocks = Shape::kBands * kBlocksPerBand;
+    const uint32 more = kBlocks % gridDim.x;
+    return static_cast<int>(kBlocks / gridDim.x * block + (block < more ? block : more));
   }
 
   /// Adds this warp's share of the resident columns to `sums` ([row of W][row of x]).
@@ -740,18 +742,27 @@ struct Layout {
 using Algorithm = vqcc::E8P<Codes>;
 
 }  // namespace plan
-// packed_layout = 4 vectors in 4 words, 512 words a row: min over chunks of row_words * load_penalty * (1 + 0.25 * idle_lanes / busy_lanes)
+// packed_layout = 4 vectors in 4 words, 512 words a row: min over chunks of row_words * load_penalty * (1 +
+//     0.25 * idle_lanes / busy_lanes)
 //     with vectors = 512, residuals = 2, code_bits = 16; 0.0% padding over 16384 bits of codes
 // n_shared = 256: level sc: every entry of the books in use is cached
-//     with table_bytes = 1024, shared_bytes_per_block = 166912; 1 of 1 books along a row are resident at a time, 1024 bytes (Table IV)
+//     with table_bytes = 1024, shared_bytes_per_block = 166912; 1 of 1 books along a row are resident at a
+//         time, 1024 bytes (Table IV)
 // rows_per_warp = 2: largest power of two <= 4 with n * warps_along_row / rows >= 6 warps per SM
-//     with n = 512, warps_along_row = 4, sm_count = 108; rows of a warp share each loaded activation; too few warps leave SMs idle
-// warps = 8: first of (16 warps, 64 registers), (8, 80), (16, 128), (8, 255) whose registers suffice; halved while row blocks < 3/4 of the SMs or a band of codebooks has too few rows
-//     with registers_estimate = 54, row_blocks = 128, sm_count = 108, band_rows = 512; as many warps as registers allow hide latency; an SM must hold 4 blocks
-// warps_along_row = 4: largest power of two <= min(segments, 4, warps); 1 where shared memory is full of codebooks
-//     with segments = 4, book_bytes = 1024; more loads in flight for each row; their sums meet in shared memory in a fixed order
-// unroll = 4: largest divisor of chunk_vectors with rows * m * vector_size * unroll <= 512 and m * unroll <= 64
-//     with chunk_vectors = 4, m = 1, rows_per_warp = 2; independent look-ups in flight, without outgrowing the instruction cache
+//     with n = 512, warps_along_row = 4, sm_count = 108; rows of a warp share each loaded activation; too
+//         few warps leave SMs idle
+// warps = 8: first of (16 warps, 64 registers), (8, 80), (16, 128), (8, 255) whose registers suffice; halved
+//     while row blocks < 3/4 of the SMs or a band of codebooks has too few rows
+//     with registers_estimate = 54, row_blocks = 128, sm_count = 108, band_rows = 512; as many warps as
+//         registers allow hide latency; an SM must hold 4 blocks
+// warps_along_row = 4: largest power of two <= min(segments, 4, warps); 1 where shared memory is full of
+//     codebooks
+//     with segments = 4, book_bytes = 1024; more loads in flight for each row; their sums meet in shared
+//         memory in a fixed order
+// unroll = 4: largest divisor of chunk_vectors with rows * m * vector_size * unroll <= 512 and m * unroll <=
+//     64
+//     with chunk_vectors = 4, m = 1, rows_per_warp = 2; independent look-ups in flight, without outgrowing
+//         the instruction cache
 namespace plan {
 struct Tile_m1_float16 {
   static constexpr int kBatch = 1;  // rows of x served by one pass over the weights
@@ -775,18 +786,27 @@ extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_b55eac
   vqcc::Gemv<plan::Algorithm, plan::Matrix, plan::Layout, plan::Tile_m1_float16>::run(
       {codes, books, stage_scales, scales, x, bias, y, m, x_stride, y_stride});
 }
-// packed_layout = 4 vectors in 4 words, 512 words a row: min over chunks of row_words * load_penalty * (1 + 0.25 * idle_lanes / busy_lanes)
+// packed_layout = 4 vectors in 4 words, 512 words a row: min over chunks of row_words * load_penalty * (1 +
+//     0.25 * idle_lanes / busy_lanes)
 //     with vectors = 512, residuals = 2, code_bits = 16; 0.0% padding over 16384 bits of codes
 // n_shared = 256: level sc: every entry of the books in use is cached
-//     with table_bytes = 1024, shared_bytes_per_block = 166912; 1 of 1 books along a row are resident at a time, 1024 bytes (Table IV)
+//     with table_bytes = 1024, shared_bytes_per_block = 166912; 1 of 1 books along a row are resident at a
+//         time, 1024 bytes (Table IV)
 // rows_per_warp = 2: largest power of two <= 4 with n * warps_along_row / rows >= 6 warps per SM
-//     with n = 512, warps_along_row = 4, sm_count = 108; rows of a warp share each loaded activation; too few warps leave SMs idle
-// warps = 8: first of (16 warps, 64 registers), (8, 80), (16, 128), (8, 255) whose registers suffice; halved while row blocks < 3/4 of the SMs or a band of codebooks has too few rows
-//     with registers_estimate = 78, row_blocks = 128, sm_count = 108, band_rows = 512; as many warps as registers allow hide latency; an SM must hold 3 blocks
-// warps_along_row = 4: largest power of two <= min(segments, 4, warps); 1 where shared memory is full of codebooks
-//     with segments = 4, book_bytes = 1024; more loads in flight for each row; their sums meet in shared memory in a fixed order
-// unroll = 4: largest divisor of chunk_vectors with rows * m * vector_size * unroll <= 512 and m * unroll <= 64
-//     with chunk_vectors = 4, m = 4, rows_per_warp = 2; independent look-ups in flight, without outgrowing the instruction cache
+//     with n = 512, warps_along_row = 4, sm_count = 108; rows of a warp share each loaded activation; too
+//         few warps leave SMs idle
+// warps = 8: first of (16 warps, 64 registers), (8, 80), (16, 128), (8, 255) whose registers suffice; halved
+//     while row blocks < 3/4 of the SMs or a band of codebooks has too few rows
+//     with registers_estimate = 78, row_blocks = 128, sm_count = 108, band_rows = 512; as many warps as
+//         registers allow hide latency; an SM must hold 3 blocks
+// warps_along_row = 4: largest power of two <= min(segments, 4, warps); 1 where shared memory is full of
+//     codebooks
+//     with segments = 4, book_bytes = 1024; more loads in flight for each row; their sums meet in shared
+//         memory in a fixed order
+// unroll = 4: largest divisor of chunk_vectors with rows * m * vector_size * unroll <= 512 and m * unroll <=
+//     64
+//     with chunk_vectors = 4, m = 4, rows_per_warp = 2; independent look-ups in flight, without outgrowing
+//         the instruction cache
 namespace plan {
 struct Tile_m4_float16 {
   static constexpr int kBatch = 4;  // rows of x served by one pass over the weights

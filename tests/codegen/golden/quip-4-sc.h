@@ -40,7 +40,7 @@ typedef struct vqcc_driver {
 #endif
 
 #define QUIP_4_SC_ABI_VERSION 1
-#define QUIP_4_SC_BUILD_ID "7def0e19b58f1679"
+#define QUIP_4_SC_BUILD_ID "726348c22455add9"
 #define QUIP_4_SC_LAYOUT_ID "4b6c55d0ce43" /* packed weights carry the same */
 #define QUIP_4_SC_N INT64_C(512)
 #define QUIP_4_SC_K INT64_C(4096)
