@@ -126,11 +126,13 @@ def test_every_source_is_tidy_and_whole(seed: int) -> None:
 def test_decisions_stand_beside_what_they_set(name: str) -> None:
     built = library(name)
     source = emitted(built, "cu")
+    prose = re.sub(r"\n//\s+", " ", source)  # a long decision goes on in the next comment lines
     for plan in built.gpus[0].plans:
         decided = [decision for decision in plan.decisions if decision.name != "grid"]
         assert {"packed_layout", "n_shared", "rows_per_warp", "warps", "unroll"} <= {d.name for d in decided}
         for decision in decided:
-            assert f"// {decision.name} = {decision.value}: {decision.formula}\n" in source
+            assert f"// {decision.name} = {decision.value}: {decision.formula}" in prose
+            assert f"{decision.reason}" in prose
         assert plan.tile is not None
         for constant in plan.tile.constants():
             assert f" {constant.name} = {constant.value};  // {constant.comment}\n" in source
