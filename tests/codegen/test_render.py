@@ -131,7 +131,7 @@ def test_decisions_stand_beside_what_they_set(name: str) -> None:
         decided = [decision for decision in plan.decisions if decision.name != "grid"]
         assert {"packed_layout", "n_shared", "rows_per_warp", "warps", "unroll"} <= {d.name for d in decided}
         for decision in decided:
-            assert f"// {decision.name} = {decision.value}: {decision.formula}" in prose
+            assert f" {decision.name} = {decision.value}: {decision.formula}" in prose
             assert f"{decision.reason}" in prose
         assert plan.tile is not None
         for constant in plan.tile.constants():
