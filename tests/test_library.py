@@ -98,7 +98,7 @@ def test_choosing_gpus(directory: Path) -> None:
         select_gpus(library, ("rtx4080",))
     (diagnostic,) = caught.value.diagnostics
     assert diagnostic.code == "VQ0805"
-    assert diagnostic.help == "did you mean 'rtx4090'?; it was compiled for h200, rtx4090"
+    assert diagnostic.help == "did you mean 'rtx4090'? it was compiled for h200, rtx4090"
 
 
 def test_what_was_not_emitted_is_none(built: Built, tmp_path: Path) -> None:

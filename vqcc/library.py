@@ -99,7 +99,7 @@ def select_gpus(library: Library, names: Sequence[str]) -> tuple[str, ...]:
                 Diagnostic(
                     "VQ0805",
                     f"library {library.name} has no kernels for {name}",
-                    help="; ".join(filter(None, (near, held))),
+                    help=" ".join(filter(None, (near, held))),
                 )
             )
     return tuple(names) or library.gpus

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import vqcc
 from vqcc.codegen.render import render_source
 from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
 from vqcc.passes.launch import plan_launch
@@ -24,30 +22,15 @@ if TYPE_CHECKING:
 
 __all__ = ["compile_plans", "plan_kernel"]
 
+_UNNAMED = "source_hash"  # stands for eight hex digits while they are not known
+
 
 def plan_kernel(problem: Problem, attempt: int = 0) -> Plan | None:
     """Plan one kernel up to its tile; None if `attempt` exceeds the op's proposals. Raises VQ04xx."""
     plan = Plan(problem.kernel, problem.level)
     plan = plan_layout(problem, plan)
     plan = plan_placement(problem, plan)
-    tiled = plan_tile(problem, plan, attempt)
-    return None if tiled is None else replace(tiled, kernel=f"{problem.kernel}_{_identity(problem, tiled)}")
-
-
-def _identity(problem: Problem, plan: Plan) -> str:
-    """Eight hex digits of all that shapes a kernel: a header never finds its symbols in another build's cubin."""
-    assert plan.layout is not None
-    assert plan.tile is not None
-    described = [
-        vqcc.__version__,
-        problem.gpu.target,
-        plan.level,
-        problem.algorithm.mapping(),
-        problem.op.weight_shape,
-        asdict(plan.layout),
-        [[constant.name, constant.value] for constant in plan.tile.constants()],
-    ]
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:8]
+    return plan_tile(problem, plan, attempt)
 
 
 def compile_plans(
@@ -60,8 +43,10 @@ def compile_plans(
     """
     attempts = [0] * len(problems)
     while True:
-        plans = tuple(_planned(problem, attempt) for problem, attempt in zip(problems, attempts, strict=True))
-        source = render_source(problems, plans)
+        plans, source = _named(
+            problems,
+            [_planned(problem, attempt) for problem, attempt in zip(problems, attempts, strict=True)],
+        )
         compiled = compile_source(source)
         spilling = [i for i, plan in enumerate(plans) if _spills(compiled.resources[plan.kernel])]
         if not spilling:
@@ -72,6 +57,18 @@ def compile_plans(
             return source, launched, compiled
         for i in spilling:
             attempts[i] += 1
+
+
+def _named(problems: Sequence[Problem], plans: Sequence[Plan]) -> tuple[tuple[Plan, ...], str]:
+    """Render the plans, their kernels named by a hash of the source they are in.
+
+    So a header never finds its symbols in the cubin of another build.
+    """
+    unnamed = [replace(plan, kernel=f"{plan.kernel}_{_UNNAMED}") for plan in plans]
+    source = render_source(problems, unnamed)
+    digest = hashlib.sha256(source.encode()).hexdigest()[:8]
+    named = tuple(replace(plan, kernel=f"{plan.kernel}_{digest}") for plan in plans)
+    return named, source.replace(_UNNAMED, digest)
 
 
 def _planned(problem: Problem, attempt: int) -> Plan:

@@ -1,5 +1,5 @@
-// The machine: every intrinsic, every memory access width and (later) every line of PTX lives here, behind a
-// named function. All other headers are plain C++ over these names, so a port or a CPU run replaces one file.
+// The machine: every intrinsic, every memory access width and every line of PTX lives here, behind a named
+// function. All other headers are plain C++ over these names, so a port or a CPU run replaces one file.
 //
 // Built for the CPU emulator (VQCC_EMULATE) the same names have host bodies; its headers stand in for CUDA's.
 #pragma once
@@ -64,7 +64,7 @@ VQCC_DEVICE Word load(const Word* address) {
 #endif
 }
 
-/// A load of data that is read once (codes): skips the first-level cache's precious lines (PTX ld.global.cs).
+/// A load of data that is read once (codes): the first to leave the caches again (PTX ld.global.cs, evict-first).
 template <class Word>
 VQCC_DEVICE Word load_streaming(const Word* address) {
 #ifdef VQCC_EMULATE

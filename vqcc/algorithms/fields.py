@@ -163,7 +163,7 @@ def _refuse_word(value: object, field: str, words: tuple[str, ...], legal: str) 
     shown = f"{value!r}" if isinstance(value, str) else _KINDS.get(type(value), "of this type")
     code = "VQ0206" if isinstance(value, str) else "VQ0203"
     raise field_error(
-        code, f"{field} cannot be {shown[:80]}", "; ".join(filter(None, (near, f"write {legal}")))
+        code, f"{field} cannot be {shown[:80]}", " ".join(filter(None, (near, f"write {legal}")))
     )
 
 

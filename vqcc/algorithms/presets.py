@@ -93,7 +93,7 @@ def _unknown(name: str) -> Diagnostic:
         )
     near = did_you_mean(name, (*_PRESETS, "vq-4-8-1", "vq-8-8-2"))
     legal = f"presets are {', '.join(names())} (as in vq-4-8-1)"
-    return Diagnostic("VQ0301", f"unknown preset '{name[:80]}'", help="; ".join(filter(None, (near, legal))))
+    return Diagnostic("VQ0301", f"unknown preset '{name[:80]}'", help=" ".join(filter(None, (near, legal))))
 
 
 def resolve(name: str) -> Algorithm:

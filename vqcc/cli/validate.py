@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_HELP = "this is a bug in vqcc or a damaged toolchain: please report the spec and `vqcc doctor`"
+_PACKED_HELP = "the packed file may hold other weights than --tensors; without --packed they are packed anew"
+
 
 @click.command("validate")
 @click.argument("libraries", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
@@ -87,7 +90,7 @@ def command(
     if not as_json:
         click.echo(f"{len(results) - len(failed)} of {len(results)} launches within their bounds of float64")
     summary = {"backend": backend, "results": [result.to_json() for result in results]}
-    finish(summary, _mismatches(failed), ExitCode.MISMATCH, as_json=as_json)
+    finish(summary, _mismatches(failed, packed=packed_path is not None), ExitCode.MISMATCH, as_json=as_json)
 
 
 @contextmanager
@@ -110,13 +113,14 @@ def _show(result: CaseResult) -> None:
     verdict = "ok" if found.passed else "MISMATCH"
     sizes = ", ".join(f"{name} = {value}" for name, value in result.sizes.items())
     click.echo(f"{verdict:8}  {result.gpu}: {result.kernel}, {sizes}, {result.tensor}")
+    worst = found.worst * found.max_bound
     click.echo(
         f"{'':8}  relative error {found.relative_error:.2e}, max error {found.max_error:.2e}; "
-        f"nearest its bound: {found.worst:.1%} of {found.max_bound:.2e}"
+        f"worst element {worst:.2e} of {found.max_bound:.2e} allowed"
     )
 
 
-def _mismatches(failed: Iterable[CaseResult]) -> list[Diagnostic]:
+def _mismatches(failed: Iterable[CaseResult], *, packed: bool) -> list[Diagnostic]:
     from vqcc.diagnostics import Diagnostic
 
     return [
@@ -124,7 +128,7 @@ def _mismatches(failed: Iterable[CaseResult]) -> list[Diagnostic]:
             "VQ0801",
             f"{result.gpu}: {result.kernel}: element {list(result.comparison.position)} of {result.tensor} is "
             f"{result.comparison.worst:.3g} times its bound {result.comparison.max_bound:.3g} from float64",
-            help="this is a bug in vqcc or a damaged toolchain: please report the spec and `vqcc doctor`",
+            help=_PACKED_HELP if packed else _HELP,
         )
         for result in failed
     ]

@@ -67,5 +67,5 @@ def check_placement(
             f"level sc cannot hold a codebook of {algorithm.label} in shared memory on {gpu.name}: "
             f"it takes {algorithm.table_bytes} bytes, a block has at most {limit}",
             f"use level: gc, a GPU with at least {algorithm.table_bytes} bytes of shared memory per block, "
-            "or an algorithm with fewer entries, fewer stages or int8 codebooks",
+            "or an algorithm with a smaller codebook",
         )

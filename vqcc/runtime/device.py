@@ -174,7 +174,8 @@ def open_device(index: int = 0) -> Iterator[Device]:
     except ImportError as error:
         raise _no_device(
             f"PyCUDA cannot be imported: {error}",
-            "pip install 'vqcc[gpu]' (it builds from source and needs a CUDA toolkit), or --backend emulate",
+            "pip install 'vqcc[gpu]' (it builds from source and needs a CUDA toolkit); "
+            "`vqcc validate` runs kernels on the CPU without it",
         ) from None
     try:
         driver.init()

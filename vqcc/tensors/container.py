@@ -238,7 +238,7 @@ def _choose(path: Path, names: Iterable[str]) -> Diagnostic:
 def _unknown_name(path: Path, name: str, names: Iterable[str], what: str) -> Diagnostic:
     near = did_you_mean(name, names)
     there = f"{what} of this file: {_list(names)}"
-    return Diagnostic("VQ0514", f"{path} has no '{name}'", help="; ".join(filter(None, (near, there))))
+    return Diagnostic("VQ0514", f"{path} has no '{name}'", help=" ".join(filter(None, (near, there))))
 
 
 def _list(names: Iterable[str], most: int = 20) -> str:

@@ -40,7 +40,7 @@ typedef struct vqcc_driver {
 #endif
 
 #define QUIP_4_SC_ABI_VERSION 1
-#define QUIP_4_SC_BUILD_ID "726348c22455add9"
+#define QUIP_4_SC_BUILD_ID "fa24301e88739218"
 #define QUIP_4_SC_LAYOUT_ID "4b6c55d0ce43" /* packed weights carry the same */
 #define QUIP_4_SC_N INT64_C(512)
 #define QUIP_4_SC_K INT64_C(4096)
@@ -126,8 +126,8 @@ static inline const char* quip_4_sc_status_string(quip_4_sc_status status) {
 static inline const quip_4_sc_kernel* quip_4_sc_kernel_info(int32_t gpu, int32_t index) {
   static const quip_4_sc_kernel kernels[1][QUIP_4_SC_KERNEL_COUNT] = {
     {
-      {"quip_4_sc_m1_float16_b55eac2d", 0, 1, 128u, 256u, 1088u},
-      {"quip_4_sc_m4_float16_3dd44ac8", 0, 4, 128u, 256u, 1280u},
+      {"quip_4_sc_m1_float16_9f7fd1f4", 0, 1, 128u, 256u, 1088u},
+      {"quip_4_sc_m4_float16_9f7fd1f4", 0, 4, 128u, 256u, 1280u},
     },
   };
   if (gpu < 0 || gpu >= 1 || index < 0 || index >= QUIP_4_SC_KERNEL_COUNT) return NULL;
