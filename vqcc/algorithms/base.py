@@ -56,6 +56,8 @@ class Algorithm(BaseModel, ABC):
     """
 
     model_config = FROZEN
+    #: Values for required fields when only relations between the others are asked about (vqcc.spec.salvage).
+    stand_ins: ClassVar[dict[str, Any]] = {}
     device_header: ClassVar[str]
     device_type: ClassVar[str]
 

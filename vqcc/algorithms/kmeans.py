@@ -6,7 +6,7 @@ int8 entry is first multiplied by the scale of its book and stage.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -55,6 +55,7 @@ class KMeans(Algorithm):
     can be read in one aligned access.
     """
 
+    stand_ins: ClassVar[dict[str, Any]] = {"entries": 2}
     device_header: ClassVar[str] = "algorithms/kmeans.cuh"
     device_type: ClassVar[str] = "KMeans"
 

@@ -71,6 +71,9 @@ class Op(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    #: Values for required fields when only relations between the others are asked about (vqcc.spec.salvage).
+    stand_ins: ClassVar[dict[str, Any]] = {}
+
     #: Table III: all axes, and those summed over. Codebook-switch axes are the algorithm's.
     axes: ClassVar[tuple[str, ...]]
     reduce_axes: ClassVar[tuple[str, ...]]

@@ -32,18 +32,19 @@ def check_parts(
     """
     found = DiagnosticList()
     if algorithm is not None:
-        found.extend(_placed(algorithm.check_fields(), source))
+        found.extend(placed(algorithm.check_fields(), source))
     if algorithm is not None and op is not None:
-        found.extend(_placed(algorithm.check(*op.weight_shape), source))
+        found.extend(placed(algorithm.check(*op.weight_shape), source))
         for gpu in gpus:
-            found.extend(_placed(op.check(algorithm, gpu), source))
+            found.extend(placed(op.check(algorithm, gpu), source))
     if algorithm is not None and level is not None:
         # Where the file leaves the level to its default, the GPU is what does not fit.
         path = ("level",) if source.data.get("level") == level else ("gpu",)
         for gpu in gpus:
-            found.extend(_placed(check_placement(algorithm, gpu, level, path), source))
+            found.extend(placed(check_placement(algorithm, gpu, level, path), source))
     return found
 
 
-def _placed(findings: Iterable[Finding], source: Source) -> list[Diagnostic]:
+def placed(findings: Iterable[Finding], source: Source) -> list[Diagnostic]:
+    """Give findings their places in the file."""
     return [Diagnostic(item.code, item.message, source.span(item.path), help=item.help) for item in findings]

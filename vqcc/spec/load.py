@@ -9,9 +9,10 @@ from pydantic import ValidationError
 from vqcc import gpus
 from vqcc.algorithms import Algorithm
 from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError
-from vqcc.spec.check import check_parts
+from vqcc.spec.check import check_parts, placed
 from vqcc.spec.model import LEVELS, Spec
 from vqcc.spec.parts import read_algorithm, read_gpus, read_op
+from vqcc.spec.salvage import related_findings
 from vqcc.spec.source import parse_source, read_source
 from vqcc.spec.violations import diagnose, place_of_missing
 from vqcc.spec.wording import choose, describe, quoted
@@ -68,6 +69,7 @@ def _load(source: Source, gpu_override: tuple[str, ...], level_override: str | N
     spec = _assemble(source, parts, _level(source, level_override, found), found)
     level = spec.level if spec is not None and level_override in {None, *LEVELS} else None
     found.extend(check_parts(algorithm, op, chosen or (), source, level))
+    found.extend(placed(related_findings(source, algorithm, op), source))
     _raise(found)
     assert spec is not None
     return spec

@@ -65,6 +65,7 @@ class Gemv(Op):
 
     axes: ClassVar[tuple[str, ...]] = ("m", "n", "k", "residual")
     reduce_axes: ClassVar[tuple[str, ...]] = ("k", "residual")
+    stand_ins: ClassVar[dict[str, Any]] = {"m": 1}
     template: ClassVar[str] = "gemv.cu.j2"
     header_template: ClassVar[str] = "gemv.h.j2"
     tile_type: ClassVar[type[Tile]] = GemvTile

@@ -1,0 +1,67 @@
+"""What relates the sound fields of parts that are wrong elsewhere, so that one run reports that too.
+
+k must be a multiple of the vector size whether or not the number of entries is a power of two. A part that cannot
+be read is therefore tried again with only the fields that such relations are about.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from vqcc.algorithms import FAMILIES, Algorithm
+from vqcc.ops import OPS
+from vqcc.ops.base import Op
+from vqcc.spec.parts import read_algorithm, read_op
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from vqcc.diagnostics import Finding
+    from vqcc.spec.source import Source
+
+#: Codes that hold whatever the other fields become: multiples of the vector size.
+_RELATIONS = {"VQ0303", "VQ0304", "VQ0309"}
+#: Fields to keep of a part, the most first; the models' `stand_ins` are for required fields that are not kept.
+_ALGORITHMS = (("family", "vector_size", "scope", "scales"), ("family", "vector_size"), ("family",))
+_OPS = (("kind", "n", "k"),)
+_MODELS: Mapping[str, Mapping[str, Any]] = {"algorithm": FAMILIES, "op": OPS}
+
+
+def related_findings(source: Source, algorithm: Algorithm | None, op: Op | None) -> Iterator[Finding]:
+    """What a wrong algorithm or op, or both, would still be told once the wrong fields are mended."""
+    sound_algorithm, sound_op = algorithm is not None, op is not None
+    if sound_algorithm and sound_op:
+        return
+    if algorithm is None:
+        algorithm = _reduced(source, "algorithm", "family", _ALGORITHMS, read_algorithm, Algorithm)
+    if op is None:
+        op = _reduced(source, "op", "kind", _OPS, read_op, Op)
+    findings: list[Finding] = []
+    if algorithm is not None and not sound_algorithm:
+        findings += algorithm.check_fields()
+    if algorithm is not None and op is not None:
+        findings += algorithm.check(*op.weight_shape)
+    yield from (finding for finding in findings if finding.code in _RELATIONS)
+
+
+def _reduced(
+    source: Source,
+    part: str,
+    key: str,
+    choices: Sequence[tuple[str, ...]],
+    read: Callable[[Source], Any],
+    kind: type[Any],
+) -> Any:
+    """Read `part` with only some of its fields; None if even the fewest are wrong."""
+    data = source.data.get(part)
+    model = _MODELS[part].get(str(data.get(key))) if isinstance(data, dict) else None
+    if model is None:
+        return None
+    for kept in choices:
+        fields = {field: data[field] for field in kept if field in data}
+        stand_ins = model.stand_ins
+        found = read(replace(source, data={**source.data, part: {**stand_ins, **fields}}))
+        if isinstance(found, kind):
+            return found
+    return None
