@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqcc.building import Built, build_library, write_library
-from vqcc.diagnostics import Diagnostic, VqccError
 from vqcc.library import Library, load_library, select_gpus
 from vqcc.spec.load import load_algorithm, load_spec
 
@@ -72,25 +71,13 @@ def pack(
     from vqcc.tensors.container import load, load_all
     from vqcc.tensors.packed_file import save_packed
     from vqcc.tensors.packing import pack_tensor
-    from vqcc.verify.harness import check_tensor
+    from vqcc.verify.harness import check_tensors
 
     loaded = load_library(library)
     if gpu is not None:
         select_gpus(loaded, (gpu,))
     chosen = [load(tensors, name) for name in names] if names else list(load_all(tensors))
-    wrong = [diagnostic for tensor in chosen for diagnostic in _misfits(loaded, tensor, check_tensor)]
-    if wrong:
-        raise VqccError(*wrong)
+    check_tensors(loaded, chosen)
     packed = [(tensor, pack_tensor(tensor, loaded.layout)) for tensor in chosen]
     save_packed(output, loaded, packed)
     return packed
-
-
-def _misfits(
-    library: Library, tensor: VQTensor, check: Callable[[Library, VQTensor], None]
-) -> tuple[Diagnostic, ...]:
-    try:
-        check(library, tensor)
-    except VqccError as error:
-        return error.diagnostics
-    return ()

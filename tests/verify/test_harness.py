@@ -14,7 +14,7 @@ from vqcc.diagnostics import ExitCode, VqccError
 from vqcc.library import load_library
 from vqcc.tensors.packing import unpack_codes
 from vqcc.verify.backends import EmulatorBackend
-from vqcc.verify.harness import check_tensor, validate
+from vqcc.verify.harness import check_tensors, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -146,13 +146,13 @@ def test_tensors_that_do_not_fit_are_refused_before_anything_runs(library: Libra
         list(validate(library, backend, tensors=[good, tall]))
     assert caught.value.exit_code == ExitCode.INPUT
     assert backend.runs == []
-    check_tensor(library, good)
+    check_tensors(library, [good])
 
 
 def test_all_that_does_not_fit_is_said(library: Library) -> None:
     other = resolve("vq-8-3-2").random_tensor(np.random.default_rng(0), "w", N, 2 * K)
     with pytest.raises(VqccError) as caught:
-        check_tensor(library, other)
+        check_tensors(library, [other])
     message = caught.value.diagnostics[0].message
     for part in ("its shape is [24, 128]", "its vector_size is 8", "its entries is 8", "its residuals is 2"):
         assert part in message

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
+from vqcc.diagnostics import Diagnostic, DiagnosticList, ExitCode, VqccError
 from vqcc.tensors.packing import pack_tensor
 from vqcc.verify.tolerance import Comparison, compare
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vqcc.tensors.vq_tensor import VQTensor
     from vqcc.verify.backends import Backend, Runner
 
-__all__ = ["CaseResult", "check_tensor", "run_case", "validate"]
+__all__ = ["CaseResult", "check_tensors", "run_case", "validate"]
 
 
 @dataclass(frozen=True)
@@ -50,25 +50,31 @@ class CaseResult:
         }
 
 
-def check_tensor(library: Library, tensor: VQTensor) -> None:
-    """Refuse a tensor that the library was not compiled for. Raises VQ0803."""
-    wrong = []
-    if tensor.shape != library.op.weight_shape:
-        wrong.append(f"its shape is {list(tensor.shape)}, the library's {list(library.op.weight_shape)}")
+def check_tensors(library: Library, tensors: Iterable[VQTensor]) -> None:
+    """Refuse tensors that the library was not compiled for. Raises VQ0803, once for each of them."""
+    found = DiagnosticList(
+        Diagnostic(
+            "VQ0803",
+            f"VQ tensor '{tensor.name}' does not fit library {library.name}: {'; '.join(wrong)}",
+            help="compile a spec with the tensor's algorithm and shape, or quantize with the library's",
+        )
+        for tensor in tensors
+        if (wrong := _differences(library, tensor))
+    )
+    found.raise_if_errors()
+
+
+def _differences(library: Library, tensor: VQTensor) -> list[str]:
     theirs, ours = tensor.algorithm.mapping(), library.algorithm.mapping()
-    wrong += [
+    differences = [
         f"its {key} is {theirs.get(key)!r}, the library's {ours.get(key)!r}"
         for key in sorted(theirs.keys() | ours.keys())
         if theirs.get(key) != ours.get(key)
     ]
-    if wrong:
-        raise VqccError(
-            Diagnostic(
-                "VQ0803",
-                f"VQ tensor '{tensor.name}' does not fit library {library.name}: {'; '.join(wrong)}",
-                help="compile a spec with the tensor's algorithm and shape, or quantize with the library's",
-            )
-        )
+    if tensor.shape != library.op.weight_shape:
+        shapes = f"its shape is {list(tensor.shape)}, the library's {list(library.op.weight_shape)}"
+        return [shapes, *differences]
+    return differences
 
 
 def validate(
@@ -90,8 +96,7 @@ def validate(
     import numpy as np
 
     rng = np.random.default_rng(seed)
-    for tensor in tensors:
-        check_tensor(library, tensor)
+    check_tensors(library, tensors)
     weights = tensors or (library.algorithm.random_tensor(rng, "random", *library.op.weight_shape),)
     runners = {gpu: backend.load(library, gpu) for gpu in gpus or library.gpus}
     for tensor in weights:
