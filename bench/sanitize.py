@@ -30,6 +30,16 @@ from vqcc.spec.load import parse_spec
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
 #: Rows and columns: whole segments, and a shape that leaves every tail ragged.
 SHAPES = ((1024, 4096), (333, 1096))
+#: Levels as a spec writes them; o2 also with entries in registers, shared and global memory at once.
+LEVELS_AND_CACHES = (
+    "gc",
+    "sc",
+    "o1\ncache: {shared: 16}",
+    "o2\ncache: {registers: 2, shared: 16}",
+    "o3",
+    "o4",
+    "best",
+)
 #: Families beside the presets: odd vectors, group scales, int8 books, tiles that the edges cut.
 OTHERS = (
     "{family: kmeans, vector_size: 4, entries: 64, residuals: 3, scope: {rows: 100, cols: 200}, scales: {group: 8}, "
@@ -71,14 +81,14 @@ def build_all(directory: Path, gpu: str) -> list[Path]:
     cases = [
         (algorithm, level, shape)
         for algorithm in (*PRESETS, *OTHERS)
-        for level in ("gc", "sc")
+        for level in LEVELS_AND_CACHES
         for shape in SHAPES
     ]
 
     def build(number: int) -> Path | None:
         algorithm, level, (n, k) = cases[number]
         text = (
-            f"vqcc: 1\nname: sanitize-{number}\nalgorithm: {algorithm}\nop: {{kind: gemv, m: [1, 5, 16], n: {n}, "
+            f"vqcc: 1\nname: sanitize-{number}\nalgorithm: {algorithm}\nop: {{kind: gemv, m: [1, 16], n: {n}, "
             f"k: {k}, dtype: [float16, bfloat16]}}\ngpu: {gpu}\nlevel: {level}\n"
         )
         try:
@@ -86,7 +96,7 @@ def build_all(directory: Path, gpu: str) -> list[Path]:
                 parse_spec(text.encode(), f"case {number}"), toolchain=find("nvrtc"), cache=None
             )
         except VqccError as error:
-            print(f"{algorithm} {level}: {error}")
+            print(f"{algorithm} {level!r} {n} x {k}: {error}", flush=True)
             return None
         write_library(built, directory / built.name)
         return directory / built.name

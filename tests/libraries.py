@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from vqcc.algorithms.presets import resolve
 from vqcc.building import build_library
+from vqcc.codegen.header import render_header
 from vqcc.codegen.resources import Resources
 from vqcc.codegen.toolchain import Compiled
 from vqcc.spec.load import parse_spec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from vqcc.building import Built
     from vqcc.spec.model import Spec
 
@@ -56,12 +63,30 @@ def spec_text(
     gpu: Any = "h200",
     level: str = "sc",
     dtype: Any = "float16",
+    profile: Any = None,
+    cache: Any = None,
 ) -> str:
-    """A spec; JSON is YAML."""
+    """A spec; JSON is YAML. `profile` is a path, `cache` a mapping; without them the spec has no such fields."""
     op = {"kind": "gemv", "m": m, "n": n, "k": k, "dtype": dtype}
-    return json.dumps(
-        {"vqcc": 1, "name": name, "algorithm": algorithm, "op": op, "gpu": gpu, "level": level}, indent=1
-    )
+    spec = {"vqcc": 1, "name": name, "algorithm": algorithm, "op": op, "gpu": gpu, "level": level}
+    spec |= {} if profile is None else {"profile": str(profile)}
+    spec |= {} if cache is None else {"cache": cache}
+    return json.dumps(spec, indent=1)
+
+
+def make_profile(
+    path: Path, algorithm: str = "aqlm-2x8", *shapes: tuple[int, int], seed: int = 0
+) -> tuple[str, ...]:
+    """Write a profile of random codes, a tensor per shape [n, k]; returns the hashes of their codes."""
+    from vqcc.hotness import profile_tensor, save_profile
+
+    rng = np.random.default_rng(seed)
+    tensors = [
+        profile_tensor(resolve(algorithm).random_tensor(rng, f"w{i}", n, k))
+        for i, (n, k) in enumerate(shapes or ((64, 256),))
+    ]
+    save_profile(path, tensors)
+    return tuple(tensor.codes_sha256 for tensor in tensors)
 
 
 def make_spec(algorithm: Any = "aqlm-2x8", **options: Any) -> Spec:
@@ -73,3 +98,29 @@ def build_fake(
 ) -> Built:
     """A library whose cubins are not."""
     return build_library(make_spec(algorithm, **options), toolchain=toolchain or FakeToolchain(), cache=None)
+
+
+def with_workspace(built: Built, *sizes: Sequence[int]) -> Built:
+    """The same library whose kernels need so many bytes of workspace: per GPU, one number per kernel."""
+    builds = tuple(
+        replace(
+            build,
+            plans=tuple(
+                replace(plan, launch=replace(plan.launch, workspace_bytes=size))
+                for plan, size in zip(build.plans, row, strict=True)
+            ),
+        )
+        for build, row in zip(built.gpus, sizes, strict=True)
+    )
+    fields = json.loads(json.dumps(built.fields))
+    for build in builds:
+        for kernel, plan in zip(fields["gpus"][build.gpu.name]["kernels"], build.plans, strict=True):
+            kernel["launch"] = asdict(plan.launch)
+    header = render_header(
+        built.name,
+        [build.problems for build in builds],
+        [build.plans for build in builds],
+        fields["build_id"],
+    )
+    files = {**built.files, f"{built.name}.h": header.encode()}
+    return replace(built, gpus=builds, fields=fields, files=files)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
-from matrix import GPUS, random_case
+from matrix import GPUS, changed, legal_levels, random_case
 
 from vqcc import gpus
 from vqcc.algorithms import from_mapping
 from vqcc.algorithms.presets import resolve
 from vqcc.ops.gemv import Gemv
-from vqcc.problem import Problem
+from vqcc.problem import Boundaries, Problem
 
 if TYPE_CHECKING:
     from vqcc.gpus.model import Gpu
+
+__all__ = ["changed", "gemv", "kmeans", "problem", "problems"]
 
 
 def kmeans(**changes: Any) -> dict[str, Any]:
@@ -27,26 +29,23 @@ def gemv(n: int = 256, k: int = 1024, m: Any = 1, dtype: Any = "float16") -> Gem
     return Gemv.model_validate({"kind": "gemv", "n": n, "k": k, "m": m, "dtype": dtype})
 
 
-def changed(gpu: Gpu | str, **limits: Any) -> Gpu:
-    """A GPU with other numbers."""
-    base = gpus.load(gpu) if isinstance(gpu, str) else gpu
-    facts = base.facts()
-    numbers = {name: facts[name].model_copy(update={"value": value}) for name, value in limits.items()}
-    return base.model_copy(update=numbers)
-
-
 def problem(
     algorithm: Any = "aqlm-2x8",
     *,
     gpu: Gpu | str = "h200",
     level: Any = "sc",
     variant: int = 0,
+    boundaries: Boundaries | None = None,
+    profile: tuple[Any, ...] = (),
     **op: Any,
 ) -> Problem:
+    """A problem; `boundaries` and `profile` are what a spec's `cache` and `profile` become."""
     chosen = resolve(algorithm) if isinstance(algorithm, str) else from_mapping(algorithm)
     made = gemv(**op)
     card = gpus.load(gpu) if isinstance(gpu, str) else gpu
-    return Problem("tiny", chosen, made, made.variants()[variant], card, level)
+    return Problem(
+        "tiny", chosen, made, made.variants()[variant], card, level, boundaries or Boundaries(), profile
+    )
 
 
 def problems() -> st.SearchStrategy[Problem]:
@@ -59,7 +58,7 @@ def problems() -> st.SearchStrategy[Problem]:
 def _problem(seed: int, gpu: str, m: int, large: bool) -> Problem:
     case = random_case(seed)
     n, k = (case.n * 300, case.k * 12) if large else (case.n, case.k)
-    op = gemv(n=n, k=k, m=m, dtype=case.dtype)
-    limit = gpus.load(gpu).shared_bytes_per_block.integer
-    level = case.level if case.algorithm.table_bytes <= limit else "gc"
-    return Problem("kernel", case.algorithm, op, op.variants()[0], gpus.load(gpu), level)
+    op, card = gemv(n=n, k=k, m=m, dtype=case.dtype), gpus.load(gpu)
+    legal = legal_levels(case.algorithm, card)
+    level = case.level if case.level in legal else legal[seed % len(legal)]
+    return Problem("kernel", case.algorithm, op, op.variants()[0], card, level)  # type: ignore[arg-type]

@@ -22,10 +22,10 @@ from vqcc.codegen.toolchain import find
 from vqcc.codegen.wheels import installed
 from vqcc.diagnostics import CODES, ExitCode
 from vqcc.gpus import names as gpu_names
+from vqcc.levels import LEVELS
 from vqcc.library import layout_identity
 from vqcc.passes.layout import choose_layout
 from vqcc.spec.load import load_spec, parse_spec
-from vqcc.spec.model import LEVELS
 from vqcc.tensors.container import load
 from vqcc.tensors.packing import pack_codes
 
@@ -165,8 +165,10 @@ def test_every_preset_gpu_and_level_is_on_its_page() -> None:
     gpus = (ROOT / "docs" / "gpus.md").read_text()
     for name in gpu_names():
         assert f"| `{name}` |" in gpus
+    levels = (ROOT / "docs" / "levels.md").read_text()
     for level in LEVELS:
         assert f"`{level}`" in spec
+        assert f"| `{level}` |" in levels
 
 
 def test_the_table_of_presets_is_what_they_are() -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
-from libraries import build_fake
+from libraries import build_fake, make_profile, make_spec, with_workspace
 
 from vqcc import gpus
 from vqcc.algorithms.presets import resolve
-from vqcc.building import runs_on, write_library
+from vqcc.building import problems_of, runs_on, write_library
 from vqcc.diagnostics import VqccError
+from vqcc.hotness import profile_tensor, save_profile
 from vqcc.library import layout_identity, load_library, select_gpus
 from vqcc.passes.layout import choose_layout
 from vqcc.plan import Launch
+from vqcc.problem import Boundaries
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,6 +57,8 @@ def test_what_was_planned_is_read(built: Built, directory: Path) -> None:
             assert kernel.launch == plan.launch
             assert isinstance(kernel.launch, Launch)
             assert kernel.registers == 40
+            described = built.fields["gpus"][build.gpu.name]["kernels"][kernels.index(kernel)]
+            assert described["strategy"] == asdict(plan.strategy)
         assert library.builds[build.gpu.name].runs_on == tuple(runs_on(build.gpu))
         assert library.source(build.gpu.name) == build.source
         assert library.cubin(build.gpu.name) == build.compiled.cubin
@@ -71,6 +77,64 @@ def test_the_build_id_names_what_was_built(built: Built) -> None:
         build_id(name="other"),
     ]
     assert len({build_id(), *others}) == 6
+
+
+def test_what_a_profile_leaves_in_the_manifest(tmp_path: Path) -> None:
+    """Hashes of the codes that were counted and of the file; another file is another build, of one layout."""
+    profile = tmp_path / "hotness.json"
+    hashes = make_profile(profile, "aqlm-2x8", (64, 256), (64, 512), (64, 256))
+    built = build_fake(profile=profile)
+    assert built.fields["profile"] == {
+        "codes": [hashes[0], hashes[2]],
+        "sha256": hashlib.sha256(profile.read_bytes()).hexdigest(),
+    }
+    for problem in built.gpus[0].problems:
+        assert [tensor.codes_sha256 for tensor in problem.profile] == [hashes[0], hashes[2]]
+    without = build_fake()
+    assert without.fields["profile"] is None
+    assert without.gpus[0].problems[0].profile == ()
+    make_profile(profile, "aqlm-2x8", (64, 256), seed=1)
+    again = build_fake(profile=profile)
+    assert len({each.fields["build_id"] for each in (built, without, again)}) == 3
+    assert len({each.fields["layout_id"] for each in (built, without, again)}) == 1
+
+
+def test_codes_that_two_tensors_share_stand_once(tmp_path: Path) -> None:
+    tensors = [
+        replace(
+            profile_tensor(resolve("aqlm-2x8").random_tensor(np.random.default_rng(0), "w", 64, 256)), name=n
+        )
+        for n in ("one", "two")
+    ]
+    save_profile(tmp_path / "hotness.json", tensors)
+    codes = build_fake(profile=tmp_path / "hotness.json").fields["profile"]["codes"]
+    assert codes == [tensors[0].codes_sha256]
+
+
+def test_boundaries_reach_the_plans() -> None:
+    for cache, expected in (
+        (None, Boundaries()),
+        ({"registers": 0, "shared": 32}, Boundaries(0, 32)),
+        ({"shared": 16}, Boundaries(None, 16)),
+    ):
+        spec = make_spec(level="o2", cache=cache)
+        assert {problem.boundaries for problem in problems_of(spec, spec.gpu[0])} == {expected}
+
+
+@pytest.mark.parametrize("level", ["o1", "o2", "o3", "o4", "best"])
+def test_plans_keep_to_the_boundaries(level: str) -> None:
+    built = build_fake(level=level, m=[1, 16], cache={"registers": 8, "shared": 64})
+    for plan in built.gpus[0].plans:
+        assert plan.placement is not None
+        assert (plan.placement.n_registers, plan.placement.n_shared) == (8, 64)
+
+
+def test_the_workspace_of_a_gpu_is_that_of_its_kernels(built: Built, tmp_path: Path) -> None:
+    write_library(with_workspace(built, [0, 4, 8, 0], [0, 0, 0, 0]), tmp_path / "tiny")
+    library = load_library(tmp_path / "tiny")
+    sizes = [kernel.launch.workspace_bytes for kernel in library.builds["h200"].kernels]
+    assert sizes == [0, 4, 8, 0]
+    assert [library.builds[gpu].workspace_bytes for gpu in library.gpus] == [8, 0]
 
 
 def test_the_layout_id_names_what_packed_weights_must_agree_on() -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from libraries import make_profile
 
 from vqcc import building, unchanged
 from vqcc.codegen.cache import CompileCache
 from vqcc.codegen.toolchain import find
 from vqcc.compiling import Options, compile_file
+from vqcc.diagnostics import VqccError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +71,9 @@ def test_a_touched_bundle_is_no_longer_recognised(
 
 
 @pytest.mark.parametrize(
-    "options", [{"level": "sc"}, {"gpus": ("h100",)}, {"emit": ("cu",)}], ids=["level", "gpu", "emit"]
+    "options",
+    [{"level": "sc"}, {"level": "best"}, {"gpus": ("h100",)}, {"emit": ("cu",)}],
+    ids=["level", "best", "gpu", "emit"],
 )
 def test_other_options_compile_again(
     options: dict[str, object], spec: Path, cache: CompileCache, tmp_path: Path
@@ -95,11 +100,22 @@ def test_a_changed_template_compiles_again(
     assert unchanged.inputs_key(b"spec", {}, find("nvrtc")) != before
 
 
-@pytest.mark.parametrize("payload", [b"", b"[]", b"{}", b'{"name": 3}', b'{"name": "small", "files": {}}'])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"name": 3}',
+        b'{"name": "small", "files": {}}',
+        b'{"name": "small", "files": {}, "inputs": []}',
+        b'{"name": "small", "files": {}, "inputs": {"": 3}}',
+    ],
+)
 def test_a_strange_memory_is_ignored(payload: bytes, spec: Path, cache: CompileCache, tmp_path: Path) -> None:
     key = unchanged.inputs_key(spec.read_bytes(), {}, find("nvrtc"))
     cache.put(key, payload)
-    assert unchanged.recall(cache, key, tmp_path / "out") is None
+    assert unchanged.recall(cache, key, tmp_path / "out", tmp_path) is None
 
 
 def test_without_a_cache_everything_is_compiled(
@@ -113,13 +129,109 @@ def test_without_a_cache_everything_is_compiled(
 
 
 def test_a_wrong_spec_is_not_remembered(spec: Path, cache: CompileCache, tmp_path: Path) -> None:
-    from vqcc.diagnostics import VqccError
-
     spec.write_text(SPEC.replace("k: 64", "k: 63"))
     for _ in range(2):
         with pytest.raises(VqccError):
             run(spec, cache, tmp_path / "out")
     assert not (tmp_path / "out" / "small").exists()
+
+
+@pytest.fixture
+def profiled(spec: Path) -> Path:
+    """A spec whose profile lies beside it."""
+    make_profile(spec.with_name("hotness.json"), "vq-4-4-1", (8, 64))
+    spec.write_text(SPEC + "profile: hotness.json\n")
+    return spec
+
+
+def test_an_unchanged_profile(
+    profiled: Path, cache: CompileCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(profiled, cache, tmp_path / "out")
+    # The same bytes in another file are the same profile; so is a link to them.
+    profile = profiled.with_name("hotness.json")
+    profile.rename(tmp_path / "moved.json")
+    profile.symlink_to(tmp_path / "moved.json")
+    monkeypatch.setattr("vqcc.building.build_library", refuse)
+    assert run(profiled, cache, tmp_path / "out")["state"] == "unchanged"
+
+
+@pytest.mark.parametrize("change", ["recount", "touch up", "replace"])
+def test_a_changed_profile_compiles_again(
+    change: str, profiled: Path, cache: CompileCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(profiled, cache, tmp_path / "out")
+    profile = profiled.with_name("hotness.json")
+    if change == "recount":
+        make_profile(profile, "vq-4-4-1", (8, 64), seed=1)
+    elif change == "touch up":
+        profile.write_bytes(profile.read_bytes() + b"\n")
+    else:
+        make_profile(tmp_path / "other.json", "vq-4-4-1", (8, 64), (8, 64), seed=2)
+        (tmp_path / "other.json").replace(profile)
+    second = run(profiled, cache, tmp_path / "out")
+    assert second["state"] == "written"
+    assert second["build_id"] != first["build_id"]
+    monkeypatch.setattr("vqcc.building.build_library", refuse)
+    assert run(profiled, cache, tmp_path / "out")["state"] == "unchanged"
+
+
+@pytest.mark.parametrize("change", ["delete", "directory", "pipe", "other weights", "no profile"])
+def test_a_profile_that_is_none_any_more_is_reported(
+    change: str, profiled: Path, cache: CompileCache, tmp_path: Path
+) -> None:
+    run(profiled, cache, tmp_path / "out")
+    before = (tmp_path / "out" / "small" / "manifest.json").read_bytes()
+    profile = profiled.with_name("hotness.json")
+    profile.unlink()
+    if change == "directory":
+        profile.mkdir()
+    elif change == "pipe":
+        os.mkfifo(profile)
+    elif change == "other weights":
+        make_profile(profile, "vq-4-4-1", (9, 64))
+    elif change == "no profile":
+        profile.write_text("[]")
+    with pytest.raises(VqccError):
+        run(profiled, cache, tmp_path / "out")
+    assert (tmp_path / "out" / "small" / "manifest.json").read_bytes() == before
+
+
+def test_equal_specs_beside_different_profiles(profiled: Path, cache: CompileCache, tmp_path: Path) -> None:
+    """What a spec's text says is not all: the file it names is looked for beside each."""
+    other = tmp_path / "elsewhere" / profiled.name
+    other.parent.mkdir()
+    other.write_bytes(profiled.read_bytes())
+    make_profile(other.with_name("hotness.json"), "vq-4-4-1", (8, 64), seed=1)
+    for path in (profiled, other, profiled):
+        assert run(path, cache, tmp_path / "out")["state"] == "written"
+    assert run(profiled, cache, tmp_path / "out")["state"] == "unchanged"
+
+
+def test_a_profile_that_changes_while_it_is_compiled(
+    profiled: Path, cache: CompileCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Remembered is the profile that was read, not the one that lies there by the end."""
+    build = building.build_library
+
+    def and_then_an_edit(*arguments: Any, **options: Any) -> building.Built:
+        make_profile(profiled.with_name("hotness.json"), "vq-4-4-1", (8, 64), seed=1)
+        return build(*arguments, **options)
+
+    monkeypatch.setattr(building, "build_library", and_then_an_edit)
+    run(profiled, cache, tmp_path / "out")
+    monkeypatch.setattr(building, "build_library", build)
+    assert run(profiled, cache, tmp_path / "out")["state"] == "written"
+
+
+def test_explaining_compiles_again_and_is_not_remembered(
+    spec: Path, cache: CompileCache, tmp_path: Path
+) -> None:
+    run(spec, cache, tmp_path / "out")
+    explained = run(spec, cache, tmp_path / "out", explain=True)
+    assert explained["state"] == "unchanged"
+    assert "plans" in explained
+    assert "plans" not in run(spec, cache, tmp_path / "out")
 
 
 def test_the_summary_is_plain_json(spec: Path, cache: CompileCache, tmp_path: Path) -> None:

@@ -5,17 +5,21 @@ Each raises `vqcc.diagnostics.VqccError` with every diagnostic of its input.
 
 from __future__ import annotations
 
+from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqcc.building import Built, build_library, write_library
+from vqcc.diagnostics import DiagnosticList, VqccError
 from vqcc.library import Library, load_library, select_gpus
 from vqcc.spec.load import load_algorithm, load_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from vqcc.algorithms.base import Algorithm
+    from vqcc.hotness import Summary, TensorProfile
     from vqcc.tensors.packing import PackedTensor
     from vqcc.tensors.vq_tensor import VQTensor
 
@@ -27,6 +31,7 @@ __all__ = [
     "load_library",
     "load_spec",
     "pack",
+    "profile",
     "quantize",
     "write_library",
 ]
@@ -62,13 +67,21 @@ def quantize(
 
 
 def pack(
-    tensors: Path, library: Path, output: Path, *, gpu: str | None = None, names: Sequence[str] = ()
+    tensors: Path,
+    library: Path,
+    output: Path,
+    *,
+    gpu: str | None = None,
+    names: Sequence[str] = (),
+    other_codes: bool = False,
 ) -> list[tuple[VQTensor, PackedTensor]]:
     """Pack VQ tensors of a file (all, or those named) for a compiled library and write them to `output`.
 
-    Raises VQ0803 for tensors that do not fit the library, VQ0805 for a GPU it was not compiled for.
+    For a library built from a profile, entries are renamed by how often each tensor's codes look them up. Raises
+    VQ0803 for tensors that do not fit the library, VQ0805 for a GPU it was not compiled for, VQ0540 for codes that
+    its profile did not count, unless `other_codes`.
     """
-    from vqcc.tensors.container import load, load_all
+    from vqcc.tensors.container import load_all
     from vqcc.tensors.packed_file import save_packed
     from vqcc.tensors.packing import pack_tensor
     from vqcc.verify.harness import check_tensors
@@ -76,8 +89,79 @@ def pack(
     loaded = load_library(library)
     if gpu is not None:
         select_gpus(loaded, (gpu,))
-    chosen = [load(tensors, name) for name in names] if names else list(load_all(tensors))
+    chosen = load_all(tensors, names)
     check_tensors(loaded, chosen)
-    packed = [(tensor, pack_tensor(tensor, loaded.layout)) for tensor in chosen]
+    if loaded.profile_codes and not other_codes:
+        _check_codes(loaded, chosen)
+    by_frequency = bool(loaded.profile_codes)
+    packed = [(tensor, pack_tensor(tensor, loaded.layout, by_frequency=by_frequency)) for tensor in chosen]
     save_packed(output, loaded, packed)
     return packed
+
+
+def profile(
+    tensors: Path,
+    output: Path | None = None,
+    *,
+    names: Sequence[str] = (),
+    part_rows: int | None = None,
+    plot: Path | None = None,
+    progress: Callable[[str, int, int], None] = lambda name, done, total: None,  # noqa: ARG005
+) -> tuple[list[Summary], str | None]:
+    """Count the look-ups of VQ tensors of a file (all, or those named): what is told of them, and the profile's hash.
+
+    The profile is written to `output`, a figure of them to `plot`, neither if a tensor is wrong. One tensor is in
+    memory at a time, more only for a figure. `progress` is called with (name, bytes done, bytes in all). Raises
+    VQ05xx for the tensors and what VQ0541 to VQ0543 say.
+    """
+    from vqcc.hotness import profile_tensor, save_profile, summarize
+    from vqcc.tensors.container import in_file, load_all
+
+    chosen = load_all(tensors, names, check_codes=False)
+    if plot is not None:
+        from vqcc.report.plots import check_plot
+
+        check_plot(plot, len(chosen))
+    summaries, drawn, found = [], [], DiagnosticList()
+
+    def counted() -> Iterator[TensorProfile]:
+        for tensor in chosen:
+            try:
+                one = profile_tensor(tensor, part_rows=part_rows, progress=partial(progress, tensor.name))
+            except VqccError as error:
+                found.extend(in_file(tensors, error).diagnostics)
+                continue
+            summaries.append(summarize(one))
+            if plot is not None:
+                drawn.append(one)
+            yield one
+        found.raise_if_errors()
+
+    sha256 = None
+    if output is not None:
+        sha256 = save_profile(output, counted())
+    else:
+        deque(counted(), maxlen=0)
+    if plot is not None:
+        from vqcc.report.plots import save_plot
+
+        save_plot(plot, drawn)
+    return summaries, sha256
+
+
+def _check_codes(library: Library, tensors: Sequence[VQTensor]) -> None:
+    """Refuse tensors whose codes the library's profile did not count. Raises VQ0540, once for each of them."""
+    from vqcc.hotness import codes_sha256
+
+    found = DiagnosticList()
+    for tensor in tensors:
+        sha256 = codes_sha256(tensor)
+        if sha256 not in library.profile_codes:
+            found.error(
+                "VQ0540",
+                f"library {library.name} was built from a profile of other codes than those of '{tensor.name}' "
+                f"(sha256 {sha256[:12]}...)",
+                help="profile this file and compile again, or give --other-codes: results stay right, and times "
+                "as planned where these codes are as skewed",
+            )
+    found.raise_if_errors()

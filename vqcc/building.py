@@ -11,6 +11,7 @@ from vqcc.codegen.bundle import write_bundle
 from vqcc.codegen.cache import compile_cached
 from vqcc.codegen.header import render_header
 from vqcc.diagnostics import DiagnosticList, VqccError
+from vqcc.explaining import explain_plans
 from vqcc.gpus.model import COMPUTE_CAPABILITIES
 from vqcc.library import describe_kernel, describe_library
 from vqcc.pipeline import compile_plans
@@ -64,8 +65,9 @@ class Built:
 
 def problems_of(spec: Spec, gpu: Gpu) -> tuple[Problem, ...]:
     """The kernels of `spec` on one of its GPUs, in the order of the op's variants."""
+    profile = () if spec.profile is None else spec.profile.tensors
     return tuple(
-        Problem(spec.identifier, spec.algorithm, spec.op, variant, gpu, spec.level)
+        Problem(spec.identifier, spec.algorithm, spec.op, variant, gpu, spec.level, spec.boundaries, profile)
         for variant in spec.op.variants()
     )
 
@@ -142,7 +144,8 @@ def _assemble(spec: Spec, builds: tuple[GpuBuild, ...], toolchain: Toolchain, em
     parts = {name: data for build in builds for name, data in _files(spec, build).items()}
     # The header states the build's id, which is that of everything: of the header too, but for this line.
     blank = render_header(spec.name, problems, plans, build_id="0").encode()
-    identity = hashlib.sha256(toolchain.identity.encode())
+    profile = _profile(spec)
+    identity = hashlib.sha256(json.dumps([toolchain.identity, profile]).encode())
     for data in (blank, *(data for name, data in parts.items() if not name.endswith(".ptx"))):
         identity.update(hashlib.sha256(data).digest())
     build_id = identity.hexdigest()[:16]
@@ -153,6 +156,7 @@ def _assemble(spec: Spec, builds: tuple[GpuBuild, ...], toolchain: Toolchain, em
         "build_id": build_id,
         "toolchain": toolchain.identity,
         **describe_library(problems[0][0], plans[0][0]),
+        "profile": profile,
         "gpus": {
             build.gpu.name: {
                 "target": build.gpu.target,
@@ -168,14 +172,21 @@ def _assemble(spec: Spec, builds: tuple[GpuBuild, ...], toolchain: Toolchain, em
     return Built(spec.name, builds, files, fields)
 
 
+def _profile(spec: Spec) -> dict[str, Any] | None:
+    """What the manifest says of the profile: the hashes of the codes that were counted, and of the file."""
+    if spec.profile is None:
+        return None
+    codes = dict.fromkeys(tensor.codes_sha256 for tensor in spec.profile.tensors)
+    return {"codes": list(codes), "sha256": spec.profile.sha256}
+
+
 def _files(spec: Spec, build: GpuBuild) -> dict[str, bytes]:
     stem = f"{spec.name}.{build.gpu.name}"
-    plans = [plan.to_json() for plan in build.plans]
-    plan = {"gpu": build.gpu.name, "target": build.gpu.target, "kernels": plans}
+    plan = explain_plans(build.gpu, build.plans)
     files = {
         f"{stem}.cu": build.source.encode(),
         f"{stem}.cubin": build.compiled.cubin,
-        f"{stem}.plan.json": (json.dumps(plan, indent=2, sort_keys=True) + "\n").encode(),
+        f"{stem}.plan.json": (json.dumps(plan, indent=2) + "\n").encode(),
     }
     return files if build.compiled.ptx is None else {**files, f"{stem}.ptx": build.compiled.ptx.encode()}
 

@@ -28,7 +28,10 @@ _MAX_BYTES = 1_000_000
 
 @dataclass(frozen=True)
 class Options:
-    """How specs are compiled: where to, which of their levels and GPUs instead of their own, what is written."""
+    """How specs are compiled: where to, which of their levels and GPUs instead of their own, what is written.
+
+    With `explain`, what is said of a library holds the decisions behind its kernels.
+    """
 
     out: Path
     level: str | None = None
@@ -36,6 +39,7 @@ class Options:
     emit: tuple[Emit, ...] = ("cu", "cubin", "header", "plan")
     dry_run: bool = False
     jobs: int = 1
+    explain: bool = False
 
 
 def compile_file(
@@ -48,19 +52,28 @@ def compile_file(
     """
     from vqcc.unchanged import inputs_key, recall, remember
 
-    data = None if cache is None or options.dry_run else _read(path)
+    data = None if cache is None or options.dry_run or options.explain else _read(path)
     if cache is None or data is None:
-        return _compile(path, data, options, toolchain, cache, taken)[0]
+        return _compile(path, data, options, toolchain, cache, taken).summary
     shape = {"level": options.level, "gpus": options.gpus, "emit": options.emit}
     key = inputs_key(data, shape, toolchain)
-    summary = recall(cache, key, options.out)
+    summary = recall(cache, key, options.out, path.parent)
     if summary is not None:
         _take(summary["identifier"], path, taken)
         directory = options.out / summary["name"]
         return {**summary, "spec": str(path), "directory": str(directory), "state": "unchanged"}
-    result, content = _compile(path, data, options, toolchain, cache, taken)
-    remember(cache, key, result["name"], content, result)
-    return result
+    made = _compile(path, data, options, toolchain, cache, taken)
+    remember(cache, key, made.content, made.inputs, made.summary)
+    return made.summary
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What is said of a library, its bundle's files, and the sha256 of the files that its spec names."""
+
+    summary: dict[str, Any]
+    content: dict[str, bytes]
+    inputs: dict[str, str]
 
 
 def _read(path: Path) -> bytes | None:
@@ -80,10 +93,11 @@ def _compile(
     toolchain: Toolchain,
     cache: CompileCache | None,
     taken: dict[str, Path],
-) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Compile the spec in `data`, or the one that `path` holds; its summary and its bundle's files."""
+) -> _Made:
+    """Compile the spec in `data`, or the one that `path` holds."""
     from vqcc.building import build_library, write_library
     from vqcc.codegen import manifest
+    from vqcc.explaining import explain_plans
     from vqcc.spec.load import load_spec, parse_spec
 
     overrides: dict[str, Any] = {"gpu_override": options.gpus, "level_override": options.level}
@@ -94,7 +108,11 @@ def _compile(
     changed = not options.dry_run and write_library(built, directory)
     state = "would be written" if options.dry_run else "written" if changed else "unchanged"
     content = {**built.files, manifest.NAME: manifest.make_manifest(built.fields, built.files)}
-    return {**_summary(built), "spec": str(path), "directory": str(directory), "state": state}, content
+    summary = {**_summary(built), "spec": str(path), "directory": str(directory), "state": state}
+    if options.explain:
+        summary["plans"] = {build.gpu.name: explain_plans(build.gpu, build.plans) for build in built.gpus}
+    profile = spec.profile
+    return _Made(summary, content, {} if profile is None else {profile.file: profile.sha256})
 
 
 def _take(name: str, path: Path, taken: dict[str, Path]) -> None:
@@ -126,6 +144,7 @@ def _summary(built: Built) -> dict[str, Any]:
                     "grid": plan.launch.grid,
                     "threads": plan.launch.threads,
                     "blocks_per_sm": plan.launch.blocks_per_sm,
+                    "workspace_bytes": plan.launch.workspace_bytes,
                 }
                 for plan in build.plans
                 if plan.resources is not None and plan.launch is not None

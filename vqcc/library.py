@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,11 @@ class GpuKernels:
     dram_bytes_per_second: float
     kernels: tuple[Kernel, ...]
 
+    @property
+    def workspace_bytes(self) -> int:
+        """Device memory that suffices as the workspace of any of the kernels."""
+        return max(kernel.launch.workspace_bytes for kernel in self.kernels)
+
 
 @dataclass(frozen=True)
 class Library:
@@ -67,6 +73,8 @@ class Library:
     layout: PackedLayout
     builds: Mapping[str, GpuKernels]
     bundle: Bundle
+    #: SHA-256 of the codes that its profile counted, one per tensor; empty without a profile.
+    profile_codes: tuple[str, ...] = ()
 
     @property
     def layout_id(self) -> str:
@@ -119,6 +127,7 @@ def describe_kernel(problem: Problem, plan: Plan) -> dict[str, Any]:
     return {
         "name": plan.kernel,
         "variant": problem.variant.suffix,
+        "strategy": asdict(plan.strategy),
         "tile": asdict(plan.tile),  # type: ignore[call-overload]
         "launch": asdict(plan.launch),
         "resources": asdict(plan.resources),
@@ -132,7 +141,7 @@ def describe_library(problem: Problem, plan: Plan) -> dict[str, Any]:
     return {
         "algorithm": problem.algorithm.mapping(),
         "op": problem.op.model_dump(mode="json"),
-        "level": plan.level,
+        "level": problem.level,
         "layout": asdict(plan.layout),
         "layout_id": layout_identity(problem.algorithm, problem.op.weight_shape, plan.layout),
     }
@@ -185,12 +194,23 @@ def _described(bundle: Bundle) -> Library:
             for name, gpu in manifest["gpus"].items()
         },
         bundle=bundle,
+        profile_codes=_profile_codes(manifest.get("profile")),
     )
     if library.layout_id != manifest["layout_id"]:
         raise ValueError("its layout is not the one its id names")
     if not library.builds or not all(build.kernels for build in library.builds.values()):
         raise ValueError("it names no kernels")
     return library
+
+
+def _profile_codes(profile: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """Hashes of the codes that the library's profile counted; none where it was built without one."""
+    if profile is None:
+        return ()
+    codes = tuple(map(_text, profile["codes"]))
+    if not codes or not all(re.fullmatch("[0-9a-f]{64}", item) for item in codes):
+        raise ValueError("its profile names no codes")
+    return codes
 
 
 def _text(value: object) -> str:
@@ -200,7 +220,10 @@ def _text(value: object) -> str:
 
 
 def _dataclass(kind: type[Any], values: Mapping[str, Any]) -> Any:
-    """Make `kind` of `values` if each has the type of its field, and numbers are such as a plan makes."""
+    """Make `kind` of `values` if each has the type of its field, and numbers are such as a plan makes.
+
+    A number is 1 at least, or 0 where that is its field's default or the field is `dynamic_shared_bytes`.
+    """
     for field in fields(kind):
         expected = {"int": int, "bool": bool}.get(str(field.type), str)
         value = values[field.name]
@@ -209,7 +232,7 @@ def _dataclass(kind: type[Any], values: Mapping[str, Any]) -> Any:
         if (
             isinstance(value, int)
             and not isinstance(value, bool)
-            and value < (0 if field.name == "dynamic_shared_bytes" else 1)
+            and value < (0 if field.name == "dynamic_shared_bytes" or field.default == 0 else 1)
         ):
             raise ValueError(f"{field.name} is {value}")
     return kind(**values)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from vqcc.levels import STRATEGIES, Level, Strategy
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -17,16 +19,18 @@ if TYPE_CHECKING:
 __all__ = [
     "Constant",
     "Decision",
+    "Exchange",
+    "Hotness",
     "Launch",
     "Level",
     "PackedLayout",
     "Placement",
     "Plan",
+    "Rejected",
+    "Slack",
+    "Split",
     "Tile",
 ]
-
-#: Table IV's ablation: gc reads codebooks from global memory, sc holds every entry in shared memory.
-Level = Literal["gc", "sc"]
 
 Value = int | str | float | bool
 
@@ -42,6 +46,14 @@ class Constant:
 
 
 @dataclass(frozen=True)
+class Rejected:
+    """An alternative that a decision passed over, and why."""
+
+    value: Value
+    reason: str
+
+
+@dataclass(frozen=True)
 class Decision:
     """Why the plan is as it is: what `vqcc explain` prints and the emitted source quotes."""
 
@@ -51,6 +63,7 @@ class Decision:
     inputs: Mapping[str, Value]
     reason: str
     section: str = ""
+    rejected: tuple[Rejected, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,12 +119,17 @@ class Tile(Protocol):
 
     @property
     def blocks(self) -> int:
-        """Blocks' worth of work in the problem."""
+        """Items of work in the problem: a block takes one at a time."""
         ...
 
     @property
     def shared_bytes(self) -> int:
         """Shared memory of a block beside the codebooks."""
+        ...
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Device memory through which blocks that share outputs add up."""
         ...
 
     def constants(self) -> tuple[Constant, ...]:
@@ -120,29 +138,98 @@ class Tile(Protocol):
 
 
 @dataclass(frozen=True)
+class Hotness:
+    """How often entries are looked up (Sec. V-A): means over the tables of a tensor's books.
+
+    `hot`, `medium` and `cold` count a table's entries above mean + 3 sigma, between, and below the mean.
+    With order `profile`, `vqcc pack` renames entries so that 0 is the most frequent one.
+    """
+
+    order: Literal["identity", "profile"]
+    hot: float
+    medium: float
+    cold: float
+
+
+@dataclass(frozen=True)
+class Split:
+    """Parts that work along a row is cut into for different blocks (Sec. VI-A): column tiles, then stages."""
+
+    tiles: int = 1
+    stages: int = 1
+
+    @property
+    def factor(self) -> int:
+        """Partial sums of each output."""
+        return self.tiles * self.stages
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """How decoded elements reach the threads that multiply them (Sec. VI-B, Algorithm 1).
+
+    `engine` multiplies with fused multiply-adds (`fma`) or tensor cores (`mma`). `width` consecutive elements of a
+    row belong to one thread, the next `width` to the next of `lanes` threads. `fusion` is how they get there: not
+    at all (a thread multiplies what it decodes, wherever that lies), through registers (`shuffles` xor-shuffles
+    inside mini-warps of `mini_warp` threads), through shared memory, or not at all because the sum's order was
+    permuted (`aligned`). Thread t of the `lanes` decodes vector `vector_of_lane[t]`.
+    """
+
+    engine: Literal["fma", "mma"] = "fma"
+    fusion: Literal["none", "register", "shared", "aligned"] = "none"
+    width: int = 0
+    lanes: int = 32
+    mini_warp: int = 1
+    shuffles: int = 0
+    vector_of_lane: tuple[int, ...] = tuple(range(32))
+
+
+@dataclass(frozen=True)
+class Slack:
+    """What a base kernel can still take at the occupancy it has (Sec. V-B, Fig. 10).
+
+    `registers` per thread, `shared_bytes` per block, both in addition to what it uses; `blocks_per_sm` is kept.
+    """
+
+    blocks_per_sm: int
+    registers: int
+    shared_bytes: int
+
+
+@dataclass(frozen=True)
 class Placement:
-    """Where codebook entries live: [0, n_registers), [n_registers, n_shared), global memory (Sec. V-B)."""
+    """Where entries live: [0, n_registers), [n_registers, n_shared), global memory (Sec. V-B).
+
+    Counts are per table: a book has one table per residual stage, or one that its stages share. At most
+    `resident_tiles` books of `shared_book_bytes` cached bytes each are in shared memory at a time; lanes look up
+    `copies` copies of an entry in turn, so that fewer of them meet in a bank.
+    """
 
     n_registers: int
     n_shared: int
     resident_tiles: int
-    table_bytes: int
+    shared_book_bytes: int
+    copies: int = 1
 
     @property
-    def in_shared(self) -> bool:
-        """Whether look-ups go to shared memory."""
-        return self.n_shared > 0
+    def shared_bytes(self) -> int:
+        """Shared memory of a block that holds entries."""
+        return self.resident_tiles * self.shared_book_bytes
 
 
 @dataclass(frozen=True)
 class Launch:
-    """Grid and block of a launch; the block is one-dimensional."""
+    """Grid and block of a launch; the block is one-dimensional.
+
+    `workspace_bytes` of device memory, zero before the first launch and after each, hold what blocks tell each other.
+    """
 
     grid: int
     threads: int
     dynamic_shared_bytes: int
     blocks_per_sm: int
     limited_by: str
+    workspace_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -151,12 +238,18 @@ class Plan:
 
     kernel: str
     level: Level
+    strategy: Strategy = STRATEGIES["gc"]
     decisions: tuple[Decision, ...] = ()
     layout: PackedLayout | None = None
+    hotness: Hotness | None = None
+    split: Split = Split()
+    exchange: Exchange = Exchange()
+    slack: Slack | None = None
     tile: Tile | None = None
     placement: Placement | None = None
     launch: Launch | None = None
     resources: Resources | None = None
+    predicted_us: float | None = None
 
     def decide(self, *decisions: Decision, **changes: Any) -> Plan:
         """A new plan with `changes` made and the decisions behind them noted."""

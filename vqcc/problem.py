@@ -8,15 +8,30 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vqcc.algorithms.base import Algorithm
     from vqcc.gpus.model import Gpu
+    from vqcc.hotness import TensorProfile
+    from vqcc.levels import Level
     from vqcc.ops.base import Op, Variant
-    from vqcc.plan import Level
 
-__all__ = ["Problem"]
+__all__ = ["Boundaries", "Problem"]
+
+
+@dataclass(frozen=True)
+class Boundaries:
+    """What a spec says of the codebook cache's boundaries; None leaves one to the planner (Sec. V-C).
+
+    Of each table, entries [0, registers) are to lie in registers and [registers, shared) in shared memory.
+    """
+
+    registers: int | None = None
+    shared: int | None = None
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What a plan is made for. The three axes meet in the passes only, as layouts, axes and bytes."""
+    """What a plan is made for. The three axes meet in the passes only, as layouts, axes and bytes.
+
+    `profile` holds the profiled tensors of this algorithm and shape: none where the spec names no profile.
+    """
 
     library: str
     algorithm: Algorithm
@@ -24,6 +39,8 @@ class Problem:
     variant: Variant
     gpu: Gpu
     level: Level
+    boundaries: Boundaries = Boundaries()
+    profile: tuple[TensorProfile, ...] = ()
 
     @property
     def kernel(self) -> str:

@@ -2,6 +2,7 @@
 // function. All other headers are plain C++ over these names, so a port or a CPU run replaces one file.
 //
 // Built for the CPU emulator (VQCC_EMULATE) the same names have host bodies; its headers stand in for CUDA's.
+// "PTX" in a comment names an instruction's section of NVIDIA's PTX ISA.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -33,8 +34,13 @@ VQCC_DEVICE int warp_index() { return static_cast<int>(threadIdx.x) / kWarpSize;
 
 VQCC_DEVICE void block_barrier() { __syncthreads(); }
 
-/// `value` of the lane whose index differs from this one's in the bits of `mask` (PTX shfl.sync.bfly).
+/// Waits for all lanes of the warp; what they wrote before it they may all read after it (PTX bar.warp.sync).
+VQCC_DEVICE void warp_barrier() { __syncwarp(); }
+
+/// `value` of the lane whose index differs from this one's in the bits of `mask`; every lane of the warp calls it
+/// (PTX shfl.sync, mode .bfly).
 VQCC_DEVICE float exchange_xor(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
+VQCC_DEVICE uint32 exchange_xor(uint32 value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
 
 // ---- Memory ------------------------------------------------------------------------------------------------
 
@@ -75,6 +81,16 @@ VQCC_DEVICE Word load_streaming(const Word* address) {
 #endif
 }
 
+/// One naturally aligned store of a whole `Word` (1, 2, 4, 8 or 16 bytes).
+template <class Word>
+VQCC_DEVICE void store(Word* address, Word word) {
+#ifdef VQCC_EMULATE
+  vqcc_emulator::store_whole(address, word);
+#else
+  *address = word;
+#endif
+}
+
 /// Unsigned word types by size in bytes.
 template <int kBytes> struct WordOf;
 template <> struct WordOf<1> { using Type = uint8; };
@@ -98,6 +114,42 @@ VQCC_DEVICE void to_registers(uint4 word, uint32 (&registers)[4]) {
   registers[3] = word.w;
 }
 
+/// The word that registers make together, to store it at once.
+VQCC_DEVICE uint32 from_registers(const uint32 (&registers)[1]) { return registers[0]; }
+VQCC_DEVICE uint2 from_registers(const uint32 (&registers)[2]) { return make_uint2(registers[0], registers[1]); }
+VQCC_DEVICE uint4 from_registers(const uint32 (&registers)[4]) {
+  return make_uint4(registers[0], registers[1], registers[2], registers[3]);
+}
+
+// ---- Blocks that work together -----------------------------------------------------------------------------
+
+/// This thread's writes before it are visible to the whole device before its writes after it (PTX membar.gl).
+VQCC_DEVICE void memory_fence() { __threadfence(); }
+
+/// Adds one to *counter in global memory and returns what it held. What this thread wrote or had been shown by a
+/// barrier before is then visible to whoever counts later: after a block_barrier() one thread counts for its block
+/// (PTX atom, .acq_rel.gpu).
+VQCC_DEVICE uint32 count_arrival(uint32* counter) {
+#ifdef VQCC_EMULATE
+  __threadfence();
+  return atomicAdd(counter, 1u);
+#else
+  uint32 before;
+  asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;"
+               : "=r"(before)
+               : "l"(__cvta_generic_to_global(counter))
+               : "memory");
+  return before;
+#endif
+}
+
+/// A load of what other blocks of this launch wrote, once count_arrival told of it: past the read-only path and L1,
+/// which may hold older bytes (PTX ld.global.cg).
+template <class Word>
+VQCC_DEVICE Word load_fresh(const Word* address) {
+  return __ldcg(address);
+}
+
 // ---- Bits --------------------------------------------------------------------------------------------------
 
 /// The 32 bits that start `shift` (0 to 31) bits above the bottom of `high:low` (PTX shf.r.wrap).
@@ -110,8 +162,9 @@ VQCC_DEVICE uint32 parity(uint32 bits) { return static_cast<uint32>(__popc(bits)
 
 VQCC_DEVICE float fused_multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
-/// The float whose bits are `bits`.
+/// The float whose bits are `bits`, and the bits of a float.
 VQCC_DEVICE float float_of_bits(uint32 bits) { return __uint_as_float(bits); }
+VQCC_DEVICE uint32 float_as_bits(float value) { return __float_as_uint(value); }
 
 /// Two float16 values packed in a register, low half first.
 VQCC_DEVICE float2 float16_pair(uint32 packed) {
@@ -126,7 +179,56 @@ VQCC_DEVICE float2 bfloat16_pair(uint32 packed) {
   return make_float2(float_of_bits(packed << 16), float_of_bits(packed & 0xffff0000u));
 }
 
+/// Two floats rounded to nearest even and packed, x in the low half (PTX cvt.rn.f16x2.f32, cvt.rn.bf16x2.f32).
+VQCC_DEVICE uint32 to_float16_pair(float2 values) {
+  const __half2 pair = __float22half2_rn(values);
+  return reinterpret_cast<const uint32&>(pair);
+}
+VQCC_DEVICE uint32 to_bfloat16_pair(float2 values) {
+  const __nv_bfloat162 pair = __float22bfloat162_rn(values);
+  return reinterpret_cast<const uint32&>(pair);
+}
+
+/// Sums of the low and of the high float16 values, each rounded to nearest even (PTX add.f16x2).
+VQCC_DEVICE uint32 add_float16_pairs(uint32 a, uint32 b) {
+  const __half2 sum = __hadd2(reinterpret_cast<const __half2&>(a), reinterpret_cast<const __half2&>(b));
+  return reinterpret_cast<const uint32&>(sum);
+}
+
 VQCC_DEVICE void store_rounded(__half* address, float value) { *address = __float2half_rn(value); }
 VQCC_DEVICE void store_rounded(__nv_bfloat16* address, float value) { *address = __float2bfloat16_rn(value); }
+
+// ---- Tensor cores ------------------------------------------------------------------------------------------
+
+/// sums += A B for a warp's tiles A [16, 16] and B [16, 8] of packed pairs, sums [16, 8] in fp32; every lane calls it.
+/// With g = lane / 4, t = lane % 4 and pairs along the inner dimension k: a[0], a[2] are row g of A at k = 2t and
+/// 2t + 8, a[1], a[3] the same of row g + 8; b[0], b[1] are column g of B at k = 2t and 2t + 8; sums[0], sums[1] are
+/// row g, columns 2t and 2t + 1, sums[2], sums[3] the same of row g + 8
+/// (PTX mma, "Matrix Fragments for mma.m16n8k16 with floating point type").
+template <ElementType kType>
+VQCC_DEVICE void multiply_fragments(float (&sums)[4], const uint32 (&a)[4], const uint32 (&b)[2]) {
+  static_assert(kType == ElementType::kFloat16 || kType == ElementType::kBfloat16, "tensor cores take 16-bit floats");
+#ifdef VQCC_EMULATE
+  constexpr auto kFormat = kType == ElementType::kFloat16 ? vqcc_emulator::TensorFormat::f16
+                                                          : vqcc_emulator::TensorFormat::bf16;
+  const auto result = vqcc_emulator::multiply_fragments(
+      kFormat, {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, {sums[0], sums[1], sums[2], sums[3]}});
+  for (int i = 0; i < 4; ++i) sums[i] = result.sums[i];
+#else
+  if constexpr (kType == ElementType::kFloat16) {
+    asm(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  } else {
+    asm(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  }
+#endif
+}
 
 }  // namespace vqcc

@@ -18,17 +18,19 @@ struct Geometry {
   static constexpr int kBands = ceil_divide(Matrix::kRows, Matrix::kTileRows);
   static_assert(Matrix::kTileColumns % Codes::kVectorSize == 0 || kColumnTiles == 1, "a vector has one codebook");
 
-  /// A row is cut into segments of 32 chunks, one a lane, the last shorter. Vector j of lane l's chunk is
-  /// number `j * lanes + l` of its segment, so that lanes next to each other read activations next to each other.
-  static constexpr int kSegmentVectors = kWarpSize * Layout::kChunkVectors;
+  /// A row is cut into segments of kLanes chunks, the last shorter. Vector j of chunk l is number `j * lanes + l` of
+  /// its segment, so that lanes next to each other read activations next to each other.
+  static constexpr int kLanes = Layout::kLanes;
+  static constexpr int kSegmentVectors = kLanes * Layout::kChunkVectors;
+  static constexpr int kSegmentColumns = kSegmentVectors * Codes::kVectorSize;
   static constexpr int kFullSegments = kVectors / kSegmentVectors;
   static constexpr int kTailVectors = kVectors % kSegmentVectors;
   static constexpr int kTailLanes = ceil_divide(kTailVectors, Layout::kChunkVectors);
   static constexpr int kSegments = kFullSegments + (kTailVectors > 0 ? 1 : 0);
-  static constexpr int kRowWords = (kFullSegments * kWarpSize + kTailLanes) * Layout::kChunkWords;
+  static constexpr int kRowWords = (kFullSegments * kLanes + kTailLanes) * Layout::kChunkWords;
 
-  /// Lanes that hold a chunk of segment `segment`.
-  VQCC_DEVICE static int lanes_of(int segment) { return segment < kFullSegments ? kWarpSize : kTailLanes; }
+  /// Chunks of segment `segment`.
+  VQCC_DEVICE static int lanes_of(int segment) { return segment < kFullSegments ? kLanes : kTailLanes; }
 };
 
 /// The factor of the vector at (`row`, `column`), for scales that change along a row.

@@ -32,10 +32,11 @@ struct CodeChunk {
     return chunk;
   }
 
-  /// The residual codes of vector `vector` of the chunk; `vector` is a constant once loops are unrolled.
-  VQCC_DEVICE void codes_of(int vector, uint32 (&codes)[Codes::kResiduals]) const {
+  /// The codes of the first kStages stages of vector `vector`; `vector` is a constant once loops are unrolled.
+  template <int kStages>
+  VQCC_DEVICE void codes_of(int vector, uint32 (&codes)[kStages]) const {
 #pragma unroll
-    for (int r = 0; r < Codes::kResiduals; ++r) {
+    for (int r = 0; r < kStages; ++r) {
       const int bit = (vector * Codes::kResiduals + r) * Codes::kCodeBits;
       const int word = bit / 32;
       const int shift = bit % 32;
@@ -43,6 +44,20 @@ struct CodeChunk {
       const uint32 bits = straddles ? funnel_right(words[word], words[word + straddles], shift) : words[word] >> shift;
       codes[r] = bits & kMask;
     }
+  }
+
+  /// Makes stage `stage` of every vector the first one, for a block that works on the stages from there.
+  VQCC_DEVICE void skip_stages(int stage) {
+    const int bits = stage * Codes::kCodeBits;  // at most 7 codes of 16 bits
+#pragma unroll
+    for (int moved = 0; moved < (Codes::kResiduals - 1) * Codes::kCodeBits; moved += 32) {
+      // Whole words first: a funnel shift moves by less than one.
+      const bool whole = bits >= moved + 32;
+#pragma unroll
+      for (int w = 0; w < kWords; ++w) words[w] = whole ? next_word(w) : words[w];
+    }
+#pragma unroll
+    for (int w = 0; w < kWords; ++w) words[w] = funnel_right(words[w], next_word(w), bits % 32);
   }
 
   /// Forgets the first `kVectors` vectors: what follows moves down to vector 0. Lets a loop over a chunk stay
@@ -59,6 +74,9 @@ struct CodeChunk {
       words[w] = kShift == 0 ? low : funnel_right(low, high, kShift);
     }
   }
+
+ private:
+  VQCC_DEVICE uint32 next_word(int w) const { return w + 1 < kWords ? words[smaller(w + 1, kWords - 1)] : 0u; }
 };
 
 }  // namespace vqcc

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from vqcc.algorithms import E8P
-from vqcc.algorithms.e8p import absolute_rows, grid, odd_rows, packed_table
+from vqcc.algorithms.e8p import absolute_rows, grid, odd_rows, packed_table, sign_masks
 
 TABLE_SHA256 = "efc2c03c60acd955dc812ff2bade9ec6cc31259807e48473506161f3a9a230ce"
 GRID_SHA256 = "fc8e597645925855da14ee1cfbc53882be2868d46c49960831dd934fe3431800"
@@ -97,11 +97,21 @@ def test_table_of_the_device_does_not_depend_on_stages(residuals: int) -> None:
     algorithm = e8p(residuals=residuals)
     tensor = algorithm.random_tensor(np.random.default_rng(0), "w", 4, 16)
     tables = algorithm.pack_tables(tensor)
-    assert tables.shape == (1, algorithm.table_bytes) == (1, 1024)
-    assert np.array_equal(tables[0].view("<u4"), packed_table())
+    assert tables.shape == (1, algorithm.table_bytes) == (1, 2048)
+    assert np.array_equal(tables[0].view("<u4")[:256], packed_table())
+    assert np.array_equal(tables[0].view("<u4")[256:], sign_masks())
     assert (algorithm.entry_stride, algorithm.stage_bytes, algorithm.table_entries) == (4, 1024, 256)
     assert algorithm.stored_codebook_bytes(4, 16) == 0
     assert algorithm.minimum_vectors == 0
+
+
+def test_masks_apply_signs_and_shift() -> None:
+    """Every entry is its row xor the mask of its low byte: nibble f is f / 2 - 4 + 1/4."""
+    codes = np.arange(65536)
+    words = packed_table()[codes >> 8] ^ sign_masks()[codes & 255]
+    for element, nibble in enumerate((0, 4, 1, 5, 2, 6, 3, 7)):
+        values = (words >> np.uint32(4 * nibble) & 15) / 2 - 4 + 0.25
+        assert np.array_equal(values, grid()[:, element])
 
 
 def test_device_constants() -> None:
@@ -112,7 +122,7 @@ def test_device_constants() -> None:
         "kEntries": 65536,
         "kResiduals": 2,
         "kCodeBits": 16,
-        "kTableBytes": 1024,
+        "kTableBytes": 2048,
     }
 
 

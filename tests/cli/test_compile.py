@@ -124,6 +124,27 @@ def test_level_instead_of_the_specs(spec: Path, tmp_path: Path) -> None:
     assert ", level gc," in (tmp_path / "tiny" / "tiny.h200.cu").read_text()
 
 
+def test_explain(spec: Path, tmp_path: Path) -> None:
+    """The decisions follow what was written, as `vqcc explain` prints them; the bundle is the same."""
+    plain = run("compile", spec, "-o", tmp_path / "plain")
+    done = run("compile", spec, "-o", tmp_path / "out", "--explain")
+    assert (done.exit_code, done.stderr) == (0, "")
+    explained = run("explain", tmp_path / "out" / "tiny").stdout
+    assert done.stdout == plain.stdout.replace(str(tmp_path / "plain"), str(tmp_path / "out")) + explained
+    files = [read_bundle(tmp_path / place / "tiny").files for place in ("plain", "out")]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"], ["--emit", "cubin"]])
+def test_explain_in_json(options: list[str], spec: Path, compiled: Path, tmp_path: Path) -> None:
+    for _ in range(2):  # the second time the bundle is there
+        done = run("compile", spec, "-o", tmp_path / "out", "--explain", "--json", *options)
+        assert done.exit_code == 0
+        (library,) = done.json["libraries"]
+        assert library["plans"] == {"h200": json.loads((compiled / "tiny.h200.plan.json").read_text())}
+    assert "plans" not in run("compile", spec, "-o", tmp_path / "out", "--json").json["libraries"][0]
+
+
 def test_dry_run(spec: Path, tmp_path: Path) -> None:
     before = listing(tmp_path)
     done = run("compile", spec, "-o", tmp_path / "out", "--dry-run", "--no-cache")
@@ -185,6 +206,7 @@ def test_json(spec: Path, tmp_path: Path) -> None:
                 "grid": kernel["launch"]["grid"],
                 "threads": kernel["launch"]["threads"],
                 "blocks_per_sm": kernel["launch"]["blocks_per_sm"],
+                "workspace_bytes": kernel["launch"]["workspace_bytes"],
             }
             for kernel in kernels
         ]

@@ -12,27 +12,36 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def shown(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
 def test_a_library(compiled: Path) -> None:
     done = run("explain", compiled)
     assert (done.exit_code, done.stderr) == (0, "")
     plan = json.loads((compiled / "tiny.h200.plan.json").read_text())
     for kernel in plan["kernels"]:
-        assert f"h200: {kernel['kernel']}, level sc\n" in done.stdout
+        assert (
+            f"h200: {kernel['kernel']}, level sc\n  fma, fusion none; entries [0, 16) in shared "
+            in done.stdout
+        )
         assert {"packed_layout", "n_shared", "rows_per_warp", "warps", "unroll", "grid"} <= {
             decision["name"] for decision in kernel["decisions"]
         }
         for decision in kernel["decisions"]:
-            assert f"  {decision['name']} = {decision['value']}" in done.stdout
+            assert f"  {decision['name']} = {shown(decision['value'])}" in done.stdout
             assert f"      {decision['formula']}\n" in done.stdout
             assert f"      {decision['reason']}\n" in done.stdout
             for name, value in decision["inputs"].items():
-                assert f"{name} = {value}" in done.stdout
+                assert f"{name} = {shown(value)}" in done.stdout
+            for rejected in decision["rejected"]:
+                assert f"      instead of {rejected['value']}: {rejected['reason']}\n" in done.stdout
 
 
 def test_a_library_in_json(compiled: Path) -> None:
     done = run("explain", compiled, "--json", "--gpu", "h200")
     plan = json.loads((compiled / "tiny.h200.plan.json").read_text())
-    assert (done.exit_code, done.json) == (0, {"gpus": {"h200": plan["kernels"]}})
+    assert (done.exit_code, done.json) == (0, {"gpus": {"h200": plan}})
 
 
 def test_a_spec_says_the_same_and_writes_nothing(compiled: Path, spec: Path, tmp_path: Path) -> None:
@@ -47,7 +56,7 @@ def test_overrides(spec: Path) -> None:
     done = run("explain", spec, "--gpu", "a100", "--level", "gc", "--json")
     assert done.exit_code == 0
     assert list(done.json["gpus"]) == ["a100"]
-    assert {kernel["level"] for kernel in done.json["gpus"]["a100"]} == {"gc"}
+    assert {kernel["level"] for kernel in done.json["gpus"]["a100"]["kernels"]} == {"gc"}
 
 
 @pytest.mark.parametrize("code", ["VQ0403", "vq0403"])

@@ -14,13 +14,14 @@ from vqcc import doctor, gpus
 from vqcc.algorithms import presets
 from vqcc.data_files import specs_directory
 from vqcc.doctor import Check
+from vqcc.levels import LEVELS
 from vqcc.ops import OPS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-KEYS = {"algorithms": "preset", "ops": "op", "gpus": "gpu"}
-NAMES = {"algorithms": presets.names(), "ops": tuple(OPS), "gpus": gpus.names()}
+KEYS = {"algorithms": "preset", "ops": "op", "gpus": "gpu", "levels": "level"}
+NAMES = {"algorithms": presets.names(), "ops": tuple(OPS), "gpus": gpus.names(), "levels": LEVELS}
 
 
 @pytest.mark.parametrize("what", KEYS)
@@ -44,6 +45,18 @@ def test_list_says_what_a_gpu_is() -> None:
     assert rows["h200"]["target"] == "sm_90"
     assert rows["rtx4090"]["shared_kib_per_block"] == 99
     assert rows["a100"]["sms"] == 108
+
+
+def test_list_says_what_a_level_does() -> None:
+    """Each level of the paper's ablation differs from the one before it."""
+    rows = run("list", "levels", "--json").json["levels"]
+    assert len({tuple(list(row.values())[1:]) for row in rows}) == len(rows)
+    by_name = {row["level"]: row for row in rows}
+    assert by_name["gc"]["cached_entries"] == "none"
+    assert "registers" not in by_name["o1"]["cached_entries"]
+    assert "registers" in by_name["o2"]["cached_entries"]
+    assert (by_name["o2"]["split"], by_name["o3"]["split"]) == ("none", "by codebook")
+    assert (by_name["o3"]["fusion"], by_name["o4"]["fusion"]) == ("none", "exchange")
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["list", "gpu"], ["list", "gpus", "h200"]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from command import run
 from libraries import spec_text
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from sharded import split_file
 
 from vqcc.library import load_library
 from vqcc.tensors.container import load
@@ -216,3 +218,91 @@ def test_what_cannot_be_packed(
 def test_pack_needs_a_library_and_an_output(quantized: Path, compiled: Path) -> None:
     assert run("pack", quantized, "-o", "x").exit_code == 2
     assert run("pack", quantized, "--library", compiled).exit_code == 2
+
+
+@pytest.fixture(scope="module")
+def profiled(quantized: Path, tmp_path_factory: pytest.TempPathFactory, cache_directory: Path) -> Path:
+    """A library built from the profile of `quantized`."""
+    directory = tmp_path_factory.mktemp("profiled")
+    assert run("profile", quantized, "-o", directory / "hotness.json").exit_code == 0
+    spec = directory / "tiny.yaml"
+    spec.write_text(spec_text(ALGORITHM, n=40, k=64, profile="hotness.json"))
+    done = run("compile", spec, "-o", directory, "--cache-dir", cache_directory / "user")
+    assert done.exit_code == 0, done.stderr
+    return directory / "tiny"
+
+
+@pytest.fixture
+def other(weights: Path, tmp_path: Path) -> Path:
+    """The weight of `quantized` with other codes."""
+    path = tmp_path / "other.safetensors"
+    arguments = ["--tensor", "w", "--algorithm", ALGORITHM, "-o", str(path), "--seed", "1"]
+    assert run("quantize", weights, *arguments).exit_code == 0
+    return path
+
+
+def packed_codes(path: Path, library: Path) -> np.ndarray:
+    return unpack_codes(load_file(path)["w.codes"], load_library(library).layout)
+
+
+def test_pack_by_a_profile(quantized: Path, profiled: Path, tmp_path: Path) -> None:
+    """Entries are renamed, the most frequent to 0; the weights stay what they are."""
+    output = tmp_path / "packed.safetensors"
+    done = run("pack", quantized, "--library", profiled, "-o", output)
+    assert (done.exit_code, done.stderr) == (0, "")
+    codes, tensor = packed_codes(output, profiled), load(quantized, "w")
+    counts = np.bincount(codes.reshape(-1), minlength=16)
+    assert (np.diff(counts) <= 0).all()
+    assert sorted(counts) == sorted(np.bincount(tensor.codes.reshape(-1), minlength=16))
+    books = load_file(output)["w.books"].view(np.float16).reshape(1, 1, 16, 4)
+    renamed = replace(tensor, codes=codes.astype(np.uint8), codebooks=books)
+    assert np.array_equal(renamed.decode(), tensor.decode())
+    with safe_open(output, "np") as file:
+        assert json.loads(file.metadata()["vqcc.packed"])["w"]["order"] == "frequency"
+    done = run("validate", profiled, "--tensors", quantized, "--packed", output)
+    assert done.exit_code == 0, done.stderr
+
+
+def test_pack_refuses_codes_that_the_profile_did_not_count(
+    other: Path, profiled: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "packed.safetensors"
+    done = run("pack", other, "--library", profiled, "-o", output)
+    assert done.exit_code == 1
+    assert "error[VQ0540]" in done.stderr
+    assert "other codes than those of 'w'" in done.stderr
+    assert "--other-codes" in done.stderr
+    assert not output.exists()
+
+
+def test_pack_other_codes_where_told(other: Path, profiled: Path, tmp_path: Path) -> None:
+    """By the frequencies of their own."""
+    output = tmp_path / "packed.safetensors"
+    assert run("pack", other, "--library", profiled, "-o", output, "--other-codes").exit_code == 0
+    counts = np.bincount(packed_codes(output, profiled).reshape(-1), minlength=16)
+    assert (np.diff(counts) <= 0).all()
+    assert run("validate", profiled, "--tensors", other, "--packed", output).exit_code == 0
+
+
+def test_a_library_without_a_profile_packs_entries_as_they_are(
+    quantized: Path, compiled: Path, tmp_path: Path
+) -> None:
+    for extra in ([], ["--other-codes"]):
+        output = tmp_path / f"packed{len(extra)}"
+        assert run("pack", quantized, "--library", compiled, "-o", output, *extra).exit_code == 0
+        assert np.array_equal(packed_codes(output, compiled), load(quantized, "w").codes)
+        with safe_open(output, "np") as file:
+            assert json.loads(file.metadata()["vqcc.packed"])["w"]["order"] == "identity"
+
+
+def test_sharded_tensors_are_packed_and_validated_as_one_file(
+    quantized: Path, compiled: Path, tmp_path: Path
+) -> None:
+    index = split_file(quantized, tmp_path / "sharded")
+    outputs = []
+    for source in (quantized, index, index.parent):
+        outputs.append(tmp_path / f"packed-{len(outputs)}.safetensors")
+        assert run("pack", source, "--library", compiled, "-o", outputs[-1]).exit_code == 0
+        done = run("validate", compiled, "--tensors", source, "--packed", outputs[-1])
+        assert done.exit_code == 0, done.stderr
+    assert len({output.read_bytes() for output in outputs}) == 1

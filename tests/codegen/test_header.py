@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from libraries import build_fake
+from libraries import build_fake, with_workspace
 
 from vqcc.ops.gemv.tile import activation_alignment
 
@@ -39,12 +39,16 @@ def compilers(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def libraries() -> dict[str, Built]:
-    """`alpha` has two GPUs and two types, `beta` needs scales of codebooks, `gamma` neither scales nor alignment."""
+    """`alpha` has two GPUs and two types, `beta` needs scales of codebooks, `gamma` neither scales nor alignment.
+
+    Kernels of `alpha` need a workspace on one GPU, on both, on none; of `beta` some do; of `gamma` none.
+    """
+    alpha = build_fake(
+        name="alpha", m=[4, 1], dtype=["float16", "bfloat16"], gpu=["h200", "rtx4090"], n=72, k=264
+    )
     return {
-        "alpha": build_fake(
-            name="alpha", m=[4, 1], dtype=["float16", "bfloat16"], gpu=["h200", "rtx4090"], n=72, k=264
-        ),
-        "beta": build_fake(INT8, name="beta", m=[3, 16, 8], n=70, k=300),
+        "alpha": with_workspace(alpha, [0, 512, 0, 0], [256, 1 << 33, 0, 4]),
+        "beta": with_workspace(build_fake(INT8, name="beta", m=[3, 16, 8], n=70, k=300), [0, 4096, 8]),
         "gamma": build_fake(
             {
                 "family": "kmeans",
@@ -78,7 +82,9 @@ def expected(built: Built, includes: list[str]) -> str:
     for dtype in fields["op"]["dtype"]:
         for m in range(1, max(fields["op"]["m"]) + 1):
             bound = min(bound for bound in fields["op"]["m"] if bound >= m)
-            selections.append((m, types[dtype], variants.index(f"m{bound}_{dtype}")))
+            kernel = variants.index(f"m{bound}_{dtype}")
+            workspace = max(row[kernel]["launch"]["workspace_bytes"] for row in kernels)
+            selections.append((m, types[dtype], kernel, workspace))
     n, k = fields["op"]["n"], fields["op"]["k"]
     algorithm = built.gpus[0].problems[0].algorithm
     layout = built.gpus[0].plans[0].layout
@@ -87,7 +93,7 @@ def expected(built: Built, includes: list[str]) -> str:
         "  {"
         + ", ".join(
             f'{{"{kernel["name"]}", {kernel["launch"]["grid"]}u, {kernel["launch"]["threads"]}u, '
-            f"{kernel['launch']['dynamic_shared_bytes']}u}}"
+            f"{kernel['launch']['dynamic_shared_bytes']}u, {kernel['launch']['workspace_bytes']}u}}"
             for kernel in row
         )
         + "}"
@@ -106,10 +112,12 @@ def expected(built: Built, includes: list[str]) -> str:
             f'#define EXPECTED_LAYOUT_ID "{fields["layout_id"]}"',
             f"#define EXPECTED_CODES_BYTES {4 * n * layout.row_words}",
             f"#define EXPECTED_BOOKS_BYTES {algorithm.scope.books(n, k) * algorithm.table_bytes}",
-            "struct expected_kernel { const char* name; unsigned grid, threads, shared_bytes; };",
+            f"#define EXPECTED_WORKSPACE_BYTES {max(selection[3] for selection in selections)}",
+            "struct expected_kernel { const char* name; unsigned grid, threads, shared_bytes; uint64_t workspace; };",
             f"static const struct expected_kernel expected[{len(kernels)}][{len(variants)}] = {{\n{rows}\n}};",
-            f"static const struct {{ int m, type, kernel; }} selections[{len(selections)}] = {{",
-            ",\n".join(f"  {{{m}, {kind}, {kernel}}}" for m, kind, kernel in selections),
+            "static const struct { int m, type, kernel; size_t workspace; } "
+            f"selections[{len(selections)}] = {{",
+            ",\n".join(f"  {{{', '.join(map(str, selection))}}}" for selection in selections),
             "};",
             "",
         ]

@@ -258,6 +258,14 @@ _RACES = (
         "thread 3: missing barrier: reads shared memory at byte 0",
     ),
     _bug(
+        "multiply_orders_no_memory",
+        BugKind.RACE,
+        "s[t] = in[t]; const float product = MULTIPLY(in[t]); out[t] = product + s[t ^ 1];  //!",
+        "s[t] = in[t]; const float product = MULTIPLY(in[t]); __syncwarp(); out[t] = product + s[t ^ 1];",
+        "thread 31: missing barrier: reads shared memory at byte 120",
+        "after a write by thread 30",
+    ),
+    _bug(
         "write_after_read_by_another_warp",
         BugKind.RACE,
         "s[t] = in[t]; __syncthreads(); if (t == 3) out[t] = s[40]; if (t == 40) s[40] = 0;  //!",
@@ -432,13 +440,199 @@ _BLOCKS = (
           counted[blockIdx.x + 1] = n;
           __threadfence();
           if (atomicAdd(counted, 1u) == gridDim.x - 1) {
-            for (unsigned i = 0; i < gridDim.x; ++i) out[i] = counted[i + 1];
+            for (unsigned i = 0; i < gridDim.x; ++i) out[i] = __ldcg(counted + i + 1);
             counted[0] = 0;
           }
         }
         """,
         "block (4, 0, 0), thread 0: reads counted at byte 4 (element [1]), after a write by block number 0",
         blocks=5,
+    ),
+    _bug(
+        "plain_load_by_last_block",
+        BugKind.STALE_READ,
+        """
+        if (t == 0) {
+          counted[blockIdx.x + 1] = n;
+          __threadfence();
+          if (atomicAdd(counted, 1u) == gridDim.x - 1) {
+            for (unsigned i = 0; i < gridDim.x; ++i) out[i] = counted[i + 1];  //!
+          }
+        }
+        """,
+        """
+        if (t == 0) {
+          counted[blockIdx.x + 1] = n;
+          __threadfence();
+          if (atomicAdd(counted, 1u) == gridDim.x - 1) {
+            for (unsigned i = 0; i < gridDim.x; ++i) out[i] = __ldcg(counted + i + 1);
+          }
+        }
+        """,
+        "block (2, 0, 0), thread 0: reads counted at byte 4 (element [1]) by a plain load",
+        "than those of a write by block number 0 at kernel.cu:",
+        blocks=3,
+    ),
+    _bug(
+        "plain_load_of_what_others_add_to",
+        BugKind.STALE_READ,
+        "if (t == 0) { if (blockIdx.x == 0) atomicAdd(counted, 1u); else out[blockIdx.x] = counted[0]; }  //!",
+        "if (t == 0) { if (blockIdx.x == 0) atomicAdd(counted, 1u); else out[blockIdx.x] = __ldcg(counted); }",
+        "than those of an atomic operation by block number 0",
+        blocks=2,
+    ),
+    _bug(
+        "arrival_before_the_warp_has_written",
+        BugKind.CROSS_BLOCK_RACE,
+        """
+        if (t >= 32) return;
+        if (lane < 16) counted[blockIdx.x * 16 + 16 + lane] = n;
+        unsigned before = 0;
+        if (lane == 0) { __threadfence(); before = atomicAdd(counted, 1u); }
+        before = __shfl_sync(0xffffffffu, before, 0);
+        if (before == 2 && lane < 16) out[lane] = __ldcg(counted + 16 + lane);  //!
+        """,
+        """
+        if (t >= 32) return;
+        if (lane < 16) counted[blockIdx.x * 16 + 16 + lane] = n;
+        __syncwarp();
+        unsigned before = 0;
+        if (lane == 0) { __threadfence(); before = atomicAdd(counted, 1u); }
+        before = __shfl_sync(0xffffffffu, before, 0);
+        if (before == 2 && lane < 16) out[lane] = __ldcg(counted + 16 + lane);
+        """,
+        "block (2, 0, 0), thread 1: reads counted at byte 68 (element [17])",
+        "after a write by block number 0",
+        blocks=3,
+    ),
+    _bug(
+        "arrival_before_another_warp_has_written",
+        BugKind.CROSS_BLOCK_RACE,
+        """
+        if (lane == 0) counted[blockIdx.x * 2 + 1 + t / 32] = n;
+        if (t == 0) { __threadfence(); shared_array<unsigned>()[0] = atomicAdd(counted, 1u); }
+        __syncthreads();
+        if (shared_array<unsigned>()[0] == 2 && t < 6) out[t] = __ldcg(counted + 1 + t);  //!
+        """,
+        """
+        if (lane == 0) counted[blockIdx.x * 2 + 1 + t / 32] = n;
+        __syncthreads();
+        if (t == 0) { __threadfence(); shared_array<unsigned>()[0] = atomicAdd(counted, 1u); }
+        __syncthreads();
+        if (shared_array<unsigned>()[0] == 2 && t < 6) out[t] = __ldcg(counted + 1 + t);
+        """,
+        "block (2, 0, 0), thread 1: reads counted at byte 8 (element [2])",
+        blocks=3,
+    ),
+    _bug(
+        "write_after_arrival",
+        BugKind.CROSS_BLOCK_RACE,
+        """
+        if (t == 0) {
+          __threadfence();
+          const unsigned before = atomicAdd(counted, 1u);
+          counted[blockIdx.x + 1] = n;
+          if (before == 2) out[0] = __ldcg(counted + 1);  //!
+        }
+        """,
+        """
+        if (t == 0) {
+          counted[blockIdx.x + 1] = n;
+          __threadfence();
+          const unsigned before = atomicAdd(counted, 1u);
+          if (before == 2) out[0] = __ldcg(counted + 1);
+        }
+        """,
+        "reads counted at byte 4",
+        blocks=3,
+    ),
+    _bug(
+        "write_between_fence_and_arrival",
+        BugKind.CROSS_BLOCK_RACE,
+        """
+        if (t == 0) {
+          __threadfence();
+          counted[blockIdx.x + 1] = n;
+          if (atomicAdd(counted, 1u) == 2) out[0] = __ldcg(counted + 1);  //!
+        }
+        """,
+        """
+        if (t == 0) {
+          counted[blockIdx.x + 1] = n;
+          __threadfence();
+          if (atomicAdd(counted, 1u) == 2) out[0] = __ldcg(counted + 1);
+        }
+        """,
+        "reads counted at byte 4",
+        blocks=3,
+    ),
+    _bug(
+        "fence_of_another_thread",
+        BugKind.CROSS_BLOCK_RACE,
+        """
+        if (t == 0) counted[blockIdx.x + 1] = n;
+        if (t == 1) __threadfence();
+        if (t == 0 && atomicAdd(counted, 1u) == 2) out[0] = __ldcg(counted + 1);  //!
+        """,
+        """
+        if (t == 0) counted[blockIdx.x + 1] = n;
+        if (t == 0) __threadfence();
+        if (t == 0 && atomicAdd(counted, 1u) == 2) out[0] = __ldcg(counted + 1);
+        """,
+        "reads counted at byte 4",
+        blocks=3,
+    ),
+    _bug(
+        "arrival_of_another_thread",
+        BugKind.CROSS_BLOCK_RACE,
+        """
+        if (t == 0) { counted[blockIdx.x + 1] = n; __threadfence(); atomicAdd(counted, 1u); }
+        if (t == 5 && blockIdx.x == 2) out[0] = __ldcg(counted + 1);  //!
+        """,
+        """
+        if (t == 0) { counted[blockIdx.x + 1] = n; __threadfence(); atomicAdd(counted, 1u); }
+        __syncwarp();
+        if (t == 5 && blockIdx.x == 2) out[0] = __ldcg(counted + 1);
+        """,
+        "block (2, 0, 0), thread 5: reads counted at byte 4",
+        blocks=3,
+    ),
+    _bug(
+        "reset_before_others_have_read",
+        BugKind.CROSS_BLOCK_RACE,
+        """
+        if (lane == 0 && blockIdx.x == 0) out[t / 32] = counted[9];
+        if (t == 0) { __threadfence(); if (atomicAdd(counted, 1u) == 1) counted[9] = 1; }  //!
+        """,
+        """
+        if (lane == 0 && blockIdx.x == 0) out[t / 32] = counted[9];
+        __syncthreads();
+        if (t == 0) { __threadfence(); if (atomicAdd(counted, 1u) == 1) counted[9] = 1; }
+        """,
+        "writes counted at byte 36",
+        "after a read by block number 0",
+        blocks=2,
+    ),
+    _bug(
+        "reset_of_what_unfenced_blocks_have_read",
+        BugKind.CROSS_BLOCK_RACE,
+        """
+        if (t == 0) {
+          out[blockIdx.x] = counted[9];
+          if (blockIdx.x == 0) __threadfence();
+          if (atomicAdd(counted, 1u) == 3) counted[9] = 1;  //!
+        }
+        """,
+        """
+        if (t == 0) {
+          out[blockIdx.x] = counted[9];
+          __threadfence();
+          if (atomicAdd(counted, 1u) == 3) counted[9] = 1;
+        }
+        """,
+        "block (3, 0, 0), thread 0: writes counted at byte 36",
+        "after a read by block number",
+        blocks=4,
     ),
     _bug(
         "atomic_over_plain_write",
@@ -546,6 +740,14 @@ _DIVERGENCE = (
         "thread 0: waits at __syncwarp with mask 0xffffffff",
     ),
     _bug(
+        "multiply_without_all_lanes",
+        BugKind.DIVERGENT_WARP_OPERATION,
+        "if (lane < 16) out[t] = MULTIPLY(in[t]);  //!",
+        "const float product = MULTIPLY(in[t]); if (lane < 16) out[t] = product;",
+        "waits at mma.sync with mask 0xffffffff",
+        "but threads 16-31 have exited",
+    ),
+    _bug(
         "own_lane_not_in_mask",
         BugKind.LANE_NOT_IN_MASK,
         "__syncwarp(0x7fffffffu);  //!",
@@ -645,6 +847,8 @@ __device__ __noinline__ int recursion(int depth) {
   volatile int local[64] = {depth};
   return depth == 0 ? 0 : local[0] + recursion(depth - 1);
 }
+#define MULTIPLY(x) \\
+  vqcc_emulator::multiply_fragments(vqcc_emulator::TensorFormat::f16, {{1, 1, 1, 1}, {1, 1}, {x, x, x, x}}).sums[0]
 """ + "".join(
     _kernel(f"{bug.name}_wrong", bug.wrong) + _kernel(f"{bug.name}_right", bug.right) for bug in BUGS
 )

@@ -204,7 +204,7 @@ def test_the_longest_sum_counts_every_term(task: Problem) -> None:
     assert plan.tile is not None
     assert plan.layout is not None
     assert isinstance(plan.tile, GemvTile)
-    roundings = task.op.longest_sum(plan.tile, plan.layout, task.algorithm)
+    roundings = task.op.longest_sum(plan.tile, task.algorithm)
     _, columns = task.op.weight_shape
     lanes = 32 * plan.tile.warps_along_row
     assert roundings >= -(-columns // lanes) + 5

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from problems import kmeans, problem, problems
 
-from vqcc.passes.layout import MAX_CODES, MAX_WORDS, choose_layout
+from vqcc.passes.layout import LANES, MAX_CODES, MAX_WORDS, choose_layout, plan_layout, segment_lanes
+from vqcc.plan import PackedLayout, Plan
 from vqcc.tensors.packing import pack_codes, unpack_codes
+
+if TYPE_CHECKING:
+    from vqcc.problem import Problem
 
 widths = st.integers(1, 16)
 stages = st.integers(1, 8)
@@ -29,7 +37,7 @@ def test_a_chunk_holds_its_codes(vectors: int, residuals: int, code_bits: int) -
 def test_packing_is_undone_by_unpacking(
     data: st.DataObject, vectors: int, residuals: int, code_bits: int
 ) -> None:
-    layout = choose_layout(vectors, residuals, code_bits)
+    layout = replace(choose_layout(vectors, residuals, code_bits), lanes=data.draw(st.sampled_from(LANES)))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     codes = rng.integers(0, 1 << code_bits, size=(residuals, 3, vectors), dtype=np.uint16)
     words = pack_codes(codes, layout)
@@ -70,3 +78,67 @@ def test_lanes_interleave_within_a_segment() -> None:
     words = pack_codes(codes, layout).reshape(2, 32, 4)
     halves = np.stack([words & 0xFFFF, words >> 16], axis=-1).reshape(2, 32, 8)
     assert halves[1, 3, 5] == 256 + 5 * 32 + 3
+
+
+def layout_of(task: Problem) -> PackedLayout:
+    layout = plan_layout(task, Plan(task.kernel, task.level)).layout
+    assert layout is not None
+    return layout
+
+
+@settings(max_examples=200)
+@given(problems())
+def test_a_tile_is_a_whole_number_of_segments_where_it_can_be(task: Problem) -> None:
+    layout = layout_of(task)
+    rows, columns = task.op.weight_shape
+    tile = min(task.algorithm.scope.tile(rows, columns)[1], columns) // task.algorithm.vector_size
+    fitting = [lanes for lanes in LANES if tile % (lanes * layout.chunk_vectors) == 0]
+    assert layout.lanes in {4, 8, 16, 32}
+    if tile < layout.vectors and fitting:
+        assert layout.lanes == max(fitting)
+        assert tile % layout.segment_vectors == 0
+    else:
+        assert layout.lanes == 32
+    assert (
+        layout.vectors <= layout.segments * layout.segment_vectors < layout.vectors + layout.segment_vectors
+    )
+    assert layout.row_words % layout.chunk_words == 0
+
+
+@settings(max_examples=50)
+@given(problems(), st.sampled_from(["gc", "o1", "o4", "best"]), st.integers(1, 16))
+def test_all_kernels_of_a_library_read_one_layout(task: Problem, level: str, m: int) -> None:
+    """And so do those of every level: it depends on codes, rows and scope only."""
+    op = task.op.model_copy(update={"m": (m,)})
+    other = replace(task, op=op, variant=op.variants()[0], level=level)
+    assert layout_of(other) == layout_of(task)
+
+
+@pytest.mark.parametrize(
+    ("columns", "lanes"), [(256, 4), (512, 8), (1024, 16), (2048, 32), (4096, 32), (96, 32)]
+)
+def test_segments_of_gptvq_tiles(columns: int, lanes: int) -> None:
+    """Vectors of 4 in chunks of 16: a segment of 4 lanes has 256 columns."""
+    task = problem(kmeans(scope={"rows": 256, "cols": columns}), n=256, k=8192)
+    layout = layout_of(task)
+    assert (layout.chunk_vectors, layout.lanes) == (16, lanes)
+
+
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+def test_codes_of_a_tile_lie_together(lanes: int) -> None:
+    """Words of a row's tiles, one after another: a part of the row reads those of its own tiles only."""
+    layout = PackedLayout(vectors=512, residuals=1, code_bits=16, chunk_vectors=8, chunk_words=4, lanes=lanes)
+    tile = lanes * 8
+    codes = (np.arange(512, dtype=np.uint16) // tile).reshape(1, 1, 512)
+    words = pack_codes(codes, layout).reshape(512 // tile, -1)
+    for number, part in enumerate(words):
+        assert set(part & 0xFFFF) | set(part >> 16) == {number}
+    assert segment_lanes(replace(layout, lanes=32), tile) == lanes
+
+
+def test_the_decision_says_how_many_chunks_a_segment_has() -> None:
+    task = problem("gptvq-2", n=256, k=4096)
+    (decision,) = plan_layout(task, Plan(task.kernel, task.level)).decisions
+    assert decision.name == "packed_layout"
+    assert "segments of 4 chunks" in decision.reason
+    assert decision.inputs["vectors"] == 1024

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from libraries import build_fake
+from libraries import build_fake, with_workspace
 
 from vqcc.building import write_library
 from vqcc.library import load_library
@@ -142,4 +142,13 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
     directory = tmp_path_factory.mktemp("library") / "tiny"
     built = build_fake("vq-4-4-1", n=24, k=64, m=[1, 5], gpu=["a40", "rtx4090", "h200"])
     write_library(built, directory)
+    return load_library(directory)
+
+
+@pytest.fixture(scope="session")
+def scratched(tmp_path_factory: pytest.TempPathFactory) -> Library:
+    """A library of which one kernel needs a workspace."""
+    directory = tmp_path_factory.mktemp("scratched") / "tiny"
+    built = build_fake("vq-4-4-1", n=24, k=64, m=[1, 5], gpu="h200")
+    write_library(with_workspace(built, [0, 1024]), directory)
     return load_library(directory)

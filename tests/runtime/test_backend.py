@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +25,25 @@ N, K = 24, 64
 
 
 def compute(library: Library) -> Any:
-    """A kernel for the fake driver: y = x W^T + bias in float64, from packed weights."""
+    """A kernel for the fake driver: y = x W^T + bias in float64, from packed weights.
+
+    In its workspace it counts its launches, and it checks that nothing else was written there.
+    """
+    launched: Counter[str] = Counter()
 
     def kernel(*, name: str, arguments: tuple[Any, ...], memory: dict[int, bytearray]) -> None:
-        codes, books, stage_scales, scales, x, bias, y, m, x_stride, y_stride = arguments
+        codes, books, stage_scales, scales, x, bias, y, workspace, m, x_stride, y_stride = arguments
         assert (type(m), type(x_stride), type(y_stride)) == (np.int32, np.int64, np.int64)
-        assert {type(pointer) for pointer in arguments[:7]} == {np.uint64}
+        assert {type(pointer) for pointer in arguments[:8]} == {np.uint64}
+        kernels = {each.name: each for build in library.builds.values() for each in build.kernels}
+        needed = kernels[name].launch.workspace_bytes
+        assert bool(int(workspace)) == bool(needed)
+        if needed:
+            scratch = np.frombuffer(memory[int(workspace)], dtype=np.uint8)
+            assert len(scratch) >= needed
+            assert int(scratch.sum()) == int(scratch[0]) == launched[name]
+            launched[name] += 1
+            scratch[0] += 1
         assert int(stage_scales) == 0
 
         def array(address: np.uint64, dtype: Any) -> Any:
@@ -69,7 +83,17 @@ def test_validation_on_a_device(library: Library, driver: FakeDriver) -> None:
         assert options["grid"] == (planned.grid, 1, 1)
         assert options["block"] == (planned.threads, 1, 1)
         assert options["shared"] == planned.dynamic_shared_bytes
-        assert len(arguments) == 10
+        assert len(arguments) == 11
+
+
+def test_a_workspace_on_a_device(scratched: Library, driver: FakeDriver) -> None:
+    """The kernel for m up to 5 has one: it is there, zero before the first launch, and kept between launches."""
+    driver.kernels = compute(scratched)
+    with open_device() as device:
+        results = list(validate(scratched, CudaBackend(device), gpus=("h200",)))
+    assert all(result.comparison.passed for result in results)
+    one, five = (kernel.name for kernel in scratched.builds["h200"].kernels)
+    assert [call[1] for call in driver.calls if call[0] == "launch"] == [one, five, five, five, five]
 
 
 def test_a_kernel_that_fails_on_the_device(library: Library, driver: FakeDriver) -> None:
@@ -156,6 +180,29 @@ def test_bench_rows(library: Library, driver: FakeDriver, monkeypatch: pytest.Mo
         }
         assert described.items() <= row.items()
         assert row["floor_us"] >= 0
+
+
+def test_copies_share_a_workspace(
+    scratched: Library, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vqcc.runtime import bench
+    from vqcc.runtime.timing import Timing
+
+    driver.kernels = compute(scratched)
+    seen: list[set[int]] = []
+
+    def time_kernel(_device: Any, _runner: Any, _kernel: Any, copies: Any, _scalars: Any) -> Timing:
+        seen.append({copy["workspace"].address for copy in copies if "workspace" in copy})
+        return Timing(2.0, 1.5, 4.0)
+
+    monkeypatch.setattr(bench, "time_kernel", time_kernel)
+    monkeypatch.setattr(Baselines, "cublas", lambda *_: None)
+    with open_device() as device:
+        rows = list(bench_library(scratched, device, Baselines(device.l2_bytes)))
+    assert [row["workspace_bytes"] for row in rows] == [0, 1024]
+    assert [len(addresses) for addresses in seen] == [0, 1]
+    (address,) = seen[1]
+    assert driver.memory[address][:1024] == b"\2" + bytes(1023), "as the two launches before left it"
 
 
 def test_a_wrong_kernel_is_timed_and_marked(

@@ -12,6 +12,7 @@ import re
 
 import jsonschema
 import pytest
+from libraries import make_profile
 
 from vqcc import gpus
 from vqcc.diagnostics import CODES, VqccError, render_json, render_text
@@ -37,6 +38,8 @@ SEEDS = [
     b"op:\n  kind: gemv\n  m:\n    - 1\n    - 16\n  n: 4096\n  k: 4096\ngpu: [a40, h200]\nlevel: sc\n",
     b"vqcc: 1\nname: computed\nalgorithm: {family: e8p, residuals: 2, scales: row}\n"
     b"op: {kind: gemv, m: [2], n: 64, k: 64}\ngpu:\n- " + json.dumps(MINE).encode() + b"\n- b200\n",
+    b"vqcc: 1\nname: cached\nalgorithm: vq-4-4-1\nop: {kind: gemv, m: 1, n: 32, k: 64}\ngpu: h200\nlevel: o3\n"
+    b"profile: hotness.json\ncache: {registers: 4, shared: 16}\n",
 ]
 NASTY_TOKENS = [
     "&a", "*a", "!!int", "!x", "<<", "---", "...", "%YAML 1.2", "? ", ": ", "- ", "[", "]", "{", "}", ",",
@@ -45,7 +48,7 @@ NASTY_TOKENS = [
     "null", "no",
     "true", "0", "-1", "1e999", ".nan", ".inf", "0x10", "0o7", "9" * 30, "1_000", "12:30", "=", "kmeans", "e8p",
     "tensor", "float16", "h200", "aqlm-3", "vq-4-8-1", "cq-2", "out", "entries", "scope", "rows",
-    "\\u0000", "\ud7ff",
+    "\\u0000", "\ud7ff", "o2", "best", "hotness.json", "/", "..", "64", "registers",
 ]  # fmt: skip
 NASTY_VALUES = [
     None, True, False, 0, 1, -1, 2, 3, 7, 16, 17, 255, 65536, 65537, 131072, 2**31 - 1, 2**31, 2**64,
@@ -154,6 +157,12 @@ def check(data, tmp_path):
     assert render_text(result, color=False)
     assert json.loads(render_json(result))
     return False
+
+
+@pytest.fixture(autouse=True)
+def profile(tmp_path):
+    """What one of the seeds names."""
+    make_profile(tmp_path / "hotness.json", "vq-4-4-1", (32, 64))
 
 
 def run(count, tmp_path):

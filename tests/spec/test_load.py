@@ -12,6 +12,8 @@ import pytest
 from vqcc import gpus
 from vqcc.diagnostics import VqccError, render_text
 from vqcc.gpus.model import Gpu
+from vqcc.levels import LEVELS
+from vqcc.problem import Boundaries
 from vqcc.spec.load import load_algorithm, load_spec, parse_spec
 
 GOOD = """\
@@ -65,7 +67,51 @@ def test_one_value_stands_for_a_list_of_one():
 
 
 def test_the_level_has_a_default():
-    assert parse(GOOD.replace("aqlm-3", "aqlm-2x8").replace("level: gc\n", "")).level == "sc"
+    """One that every algorithm and GPU can have."""
+    assert parse(GOOD.replace("level: gc\n", "")).level == "best"
+    assert parse(GOOD.replace("aqlm-3", "aqlm-1x16").replace("level: gc\n", "")).level == "best"
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_level(level):
+    good = GOOD.replace("aqlm-3", "aqlm-2x8")
+    assert parse(good.replace("level: gc", f"level: {level}")).level == level
+    assert parse(good, level_override=level).level == level
+
+
+@pytest.mark.parametrize("level", [level for level in LEVELS if level != "sc"])
+def test_a_book_past_shared_memory_is_only_sc_s_problem(level):
+    assert parse(GOOD, level_override=level).level == level
+    assert problems(GOOD, level_override="sc") == [("VQ0403", (6, 6))]
+
+
+def test_cache_boundaries():
+    good = GOOD.replace("level: gc", "level: o4")
+    assert parse(good).cache is None
+    assert parse(good).boundaries == Boundaries(None, None)
+    for cache, expected in (
+        ("{registers: 16}", Boundaries(16, None)),
+        ("{shared: 0}", Boundaries(None, 0)),
+        ("{registers: 64, shared: 4096}", Boundaries(64, 4096)),
+        ("{registers: null, shared: 3}", Boundaries(None, 3)),
+    ):
+        assert parse(f"{good}cache: {cache}\n").boundaries == expected
+
+
+def test_cache_boundaries_are_of_the_level_that_is_built():
+    text = f"{GOOD}cache: {{shared: 16}}\n"
+    assert problems(text) == [("VQ0315", (8, 8))]
+    assert parse(text, level_override="o2").boundaries == Boundaries(None, 16)
+    good = text.replace("level: gc", "level: o2")
+    assert parse(good).level == "o2"
+    assert problems(good, level_override="gc") == [("VQ0315", (8, 8))]
+
+
+def test_a_cache_too_large_for_one_of_the_gpus():
+    text = GOOD.replace("level: gc", "level: o2").replace("aqlm-3", "vq-16-12-1")
+    assert parse(f"{text}cache: {{shared: 3168}}\n").boundaries.shared == 3168  # 99 KiB, all of an RTX 4090's
+    assert problems(f"{text}cache: {{shared: 3169}}\n") == [("VQ0406", (8, 17))]
+    assert parse(f"{text}cache: {{shared: 4096}}\n", gpu_override=("h200",)).boundaries.shared == 4096
 
 
 def test_json_is_yaml():
@@ -138,7 +184,8 @@ def test_override_of_the_level():
     with pytest.raises(VqccError) as caught:
         parse(GOOD, level_override="SC")
     (item,) = caught.value.diagnostics
-    assert (item.code, item.span, item.help) == ("VQ0206", None, "did you mean 'sc'? use gc or sc")
+    assert (item.code, item.span) == ("VQ0206", None)
+    assert item.help == "did you mean 'sc'? use gc, sc, o1, o2, o3, o4 or best"
 
 
 def test_checks_are_of_the_gpus_that_are_built_for():

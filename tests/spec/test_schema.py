@@ -11,6 +11,7 @@ import pytest
 from vqcc import gpus
 from vqcc.algorithms import presets
 from vqcc.diagnostics import VqccError
+from vqcc.levels import LEVELS
 from vqcc.spec.load import parse_spec
 from vqcc.spec.schema import json_schema
 from vqcc.spec.source import parse_source
@@ -37,8 +38,9 @@ PARTS = [
 ]
 
 
-def text_of(algorithm, op, gpu, level="gc"):
-    return f"vqcc: 1\nname: good-one\nalgorithm: {algorithm}\nop: {op}\ngpu: {gpu}\nlevel: {level}\n".encode()
+def text_of(algorithm, op, gpu, level="gc", more=""):
+    text = f"vqcc: 1\nname: good-one\nalgorithm: {algorithm}\nop: {op}\ngpu: {gpu}\nlevel: {level}\n{more}"
+    return text.encode()
 
 
 def inline(facts):
@@ -74,6 +76,20 @@ def test_every_example_of_the_schema_is_valid():
 @pytest.mark.parametrize("parts", PARTS, ids=lambda parts: parts[0][:20])
 def test_good_specs(parts):
     data = text_of(*parts)
+    parse_spec(data, "spec.yaml")
+    assert errors(parse_source(data, "spec.yaml").data) == []
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_levels(level):
+    data = text_of("aqlm-2x8", OP, "h200", level)
+    assert parse_spec(data, "spec.yaml").level == level
+    assert errors(parse_source(data, "spec.yaml").data) == []
+
+
+@pytest.mark.parametrize("cache", ["{registers: 0}", "{shared: 256}", "{registers: 64, shared: 64}"])
+def test_caches(cache):
+    data = text_of("aqlm-2x8", OP, "h200", "o2", f"cache: {cache}\n")
     parse_spec(data, "spec.yaml")
     assert errors(parse_source(data, "spec.yaml").data) == []
 
@@ -127,8 +143,11 @@ def test_most_wrong_specs_are_wrong_by_the_schema_too():
         "name-keyword", "name-keyword-after-dash", "scales-group-not-a-multiple", "tile-columns", "op-n-float",
         "gpu-bandwidth-not-a-number",
         "e8p-tile-scope", "e8p-group-scales",
-        "level-sc-past-shared-memory", "default-level-past-shared-memory",
+        "level-sc-past-shared-memory",
         "op-m-twice", "scales-past-32-bits",
+        "cache-shared-below-registers", "cache-past-the-table", "cache-past-the-table-of-e8p",
+        "cache-past-shared-memory", "cache-of-level-gc", "cache-of-level-sc",
+        "profile-missing", "profile-no-json", "profile-of-another-weight",
     }  # fmt: skip
     assert accepted <= relations, sorted(accepted - relations)
 

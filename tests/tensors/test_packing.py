@@ -118,5 +118,5 @@ def test_a_computed_decoder_packs_its_own_table() -> None:
     algorithm = resolve("quip-4")
     tensor = algorithm.random_tensor(np.random.default_rng(0), "w", 4, 64)
     arrays = pack_tensor(tensor, choose_layout(8, 2, 16)).arrays()
-    assert arrays["books"].shape == (1, 1024)
+    assert arrays["books"].shape == (1, 2048)
     assert set(arrays) == {"codes", "books", "scales"}

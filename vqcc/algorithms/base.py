@@ -110,6 +110,35 @@ class Algorithm(BaseModel, ABC):
         return self.stage_bytes // self.entry_stride
 
     @property
+    def table_count(self) -> int:
+        """Tables of a book: what look-ups index; one per residual stage unless the stages share it."""
+        return self.residuals
+
+    @property
+    def entry_words(self) -> int:
+        """32-bit registers of a looked-up entry."""
+        return -(-self.entry_stride // 4)
+
+    @property
+    def constant_entries(self) -> int:
+        """Entries of a book's last table, which every code looks up too and no order changes; 0 if it has none."""
+        return 0
+
+    @property
+    def stage_sums(self) -> int:
+        """Sums that the products of a weight's stages go into, if each stage is multiplied by itself."""
+        return 1
+
+    @property
+    def decode_operations(self) -> int:
+        """Arithmetic instructions that make an entry of what was looked up, 16-bit pairs of elements at a time."""
+        return 0
+
+    @abstractmethod
+    def exact_in(self, dtype: Literal["float16", "bfloat16"]) -> bool:
+        """Whether each stage's entries, factors and scales aside, are numbers of `dtype`."""
+
+    @property
     @abstractmethod
     def minimum_vectors(self) -> int:
         """Vectors that each book needs to be learnt from; 0 where nothing is learnt."""
@@ -131,8 +160,12 @@ class Algorithm(BaseModel, ABC):
         """
 
     @abstractmethod
-    def pack_tables(self, tensor: VQTensor) -> NDArray[np.uint8]:
-        """Lay out the tables as the device reads them: bytes [books, table_bytes]."""
+    def pack_tables(self, tensor: VQTensor, orders: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
+        """Lay out the tables as the device reads them: bytes [books, table_bytes].
+
+        With `orders` [books, table_count, table_entries], row i of a table is its row orders[..., i]: codes that
+        `rename` gives for the same orders then decode to the same weights.
+        """
 
     @abstractmethod
     def learn(
@@ -146,6 +179,33 @@ class Algorithm(BaseModel, ABC):
     @abstractmethod
     def random_tensor(self, rng: np.random.Generator, name: str, n: int, k: int) -> VQTensor:
         """Draw a valid VQ tensor of shape [n, k] with magnitudes like those of LLM weights."""
+
+    def table_rows(self, codes: NDArray[Any]) -> NDArray[Any]:
+        """Return the table row that each code looks up, of any shape and unsigned."""
+        return codes
+
+    def replace_rows(self, codes: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:  # noqa: ARG002
+        """Return `codes` with the table rows that they look up replaced by `rows`, which have the codes' type."""
+        return rows
+
+    def rename(self, codes: NDArray[Any], orders: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[Any]:
+        """Rewrite codes [residuals, n, k / vector_size] so that they look up tables laid out by `orders`.
+
+        `orders` [books, table_count, table_entries] gives, for each new row number, the old one (VQ-LLM, Sec. V-B:
+        the most frequent entry gets number 0). `shape` is the weight's [n, k].
+        """
+        import numpy as np
+
+        numbers = np.argsort(orders, axis=-1).astype(self.codes_dtype)
+        renamed = np.empty(codes.shape, self.codes_dtype)
+        for book, (rows, columns) in enumerate(self.scope.slices(*shape)):
+            vectors = slice(columns.start // self.vector_size, columns.stop // self.vector_size)
+            for stage in range(self.residuals):
+                table = min(stage, self.table_count - 1)
+                old = codes[stage, rows, vectors]
+                new = numbers[book, table].take(self.table_rows(old))
+                renamed[stage, rows, vectors] = self.replace_rows(old, new)
+        return renamed
 
     def parts(self, n: int, k: int) -> tuple[Part, ...]:
         """Describe the arrays that make a VQ tensor of shape [n, k]."""

@@ -1,4 +1,4 @@
-"""QuIP#'s E8P codebook (Tseng et al. 2024, "QuIP#", Sec. 4.2): 65,536 entries computed from a 1 KB table.
+"""QuIP#'s E8P codebook (Tseng et al. 2024, "QuIP#", Sec. 4.2): 65,536 entries computed from a 2 KB table.
 
 An entry of eight values is a row of absolute values (high byte of the code), an even number of sign flips
 (low byte) and a shift of a quarter up or down (the parity of the low byte). A second residual stage uses
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 VECTOR_SIZE = 8
 ENTRIES = 65536
 TABLE_ROWS = 256
+SIGN_MASKS = 256
 # What the second stage's entries are divided by.
 RESIDUAL_DIVISOR = 3.45
 
@@ -83,13 +84,37 @@ class E8P(Algorithm):
 
     @property
     def stage_bytes(self) -> int:
-        """Bytes of the table; every stage reads the same one."""
+        """Bytes of the rows; every stage reads the same ones."""
         return TABLE_ROWS * 4
 
     @property
     def table_bytes(self) -> int:
-        """Bytes of the table on the device, whatever the number of stages."""
-        return TABLE_ROWS * 4
+        """Bytes of the table on the device, whatever the number of stages: rows, then what each sign byte does."""
+        return (TABLE_ROWS + SIGN_MASKS) * 4
+
+    @property
+    def constant_entries(self) -> int:
+        """One mask for each sign byte."""
+        return SIGN_MASKS
+
+    @property
+    def table_count(self) -> int:
+        """One: every stage looks up the same rows."""
+        return 1
+
+    @property
+    def stage_sums(self) -> int:
+        """One per stage: the second stage's points have a factor of their own."""
+        return self.residuals
+
+    @property
+    def decode_operations(self) -> int:
+        """The xor with the signs, 3 for each of four pairs, and bytes taken apart, counted in compiled code."""
+        return 18
+
+    def exact_in(self, dtype: Literal["float16", "bfloat16"]) -> bool:  # noqa: ARG002
+        """Whether points are numbers of `dtype`: quarters up to 2.75 are numbers of both."""
+        return True
 
     @property
     def minimum_vectors(self) -> int:
@@ -107,7 +132,7 @@ class E8P(Algorithm):
             ("kEntries", ENTRIES, "entries, computed from the table"),
             ("kResiduals", self.residuals, "codes per vector; the second stage's entry is divided by 3.45"),
             ("kCodeBits", self.code_bits, "high byte: table row; low byte: signs"),
-            ("kTableBytes", self.table_bytes, "256 words of eight nibbles, 2 |v| + 8"),
+            ("kTableBytes", self.table_bytes, "256 rows of eight nibbles, 2 |v| + 8; 256 masks of signs"),
         )
         return DeviceAlgorithm(self.device_header, self.device_type, constants)
 
@@ -124,11 +149,25 @@ class E8P(Algorithm):
         weights *= np.abs(scales) if magnitudes else scales
         return weights
 
-    def pack_tables(self, tensor: VQTensor) -> NDArray[np.uint8]:  # noqa: ARG002
-        """Lay out the table as the device reads it: bytes [1, 1024], the same for every tensor."""
+    def table_rows(self, codes: NDArray[Any]) -> NDArray[Any]:
+        """Return the row of absolute values that each code looks up, uint8: its high byte."""
         import numpy as np
 
-        return packed_table().view(np.uint8).reshape(1, -1).copy()
+        return (codes >> 8).astype(np.uint8)
+
+    def replace_rows(self, codes: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
+        """Return `codes` with their high bytes replaced by `rows`; the signs stay."""
+        import numpy as np
+
+        renamed: NDArray[np.uint16] = np.left_shift(rows, 8) | codes & 255
+        return renamed
+
+    def pack_tables(self, tensor: VQTensor, orders: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:  # noqa: ARG002
+        """Lay out the table as the device reads it: bytes [1, 2048], the same for every tensor of one order."""
+        import numpy as np
+
+        rows = packed_table() if orders is None else packed_table()[orders[0, 0]]
+        return np.concatenate([rows, sign_masks()]).view(np.uint8).reshape(1, -1)
 
     def learn(
         self, name: str, weights: NDArray[np.float32], *, seed: int, progress: Callable[[int, int], None]
@@ -192,6 +231,24 @@ def packed_table() -> NDArray[Any]:
     table = table.astype("<u4")
     table.setflags(write=False)
     return table
+
+
+@cache
+def sign_masks() -> NDArray[Any]:
+    """Build what the device xors a row with, uint32 [256] by the low byte of a code.
+
+    14 in the nibble of every sign that is set negates it about 8. A byte of odd parity flips its lowest sign, and has
+    1 in every nibble: rows are odd, so each loses half a unit, the quarter up becoming a quarter down.
+    """
+    import numpy as np
+
+    signs = np.arange(SIGN_MASKS, dtype=np.uint32)
+    odd = np.bitwise_count(signs).astype(np.uint32) & 1
+    bits = (signs ^ odd)[:, None] >> np.arange(VECTOR_SIZE, dtype=np.uint32) & 1
+    shifts = 4 * np.arange(VECTOR_SIZE, dtype=np.uint32)
+    masks: NDArray[Any] = np.bitwise_or.reduce((14 * bits | odd[:, None]) << shifts, axis=1).astype("<u4")
+    masks.setflags(write=False)
+    return masks
 
 
 @cache

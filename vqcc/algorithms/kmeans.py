@@ -97,6 +97,10 @@ class KMeans(Algorithm):
         """Whether entries are integers that a float32 scale per book and stage makes real."""
         return self.codebook_dtype == "int8"
 
+    def exact_in(self, dtype: Literal["float16", "bfloat16"]) -> bool:
+        """Whether entries are stored in `dtype`, padding aside."""
+        return self.codebook_dtype == dtype and self.entry_elements == self.vector_size
+
     @property
     def minimum_vectors(self) -> int:
         """Each entry needs a vector to start from."""
@@ -159,11 +163,13 @@ class KMeans(Algorithm):
         weights *= np.abs(scales) if magnitudes else scales
         return weights
 
-    def pack_tables(self, tensor: VQTensor) -> NDArray[np.uint8]:
-        """Lay out the tables as the device reads them: bytes [books, table_bytes]."""
+    def pack_tables(self, tensor: VQTensor, orders: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
+        """Lay out the tables as the device reads them: bytes [books, table_bytes]; entries in `orders` if given."""
         import numpy as np
 
         codebooks = tensor.part("codebooks")
+        if orders is not None:
+            codebooks = np.take_along_axis(codebooks, orders[..., None], axis=2)
         books = codebooks.shape[0]
         padded = np.zeros((*codebooks.shape[:3], self.entry_elements), codebooks.dtype)
         padded[..., : self.vector_size] = codebooks

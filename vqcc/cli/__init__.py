@@ -21,11 +21,12 @@ __all__ = ["main"]
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "compile": ("compile", "Compile specs to kernel libraries: .cu, .cubin, C header, manifest."),
     "quantize": ("quantize", "Quantize a weight to codes and codebooks."),
+    "profile": ("profile", "Count how often codebook entries are looked up."),
     "pack": ("pack", "Pack a quantized weight for a compiled library."),
     "validate": ("validate", "Run a library against float64, on the CPU emulator or on a GPU."),
     "bench": ("bench", "Time libraries on the GPU beside cuBLAS."),
     "explain": ("explain", "Print the decisions behind a library's kernels, or what an error code means."),
-    "list": ("listing", "List algorithms, ops or GPUs."),
+    "list": ("listing", "List algorithms, ops, GPUs or levels."),
     "schema": ("schema", "Print the JSON Schema of specs."),
     "doctor": ("doctor", "Check this installation."),
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vqcc.cli.decisions import show_plans
 from vqcc.cli.support import (
     cache_options,
     default_cache_directory,
@@ -17,6 +18,7 @@ from vqcc.cli.support import (
     reports_errors,
     warn,
 )
+from vqcc.levels import LEVELS
 
 if TYPE_CHECKING:
     from vqcc.codegen.toolchain import Toolchain
@@ -74,12 +76,15 @@ def find_toolchain(name: str, nvcc_path: Path | None) -> Toolchain:
     show_default=True,
     help="Each spec's bundle becomes OUT/<spec name>/.",
 )
-@click.option("--level", type=click.Choice(["gc", "sc"]), help="Override the spec's level.")
+@click.option("--level", type=click.Choice(LEVELS), help="Override the spec's level.")
 @click.option(
     "--gpu", "gpus", multiple=True, metavar="NAME", help="Override the spec's GPUs; may be repeated."
 )
 @click.option(
     "--emit", default=_EMIT_DEFAULT, show_default=True, help="What to write: cu, ptx, cubin, header, plan."
+)
+@click.option(
+    "--explain", is_flag=True, help="Print the decisions behind the kernels, as `vqcc explain` does."
 )
 @click.option("--dry-run", is_flag=True, help="Compile, list what would be written, write nothing.")
 @click.option("-j", "--jobs", type=click.IntRange(1, 256), default=1, help="GPUs compiled at a time.")
@@ -93,6 +98,7 @@ def command(
     level: str | None,
     gpus: tuple[str, ...],
     emit: str,
+    explain: bool,
     dry_run: bool,
     jobs: int,
     toolchain: str,
@@ -109,7 +115,7 @@ def command(
     from vqcc.compiling import Options, compile_file
     from vqcc.diagnostics import DiagnosticList, ExitCode, VqccError
 
-    options = Options(out_dir, level, gpus, _emitted(emit), dry_run, jobs)
+    options = Options(out_dir, level, gpus, _emitted(emit), dry_run, jobs, explain)
     tools = find_toolchain(toolchain, nvcc_path)
     cache = open_cache(cache_dir, disabled=no_cache)
     errors = DiagnosticList()
@@ -157,4 +163,7 @@ def _show(result: dict[str, Any]) -> None:
                 f"  {gpu}: {kernel['kernel']}: {kernel['registers']} registers, "
                 f"{kernel['shared_bytes']:,} bytes of shared memory, {kernel['blocks_per_sm']} blocks per SM, "
                 f"{kernel['grid']} x {kernel['threads']} threads"
+                + (f", {kernel['workspace_bytes']:,} bytes of workspace" if kernel["workspace_bytes"] else "")
             )
+    if "plans" in result:
+        show_plans(result["plans"])

@@ -10,7 +10,9 @@ from typing import Any
 import click
 
 from vqcc.cli.compile import find_toolchain, toolchain_options
+from vqcc.cli.decisions import show_plans
 from vqcc.cli.support import cache_options, json_option, open_cache, print_json, reports_errors
+from vqcc.levels import LEVELS
 
 __all__ = ["command"]
 
@@ -18,7 +20,7 @@ __all__ = ["command"]
 @click.command("explain")
 @click.argument("what", metavar="OUT/<name> | SPEC | CODE")
 @click.option("--gpu", "gpus", multiple=True, metavar="NAME", help="Only these GPUs.")
-@click.option("--level", type=click.Choice(["gc", "sc"]), help="Override a spec's level.")
+@click.option("--level", type=click.Choice(LEVELS), help="Override a spec's level.")
 @toolchain_options
 @cache_options
 @json_option
@@ -33,7 +35,7 @@ def command(
     no_cache: bool,
     as_json: bool,
 ) -> None:
-    """Print each decision of a library's kernels with its value, formula, inputs and reason.
+    """Print each decision of a library's kernels: value, formula, inputs, reason, what was passed over and why.
 
     WHAT is a compiled library, a spec (compiled in memory), or a diagnostic's code such as VQ0403.
     """
@@ -50,11 +52,7 @@ def command(
     if as_json:
         print_json({"gpus": plans})
         return
-    for gpu, kernels in plans.items():
-        for kernel in kernels:
-            click.echo(f"{gpu}: {kernel['kernel']}, level {kernel['level']}")
-            for decision in kernel["decisions"]:
-                _show(decision)
+    show_plans(plans)
 
 
 def _explain_code(code: str, *, as_json: bool) -> None:
@@ -87,7 +85,7 @@ def _plans_of_library(path: Path, gpus: tuple[str, ...]) -> dict[str, Any]:
                     help="compile with --emit plan among the others",
                 )
             )
-        plans[gpu] = json.loads(library.bundle.read_file(name))["kernels"]
+        plans[gpu] = json.loads(library.bundle.read_file(name))
     return plans
 
 
@@ -95,17 +93,9 @@ def _plans_of_spec(
     path: Path, gpus: tuple[str, ...], level: str | None, tools: Any, cache_dir: Path | None, no_cache: bool
 ) -> dict[str, Any]:
     from vqcc.building import build_library
+    from vqcc.explaining import explain_plans
     from vqcc.spec.load import load_spec
 
     spec = load_spec(path, gpu_override=gpus, level_override=level)
     built = build_library(spec, toolchain=tools, cache=open_cache(cache_dir, disabled=no_cache))
-    return {build.gpu.name: [plan.to_json() for plan in build.plans] for build in built.gpus}
-
-
-def _show(decision: dict[str, Any]) -> None:
-    section = f"  [{decision['section']}]" if decision["section"] else ""
-    click.echo(f"  {decision['name']} = {decision['value']}{section}")
-    click.echo(f"      {decision['formula']}")
-    inputs = ", ".join(f"{name} = {value}" for name, value in decision["inputs"].items())
-    click.echo(f"      with {inputs}")
-    click.echo(f"      {decision['reason']}")
+    return {build.gpu.name: explain_plans(build.gpu, build.plans) for build in built.gpus}

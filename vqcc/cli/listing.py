@@ -12,12 +12,12 @@ __all__ = ["command"]
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(["algorithms", "ops", "gpus"]))
+@click.argument("what", type=click.Choice(["algorithms", "ops", "gpus", "levels"]))
 @json_option
 @reports_errors
 def command(what: str, as_json: bool) -> None:
-    """List the algorithms, ops or GPUs that a spec may name."""
-    rows = {"algorithms": _algorithms, "ops": _ops, "gpus": _gpus}[what]()
+    """List the algorithms, ops, GPUs or levels that a spec may name."""
+    rows = {"algorithms": _algorithms, "ops": _ops, "gpus": _gpus, "levels": _levels}[what]()
     if as_json:
         print_json({what: rows})
         return
@@ -96,3 +96,28 @@ def _gpus() -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _levels() -> list[dict[str, Any]]:
+    from vqcc.levels import LEVELS, STRATEGIES
+
+    caching = {
+        "global": "none",
+        "all": "all, in shared memory",
+        "slack": "as many as fit the slack, in shared memory",
+    }
+    rows = [
+        {
+            "level": level,
+            "cached_entries": caching[strategy.caching] + " and registers" * strategy.registers,
+            "split": "by codebook" if strategy.codebook_centric else "none",
+            "fusion": strategy.fusion,
+        }
+        for level in LEVELS
+        if (strategy := STRATEGIES.get(level)) is not None
+    ]
+    planned = "as predicted to be fastest"
+    others = [level for level in LEVELS if level not in STRATEGIES]
+    return rows + [
+        {"level": level, "cached_entries": planned, "split": planned, "fusion": planned} for level in others
+    ]

@@ -12,7 +12,7 @@ __all__ = ["command"]
 
 
 @click.command("pack")
-@click.argument("tensors", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("tensors", type=click.Path(path_type=Path))
 @click.option(
     "--library",
     "library_path",
@@ -22,16 +22,27 @@ __all__ = ["command"]
 )
 @click.option("--gpu", help="The GPU to pack for, where a library has several.")
 @click.option("--tensor", "names", multiple=True, metavar="NAME", help="Only these tensors of the file.")
+@click.option("--other-codes", is_flag=True, help="Pack codes too that the library's profile did not count.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False))
 @json_option
 @reports_errors
 def command(
-    tensors: Path, library_path: Path, gpu: str | None, names: tuple[str, ...], output: Path, as_json: bool
+    tensors: Path,
+    library_path: Path,
+    gpu: str | None,
+    names: tuple[str, ...],
+    other_codes: bool,
+    output: Path,
+    as_json: bool,
 ) -> None:
-    """Pack the VQ tensors of TENSORS for a library: codes permuted and bit-packed as its kernels read them."""
+    """Pack the VQ tensors of TENSORS for a library: codes permuted and bit-packed as its kernels read them.
+
+    TENSORS is a safetensors file, the index of a sharded one, or a directory with one index. For a library that was
+    built from a profile, entries are renamed by frequency too; it refuses codes that its profile did not count.
+    """
     from vqcc.api import pack
 
-    packed = pack(tensors, library_path, output, gpu=gpu, names=names)
+    packed = pack(tensors, library_path, output, gpu=gpu, names=names, other_codes=other_codes)
     summary = {
         "output": str(output),
         "tensors": {

@@ -27,9 +27,7 @@ _PACKED_HELP = "the packed file may hold other weights than --tensors; without -
 
 @click.command("validate")
 @click.argument("libraries", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
-@click.option(
-    "--tensors", type=click.Path(path_type=Path, dir_okay=False), help="VQ tensors; random data if not given."
-)
+@click.option("--tensors", type=click.Path(path_type=Path), help="VQ tensors; random data if not given.")
 @click.option(
     "--packed",
     "packed_path",

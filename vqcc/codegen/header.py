@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from vqcc.plan import Plan
     from vqcc.problem import Problem
 
-__all__ = ["render_header"]
+__all__ = ["WORKSPACE_ALIGNMENT", "render_header"]
 
 _TYPES = {"float16": 0, "bfloat16": 1}
+#: Of a workspace, in bytes: what cuMemAlloc gives.
+WORKSPACE_ALIGNMENT = 256
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class _Kernel:
     grid: int
     threads: int
     shared_bytes: int
+    workspace_bytes: int
 
 
 def render_header(
@@ -84,6 +87,8 @@ def render_header(
                 tuple(_kernel(*pair) for pair in zip(*row, strict=True))
                 for row in zip(problems, plans, strict=True)
             ),
+            workspace_bytes=tuple(max(map(_workspace_bytes, column)) for column in zip(*plans, strict=True)),
+            workspace_alignment=WORKSPACE_ALIGNMENT,
             **op.header_values(algorithm),
         )
     )
@@ -98,4 +103,10 @@ def _kernel(problem: Problem, plan: Plan) -> _Kernel:
         plan.launch.grid,
         plan.launch.threads,
         plan.launch.dynamic_shared_bytes,
+        plan.launch.workspace_bytes,
     )
+
+
+def _workspace_bytes(plan: Plan) -> int:
+    assert plan.launch is not None
+    return plan.launch.workspace_bytes

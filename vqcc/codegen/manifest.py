@@ -14,7 +14,7 @@ from vqcc.diagnostics import Diagnostic, VqccError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FORMAT = 1
+FORMAT = 2  # of bundles: what the manifest says and how kernels are called
 NAME = "manifest.json"
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,254}")

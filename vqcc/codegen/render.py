@@ -24,9 +24,17 @@ if TYPE_CHECKING:
     from vqcc.plan import Plan
     from vqcc.problem import Problem
 
-__all__ = ["environment", "render_source"]
+__all__ = ["UNNAMED", "environment", "render_source"]
 
+#: Ends a kernel's name until the source it is in is known, and can be hashed.
+UNNAMED = "source_hash"
 _WIDTH = 106  # of a comment's text
+_FUSIONS = {
+    "none": "vqcc::Fusion::kNone",
+    "register": "vqcc::Fusion::kRegister",
+    "shared": "vqcc::Fusion::kShared",
+    "aligned": "vqcc::Fusion::kAligned",
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ class _Struct:
 class _Kernel:
     name: Fragment
     element: Fragment
+    engine: Fragment
     threads: int
     minimum_blocks: int
     tile: _Struct
@@ -83,7 +92,8 @@ def render_source(problems: Sequence[Problem], plans: Sequence[Plan]) -> str:
     problem, plan = problems[0], plans[0]
     algorithm, op = problem.algorithm, problem.op
     device = algorithm.device()
-    headers = (*op.device_headers, device.header)
+    engines = sorted({op.engines[each.exchange.engine].header for each in plans})
+    headers = (*op.device_headers, *engines, device.header)
     text = (
         environment()
         .get_template(op.template)
@@ -118,13 +128,18 @@ def _banner(problem: Problem, plan: Plan) -> list[str]:
 
 def _kernel(problem: Problem, plan: Plan) -> _Kernel:
     assert plan.tile is not None
-    suffix = problem.variant.suffix
+    short_name = plan.kernel.removeprefix(f"{problem.library}_").removesuffix(f"_{UNNAMED}")
     return _Kernel(
         name=c_identifier(plan.kernel),
         element=literal(problem.op.element_type(problem.variant)),
+        engine=enumerator(problem.op.engines[plan.exchange.engine].type_name),
         threads=32 * plan.tile.warps,
         minimum_blocks=plan.tile.minimum_blocks,
-        tile=_struct(f"Tile_{suffix}", f"Decisions for {suffix}.", plan.tile.constants()),
+        tile=_struct(
+            f"Tile_{short_name}",
+            f"Decisions for {problem.variant.suffix}.",
+            (*plan.tile.constants(), *_exchange_constants(plan), *_cache_constants(plan)),
+        ),
         notes=tuple(comment(line) for line in _notes(plan)),
     )
 
@@ -137,6 +152,8 @@ def _notes(plan: Plan) -> list[str]:
         section = f" ({decision.section})" if decision.section else ""
         lines += _wrapped(f"{decision.name} = {decision.value}: {decision.formula}", "")
         lines += _wrapped(f"with {inputs}; {decision.reason}{section}", "    ")
+        for other in decision.rejected:
+            lines += _wrapped(f"instead of {other.value}: {other.reason}", "    ")
     return lines
 
 
@@ -158,6 +175,32 @@ def _layout_constants(plan: Plan) -> tuple[Constant, ...]:
     return (
         Constant("int", "kChunkVectors", plan.layout.chunk_vectors, "vectors a lane reads at a time"),
         Constant("int", "kChunkWords", plan.layout.chunk_words, "32-bit words they take"),
+        Constant("int", "kLanes", plan.layout.lanes, "chunks of a segment"),
+    )
+
+
+def _exchange_constants(plan: Plan) -> tuple[Constant, ...]:
+    fusion = _FUSIONS[plan.exchange.fusion]
+    return (
+        Constant("vqcc::Fusion", "kFusion", fusion, "how decoded elements reach their multiplies"),
+        Constant("int", "kSplitTiles", plan.split.tiles, "parts of the column tiles, for different blocks"),
+        Constant("int", "kSplitStages", plan.split.stages, "parts of the residual stages"),
+    )
+
+
+def _cache_constants(plan: Plan) -> tuple[Constant, ...]:
+    assert plan.placement is not None
+    place = plan.placement
+    return (
+        Constant("int", "kRegisterEntries", place.n_registers, "entries of each table in registers"),
+        Constant(
+            "int", "kSharedEntries", place.n_shared, "entries of each table in shared memory, those included"
+        ),
+        Constant("int", "kCopies", place.copies, "copies of a shared entry, for lanes to look up in turn"),
+        Constant("int", "kSharedBookBytes", place.shared_book_bytes, "of one book"),
+        Constant(
+            "int", "kResidentTiles", place.resident_tiles, "column tiles whose books are present at once"
+        ),
     )
 
 

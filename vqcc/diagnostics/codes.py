@@ -60,6 +60,9 @@ _MEANING = {
     "VQ0311": "more entries than a code can name",
     "VQ0312": "the algorithm does not offer this scope",
     "VQ0313": "the algorithm does not offer these scales",
+    "VQ0314": "more entries cached than a table has",
+    "VQ0315": "the level has no cache boundaries",
+    "VQ0316": "no tensor of the profile fits the spec",
 }
 
 _GPU_AND_PLAN = {
@@ -68,6 +71,7 @@ _GPU_AND_PLAN = {
     "VQ0403": "shared memory a level needs exceeds the GPU's",
     "VQ0404": "the name of a built-in GPU",
     "VQ0405": "no block of a kernel fits the GPU",
+    "VQ0406": "cache boundaries that the GPU cannot have",
 }
 
 _TENSOR = {
@@ -102,6 +106,18 @@ _TENSOR = {
     "VQ0529": "two tensors of one name",
     "VQ0530": "not a file of packed weights",
     "VQ0531": "weights were packed for another layout",
+    "VQ0532": "not the index of a sharded tensor file",
+    "VQ0533": "a shard or a tensor of an index is missing",
+    "VQ0534": "a tensor is in two shards",
+    "VQ0535": "a directory without one index",
+    "VQ0536": "the profile cannot be read",
+    "VQ0537": "not a profile",
+    "VQ0538": "the profile has a format this vqcc does not know",
+    "VQ0539": "the profile is damaged",
+    "VQ0540": "codes other than those of the library's profile",
+    "VQ0541": "the plotting package is not installed",
+    "VQ0542": "a profile that cannot be plotted so",
+    "VQ0543": "parts of a tensor are too small to be counted",
 }
 
 _TOOLCHAIN = {
@@ -135,6 +151,7 @@ _VALIDATION = {
     "VQ0805": "the library was not compiled for this GPU",
     "VQ0806": "no usable CUDA device",
     "VQ0807": "the CUDA driver reported an error",
+    "VQ0808": "a repeated launch gave another result",
     "VQ0820": "no host compiler for the emulator",
     "VQ0821": "the emulator's runtime does not compile",
     "VQ0822": "the emitted code does not compile for the emulator",

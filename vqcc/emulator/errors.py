@@ -39,6 +39,7 @@ class BugKind(IntEnum):
     DIVISION_BY_ZERO = 19
     TRAP = 20
     PENDING_COPY = 21
+    STALE_READ = 22
 
 
 _CODES: Mapping[BugKind, str] = MappingProxyType(
@@ -64,6 +65,7 @@ _CODES: Mapping[BugKind, str] = MappingProxyType(
         BugKind.DIVISION_BY_ZERO: "VQ0839",
         BugKind.TRAP: "VQ0839",
         BugKind.PENDING_COPY: "VQ0840",
+        BugKind.STALE_READ: "VQ0834",
     }
 )
 
@@ -72,6 +74,7 @@ _HELP: Mapping[BugKind, str] = MappingProxyType(
         BugKind.RACE: "a __syncthreads() must lie between the two, or within one warp a __syncwarp() or shuffle "
         "that both lanes take part in",
         BugKind.CROSS_BLOCK_RACE: "blocks run in any order: use atomics, or a thread fence and an atomic counter",
+        BugKind.STALE_READ: "what other blocks of the launch wrote is read by load_fresh, past the caches of the SM",
         BugKind.DIVERGENT_BARRIER: "every thread of the block must reach the same __syncthreads()",
         BugKind.DIVERGENT_WARP_OPERATION: "every lane named in the mask must reach the operation, with that mask",
         BugKind.STEP_LIMIT: "the limit counts memory accesses and barriers of all threads; raise it for a long run",

@@ -38,7 +38,8 @@ class Counters:
     """What a launch did. Loads and stores count thread accesses; atomics are counted apart.
 
     Wavefronts are a warp's shared accesses with bank conflicts, `ideal` without; sectors are the 32-byte sectors
-    each warp access touches, requests the warp accesses. Shuffles, votes and barriers count once per warp or block.
+    each warp access touches, requests the warp accesses. Shuffles, votes, tensor multiplies and barriers count
+    once per warp or block.
     """
 
     shared_loads: int
@@ -61,6 +62,7 @@ class Counters:
     block_barriers: int
     atomics: int
     shared_atomics: int
+    tensor_multiplies: int
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-OUT_OF_MEMORY = 22  # kind of a failure that is not the kernel's
+OUT_OF_MEMORY = 23  # kind of a failure that is not the kernel's
 
 COUNTER_NAMES = (  # in the order of the runtime's structure
     "shared_loads",
@@ -32,6 +32,7 @@ COUNTER_NAMES = (  # in the order of the runtime's structure
     "block_barriers",
     "atomics",
     "shared_atomics",
+    "tensor_multiplies",
 )
 
 __all__ = [

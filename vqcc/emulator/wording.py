@@ -37,6 +37,7 @@ _OPERATIONS = [
     "__reduce_and_sync",
     "__reduce_or_sync",
     "__reduce_xor_sync",
+    "mma.sync",
 ]
 
 
@@ -108,6 +109,14 @@ def _cross_block_race(c: Record) -> str:
     return (
         f"{_VERBS[f.access]} {c.where}, after {_ACCESSES[f.other_access]} by block number {f.other_block} "
         f"at {c.places.text(f.other_site)}; nothing orders the two"
+    )
+
+
+def _stale_read(c: Record) -> str:
+    f = c.failure
+    return (
+        f"reads {c.where} by a plain load, which may find older bytes in a cache "
+        f"than those of {_ACCESSES[f.other_access]} by block number {f.other_block} at {c.places.text(f.other_site)}"
     )
 
 
@@ -205,6 +214,7 @@ _SENTENCES: Mapping[BugKind, str | Callable[[Record], str]] = MappingProxyType(
         BugKind.FAULT: lambda c: f"an access to address {c.failure.address:#x} faulted",
         BugKind.DIVISION_BY_ZERO: "an integer division by zero",
         BugKind.TRAP: "the kernel trapped",
+        BugKind.STALE_READ: _stale_read,
         BugKind.PENDING_COPY: "ends before an asynchronous copy it started was waited for",
     }
 )

@@ -21,9 +21,20 @@ if TYPE_CHECKING:
     from vqcc.algorithms.base import Algorithm
     from vqcc.diagnostics import Finding
     from vqcc.gpus.model import Gpu
-    from vqcc.plan import Constant, Decision, PackedLayout, Placement, Tile
+    from vqcc.plan import Constant, Decision, Exchange, PackedLayout, Split, Tile
 
-__all__ = ["Argument", "Dtype", "LaunchCase", "Op", "Variant"]
+__all__ = [
+    "Argument",
+    "ComputeLayout",
+    "DeviceEngine",
+    "Dtype",
+    "LaunchCase",
+    "Machine",
+    "Op",
+    "Traffic",
+    "Variant",
+    "Workload",
+]
 
 Dtype = Literal["float16", "bfloat16"]
 
@@ -41,12 +52,13 @@ class Variant:
 class Argument:
     """One kernel parameter: its C type, its role, and for arrays what they hold.
 
-    `role` is `weights` (made by `vqcc pack`), `input`, `output` or `scalar`.
+    `role` is `weights` (made by `vqcc pack`), `input`, `output`, `workspace` (Launch.workspace_bytes of device
+    memory, null where that is 0) or `scalar`.
     """
 
     name: str
     c_type: str
-    role: Literal["weights", "input", "output", "scalar"]
+    role: Literal["weights", "input", "output", "workspace", "scalar"]
     comment: str
     optional: bool = False
 
@@ -66,6 +78,82 @@ class LaunchCase:
     untouched: Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]
 
 
+@dataclass(frozen=True)
+class ComputeLayout:
+    """How a compute engine wants decoded elements of a row: `width` neighbours in a thread, `lanes` threads a row."""
+
+    engine: Literal["fma", "mma"]
+    width: int
+    lanes: int
+
+
+@dataclass(frozen=True)
+class DeviceEngine:
+    """Device header and type of a compute engine."""
+
+    header: str
+    type_name: str
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a tile must work on, in numbers: an op sees no algorithm.
+
+    `stages` and `column_tiles` are those of one part of a row, whose books `resident_tiles` at a time are present;
+    `stage_sums` of the stages are summed apart. `entry_words` are the 32-bit registers of a looked-up entry,
+    `entry_operations` what it takes to decode it; `book_bytes` the shared memory that books take for certain;
+    `band_rows` the rows that share their books.
+    """
+
+    layout: PackedLayout
+    vector_size: int
+    stages: int
+    stage_sums: int
+    entry_words: int
+    entry_operations: int
+    band_rows: int
+    column_tiles: int
+    resident_tiles: int
+    book_bytes: int
+    split: Split
+    exchange: Exchange
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Limits of a GPU that bound a tile; sizes in bytes, registers of 32 bits."""
+
+    sm_count: int
+    threads_per_block: int
+    threads_per_sm: int
+    blocks_per_sm: int
+    registers_per_thread: int
+    registers_per_block: int
+    registers_per_sm: int
+    sub_partitions: int
+    shared_bytes_per_block: int
+    shared_bytes_per_sm: int
+    shared_bytes_reserved: int
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What a kernel does beside its look-ups. Bytes of a launch; all else per vector that a lane decodes.
+
+    `io_bytes` cross DRAM once; `input_bytes` are read by each block. Wavefronts, shuffles, instructions and tensor
+    multiplies are a warp's for the vectors of its 32 lanes, multiplies for one residual stage.
+    """
+
+    io_bytes: float
+    input_bytes: float
+    global_wavefronts: float
+    shared_wavefronts: float
+    shuffles: float
+    instructions: float
+    step_instructions: float
+    tensor_multiplies: float
+
+
 class Op(BaseModel, ABC):
     """A compute op over quantized weights or caches."""
 
@@ -83,8 +171,10 @@ class Op(BaseModel, ABC):
     header_template: ClassVar[str]
     #: The tile of this op's plans.
     tile_type: ClassVar[type[Tile]]
-    #: Device headers the template builds on, beside the algorithm's own.
+    #: Device headers the template builds on, beside the algorithm's own and the engine's.
     device_headers: ClassVar[tuple[str, ...]]
+    #: What multiplies decoded vectors, by the names of `Exchange.engine`.
+    engines: ClassVar[Mapping[str, DeviceEngine]]
 
     kind: str
 
@@ -114,10 +204,23 @@ class Op(BaseModel, ABC):
         """Shape, scope and scales as the template's `Matrix` reads them."""
 
     @abstractmethod
+    def compute_layout(
+        self, variant: Variant, *, vector_size: int, exact: bool, aligned: bool
+    ) -> ComputeLayout:
+        """What the engine wants that multiplies for `variant`, once vectors are exchanged (Sec. VI-B) or `aligned`.
+
+        `exact`: decoded values are exact in the variant's type, so that tensor cores may take them.
+        """
+
+    @abstractmethod
     def tiles(
-        self, variant: Variant, algorithm: Algorithm, layout: PackedLayout, gpu: Gpu, placement: Placement
+        self, variant: Variant, work: Workload, machine: Machine
     ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
         """Tiles to try, the most promising first; later ones need fewer registers."""
+
+    @abstractmethod
+    def traffic(self, variant: Variant, tile: Tile, exchange: Exchange, vector_size: int) -> Traffic:
+        """What the kernel moves and executes beside looking entries up."""
 
     @abstractmethod
     def header_values(self, algorithm: Algorithm) -> Mapping[str, int]:
@@ -146,5 +249,5 @@ class Op(BaseModel, ABC):
         """
 
     @abstractmethod
-    def longest_sum(self, tile: Tile, layout: PackedLayout, algorithm: Algorithm) -> int:
+    def longest_sum(self, tile: Tile, algorithm: Algorithm) -> int:
         """Roundings that an output element goes through at most, for the error bound."""

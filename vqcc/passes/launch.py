@@ -21,11 +21,10 @@ __all__ = ["dynamic_shared_bytes", "plan_launch"]
 
 
 def dynamic_shared_bytes(plan: Plan) -> int:
-    """Shared memory of a block: the tile's own, then the resident books."""
+    """Shared memory of a block: the tile's own, then the cached entries."""
     assert plan.tile is not None
     assert plan.placement is not None
-    books = plan.placement.resident_tiles * plan.placement.table_bytes if plan.placement.in_shared else 0
-    return plan.tile.shared_bytes + books
+    return plan.tile.shared_bytes + plan.placement.shared_bytes
 
 
 def plan_launch(problem: Problem, plan: Plan, resources: Resources) -> Plan:
@@ -55,17 +54,19 @@ def plan_launch(problem: Problem, plan: Plan, resources: Resources) -> Plan:
         Decision(
             "grid",
             grid,
-            "min(row blocks, blocks per SM * SMs)",
+            "min(items, blocks per SM * SMs)",
             {
-                "row_blocks": plan.tile.blocks,
+                "items": plan.tile.blocks,
                 "blocks_per_sm": occupancy.blocks,
                 "sm_count": problem.gpu.sm_count.integer,
                 "registers": resources.registers,
                 "shared_bytes": shared,
             },
-            f"occupancy is limited by {occupancy.limited_by}; resident blocks walk consecutive rows",
+            f"occupancy is limited by {occupancy.limited_by}; resident blocks walk consecutive items",
             "V-B, Fig. 10",
         ),
-        launch=Launch(grid, threads, shared, occupancy.blocks, occupancy.limited_by),
+        launch=Launch(
+            grid, threads, shared, occupancy.blocks, occupancy.limited_by, plan.tile.workspace_bytes
+        ),
         resources=resources,
     )

@@ -1,12 +1,13 @@
 """Layout: how packed codes lie in memory.
 
-One layout serves every variant and level of a library, so it depends on the algorithm's code widths and the
-length of a row only. A lane reads one chunk at a time; the search looks for chunks that waste no bits and
+One layout serves every variant and level of a library, so it depends on the algorithm's code widths, the length of a
+row and its column tiles only. A lane reads one chunk at a time; the search looks for chunks that waste no bits and
 are read by 16-byte loads (design: one packed layout per library and GPU).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vqcc.plan import Decision, PackedLayout
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
     from vqcc.plan import Plan
     from vqcc.problem import Problem
 
-__all__ = ["choose_layout", "plan_layout"]
+__all__ = ["choose_layout", "plan_layout", "segment_lanes"]
 
 MAX_CODES = 128  # of a chunk: the codes of 16 bytes at one bit each
 MAX_WORDS = 16  # of a chunk: they stay in registers
+#: Chunks of a segment to choose from: whole quads, since four lanes share a row of a tensor-core fragment.
+LANES = (32, 16, 8, 4)
 #: Cost of a row's bytes by the widest load that divides a chunk, in words: narrow loads cost issue slots.
 LOAD_PENALTY = {4: 1.00, 2: 1.03, 1: 1.12}
 #: Cost of a lane that has no chunk in a step, relative to one that has: it waits, but moves no bytes.
@@ -28,9 +31,11 @@ IDLE_LANE = 0.25
 def plan_layout(problem: Problem, plan: Plan) -> Plan:
     """Choose chunks for the codes of `problem`'s weight."""
     algorithm = problem.algorithm
-    _, columns = problem.op.weight_shape
+    rows, columns = problem.op.weight_shape
     vectors = columns // algorithm.vector_size
     layout = choose_layout(vectors, algorithm.residuals, algorithm.code_bits)
+    tile_vectors = algorithm.scope.tile(rows, columns)[1] // algorithm.vector_size
+    layout = replace(layout, lanes=segment_lanes(layout, tile_vectors))
     row_bits = vectors * algorithm.residuals * algorithm.code_bits
     return plan.decide(
         Decision(
@@ -38,7 +43,8 @@ def plan_layout(problem: Problem, plan: Plan) -> Plan:
             f"{layout.chunk_vectors} vectors in {layout.chunk_words} words, {layout.row_words} words a row",
             "min over chunks of row_words * load_penalty * (1 + 0.25 * idle_lanes / busy_lanes)",
             {"vectors": vectors, "residuals": algorithm.residuals, "code_bits": algorithm.code_bits},
-            f"{layout.row_words * 32 / row_bits - 1:.1%} padding over {row_bits} bits of codes",
+            f"{layout.row_words * 32 / row_bits - 1:.1%} padding over {row_bits} bits of codes; segments of "
+            f"{layout.lanes} chunks, so that a column tile's are its own where it can be",
         ),
         layout=layout,
     )
@@ -53,6 +59,17 @@ def choose_layout(vectors: int, residuals: int, code_bits: int) -> PackedLayout:
             break
         candidates.append(PackedLayout(vectors, residuals, code_bits, chunk_vectors, words))
     return min(candidates, key=_cost)
+
+
+def segment_lanes(layout: PackedLayout, tile_vectors: int) -> int:
+    """Chunks of a segment: a warp's 32, or fewer where that makes a column tile a whole number of segments.
+
+    Work that is split along column tiles (Sec. VI-A) then reads the codes of its own tiles only.
+    """
+    if tile_vectors >= layout.vectors:
+        return layout.lanes
+    fitting = (lanes for lanes in LANES if tile_vectors % (lanes * layout.chunk_vectors) == 0)
+    return next(fitting, layout.lanes)
 
 
 def _cost(layout: PackedLayout) -> tuple[float, int]:

@@ -1,58 +1,264 @@
 """Placement: which codebook entries live where (VQ-LLM, Sec. V-B).
 
-Entries [0, n_registers) are in registers, [n_registers, n_shared) in shared memory, the rest in global
-memory. Level gc caches none, level sc caches all of the books that a block works on (Table IV).
+Of each table, entries [0, n_registers) are in registers, [n_registers, n_shared) in shared memory, the rest in global
+memory. The slack of the base kernel says how many fit; a spec may overrule that (Sec. V-C).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vqcc.diagnostics import Finding, raise_findings
-from vqcc.plan import Decision, Placement
+from vqcc.diagnostics import Diagnostic, Finding, VqccError, raise_findings
+from vqcc.passes.hotness import coverage
+from vqcc.plan import Decision, Placement, Rejected
+from vqcc.problem import Boundaries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vqcc.algorithms.base import Algorithm
     from vqcc.gpus.model import Gpu
-    from vqcc.plan import Level, Plan
+    from vqcc.levels import Level
+    from vqcc.plan import Plan
     from vqcc.problem import Problem
 
-__all__ = ["check_placement", "plan_placement"]
+__all__ = ["cached_tables", "check_placement", "part_tiles", "place_all", "place_none", "place_slack"]
+
+#: Tables are copied to shared memory by words of this many bytes.
+COPY_BYTES = 16
+#: Bytes that the banks of shared memory give a warp at a time; narrower entries than a bank have no bank of their own.
+BANK_BYTES, MIN_COPIED_BYTES = 128, 4
+#: Shared memory that level sc leaves to the sums of a block's warps.
+RESERVED_FOR_SUMS = 4096
 
 
-def plan_placement(problem: Problem, plan: Plan) -> Plan:
-    """Place every entry where the level says. Raises VQ0403 if a block's shared memory cannot hold one book."""
+def part_tiles(problem: Problem, plan: Plan) -> int:
+    """Column tiles, and so books, that one part of a row meets."""
+    _, column_tiles = problem.algorithm.scope.grid(*problem.op.weight_shape)
+    return -(-column_tiles // plan.split.tiles)
+
+
+def cached_tables(problem: Problem, plan: Plan) -> int:
+    """Tables of one book that one part of a row looks up."""
+    return 1 if problem.algorithm.table_count == 1 else problem.algorithm.residuals // plan.split.stages
+
+
+def place_none(problem: Problem, plan: Plan) -> Plan:
+    """Nothing is cached: level gc, and the base kernel of the others."""
+    return plan.decide(
+        Decision(
+            "n_shared",
+            0,
+            "no entry is cached",
+            {"entries": problem.algorithm.table_entries},
+            "look-ups go to global memory through the first-level cache",
+            "Table IV",
+        ),
+        placement=Placement(0, 0, part_tiles(problem, plan), 0),
+    )
+
+
+def place_all(problem: Problem, plan: Plan) -> Plan:
+    """Level sc: all entries of the books in use. Raises VQ0403 if shared memory cannot hold one book."""
     algorithm = problem.algorithm
-    _, column_tiles = algorithm.scope.grid(*problem.op.weight_shape)
-    if plan.level == "gc":
-        return plan.decide(
-            Decision(
-                "n_shared",
-                0,
-                "level gc: no entry is cached",
-                {"entries": algorithm.entries},
-                "the baseline of Table IV: look-ups go to global memory through the first-level cache",
-                "Table IV",
-            ),
-            placement=Placement(0, 0, column_tiles, algorithm.table_bytes),
-        )
-    raise_findings(check_placement(algorithm, problem.gpu, plan.level))
+    raise_findings(check_placement(algorithm, problem.gpu, "sc"))
     limit = problem.gpu.shared_bytes_per_block.integer
-    resident = min(limit // algorithm.table_bytes, column_tiles)
+    tiles = part_tiles(problem, plan)
+    book_bytes = _book_bytes(problem, plan, algorithm.table_entries)
+    resident = max(1, min((limit - RESERVED_FOR_SUMS) // book_bytes, tiles))
     return plan.decide(
         Decision(
             "n_shared",
             algorithm.table_entries,
-            "level sc: every entry of the books in use is cached",
-            {"table_bytes": algorithm.table_bytes, "shared_bytes_per_block": limit},
-            f"{resident} of {column_tiles} books along a row are resident at a time, "
-            f"{resident * algorithm.table_bytes} bytes",
+            "every entry of the books in use is cached",
+            {"book_bytes": book_bytes, "shared_bytes_per_block": limit},
+            f"{resident} of {tiles} books along a row are resident at a time, {resident * book_bytes} bytes",
             "Table IV",
         ),
-        placement=Placement(0, algorithm.table_entries, resident, algorithm.table_bytes),
+        placement=Placement(0, algorithm.table_entries, resident, book_bytes),
     )
+
+
+def place_slack(problem: Problem, plan: Plan, cut: int = 0) -> Plan:
+    """As many entries as the slack holds, the hottest first (Sec. V-B); half as many registers for each `cut`.
+
+    Raises VQ0406 for boundaries of the spec that the GPU cannot have.
+    """
+    assert plan.slack is not None
+    assert plan.hotness is not None
+    n_shared = _shared_entries(problem, plan, plan.slack.shared_bytes)
+    if problem.boundaries.shared is not None:
+        n_shared = _rounded(problem, plan, problem.boundaries.shared)
+    n_registers, registers_decision = _register_entries(problem, plan, n_shared, cut)
+    if problem.boundaries != Boundaries():
+        _check_boundaries(problem, plan, n_registers, n_shared)
+    algorithm = problem.algorithm
+    tables, tiles = cached_tables(problem, plan), part_tiles(problem, plan)
+    in_registers, in_shared = coverage(problem, n_registers), coverage(problem, max(n_shared, n_registers))
+    decision = Decision(
+        "n_shared",
+        n_shared,
+        "slack_shared / (books * tables * entry_bytes), at most all entries"
+        if problem.boundaries.shared is None
+        else "the spec's cache.shared",
+        {
+            "slack_shared_bytes": plan.slack.shared_bytes,
+            "books": tiles,
+            "tables": tables,
+            "entry_bytes": algorithm.entry_stride,
+            "entries": algorithm.table_entries,
+        },
+        f"{in_shared - in_registers:.1%} of the look-ups go to shared memory, {1 - in_shared:.1%} to global memory",
+        "V-B, Fig. 10",
+        (Rejected(algorithm.table_entries, "more than the slack: fewer blocks would fit an SM"),)
+        if n_shared < algorithm.table_entries
+        else (),
+    )
+    copies, copies_decisions = _copies(problem, plan, n_shared)
+    return plan.decide(
+        registers_decision,
+        decision,
+        *copies_decisions,
+        placement=Placement(
+            n_registers, n_shared, tiles, _book_bytes(problem, plan, n_shared, copies), copies
+        ),
+    )
+
+
+def _copies(problem: Problem, plan: Plan, n_shared: int) -> tuple[int, tuple[Decision, ...]]:
+    """Copies of the shared entries, as far as the slack holds them and banks can tell them apart."""
+    assert plan.slack is not None
+    if plan.strategy.copies == 1:
+        return 1, ()
+    stride = problem.algorithm.entry_stride
+    useful = BANK_BYTES // stride if n_shared and stride >= MIN_COPIED_BYTES else 1
+    useful = min(useful, plan.strategy.copies)
+    copies = 1
+    while (
+        2 * copies <= useful
+        and part_tiles(problem, plan) * _book_bytes(problem, plan, n_shared, 2 * copies)
+        <= plan.slack.shared_bytes
+    ):
+        copies *= 2
+    if copies * stride % COPY_BYTES:
+        copies = 1
+    return copies, (
+        Decision(
+            "copies",
+            copies,
+            "largest power of two <= 128 / entry_bytes, and what the strategy asks for, whose copies the slack holds",
+            {"entry_bytes": stride, "slack_shared_bytes": plan.slack.shared_bytes, "n_shared": n_shared},
+            "lanes look up copies in turn: fewer of them meet in a bank of shared memory",
+        ),
+    )
+
+
+def _shared_entries(problem: Problem, plan: Plan, budget: int) -> int:
+    algorithm = problem.algorithm
+    tiles = part_tiles(problem, plan)
+    if tiles * _book_bytes(problem, plan, algorithm.table_entries) <= budget:
+        return _rounded(problem, plan, algorithm.table_entries)
+    left = budget // tiles - algorithm.constant_entries * algorithm.entry_stride
+    return _rounded(problem, plan, max(0, left) // (cached_tables(problem, plan) * algorithm.entry_stride))
+
+
+def _rounded(problem: Problem, plan: Plan, entries: int) -> int:
+    """At most `entries` of them that can be copied by whole words: all, or a multiple of what a word holds.
+
+    None of tables that end inside a word, unless whole books are copied.
+    """
+    algorithm = problem.algorithm
+    ends_inside = algorithm.stage_bytes % COPY_BYTES != 0
+    if entries >= algorithm.table_entries and not (ends_inside and plan.split.stages > 1):
+        return algorithm.table_entries
+    if ends_inside:
+        return 0
+    return entries - entries % max(1, COPY_BYTES // algorithm.entry_stride)
+
+
+def _book_bytes(problem: Problem, plan: Plan, n_shared: int, copies: int = 1) -> int:
+    """Shared memory of one book's cached entries, and of its constants if any entry is cached."""
+    if n_shared == 0:
+        return 0
+    entries = cached_tables(problem, plan) * n_shared + problem.algorithm.constant_entries
+    return -(-entries * copies * problem.algorithm.entry_stride // COPY_BYTES) * COPY_BYTES
+
+
+def _register_entries(problem: Problem, plan: Plan, n_shared: int, cut: int) -> tuple[int, Decision]:
+    """Hot entries, as far as the slack's registers hold them: every thread keeps its own copies.
+
+    They are the first of the shared ones, if any are.
+    """
+    assert plan.slack is not None
+    assert plan.hotness is not None
+    algorithm = problem.algorithm
+    words = algorithm.entry_words * cached_tables(problem, plan)
+    tiles = part_tiles(problem, plan)
+    fitting = plan.slack.registers // words
+    hot = round(plan.hotness.hot)
+    most = n_shared or algorithm.table_entries
+    wanted = min(hot, fitting, most) >> cut if plan.strategy.registers and tiles == 1 else 0
+    reason = f"every thread holds {wanted} entries of each table, selected without indexing registers"
+    if not plan.strategy.registers:
+        reason = "the level keeps no entries in registers"
+    elif tiles > 1:
+        reason = f"a thread's look-ups go to {tiles} books: their entries would need as many registers"
+    elif hot == 0:
+        reason = "no entry is hot: a register is worth more elsewhere"
+    elif fitting == 0:
+        reason = "no register is slack"
+    elif cut:
+        reason = f"{reason}; fewer than the slack, which the compiled kernel overran"
+    formula = "min(hot entries, slack_registers / (tables * entry_words), n_shared if any entry is shared)"
+    if problem.boundaries.registers is not None:
+        wanted, formula, reason = (
+            min(problem.boundaries.registers, most),
+            "the spec's cache.registers",
+            "as the spec says",
+        )
+    return wanted, Decision(
+        "n_registers",
+        wanted,
+        formula,
+        {"hot": plan.hotness.hot, "slack_registers": plan.slack.registers, "registers_per_entry": words},
+        reason,
+        "V-B, Fig. 10",
+    )
+
+
+def _check_boundaries(problem: Problem, plan: Plan, n_registers: int, n_shared: int) -> None:
+    """Refuse boundaries that no block of this GPU can have."""
+    assert plan.tile is not None
+    tiles = part_tiles(problem, plan)
+    need = tiles * _book_bytes(problem, plan, n_shared) + plan.tile.shared_bytes
+    limit = problem.gpu.shared_bytes_per_block.integer
+    if problem.boundaries.shared is not None and need > limit:
+        raise VqccError(
+            Diagnostic(
+                "VQ0406",
+                f"cache.shared: {n_shared} entries of {tiles} books take {need} bytes with the sums of the block; "
+                f"a block of {problem.gpu.name} has at most {limit}",
+                help="lower cache.shared, or leave it out: the slack then decides",
+            )
+        )
+    words = n_registers * cached_tables(problem, plan) * problem.algorithm.entry_words
+    if words >= problem.gpu.registers_per_thread.integer:
+        raise VqccError(
+            Diagnostic(
+                "VQ0406",
+                f"cache.registers: {n_registers} entries of {cached_tables(problem, plan)} tables take {words} "
+                f"registers; a thread of {problem.gpu.name} has {problem.gpu.registers_per_thread.integer}",
+                help="lower cache.registers, or leave it out: the slack then decides",
+            )
+        )
+    if n_registers and tiles > 1:
+        raise VqccError(
+            Diagnostic(
+                "VQ0406",
+                f"cache.registers: a thread's look-ups go to {tiles} books, registers hold entries of one",
+                help="use cache.registers: 0, or an algorithm with scope: tensor",
+            )
+        )
 
 
 def check_placement(
@@ -60,12 +266,14 @@ def check_placement(
 ) -> Iterator[Finding]:
     """Report what a level cannot have on a GPU: VQ0403, at `path` of the spec."""
     limit = gpu.shared_bytes_per_block.integer
-    if level == "sc" and algorithm.table_bytes > limit:
+    if level == "sc" and algorithm.table_bytes + RESERVED_FOR_SUMS > limit:
         yield Finding(
             path,
             "VQ0403",
             f"level sc cannot hold a codebook of {algorithm.label} in shared memory on {gpu.name}: "
-            f"it takes {algorithm.table_bytes} bytes, a block has at most {limit}",
-            f"use level: gc, a GPU with at least {algorithm.table_bytes} bytes of shared memory per block, "
+            f"it takes {algorithm.table_bytes} bytes, a block has at most {limit} and needs "
+            f"{RESERVED_FOR_SUMS} for sums",
+            "use level: o1, which caches what fits, "
+            f"a GPU with at least {algorithm.table_bytes + RESERVED_FOR_SUMS} bytes of shared memory per block, "
             "or an algorithm with a smaller codebook",
         )

@@ -1,7 +1,7 @@
 """Tile: what a warp and a block of the op's kernel work on.
 
-The op proposes tiles, the most promising first; `attempt` counts those whose compiled kernel needed a stack
-frame or spilled registers, and were therefore dropped.
+The op proposes tiles, the most promising first, from numbers of the work and of the machine; `attempt` counts those
+whose compiled kernel needed a stack frame or spilled registers, and were therefore dropped.
 """
 
 from __future__ import annotations
@@ -9,20 +9,69 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from vqcc.ops.base import Machine, Workload
+from vqcc.passes.placement import part_tiles
+
 if TYPE_CHECKING:
+    from vqcc.gpus.model import Gpu
     from vqcc.plan import Plan
     from vqcc.problem import Problem
 
-__all__ = ["plan_tile"]
+__all__ = ["machine_of", "plan_tile", "workload_of"]
 
 
 def plan_tile(problem: Problem, plan: Plan, attempt: int = 0) -> Plan | None:
-    """Take the op's proposal number `attempt`; None when there are no more."""
-    assert plan.layout is not None
-    assert plan.placement is not None
-    proposals = problem.op.tiles(problem.variant, problem.algorithm, plan.layout, problem.gpu, plan.placement)
-    chosen = next(islice(proposals, attempt, None), None)
+    """Take the op's proposal number `attempt` of those that fit; None when there are no more."""
+    machine, work = machine_of(problem.gpu), workload_of(problem, plan)
+    limit = machine.shared_bytes_per_block - work.book_bytes
+    fitting = (
+        (tile, decisions)
+        for tile, decisions in problem.op.tiles(problem.variant, work, machine)
+        if tile.shared_bytes <= limit
+    )
+    chosen = next(islice(fitting, attempt, None), None)
     if chosen is None:
         return None
     tile, decisions = chosen
     return plan.decide(*decisions, tile=tile)
+
+
+def workload_of(problem: Problem, plan: Plan) -> Workload:
+    """What the op may know of the algorithm and of earlier decisions."""
+    assert plan.layout is not None
+    algorithm = problem.algorithm
+    n, k = problem.op.weight_shape
+    stages = algorithm.residuals // plan.split.stages
+    return Workload(
+        layout=plan.layout,
+        vector_size=algorithm.vector_size,
+        stages=stages,
+        stage_sums=min(stages, algorithm.stage_sums),
+        entry_words=algorithm.entry_words,
+        entry_operations=algorithm.decode_operations,
+        band_rows=min(algorithm.scope.tile(n, k)[0], n),
+        column_tiles=part_tiles(problem, plan),
+        resident_tiles=plan.placement.resident_tiles
+        if plan.placement is not None
+        else part_tiles(problem, plan),
+        book_bytes=plan.placement.shared_bytes if plan.placement is not None else 0,
+        split=plan.split,
+        exchange=plan.exchange,
+    )
+
+
+def machine_of(gpu: Gpu) -> Machine:
+    """A GPU's limits as plain numbers."""
+    return Machine(
+        sm_count=gpu.sm_count.integer,
+        threads_per_block=gpu.threads_per_block.integer,
+        threads_per_sm=gpu.threads_per_sm.integer,
+        blocks_per_sm=gpu.blocks_per_sm.integer,
+        registers_per_thread=gpu.registers_per_thread.integer,
+        registers_per_block=gpu.registers_per_block.integer,
+        registers_per_sm=gpu.registers_per_sm.integer,
+        sub_partitions=gpu.sub_partitions.integer,
+        shared_bytes_per_block=gpu.shared_bytes_per_block.integer,
+        shared_bytes_per_sm=gpu.shared_bytes_per_sm.integer,
+        shared_bytes_reserved=gpu.shared_bytes_reserved.integer,
+    )

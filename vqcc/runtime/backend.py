@@ -10,6 +10,7 @@ from vqcc.library import select_gpus
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from vqcc.library import Kernel, Library
@@ -73,16 +74,18 @@ class CudaRunner:
         inputs: Mapping[str, NDArray[Any]],
         outputs: Mapping[str, NDArray[Any]],
         scalars: Mapping[str, int],
+        workspace: NDArray[np.uint8],
     ) -> None:
-        """Launch once and wait; `outputs` are overwritten."""
-        arrays = {name: self._device.upload(array) for name, array in {**inputs, **outputs}.items()}
+        """Launch once and wait; `outputs` and `workspace` are overwritten."""
+        written = {**outputs, **({"workspace": workspace} if kernel.launch.workspace_bytes else {})}
+        arrays = {name: self._device.upload(array) for name, array in {**inputs, **written}.items()}
         self.enqueue(kernel, arrays, scalars)
         self._device.synchronize()
-        for name, array in outputs.items():
+        for name, array in written.items():
             self._device.download(arrays[name], array)
 
     def enqueue(self, kernel: Kernel, arrays: Mapping[str, DeviceArray], scalars: Mapping[str, int]) -> None:
-        """Put one launch on the device's stream."""
+        """Put one launch on the device's stream; `arrays` holds the workspace too, if the kernel needs one."""
         launch = kernel.launch
         self._device.launch(
             self._functions[kernel.name],

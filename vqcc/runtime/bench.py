@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import datetime
 import platform
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vqcc.runtime.backend import CudaBackend, gpus_for
 from vqcc.runtime.timing import copies_past_cache, time_kernel, time_torch
 from vqcc.tensors.packing import pack_tensor
-from vqcc.verify.harness import run_case
+from vqcc.verify.harness import blank_outputs, make_workspace, repeat_case, run_case
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from vqcc.library import Kernel, Library
     from vqcc.runtime.device import Device
     from vqcc.runtime.timing import Timing
 
-__all__ = ["Baselines", "bench_library", "describe_run"]
+__all__ = ["Baselines", "Weights", "bench_library", "describe_run", "random_weights"]
 
 
 class Baselines:
@@ -51,24 +55,45 @@ class Baselines:
         return timing
 
 
+@dataclass(frozen=True)
+class Weights:
+    """A weight as kernels read it, and as float64 knows it: its values and the sums of their terms' magnitudes."""
+
+    packed: Mapping[str, NDArray[Any]]
+    decoded: tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def random_weights(library: Library, *, seed: int = 0) -> Weights:
+    """Random weights for `library`; libraries of one algorithm, shape and layout can share them."""
+    import numpy as np
+
+    tensor = library.algorithm.random_tensor(np.random.default_rng(seed), "random", *library.op.weight_shape)
+    return Weights(
+        pack_tensor(tensor, library.layout).arrays(),
+        (library.algorithm.decode(tensor), library.algorithm.decode(tensor, magnitudes=True)),
+    )
+
+
 def bench_library(
-    library: Library, device: Device, baselines: Baselines, *, seed: int = 0
+    library: Library, device: Device, baselines: Baselines, *, seed: int = 0, weights: Weights | None = None
 ) -> Iterator[dict[str, Any]]:
     """Time every kernel of `library` that this device runs; one row per kernel, as the results files keep them."""
     import numpy as np
 
     backend = CudaBackend(device)
     rng = np.random.default_rng(seed)
-    n, k = library.op.weight_shape
-    tensor = library.algorithm.random_tensor(rng, "random", n, k)
-    packed = pack_tensor(tensor, library.layout).arrays()
-    decoded = (library.algorithm.decode(tensor), library.algorithm.decode(tensor, magnitudes=True))
+    weights = weights or random_weights(library, seed=seed)
+    packed, decoded = weights.packed, weights.decoded
     for gpu in gpus_for(library, device)[:1]:
         runner = backend.load(library, gpu)
         bandwidth = library.builds[gpu].dram_bytes_per_second
+        workspace = make_workspace(library, gpu)
         for kernel in library.builds[gpu].kernels:
             case = library.op.draw_case(kernel.variant, kernel.variant.sizes, library.algorithm, rng)
-            found = run_case(library, runner, kernel, case, packed, decoded)
+            blank = blank_outputs(case)
+            found = run_case(library, runner, kernel, case, packed, decoded, workspace)
+            if kernel.launch.workspace_bytes:
+                repeat_case(runner, kernel, case, blank, packed, workspace)
             arrays = {**packed, **case.inputs, **case.outputs}
             moved = sum(array.nbytes for array in arrays.values())
             first = {name: device.upload(array) for name, array in arrays.items()}
@@ -77,10 +102,13 @@ def bench_library(
                 {name: device.clone(array) for name, array in first.items()}
                 for _ in range(copies_past_cache(moved, device.l2_bytes) - 1)
             )
+            if kernel.launch.workspace_bytes:  # launches of one stream never overlap: they share it
+                shared = device.upload(workspace)
+                copies = [{**copy, "workspace": shared} for copy in copies]
             timing = time_kernel(device, runner, kernel, copies, case.scalars)
             del copies, first
             m = kernel.variant.sizes["m"]
-            baseline = baselines.cublas(n, k, m, kernel.variant.dtype)
+            baseline = baselines.cublas(*library.op.weight_shape, m, kernel.variant.dtype)
             yield _row(
                 library, kernel, timing, baseline, 1e6 * moved / bandwidth, found.relative_error, found.passed
             )
@@ -124,6 +152,7 @@ def _row(
         "grid": kernel.launch.grid,
         "threads": kernel.launch.threads,
         "registers": kernel.registers,
+        "workspace_bytes": kernel.launch.workspace_bytes,
     }
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vqcc.diagnostics import Diagnostic, DiagnosticList
+from vqcc.diagnostics import Diagnostic, DiagnosticList, Finding
+from vqcc.levels import LEVELS, STRATEGIES
 from vqcc.passes.placement import check_placement
+from vqcc.spec.wording import either
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from vqcc.algorithms import Algorithm
-    from vqcc.diagnostics import Finding
     from vqcc.gpus.model import Gpu
+    from vqcc.levels import Level
     from vqcc.ops.base import Op
-    from vqcc.plan import Level
+    from vqcc.spec.model import Cache
     from vqcc.spec.source import Source
 
 
@@ -43,6 +45,67 @@ def check_parts(
         for gpu in gpus:
             found.extend(placed(check_placement(algorithm, gpu, level, path), source))
     return found
+
+
+def check_cache(
+    cache: Cache | None,
+    algorithm: Algorithm | None,
+    gpus: Sequence[Gpu],
+    source: Source,
+    level: Level | None,
+) -> DiagnosticList:
+    """Check the boundaries of the codebook cache against the level, the algorithm's tables and the GPUs."""
+    found = DiagnosticList()
+    if cache is not None and level is not None and level in STRATEGIES:
+        found.extend(placed(_check_level(level), source))
+    if cache is not None and algorithm is not None:
+        found.extend(placed(_check_entries(cache, algorithm), source))
+        for gpu in gpus:
+            found.extend(placed(_check_bytes(cache, algorithm, gpu), source))
+    return found
+
+
+def _check_level(level: Level) -> Iterator[Finding]:
+    caching = STRATEGIES[level].caching
+    if caching != "slack":
+        places = {"global": "keeps every entry in global memory", "all": "keeps every entry in shared memory"}
+        others: list[str] = [
+            name for name in LEVELS if name not in STRATEGIES or STRATEGIES[name].caching == "slack"
+        ]
+        yield Finding(
+            ("cache",),
+            "VQ0315",
+            f"level {level} {places[caching]}: it has no boundaries to set",
+            f"leave cache out, or use level {either(others)}",
+        )
+
+
+def _check_entries(cache: Cache, algorithm: Algorithm) -> Iterator[Finding]:
+    entries = algorithm.table_entries
+    for name, value in (("registers", cache.registers), ("shared", cache.shared)):
+        if value is not None and value > entries:
+            yield Finding(
+                ("cache", name),
+                "VQ0314",
+                f"cache.{name} is {value}, but a table of {algorithm.label} has {entries} entries",
+                f"use 0 to {entries}",
+            )
+
+
+def _check_bytes(cache: Cache, algorithm: Algorithm, gpu: Gpu) -> Iterator[Finding]:
+    """What no plan can hold: a block has one table of one book in shared memory at least."""
+    limit = gpu.shared_bytes_per_block.integer
+    if cache.shared is None or cache.shared > algorithm.table_entries:
+        return
+    if cache.shared * algorithm.entry_stride > limit:
+        yield Finding(
+            ("cache", "shared"),
+            "VQ0406",
+            f"{cache.shared} entries of a table of {algorithm.label} take "
+            f"{cache.shared * algorithm.entry_stride} bytes; a block of {gpu.name} has at most {limit} of shared "
+            "memory",
+            f"use less than {limit // algorithm.entry_stride}, or leave cache.shared out: the slack then decides",
+        )
 
 
 def placed(findings: Iterable[Finding], source: Source) -> list[Diagnostic]:

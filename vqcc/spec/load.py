@@ -9,9 +9,10 @@ from pydantic import ValidationError
 from vqcc import gpus
 from vqcc.algorithms import Algorithm
 from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError
-from vqcc.spec.check import check_parts, placed
-from vqcc.spec.model import LEVELS, Spec
-from vqcc.spec.parts import read_algorithm, read_gpus, read_op
+from vqcc.levels import LEVELS
+from vqcc.spec.check import check_cache, check_parts, placed
+from vqcc.spec.model import Spec
+from vqcc.spec.parts import read_algorithm, read_cache, read_gpus, read_op, read_profile
 from vqcc.spec.salvage import related_findings
 from vqcc.spec.source import parse_source, read_source
 from vqcc.spec.violations import diagnose, place_of_missing
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from vqcc.gpus.model import Gpu
     from vqcc.ops.base import Op
+    from vqcc.spec.model import Cache
     from vqcc.spec.source import Source
 
 
@@ -65,10 +67,13 @@ def _load(source: Source, gpu_override: tuple[str, ...], level_override: str | N
     op: Op | None = _part(read_op, "op", source, found)
     own: tuple[Gpu, ...] | None = _part(read_gpus, "gpu", source, found)
     chosen = _override(gpu_override, own or (), found) if gpu_override else own
-    parts = {"algorithm": algorithm, "op": op, "gpu": chosen}
+    cache: Cache | None = _part(read_cache, "cache", source, found)
+    profile = _part(lambda source: read_profile(source, algorithm, op), "profile", source, found)
+    parts = {"algorithm": algorithm, "op": op, "gpu": chosen, "cache": cache, "profile": profile}
     spec = _assemble(source, parts, _level(source, level_override, found), found)
     level = spec.level if spec is not None and level_override in {None, *LEVELS} else None
     found.extend(check_parts(algorithm, op, chosen or (), source, level))
+    found.extend(check_cache(cache, algorithm, chosen or (), source, level))
     found.extend(placed(related_findings(source, algorithm, op), source))
     _raise(found)
     assert spec is not None

@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from vqcc.algorithms import AnyAlgorithm  # noqa: TC001  (read by pydantic)
 from vqcc.diagnostics import field_error
 from vqcc.gpus.model import Gpu  # noqa: TC001  (read by pydantic)
+from vqcc.levels import Level  # noqa: TC001  (read by pydantic)
 from vqcc.ops import AnyOp  # noqa: TC001  (read by pydantic)
-from vqcc.plan import Level
+from vqcc.problem import Boundaries
 from vqcc.spec.identifier import MAX_LENGTH, check_identifier, pattern, to_identifier
 from vqcc.spec.wording import describe
 
+if TYPE_CHECKING:
+    from typing import Self
+
+    from vqcc.hotness import TensorProfile
+
 SPEC_VERSION = 1
 MAX_GPUS = 16
-
-LEVELS: tuple[Level, ...] = get_args(Level)
+DEFAULT_LEVEL: Level = "best"
+#: Entries of a table that a thread can keep in registers at the very most.
+MAX_REGISTER_ENTRIES = 64
+MAX_SHARED_ENTRIES = 65536
 
 
 def _check_version(value: Any) -> Any:
@@ -28,6 +47,63 @@ def _check_version(value: Any) -> Any:
             f"this vqcc reads `vqcc: {SPEC_VERSION}`",
         )
     return value
+
+
+class Cache(BaseModel):
+    """Boundaries of the codebook cache that the user sets instead of the planner (VQ-LLM, Sec. V-C)."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, json_schema_extra={"minProperties": 1}
+    )
+
+    registers: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=MAX_REGISTER_ENTRIES,
+            description="entries of each table, from the first, that are kept in registers",
+        ),
+    ] = None
+    shared: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=MAX_SHARED_ENTRIES,
+            description="entry of each table, counted from 0, at which shared memory ends and global begins",
+        ),
+    ] = None
+
+    @field_validator("shared")
+    @classmethod
+    def _check_order(cls, shared: int | None, info: ValidationInfo) -> int | None:
+        registers = info.data.get("registers")
+        if shared is not None and registers is not None and shared < registers:
+            raise field_error(
+                "VQ0215",
+                f"cache.shared is {shared}, below cache.registers, which is {registers}",
+                f"entries from {registers} on are in shared memory up to the one that `shared` names: "
+                f"use at least {registers}",
+            )
+        return shared
+
+    @model_validator(mode="after")
+    def _check_any(self) -> Self:
+        if self.registers is None and self.shared is None:
+            raise field_error(
+                "VQ0202",
+                "cache has neither the field registers nor the field shared",
+                "add `registers: 16`, `shared: 256` or both, or leave cache out",
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class SpecProfile:
+    """The profile that a spec names: the sha256 of the file and its tensors that the spec is about, at least one."""
+
+    file: str
+    sha256: str
+    tensors: tuple[TensorProfile, ...]
 
 
 class Spec(BaseModel):
@@ -64,12 +140,34 @@ class Spec(BaseModel):
             max_length=MAX_GPUS,
         ),
     ]
-    level: Annotated[Level, Field(description="where codebook entries are kept", examples=["sc"])] = "sc"
+    level: Annotated[
+        Level, Field(description="which of the paper's optimizations are used", examples=["best"])
+    ] = DEFAULT_LEVEL
+    profile: Annotated[
+        InstanceOf[SpecProfile] | None,
+        WithJsonSchema({"type": "string", "minLength": 1}),
+        Field(
+            description="file of `vqcc profile`, relative to the spec: how often entries are looked up",
+            examples=["hotness.json"],
+        ),
+    ] = None
+    cache: Annotated[
+        Cache | None,
+        Field(
+            description="boundaries of the codebook cache, instead of the planner's",
+            examples=[{"registers": 16, "shared": 256}],
+        ),
+    ] = None
 
     @property
     def identifier(self) -> str:
         """The name as a C identifier."""
         return to_identifier(self.name)
+
+    @property
+    def boundaries(self) -> Boundaries:
+        """What `cache` says, as passes read it."""
+        return Boundaries() if self.cache is None else Boundaries(self.cache.registers, self.cache.shared)
 
     @field_validator("name")
     @classmethod

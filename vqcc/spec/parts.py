@@ -1,11 +1,13 @@
-"""The parts of a spec that are chosen by a name inside them: the algorithm, the op, the GPUs.
+"""The parts of a spec that are more than a value: the algorithm, the op, the GPUs, the cache, the profile.
 
 Each reader returns the part, or what is wrong with it.
 """
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from vqcc import gpus
@@ -14,8 +16,9 @@ from vqcc.diagnostics import Diagnostic, DiagnosticList, Span, VqccError
 from vqcc.gpus.loading import gpu_at
 from vqcc.gpus.model import Gpu
 from vqcc.ops import OPS
+from vqcc.spec.model import Cache, SpecProfile
 from vqcc.spec.violations import place_of_missing, validate
-from vqcc.spec.wording import choose, describe, dotted, quoted
+from vqcc.spec.wording import choose, describe, dotted, quoted, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +41,9 @@ class _Choice(Generic[Model]):
     code: str
     wanted: str
 
+
+#: Tensors of a profile that a message names.
+_SHOWN = 3
 
 _FAMILY = _Choice("family", FAMILIES, "VQ0211", "a preset's name or a mapping")
 _KIND = _Choice("kind", OPS, "VQ0212", "a mapping")
@@ -86,6 +92,65 @@ def read_gpus(source: Source) -> tuple[Gpu, ...] | DiagnosticList:
             read[gpu.name] = where
             result.append(gpu)
     return found if found.has_errors else tuple(result)
+
+
+def read_cache(source: Source) -> Cache | DiagnosticList:
+    """Read `cache`: boundaries of the codebook cache."""
+    where: FieldPath = ("cache",)
+    data = source.data["cache"]
+    if not isinstance(data, dict):
+        return _wrong_kind(source, data, where, "a mapping")
+    return validate(Cache, data, source, where)
+
+
+def read_profile(source: Source, algorithm: Algorithm | None, op: Op | None) -> SpecProfile | DiagnosticList:
+    """Read the file that `profile` names, beside the spec, and pick the tensors of its algorithm and shape.
+
+    Without an algorithm and an op, which are wrong then, only the file is checked.
+    """
+    where: FieldPath = ("profile",)
+    data = source.data["profile"]
+    if not isinstance(data, str):
+        return _wrong_kind(source, data, where, "a file's name")
+    from vqcc.hotness import load_profile
+
+    path = Path(source.path).parent / data
+    if _is_special(path):
+        message = f"{path} is neither a file nor a link to one"
+        help_text = "make profiles by `vqcc profile`"
+        return DiagnosticList([Diagnostic("VQ0536", message, source.span(where), help=help_text)])
+    try:
+        profile = load_profile(path)
+    except VqccError as error:
+        return _at(error, source.span(where))
+    if algorithm is None or op is None:
+        return SpecProfile(data, profile.sha256, ())
+    shape = op.weight_shape
+    tensors = profile.matching(algorithm, shape)
+    if tensors:
+        return SpecProfile(data, profile.sha256, tensors)
+    held = [f"{tensor.name}: {tensor.algorithm.label} {list(tensor.shape)}" for tensor in profile.tensors]
+    shown = "; ".join(shorten(text, 100) for text in held[:_SHOWN]) + ("; ..." if len(held) > _SHOWN else "")
+    return DiagnosticList(
+        [
+            Diagnostic(
+                "VQ0316",
+                f"no tensor of the profile {quoted(data)} is {algorithm.label} {list(shape)} with the spec's scope, "
+                "scales and types",
+                source.span(where),
+                help=f"profile the tensors that the library is for; this one holds {shown or 'none'}",
+            )
+        ]
+    )
+
+
+def _is_special(path: Path) -> bool:
+    """Whether this is a device or a pipe, which may give bytes without end or none for ever."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def _read_gpu(source: Source, data: Any, where: FieldPath) -> Gpu | DiagnosticList:

@@ -12,7 +12,7 @@ from vqcc import gpus
 from vqcc.algorithms import FAMILIES, presets
 from vqcc.gpus.model import RANGES, Gpu
 from vqcc.ops import OPS
-from vqcc.spec.model import MAX_GPUS, Spec
+from vqcc.spec.model import MAX_GPUS, Cache, Spec
 
 Schema = dict[str, Any]
 
@@ -40,6 +40,8 @@ def json_schema() -> Schema:
         "uniqueItems": True,
     }
     properties["gpu"] = _described(properties["gpu"], [*gpu, several])
+    # A file leaves the cache out, or gives it boundaries.
+    properties["cache"] = _described(properties["cache"], [{"$ref": _REFERENCE.format(model=Cache.__name__)}])
     schema["definitions"] = definitions
     head = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "vqcc spec"}
     body = _tidy(schema)
@@ -97,5 +99,6 @@ def _tidy(node: Any) -> Any:
         if key in {"properties", "definitions"}
         else _tidy(value)
         for key, value in node.items()
-        if key not in {"title", "discriminator"} and not (key == "default" and isinstance(value, dict | list))
+        if key not in {"title", "discriminator"}
+        and not (key == "default" and isinstance(value, dict | list | None))
     }

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from vqcc.algorithms.fields import MAX_INDEX
 from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError, did_you_mean
-from vqcc.tensors.header import TensorFile
+from vqcc.tensors.header import name_list, release_pages
+from vqcc.tensors.shards import open_tensors
 from vqcc.tensors.vq_tensor import PART_NAMES, VQTensor
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
     from vqcc.algorithms.base import Algorithm
+    from vqcc.tensors.header import TensorFile
+    from vqcc.tensors.shards import ShardedFile
 
 METADATA_KEY = "vqcc.algorithm"
 WEIGHT_DTYPES = ("float16", "bfloat16", "float32")
@@ -65,12 +68,15 @@ def write_safetensors(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: 
     write_atomically(path, to_bytes(contiguous, metadata=dict(metadata)))
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` by a file of `data`; on failure the old file stays. Raises VqccError VQ0527."""
+def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Replace `path` by a file of `data`, whole or in pieces; on failure the old file stays.
+
+    Raises VqccError VQ0527, and whatever making a piece raises.
+    """
     temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -89,10 +95,11 @@ def write_atomically(path: Path, data: bytes) -> None:
 def load(path: Path, name: str | None = None) -> VQTensor:
     """Load one VQ tensor, checked in full; its arrays are read-only views of the mapped file.
 
-    `name` may be left out where the file holds one. Raises VqccError: VQ05xx for the file, its header,
-    its metadata, or the tensor; VQ0514 for an unknown name, VQ0515 where a name is needed.
+    `path` names a safetensors file, the index of a sharded one, or a directory with one index. `name` may be
+    left out where the file holds one. Raises VqccError: VQ05xx for the file, its header, its metadata, or the
+    tensor; VQ0514 for an unknown name, VQ0515 where a name is needed.
     """
-    with TensorFile(path) as file:
+    with open_tensors(path) as file:
         described = _read_metadata(file)
         if name is None:
             if len(described) > 1:
@@ -103,15 +110,21 @@ def load(path: Path, name: str | None = None) -> VQTensor:
         return _load_tensor(file, name, described[name])
 
 
-def load_all(path: Path) -> tuple[VQTensor, ...]:
-    """Load every VQ tensor of a file, sorted by name. Raises VqccError as `load`, for all that is wrong."""
+def load_all(path: Path, names: Iterable[str] = (), *, check_codes: bool = True) -> tuple[VQTensor, ...]:
+    """Load every VQ tensor of a file, or those named, sorted by name.
+
+    Without `check_codes` whoever uses the codes must check them: a pass over a large file is spared. Raises
+    VqccError as `load`, for all that is wrong.
+    """
     found = DiagnosticList()
     tensors = []
-    with TensorFile(path) as file:
+    with open_tensors(path) as file:
         described = _read_metadata(file)
-        for name in sorted(described):
+        for name in sorted(set(names) or described):
             try:
-                tensors.append(_load_tensor(file, name, described[name]))
+                if name not in described:
+                    raise VqccError(_unknown_name(path, name, described, "VQ tensors"))
+                tensors.append(_load_tensor(file, name, described[name], check_codes=check_codes))
             except VqccError as error:
                 found.extend(error.diagnostics)
     found.raise_if_errors()
@@ -123,8 +136,8 @@ def load_weights(path: Path, name: str) -> NDArray[Any]:
 
     Raises VqccError: VQ0514 unknown name, VQ0524 wrong type, VQ0525 no matrix, and as `read_header`.
     """
-    with TensorFile(path) as file:
-        entries = file.header.entries
+    with open_tensors(path) as file:
+        entries = file.entries
         if name not in entries:
             raise VqccError(_unknown_name(path, name, entries, "tensors"))
         entry = entries[name]
@@ -139,10 +152,12 @@ def load_weights(path: Path, name: str) -> NDArray[Any]:
         return file.array(name)
 
 
-def _load_tensor(file: TensorFile, name: str, description: object) -> VQTensor:
+def _load_tensor(
+    file: TensorFile | ShardedFile, name: str, description: object, *, check_codes: bool = True
+) -> VQTensor:
     algorithm, shape, dtype, error = _read_description(file.path, name, description)
     arrays: dict[str, Any] = {
-        part: file.array(f"{name}.{part}") for part in PART_NAMES if f"{name}.{part}" in file.header.entries
+        part: file.array(f"{name}.{part}") for part in PART_NAMES if f"{name}.{part}" in file.entries
     }
     codes = arrays.pop("codes", None)
     if codes is None:
@@ -150,28 +165,52 @@ def _load_tensor(file: TensorFile, name: str, description: object) -> VQTensor:
         raise VqccError(Diagnostic("VQ0517", message))
     tensor = VQTensor(name, algorithm, shape, dtype, codes, relative_error=error, **arrays)
     try:
-        tensor.validate()
-    except VqccError as found:
-        raise VqccError(*(_in_file(file.path, item) for item in found.diagnostics)) from None
+        tensor.validate(check_codes=check_codes)
+    except VqccError as error:
+        raise in_file(file.path, error) from None
+    for _, array in tensor.arrays():
+        release_pages(array)
     return tensor
 
 
-def _in_file(path: Path, item: Diagnostic) -> Diagnostic:
-    return Diagnostic(item.code, f"{path}: {item.message}", help=item.help)
+def in_file(path: Path, error: VqccError) -> VqccError:
+    """Return `error`, found in the tensors of a file, with the file's path before each message."""
+    return VqccError(
+        *(Diagnostic(item.code, f"{path}: {item.message}", help=item.help) for item in error.diagnostics)
+    )
 
 
-def _read_metadata(file: TensorFile) -> dict[str, Any]:
-    """Return what the metadata says of each VQ tensor, by name; at least one."""
-    path = file.path
-    text = file.header.metadata.get(METADATA_KEY)
-    if text is None:
+def _read_metadata(file: TensorFile | ShardedFile) -> dict[str, Any]:
+    """Return what the metadata says of each VQ tensor, by name; at least one.
+
+    Of a sharded file, what its index and shards say together; they may repeat but not contradict one another.
+    """
+    texts = file.metadata(METADATA_KEY)
+    if not texts:
         raise VqccError(
             Diagnostic(
                 "VQ0511",
-                f"{path} has no metadata '{METADATA_KEY}'",
+                f"{file.path} has no metadata '{METADATA_KEY}'",
                 help="plain weights become VQ tensors by `vqcc quantize`",
             )
         )
+    described: dict[str, Any] = {}
+    found = DiagnosticList()
+    for path, text in texts:
+        try:
+            own = _parse_metadata(path, text)
+        except VqccError as error:
+            found.extend(error.diagnostics)
+            continue
+        for name in own.keys() & described.keys():
+            if own[name] != described[name]:
+                found.error("VQ0512", f"{path}: metadata describes '{name}' otherwise than another shard")
+        described |= own
+    found.raise_if_errors()
+    return described
+
+
+def _parse_metadata(path: Path, text: str) -> dict[str, Any]:
     try:
         described = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -205,11 +244,12 @@ def _read_description(
         found.error("VQ0512", f"{where}: relative_error must be null or a number from 0")
     found.raise_if_errors()
     assert isinstance(shape, list)
-    algorithm = _read_algorithm(where, fields["algorithm"])
+    algorithm = read_algorithm(where, fields["algorithm"], "VQ0513")
     return algorithm, (shape[0], shape[1]), str(dtype), None if error is None else float(error)
 
 
-def _read_algorithm(where: str, mapping: Mapping[str, Any]) -> Algorithm:
+def read_algorithm(where: str, mapping: Mapping[str, Any], code: str) -> Algorithm:
+    """Make the algorithm that a file describes. Raises VqccError `code`, `where` before each message."""
     from pydantic import ValidationError
 
     from vqcc.algorithms import from_mapping
@@ -217,10 +257,10 @@ def _read_algorithm(where: str, mapping: Mapping[str, Any]) -> Algorithm:
     try:
         return from_mapping(mapping)
     except ValidationError as error:
-        raise VqccError(*(_algorithm_error(where, item) for item in error.errors())) from None
+        raise VqccError(*(_algorithm_error(where, item, code) for item in error.errors())) from None
 
 
-def _algorithm_error(where: str, item: ErrorDetails) -> Diagnostic:
+def _algorithm_error(where: str, item: ErrorDetails, code: str) -> Diagnostic:
     from vqcc.algorithms import FAMILIES
 
     # The first step of a location names the family, which is no field.
@@ -228,20 +268,14 @@ def _algorithm_error(where: str, item: ErrorDetails) -> Diagnostic:
     place = f"{field}: " if field else ""
     known = f"families are {', '.join(FAMILIES)}" if not field else None
     help_text = item.get("ctx", {}).get("help", known)
-    return Diagnostic("VQ0513", f"{where}: {place}{item['msg'][:200]}", help=help_text)
+    return Diagnostic(code, f"{where}: {place}{item['msg'][:200]}", help=help_text)
 
 
 def _choose(path: Path, names: Iterable[str]) -> Diagnostic:
-    return Diagnostic("VQ0515", f"{path} holds several VQ tensors", help=f"name one: {_list(names)}")
+    return Diagnostic("VQ0515", f"{path} holds several VQ tensors", help=f"name one: {name_list(names)}")
 
 
 def _unknown_name(path: Path, name: str, names: Iterable[str], what: str) -> Diagnostic:
     near = did_you_mean(name, names)
-    there = f"{what} of this file: {_list(names)}"
+    there = f"{what} of this file: {name_list(names)}"
     return Diagnostic("VQ0514", f"{path} has no '{name}'", help=" ".join(filter(None, (near, there))))
-
-
-def _list(names: Iterable[str], most: int = 20) -> str:
-    ordered = sorted(names)
-    more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
-    return (", ".join(ordered[:most]) or "none") + more

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass
+from mmap import ACCESS_READ, MADV_DONTNEED, PAGESIZE, mmap
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Self, TypeGuard
 
 from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -73,6 +75,7 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         """Open `path`. Raises VqccError VQ0501 if it cannot be read, and as `read_header`."""
         self.path = path
+        self._map: mmap | None = None
         try:
             self._file = path.open("rb")
         except OSError as error:
@@ -89,8 +92,18 @@ class TensorFile:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """All tensors by name."""
+        return self.header.entries
+
+    def metadata(self, key: str) -> list[tuple[Path, str]]:
+        """The text that the file's metadata has under `key`, with the file's path; nothing if it has none."""
+        text = self.header.metadata.get(key)
+        return [] if text is None else [(self.path, text)]
+
     def array(self, name: str) -> NDArray[Any]:
-        """Map a tensor that the header lists; nothing is read until it is used."""
+        """Map a tensor that the header lists; nothing is read until it is used. Raises VqccError VQ0501."""
         import numpy as np
 
         from vqcc.tensors.vq_tensor import numpy_dtype
@@ -99,10 +112,44 @@ class TensorFile:
         dtype = numpy_dtype(entry.dtype)
         if entry.begin == entry.end:
             return np.zeros(entry.shape, dtype)
-        size = entry.end - entry.begin
-        raw = np.memmap(self._file, np.uint8, mode="r", offset=entry.begin, shape=(size,))
+        if self._map is None:
+            # One mapping per file, since each holds a file descriptor as long as its views live.
+            try:
+                self._map = mmap(self._file.fileno(), 0, access=ACCESS_READ)
+            except OSError as error:
+                _fail("VQ0501", f"{self.path}: {error.strerror or error}")
         # Not every writer aligns tensors; NumPy reads unaligned views, slower.
-        return np.ndarray(entry.shape, dtype, buffer=raw)
+        return np.ndarray(entry.shape, dtype, buffer=self._map, offset=entry.begin)
+
+
+def release_pages(array: NDArray[Any]) -> None:
+    """Take the pages behind a mapped array out of this process; they are read again where it is used again.
+
+    Keeps a pass over a file larger than memory from growing the process. No-op for arrays that are not mapped.
+    """
+    owner: Any = array
+    while owner is not None and not isinstance(owner, mmap):
+        owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
+    if owner is None or array.size == 0 or not hasattr(owner, "madvise"):
+        return
+    begin = _address(array) - _address(owner)
+    first = begin // PAGESIZE * PAGESIZE
+    owner.madvise(MADV_DONTNEED, first, begin + array.nbytes - first)
+
+
+def _address(memory: Any) -> int:
+    import numpy as np
+
+    array = memory if isinstance(memory, np.ndarray) else np.frombuffer(memory, np.uint8)
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def name_list(names: Iterable[str], most: int = 20) -> str:
+    """Names for a message, sorted, the first `most` of them."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
+    return (", ".join(ordered[:most]) or "none") + more
 
 
 def read_header(path: Path, file: BinaryIO) -> Header:
@@ -153,7 +200,7 @@ def _read_text(path: Path, file: BinaryIO, size: int) -> tuple[bytes, int]:
 
 def _parse(path: Path, text: bytes) -> dict[str, Any]:
     try:
-        fields = json.loads(text.decode("utf-8"), object_pairs_hook=_unique_keys)
+        fields = json.loads(text.decode("utf-8"), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         _fail("VQ0504", f"{path}: the header is not JSON: {str(error)[:200]}", "the file is damaged")
     if not isinstance(fields, dict):
@@ -161,11 +208,12 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
     return fields
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make the object of a JSON file; ValueError for a key that stands twice."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise ValueError(f"key {twice!r} stands twice")
     return fields
 

@@ -1,7 +1,8 @@
 """Packed weights on disk: what an engine loads beside a library's cubin.
 
 A safetensors file with NAME.codes, NAME.books, NAME.stage_scales and NAME.scales as the kernels read them,
-and metadata `vqcc.packed`: JSON that gives each NAME its layout, its layout's id and its algorithm.
+and metadata `vqcc.packed`: JSON that gives each NAME its layout, its layout's id, its algorithm, and how the
+entries of its tables are numbered.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ def save_packed(path: Path, library: Library, packed: Sequence[tuple[VQTensor, P
             "algorithm": tensor.algorithm.mapping(),
             "layout": asdict(library.layout),
             "layout_id": library.layout_id,
+            # Codes and tables are permuted alike: kernels need not know, readers of the file may want to.
+            "order": "frequency" if library.profile_codes else "identity",
             "shape": list(tensor.shape),
         }
     text = json.dumps(described, sort_keys=True, separators=(",", ":"))
@@ -98,7 +101,7 @@ def _expected_parts(library: Library) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 def _wrong_parts(path: Path, file: TensorFile, name: str, library: Library) -> Iterator[Diagnostic]:
     for part, (dtype, shape) in _expected_parts(library).items():
-        entry = file.header.entries.get(f"{name}.{part}")
+        entry = file.entries.get(f"{name}.{part}")
         if entry is None:
             yield Diagnostic("VQ0530", f"{path} has no {name}.{part}", help="pack the VQ tensor again")
         elif (entry.dtype, entry.shape) != (dtype, shape):

@@ -43,15 +43,25 @@ class PackedTensor:
         return {name: array for name, array in named.items() if array is not None}
 
 
-def pack_tensor(tensor: VQTensor, layout: PackedLayout) -> PackedTensor:
-    """Pack a valid `tensor` [n, k] whose rows have `layout.vectors` vectors."""
+def pack_tensor(tensor: VQTensor, layout: PackedLayout, *, by_frequency: bool = False) -> PackedTensor:
+    """Pack a valid `tensor` [n, k] whose rows have `layout.vectors` vectors.
+
+    With `by_frequency` the entries of each table are renamed by how often the tensor's own codes look them up, the
+    most frequent to 0 (Sec. V-B); codes and tables are permuted alike, so the weights stay the same.
+    """
+    from vqcc.hotness import count_codes, frequency_orders
+
+    algorithm, codes, orders = tensor.algorithm, tensor.codes, None
+    if by_frequency:
+        orders = frequency_orders(count_codes(tensor))
+        codes = algorithm.rename(codes, orders, tensor.shape)
     scales = tensor.scales
     if scales is not None:
-        kind = tensor.algorithm.scales.kind
+        kind = algorithm.scales.kind
         scales = np.ascontiguousarray(scales, dtype=np.float16 if kind == "group" else np.float32)
     return PackedTensor(
-        codes=pack_codes(tensor.codes, layout),
-        books=np.ascontiguousarray(tensor.algorithm.pack_tables(tensor)),
+        codes=pack_codes(codes, layout),
+        books=np.ascontiguousarray(algorithm.pack_tables(tensor, orders)),
         stage_scales=tensor.codebook_scales,
         scales=scales,
     )

@@ -57,8 +57,11 @@ class VQTensor:
         """Compute the weights [n, k] in float64, scales applied."""
         return self.algorithm.decode(self)
 
-    def validate(self) -> None:
-        """Check shapes, types and values of every part; raise VqccError (VQ05xx) with all that is wrong."""
+    def validate(self, *, check_codes: bool = True) -> None:
+        """Check shapes, types and values of every part; raise VqccError (VQ05xx) with all that is wrong.
+
+        Without `check_codes` the values of the codes are left to whoever reads them next (`check_codes`).
+        """
         found = DiagnosticList()
         for problem in (*self.algorithm.check_fields(), *self.algorithm.check(*self.shape)):
             found.error(problem.code, f"tensor {self.name}: {problem.message}", help=problem.help)
@@ -77,8 +80,15 @@ class VQTensor:
             expected = parts.get(name)  # type: ignore[call-overload]
             if expected is None:
                 found.error("VQ0518", f"tensor {self.name} has {name}, which its algorithm does not use")
-            elif self._check_type(expected, array, found):
+            elif self._check_type(expected, array, found) and (check_codes or name != "codes"):
                 self._check_values(expected, array, found)
+        found.raise_if_errors()
+
+    def check_codes(self) -> None:
+        """Check that every code names an entry. Raises VqccError VQ0521 with the first that does not."""
+        found = DiagnosticList()
+        codes = next(part for part in self.algorithm.parts(*self.shape) if part.name == "codes")
+        self._check_values(codes, self.codes, found)
         found.raise_if_errors()
 
     def _check_type(self, part: Part, array: NDArray[Any], found: DiagnosticList) -> bool:

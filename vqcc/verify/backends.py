@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from vqcc.library import Kernel, Library
@@ -27,8 +28,13 @@ class Runner(Protocol):
         inputs: Mapping[str, NDArray[Any]],
         outputs: Mapping[str, NDArray[Any]],
         scalars: Mapping[str, int],
+        workspace: NDArray[np.uint8],
     ) -> None:
-        """Launch once; `outputs` are overwritten. Raises VqccError with exit code MISMATCH for a bug found."""
+        """Launch once; `outputs` are overwritten, and `workspace` holds what the kernel left there.
+
+        The kernel sees `Launch.workspace_bytes` of the workspace, or null where that is 0. Raises VqccError with
+        exit code MISMATCH for a bug found.
+        """
 
 
 class Backend(Protocol):
@@ -85,8 +91,13 @@ class _Emulated:
         inputs: Mapping[str, NDArray[Any]],
         outputs: Mapping[str, NDArray[Any]],
         scalars: Mapping[str, int],
+        workspace: NDArray[np.uint8],
     ) -> None:
         from vqcc.emulator import Buffer
+
+        launch = kernel.launch
+        # No more than it needs: an access past that is found.
+        scratch = workspace[: launch.workspace_bytes]
 
         arguments: list[Any] = []
         for argument in self._library.op.arguments(kernel.variant):
@@ -94,11 +105,12 @@ class _Emulated:
                 arguments.append(scalar(argument.c_type, scalars[argument.name]))
             elif argument.role == "output":
                 arguments.append(Buffer(argument.name, outputs[argument.name], "output"))
+            elif argument.role == "workspace" and scratch.size:
+                arguments.append(Buffer(argument.name, scratch, "inout"))
             elif argument.name in inputs:
                 arguments.append(Buffer(argument.name, inputs[argument.name], "input"))
             else:
                 arguments.append(None)
-        launch = kernel.launch
         before = {name: array.copy() for name, array in outputs.items()}
         report = self._emulated.launch(
             kernel.name, (launch.grid, 1, 1), (launch.threads, 1, 1), launch.dynamic_shared_bytes, arguments

@@ -20,7 +20,15 @@ if TYPE_CHECKING:
     from vqcc.tensors.vq_tensor import VQTensor
     from vqcc.verify.backends import Backend, Runner
 
-__all__ = ["CaseResult", "check_tensors", "run_case", "validate"]
+__all__ = [
+    "CaseResult",
+    "blank_outputs",
+    "check_tensors",
+    "make_workspace",
+    "repeat_case",
+    "run_case",
+    "validate",
+]
 
 
 @dataclass(frozen=True)
@@ -90,8 +98,11 @@ def validate(
 
     `packed` holds the packed arrays of every tensor by name, as a file has them; else they are packed here.
 
-    Each kernel runs at its bounds, and at smaller sizes that it must mask. Raises VQ0803 for a tensor that
-    does not fit, VQ08xx for what a backend finds; a result outside its bound is yielded, not raised.
+    Each kernel runs at its bounds, and at smaller sizes that it must mask. All kernels of a GPU share one
+    workspace, which is zeroed once. After all of them, those that have a workspace run again: they must find it
+    usable whatever the others left there, and add their sums in the same order. Raises VQ0803 for a tensor that does
+    not fit, VQ0808 for another result the second time, VQ08xx for what a backend finds; a result outside its bound
+    is yielded, not raised.
     """
     import numpy as np
 
@@ -99,6 +110,7 @@ def validate(
     check_tensors(library, tensors)
     weights = tensors or (library.algorithm.random_tensor(rng, "random", *library.op.weight_shape),)
     runners = {gpu: backend.load(library, gpu) for gpu in gpus or library.gpus}
+    workspaces = {gpu: make_workspace(library, gpu) for gpu in runners}
     for tensor in weights:
         if packed is not None and tensor.name not in packed:
             held = f"it holds {', '.join(packed) or 'none'}"
@@ -106,11 +118,17 @@ def validate(
         arrays = packed[tensor.name] if packed is not None else pack_tensor(tensor, library.layout).arrays()
         decoded = (library.algorithm.decode(tensor), library.algorithm.decode(tensor, magnitudes=True))
         for gpu, runner in runners.items():
+            launched = []
             for kernel in library.builds[gpu].kernels:
                 for sizes in library.op.launch_sizes(kernel.variant):
                     case = library.op.draw_case(kernel.variant, sizes, library.algorithm, rng)
-                    comparison = run_case(library, runner, kernel, case, arrays, decoded)
+                    blank = blank_outputs(case)
+                    comparison = run_case(library, runner, kernel, case, arrays, decoded, workspaces[gpu])
                     yield CaseResult(gpu, kernel.name, tensor.name, dict(sizes), comparison)
+                    if kernel.launch.workspace_bytes:
+                        launched.append((kernel, case, blank))
+            for kernel, case, blank in launched:
+                repeat_case(runner, kernel, case, blank, arrays, workspaces[gpu])
 
 
 def run_case(
@@ -120,16 +138,44 @@ def run_case(
     case: LaunchCase,
     packed: Mapping[str, NDArray[Any]],
     decoded: tuple[NDArray[np.float64], NDArray[np.float64]],
+    workspace: NDArray[np.uint8],
 ) -> Comparison:
     """Launch once and compare; `decoded` are the weights and their magnitudes. Raises VQ0804, VQ08xx."""
     op = library.op
     before = case.untouched(case.outputs).tobytes()
-    runner.run(kernel, {**packed, **case.inputs}, case.outputs, case.scalars)
+    runner.run(kernel, {**packed, **case.inputs}, case.outputs, case.scalars, workspace)
     if case.untouched(case.outputs).tobytes() != before:
-        raise VqccError(
-            Diagnostic("VQ0804", f"{kernel.name} wrote outside its output", help="please report this spec"),
-            exit_code=ExitCode.MISMATCH,
-        )
+        raise _broken("VQ0804", f"{kernel.name} wrote outside its output")
     exact, magnitude = op.reference(*decoded, case.inputs)
-    roundings = op.longest_sum(kernel.tile, library.layout, library.algorithm)
+    roundings = op.longest_sum(kernel.tile, library.algorithm)
     return compare(case.result(case.outputs), exact, magnitude, roundings, kernel.variant.dtype)
+
+
+def blank_outputs(case: LaunchCase) -> dict[str, NDArray[Any]]:
+    """The outputs of a case as they are before its first launch, for another one."""
+    return {name: array.copy() for name, array in case.outputs.items()}
+
+
+def repeat_case(
+    runner: Runner,
+    kernel: Kernel,
+    case: LaunchCase,
+    blank: Mapping[str, NDArray[Any]],
+    packed: Mapping[str, NDArray[Any]],
+    workspace: NDArray[np.uint8],
+) -> None:
+    """Launch a case that has run again, on its `blank` outputs. Raises VQ0808 if a bit differs, VQ08xx."""
+    runner.run(kernel, {**packed, **case.inputs}, blank, case.scalars, workspace)
+    if any(blank[name].tobytes() != array.tobytes() for name, array in case.outputs.items()):
+        raise _broken("VQ0808", f"{kernel.name} gave another result when it was launched again")
+
+
+def make_workspace(library: Library, gpu: str) -> NDArray[np.uint8]:
+    """A workspace for every kernel of `gpu`, as a library's user makes it: zeroed once."""
+    import numpy as np
+
+    return np.zeros(library.builds[gpu].workspace_bytes, dtype=np.uint8)
+
+
+def _broken(code: str, message: str) -> VqccError:
+    return VqccError(Diagnostic(code, message, help="please report this spec"), exit_code=ExitCode.MISMATCH)

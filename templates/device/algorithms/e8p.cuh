@@ -1,4 +1,4 @@
-// QuIP#'s E8P codebook: 65,536 points of a shifted E8 lattice computed from a table of 256 words (1 KB).
+// QuIP#'s E8P codebook: 65,536 points of a shifted E8 lattice computed from a table of 512 words (2 KB).
 #pragma once
 
 #include "../elements.cuh"
@@ -10,48 +10,62 @@ namespace vqcc {
 /// A code is a row of absolute values (upper byte) and eight signs (lower byte). A row is eight 4-bit fields,
 /// field j holding 2 |v| + 8, always odd; fields 0 to 7 are elements 0, 2, 4, 6, 1, 3, 5, 7. An odd number of
 /// set sign bits flips sign bit 0 and shifts the point by -1/4 instead of +1/4.
+///
+/// What the signs do to the fields is a constant of the book, word `signs`: 14 in the field of every sign that is set,
+/// since xor with 14 negates an odd field about 8 (16 - f); and 1 in all fields if their number was odd, which takes
+/// the one that makes them odd, half a unit, from each.
 template <class Codes>
 struct E8P : Codes {
-  /// What the second stage's points are divided by (QuIP#'s 4-bit variant).
-  static constexpr float kSecondStageScale = 1.0f / 3.45f;
+  static constexpr int kEntryBytes = 4;
+  static constexpr int kTableEntries = 256;
+  static constexpr int kConstantEntries = 256;
+  static constexpr int kStageBytes = kTableEntries * kEntryBytes;
+  static constexpr bool kStagesShareTable = true;
+  static_assert(kStageBytes + kConstantEntries * kEntryBytes == Codes::kTableBytes, "one table serves every stage");
 
-  template <Space kSpace>
-  VQCC_DEVICE static void decode(const uint8* table, const float* /*stage_scales*/,
-                                 const uint32 (&codes)[Codes::kResiduals], float (&weights)[8]) {
+  /// A row of the table as look-ups return it: eight 4-bit fields.
+  struct Entry {
+    uint32 fields;
+
+    template <Space kSpace>
+    VQCC_DEVICE static Entry load_from(const void* address) {
+      return {load<kSpace>(static_cast<const uint32*>(address))};
+    }
+  };
+
+  /// The second stage's points are divided by 3.45 (QuIP#'s 4-bit variant).
+  static constexpr bool kStageFactors = Codes::kResiduals > 1;
+  VQCC_DEVICE static float stage_factor(int stage) { return stage == 0 ? 1.0f : 1.0f / 3.45f; }
+
+  /// The weights that the `codes` of kStages stages stand for, before row or tensor scales.
+  template <class Cache, int kStages>
+  VQCC_DEVICE static void decode(const Cache& cache, int book, const uint32 (&codes)[kStages], float (&weights)[8]) {
 #pragma unroll
-    for (int stage = 0; stage < Codes::kResiduals; ++stage) {
-      float point[8];
-      decode_point<kSpace>(reinterpret_cast<const uint32*>(table), codes[stage], point);
+    for (int stage = 0; stage < kStages; ++stage) {
+      uint32 pairs[4];
+      decode_pairs<ElementType::kFloat16>(cache, book, stage, codes[stage], pairs);
+      const float factor = stage_factor(cache.stage_number(stage));
 #pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        weights[i] = stage == 0 ? point[i] : fused_multiply_add(point[i], kSecondStageScale, weights[i]);
+      for (int i = 0; i < 4; ++i) {
+        const float2 point = float16_pair(pairs[i]);
+        weights[2 * i] = stage == 0 ? factor * point.x : fused_multiply_add(factor, point.x, weights[2 * i]);
+        weights[2 * i + 1] = stage == 0 ? factor * point.y : fused_multiply_add(factor, point.y, weights[2 * i + 1]);
       }
     }
   }
 
- private:
-  template <Space kSpace>
-  VQCC_DEVICE static void decode_point(const uint32* table, uint32 code, float (&point)[8]) {
-    const uint32 odd = parity(code & 0xffu);
-    const uint32 signs = (code & 0xffu) ^ odd;
-    // XOR with 14 negates an odd field about 8: 16 - f.
-    const uint32 fields = load<kSpace>(table + (code >> 8)) ^ (spread_to_fields(signs) * 14u);
-    // 0x5008 is 32.25 in float16; a field at mantissa bit 4 adds half its value: 36 + v + 1/4 in all.
-    const float shift = odd ? -36.5f : -36.0f;
+  /// One stage's point as pairs of 16-bit elements, before its factor. Its values are quarters up to 2.75: exact in
+  /// either type.
+  template <ElementType kType, class Cache>
+  VQCC_DEVICE static void decode_pairs(const Cache& cache, int book, int stage, uint32 code, uint32 (&pairs)[4]) {
+    const uint32 fields = cache.access(book, stage, code >> 8).fields ^ cache.constant(book, code & 0xffu).fields;
+    // 0x5008 is 32.25 in float16; a field at mantissa bit 4 adds half its value: 36 + v + 1/4 in all. 0xd080 is -36.
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const uint32 pair = (fields >> (4 * i)) & 0x000f000fu;
-      const float2 values = float16_pair((pair << 4) | 0x50085008u);
-      point[2 * i] = values.x + shift;
-      point[2 * i + 1] = values.y + shift;
+      const uint32 field_pair = i == 0 ? fields << 4 : fields >> (4 * i - 4);
+      const uint32 point = add_float16_pairs((field_pair & 0x00f000f0u) | 0x50085008u, 0xd080d080u);
+      pairs[i] = kType == ElementType::kFloat16 ? point : to_bfloat16_pair(float16_pair(point));
     }
-  }
-
-  /// Bit j of a byte to bit 4 j.
-  VQCC_DEVICE static uint32 spread_to_fields(uint32 byte) {
-    byte = (byte | byte << 12) & 0x000f000fu;
-    byte = (byte | byte << 6) & 0x03030303u;
-    return (byte | byte << 3) & 0x11111111u;
   }
 };
 

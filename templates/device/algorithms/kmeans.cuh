@@ -9,30 +9,48 @@ namespace vqcc {
 /// padding included), kEntryType and kTableBytes.
 template <class Codes>
 struct KMeans : Codes {
-  static constexpr bool kScaledStages = Codes::kEntryType == ElementType::kInt8;
   static constexpr int kEntryBytes = Codes::kEntryStride * ElementTraits<Codes::kEntryType>::kBytes;
   static constexpr int kStageBytes = Codes::kEntries * kEntryBytes;
+  static constexpr int kTableEntries = Codes::kEntries;
+  static constexpr int kConstantEntries = 0;
+  static constexpr bool kStagesShareTable = false;
+  static constexpr bool kScaledStages = Codes::kEntryType == ElementType::kInt8;
   static_assert(Codes::kResiduals * kStageBytes <= Codes::kTableBytes, "every stage lies inside the table");
 
-  /// The weights that `codes` stand for, before row, group or tensor scales. `table` is one codebook, stage by
-  /// stage; `stage_scales` the fp32 scale of each stage of an int8 codebook.
-  template <Space kSpace>
-  VQCC_DEVICE static void decode(const uint8* table, const float* stage_scales,
-                                 const uint32 (&codes)[Codes::kResiduals], float (&weights)[Codes::kVectorSize]) {
-    using Entry = Elements<Codes::kEntryType, Codes::kEntryStride, smaller(kEntryBytes, 16)>;
+  /// A stored entry as look-ups return it.
+  using Entry = Elements<Codes::kEntryType, Codes::kEntryStride, smaller(kEntryBytes, 16)>;
+
+  /// The weights that the `codes` of kStages stages stand for in resident book `book`, before row, group or tensor
+  /// scales: entries are added in fp32.
+  template <class Cache, int kStages>
+  VQCC_DEVICE static void decode(const Cache& cache, int book, const uint32 (&codes)[kStages],
+                                 float (&weights)[Codes::kVectorSize]) {
 #pragma unroll
-    for (int stage = 0; stage < Codes::kResiduals; ++stage) {
-      const Entry entry =
-          Entry::template load_from<kSpace>(table + stage * kStageBytes + codes[stage] * static_cast<uint32>(kEntryBytes));
+    for (int stage = 0; stage < kStages; ++stage) {
       float values[Codes::kEntryStride];
-      entry.to_float(values);
-      const float scale = kScaledStages ? load<Space::kGlobal>(stage_scales + stage) : 1.0f;
+      cache.access(book, stage, codes[stage]).to_float(values);
+      const float scale = kScaledStages ? cache.stage_scale(book, stage) : 1.0f;
 #pragma unroll
       for (int i = 0; i < Codes::kVectorSize; ++i) {
         const float value = kScaledStages ? scale * values[i] : values[i];
         weights[i] = stage == 0 ? value : weights[i] + value;
       }
     }
+  }
+
+  /// Stages are added as they are.
+  static constexpr bool kStageFactors = false;
+  VQCC_DEVICE static float stage_factor(int /*stage*/) { return 1.0f; }
+
+  /// One stage's entry as pairs of 16-bit elements, for tensor cores. Entries have the activations' type.
+  template <ElementType kType, class Cache>
+  VQCC_DEVICE static void decode_pairs(const Cache& cache, int book, int stage, uint32 code,
+                                       uint32 (&pairs)[Codes::kVectorSize / 2]) {
+    static_assert(kType == Codes::kEntryType && Codes::kEntryStride == Codes::kVectorSize,
+                  "entries go to the tensor cores as they are stored");
+    const Entry entry = cache.access(book, stage, code);
+#pragma unroll
+    for (int i = 0; i < Codes::kVectorSize / 2; ++i) pairs[i] = entry.registers[i];
   }
 };
 

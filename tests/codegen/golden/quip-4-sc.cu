@@ -10,6 +10,7 @@
 // function. All other headers are plain C++ over these names, so a port or a CPU run replaces one file.
 //
 // Built for the CPU emulator (VQCC_EMULATE) the same names have host bodies; its headers stand in for CUDA's.
+// "PTX" in a comment names an instruction's section of NVIDIA's PTX ISA.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -40,8 +41,13 @@ VQCC_DEVICE int warp_index() { return static_cast<int>(threadIdx.x) / kWarpSize;
 
 VQCC_DEVICE void block_barrier() { __syncthreads(); }
 
-/// `value` of the lane whose index differs from this one's in the bits of `mask` (PTX shfl.sync.bfly).
+/// Waits for all lanes of the warp; what they wrote before it they may all read after it (PTX bar.warp.sync).
+VQCC_DEVICE void warp_barrier() { __syncwarp(); }
+
+/// `value` of the lane whose index differs from this one's in the bits of `mask`; every lane of the warp calls it
+/// (PTX shfl.sync, mode .bfly).
 VQCC_DEVICE float exchange_xor(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
+VQCC_DEVICE uint32 exchange_xor(uint32 value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
 
 // ---- Memory ------------------------------------------------------------------------------------------------
 
@@ -82,6 +88,16 @@ VQCC_DEVICE Word load_streaming(const Word* address) {
 #endif
 }
 
+/// One naturally aligned store of a whole `Word` (1, 2, 4, 8 or 16 bytes).
+template <class Word>
+VQCC_DEVICE void store(Word* address, Word word) {
+#ifdef VQCC_EMULATE
+  vqcc_emulator::store_whole(address, word);
+#else
+  *address = word;
+#endif
+}
+
 /// Unsigned word types by size in bytes.
 template <int kBytes> struct WordOf;
 template <> struct WordOf<1> { using Type = uint8; };
@@ -105,6 +121,42 @@ VQCC_DEVICE void to_registers(uint4 word, uint32 (&registers)[4]) {
   registers[3] = word.w;
 }
 
+/// The word that registers make together, to store it at once.
+VQCC_DEVICE uint32 from_registers(const uint32 (&registers)[1]) { return registers[0]; }
+VQCC_DEVICE uint2 from_registers(const uint32 (&registers)[2]) { return make_uint2(registers[0], registers[1]); }
+VQCC_DEVICE uint4 from_registers(const uint32 (&registers)[4]) {
+  return make_uint4(registers[0], registers[1], registers[2], registers[3]);
+}
+
+// ---- Blocks that work together -----------------------------------------------------------------------------
+
+/// This thread's writes before it are visible to the whole device before its writes after it (PTX membar.gl).
+VQCC_DEVICE void memory_fence() { __threadfence(); }
+
+/// Adds one to *counter in global memory and returns what it held. What this thread wrote or had been shown by a
+/// barrier before is then visible to whoever counts later: after a block_barrier() one thread counts for its block
+/// (PTX atom, .acq_rel.gpu).
+VQCC_DEVICE uint32 count_arrival(uint32* counter) {
+#ifdef VQCC_EMULATE
+  __threadfence();
+  return atomicAdd(counter, 1u);
+#else
+  uint32 before;
+  asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;"
+               : "=r"(before)
+               : "l"(__cvta_generic_to_global(counter))
+               : "memory");
+  return before;
+#endif
+}
+
+/// A load of what other blocks of this launch wrote, once count_arrival told of it: past the read-only path and L1,
+/// which may hold older bytes (PTX ld.global.cg).
+template <class Word>
+VQCC_DEVICE Word load_fresh(const Word* address) {
+  return __ldcg(address);
+}
+
 // ---- Bits --------------------------------------------------------------------------------------------------
 
 /// The 32 bits that start `shift` (0 to 31) bits above the bottom of `high:low` (PTX shf.r.wrap).
@@ -117,8 +169,9 @@ VQCC_DEVICE uint32 parity(uint32 bits) { return static_cast<uint32>(__popc(bits)
 
 VQCC_DEVICE float fused_multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
-/// The float whose bits are `bits`.
+/// The float whose bits are `bits`, and the bits of a float.
 VQCC_DEVICE float float_of_bits(uint32 bits) { return __uint_as_float(bits); }
+VQCC_DEVICE uint32 float_as_bits(float value) { return __float_as_uint(value); }
 
 /// Two float16 values packed in a register, low half first.
 VQCC_DEVICE float2 float16_pair(uint32 packed) {
@@ -133,8 +186,57 @@ VQCC_DEVICE float2 bfloat16_pair(uint32 packed) {
   return make_float2(float_of_bits(packed << 16), float_of_bits(packed & 0xffff0000u));
 }
 
+/// Two floats rounded to nearest even and packed, x in the low half (PTX cvt.rn.f16x2.f32, cvt.rn.bf16x2.f32).
+VQCC_DEVICE uint32 to_float16_pair(float2 values) {
+  const __half2 pair = __float22half2_rn(values);
+  return reinterpret_cast<const uint32&>(pair);
+}
+VQCC_DEVICE uint32 to_bfloat16_pair(float2 values) {
+  const __nv_bfloat162 pair = __float22bfloat162_rn(values);
+  return reinterpret_cast<const uint32&>(pair);
+}
+
+/// Sums of the low and of the high float16 values, each rounded to nearest even (PTX add.f16x2).
+VQCC_DEVICE uint32 add_float16_pairs(uint32 a, uint32 b) {
+  const __half2 sum = __hadd2(reinterpret_cast<const __half2&>(a), reinterpret_cast<const __half2&>(b));
+  return reinterpret_cast<const uint32&>(sum);
+}
+
 VQCC_DEVICE void store_rounded(__half* address, float value) { *address = __float2half_rn(value); }
 VQCC_DEVICE void store_rounded(__nv_bfloat16* address, float value) { *address = __float2bfloat16_rn(value); }
+
+// ---- Tensor cores ------------------------------------------------------------------------------------------
+
+/// sums += A B for a warp's tiles A [16, 16] and B [16, 8] of packed pairs, sums [16, 8] in fp32; every lane calls it.
+/// With g = lane / 4, t = lane % 4 and pairs along the inner dimension k: a[0], a[2] are row g of A at k = 2t and
+/// 2t + 8, a[1], a[3] the same of row g + 8; b[0], b[1] are column g of B at k = 2t and 2t + 8; sums[0], sums[1] are
+/// row g, columns 2t and 2t + 1, sums[2], sums[3] the same of row g + 8
+/// (PTX mma, "Matrix Fragments for mma.m16n8k16 with floating point type").
+template <ElementType kType>
+VQCC_DEVICE void multiply_fragments(float (&sums)[4], const uint32 (&a)[4], const uint32 (&b)[2]) {
+  static_assert(kType == ElementType::kFloat16 || kType == ElementType::kBfloat16, "tensor cores take 16-bit floats");
+#ifdef VQCC_EMULATE
+  constexpr auto kFormat = kType == ElementType::kFloat16 ? vqcc_emulator::TensorFormat::f16
+                                                          : vqcc_emulator::TensorFormat::bf16;
+  const auto result = vqcc_emulator::multiply_fragments(
+      kFormat, {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, {sums[0], sums[1], sums[2], sums[3]}});
+  for (int i = 0; i < 4; ++i) sums[i] = result.sums[i];
+#else
+  if constexpr (kType == ElementType::kFloat16) {
+    asm(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  } else {
+    asm(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  }
+#endif
+}
 
 }  // namespace vqcc
 
@@ -223,65 +325,485 @@ VQCC_DEVICE float load_element(const void* array, int index) {
 
 }  // namespace vqcc
 
-// ==== unpack.cuh =============================================================================================
-// Codes as the packer wrote them: a chunk is what one lane reads at a time, a little-endian bit stream of
-// kChunkVectors vectors of kResiduals codes of kCodeBits bits each, padded to whole 32-bit words.
+// ==== codebook_cache.cuh =====================================================================================
+// The codebook cache (VQ-LLM, Sec. V): Load, Access and Switch. Of every table, entries [0, kRegisterEntries) are in
+// registers, those up to kSharedEntries in shared memory and the rest in global memory. Entries are in the order of
+// their frequency if the plan has a profile, so an entry's number says where it is.
 
 namespace vqcc {
 
-/// `Codes` names kCodeBits and kResiduals, `Layout` kChunkVectors and kChunkWords.
-template <class Codes, class Layout>
-struct CodeChunk {
-  static constexpr int kWords = Layout::kChunkWords;
-  static constexpr uint32 kMask = (1u << Codes::kCodeBits) - 1u;  // code widths are 1 to 16 bits
-  /// Widest load that divides a chunk: chunks follow one another, so this is also their alignment.
-  static constexpr int kLoadWords = kWords % 4 == 0 ? 4 : kWords % 2 == 0 ? 2 : 1;
+/// Where a block finds the books of the column tiles and stages it is working on.
+///
+/// `Tile` names kRegisterEntries, kSharedEntries, kCopies, kSharedBookBytes, kResidentTiles and kSplitStages. A book has
+/// one table per residual stage, or one that its stages share (Algorithm::kStagesShareTable), and possibly one of
+/// constants (Algorithm::kConstantEntries), cached whenever any entry is. The kCopies copies of an entry are neighbours,
+/// and lane l looks up copy l % kCopies: with 128 bytes of copies, lanes of one wavefront never meet in a bank.
+template <class Algorithm, class Tile, int kThreads>
+class CodebookCache {
+  using Entry = typename Algorithm::Entry;
 
-  uint32 words[kWords];
+  static constexpr int kStages = Algorithm::kResiduals / Tile::kSplitStages;
+  static constexpr int kTables = Algorithm::kStagesShareTable ? 1 : kStages;
+  static constexpr int kRegisters = Tile::kRegisterEntries;
+  static constexpr int kShared = Tile::kSharedEntries;
+  static constexpr int kCopies = Tile::kCopies;
+  static constexpr int kEntryBytes = Algorithm::kEntryBytes;
+  static constexpr bool kAllShared = kShared == Algorithm::kTableEntries;
+  static constexpr int kSlotBytes = kCopies * kEntryBytes;
+  static constexpr int kSharedTableBytes = kShared * kSlotBytes;
+  static constexpr int kConstantBytes = kShared > 0 ? Algorithm::kConstantEntries * kSlotBytes : 0;
+  static_assert(kRegisters == 0 || Tile::kResidentTiles == 1, "registers hold entries of one book");
+  static_assert(kRegisters <= kShared || kShared == 0, "register entries are the first of the shared ones");
+  static_assert(kCopies == 1 || kSlotBytes % 16 == 0, "copies fill whole words");
 
-  /// Chunk number `index` of a packed row.
-  VQCC_DEVICE static CodeChunk load_from(const uint32* row, int index) {
-    using Word = typename WordOf<kLoadWords * 4>::Type;
-    const Word* source = reinterpret_cast<const Word*>(row + index * kWords);
-    CodeChunk chunk;
-#pragma unroll
-    for (int w = 0; w < kWords / kLoadWords; ++w) {
-      uint32 loaded[kLoadWords];
-      to_registers(load_streaming(source + w), loaded);
-#pragma unroll
-      for (int r = 0; r < kLoadWords; ++r) chunk.words[w * kLoadWords + r] = loaded[r];
+ public:
+  /// `books` are all tables of the matrix, one book after another; `shared` has room for the resident ones.
+  VQCC_DEVICE CodebookCache(const uint8* books, const float* stage_scales, uint8* shared)
+      : books_(books), stage_scales_(stage_scales), shared_(shared), own_copy_(lane_index() % kCopies * kEntryBytes) {}
+
+  /// Switch: makes `count` books from `first_book` on, and their stages from `first_stage` on, the ones that `access`
+  /// finds. Every thread of the block calls it.
+  VQCC_DEVICE void switch_to(int first_book, int first_stage, int count) {
+    if (first_book == first_book_ && first_stage == first_stage_) return;  // one book for all: it is loaded once
+    const bool reload = first_book_ >= 0;
+    first_book_ = first_book;
+    first_stage_ = first_stage;
+    if constexpr (kShared > 0) {
+      if (reload) block_barrier();  // the entries being replaced have been read
+      load_shared(count);
+      block_barrier();
     }
-    return chunk;
+    if constexpr (kRegisters > 0) load_registers();
   }
 
-  /// The residual codes of vector `vector` of the chunk; `vector` is a constant once loops are unrolled.
-  VQCC_DEVICE void codes_of(int vector, uint32 (&codes)[Codes::kResiduals]) const {
+  /// Access: entry `index` of stage `stage` (counted from the block's first; constant once loops are unrolled) in
+  /// resident book `book`.
+  VQCC_DEVICE Entry access(int book, int stage, uint32 index) const {
+    const int table = Algorithm::kStagesShareTable ? 0 : stage;
+    Entry entry = {};
+    if (kRegisters == 0 || index >= static_cast<uint32>(kRegisters)) {
+      if (kAllShared || (kShared > 0 && index < static_cast<uint32>(kShared))) {
+        entry = shared_entry(book, table * kSharedTableBytes, index);
+      } else {
+        entry = Entry::template load_from<Space::kGlobal>(table_of(book, table) + index * static_cast<uint32>(kEntryBytes));
+      }
+    }
+    if constexpr (kRegisters > 0) {
 #pragma unroll
-    for (int r = 0; r < Codes::kResiduals; ++r) {
-      const int bit = (vector * Codes::kResiduals + r) * Codes::kCodeBits;
-      const int word = bit / 32;
-      const int shift = bit % 32;
-      const bool straddles = shift + Codes::kCodeBits > 32;
-      const uint32 bits = straddles ? funnel_right(words[word], words[word + straddles], shift) : words[word] >> shift;
-      codes[r] = bits & kMask;
+      for (int i = 0; i < kRegisters; ++i) {
+        if (index == static_cast<uint32>(i)) entry = hot_[table][i];
+      }
+    }
+    return entry;
+  }
+
+  /// Constant `index` of resident book `book`.
+  VQCC_DEVICE Entry constant(int book, uint32 index) const {
+    if constexpr (kShared > 0) return shared_entry(book, kTables * kSharedTableBytes, index);
+    return Entry::template load_from<Space::kGlobal>(constants_of(book) + index * static_cast<uint32>(kEntryBytes));
+  }
+
+  /// The number of the stage that `access` calls `stage`.
+  VQCC_DEVICE int stage_number(int stage) const { return Tile::kSplitStages == 1 ? stage : first_stage_ + stage; }
+
+  /// The fp32 factor of an int8 book's stage.
+  VQCC_DEVICE float stage_scale(int book, int stage) const {
+    return load<Space::kGlobal>(stage_scales_ + (first_book_ + book) * Algorithm::kResiduals + stage_number(stage));
+  }
+
+ private:
+  VQCC_DEVICE Entry shared_entry(int book, int table_offset, uint32 index) const {
+    return Entry::template load_from<Space::kShared>(
+        shared_ + (book * Tile::kSharedBookBytes + table_offset + own_copy_ + index * static_cast<uint32>(kSlotBytes)));
+  }
+
+  VQCC_DEVICE const uint8* table_of(int book, int table) const {
+    return books_ + static_cast<int64>(first_book_ + book) * Algorithm::kTableBytes +
+           (Algorithm::kStagesShareTable ? 0 : stage_number(table)) * Algorithm::kStageBytes;
+  }
+
+  VQCC_DEVICE const uint8* constants_of(int book) const {
+    return books_ + static_cast<int64>(first_book_ + book) * Algorithm::kTableBytes +
+           Algorithm::kTableBytes - Algorithm::kConstantEntries * kEntryBytes;
+  }
+
+  /// Load, shared part. Whole single books are copied at once; else one table at a time.
+  VQCC_DEVICE void load_shared(int count) const {
+    if constexpr (kCopies == 1 && kAllShared && Tile::kSharedBookBytes == Algorithm::kTableBytes) {
+      load_runs<Algorithm::kTableBytes, 1>(count, [this](int book, int) { return table_of(book, 0); });
+    } else {
+      load_runs<kSharedTableBytes, kTables>(count, [this](int book, int table) { return table_of(book, table); });
+      if constexpr (kConstantBytes > 0) {
+        load_runs<kConstantBytes, 1, kTables * kSharedTableBytes>(
+            count, [this](int book, int) { return constants_of(book); });
+      }
     }
   }
 
-  /// Forgets the first `kVectors` vectors: what follows moves down to vector 0. Lets a loop over a chunk stay
-  /// rolled without indexing registers at run time.
-  template <int kVectors>
-  VQCC_DEVICE void advance() {
-    constexpr int kBits = kVectors * Codes::kResiduals * Codes::kCodeBits;
-    constexpr int kSkip = kBits / 32;
-    constexpr int kShift = kBits % 32;
-#pragma unroll
-    for (int w = 0; w < kWords; ++w) {
-      const uint32 low = w + kSkip < kWords ? words[smaller(w + kSkip, kWords - 1)] : 0u;
-      const uint32 high = w + kSkip + 1 < kWords ? words[smaller(w + kSkip + 1, kWords - 1)] : 0u;
-      words[w] = kShift == 0 ? low : funnel_right(low, high, kShift);
+  /// Fills kRuns runs of kBytes each of `count` resident books, kCopies of every entry, from `source_of(book, run)`.
+  template <int kBytes, int kRuns, int kOffset = 0, class Source>
+  VQCC_DEVICE void load_runs(int count, Source source_of) const {
+    static_assert(kBytes % 16 == 0, "tables are copied by 16-byte words");
+    constexpr int kWords = kBytes / 16;
+#pragma unroll 4
+    for (int i = static_cast<int>(threadIdx.x); i < count * kRuns * kWords; i += kThreads) {
+      const int word = i % kWords;
+      const int run = i / kWords % kRuns;
+      const int book = i / kWords / kRuns;
+      uint8* target = shared_ + book * Tile::kSharedBookBytes + kOffset + run * kBytes + word * 16;
+      *reinterpret_cast<uint4*>(target) = copied_word(source_of(book, run), word);
     }
+  }
+
+  /// Word `word` of kCopies-fold entries made from those at `source`.
+  VQCC_DEVICE static uint4 copied_word(const uint8* source, int word) {
+    if constexpr (kCopies == 1) {
+      return load<Space::kGlobal>(reinterpret_cast<const uint4*>(source) + word);
+    } else if constexpr (kEntryBytes >= 16) {
+      constexpr int kEntryWords = kEntryBytes / 16;
+      const int entry = word / (kCopies * kEntryWords);
+      return load<Space::kGlobal>(reinterpret_cast<const uint4*>(source) + entry * kEntryWords + word % kEntryWords);
+    } else if constexpr (kEntryBytes == 8) {
+      const uint2 entry = load<Space::kGlobal>(reinterpret_cast<const uint2*>(source) + word / (kCopies / 2));
+      return make_uint4(entry.x, entry.y, entry.x, entry.y);
+    } else {
+      static_assert(kEntryBytes >= 4, "entries of less than a bank have no copies of their own");
+      const uint32 entry = load<Space::kGlobal>(reinterpret_cast<const uint32*>(source) + word / (kCopies / 4));
+      return make_uint4(entry, entry, entry, entry);
+    }
+  }
+
+  /// Load, register part: every thread holds the hot entries.
+  VQCC_DEVICE void load_registers() {
+#pragma unroll
+    for (int table = 0; table < kTables; ++table) {
+#pragma unroll
+      for (int i = 0; i < kRegisters; ++i) {
+        hot_[table][i] = Entry::template load_from<Space::kGlobal>(table_of(0, table) + i * kEntryBytes);
+      }
+    }
+  }
+
+  const uint8* books_;
+  const float* stage_scales_;
+  uint8* shared_;
+  int own_copy_;  // byte offset of the copy that this lane looks up
+  int first_book_ = -1;
+  int first_stage_ = 0;
+  Entry hot_[kTables][kRegisters > 0 ? kRegisters : 1];
+};
+
+}  // namespace vqcc
+
+// ==== matrix.cuh =============================================================================================
+// Where the parts of a quantized matrix lie: scopes of codebooks, scales, packed rows.
+
+namespace vqcc {
+
+enum class ScaleMode { kNone, kTensor, kRow, kGroup };
+
+/// Facts that follow from the constants of `Matrix` (n, k, scope, scales) and `Layout` (packed rows).
+template <class Codes, class Matrix, class Layout>
+struct Geometry {
+  static constexpr int kVectors = Matrix::kColumns / Codes::kVectorSize;
+  static_assert(Matrix::kColumns % Codes::kVectorSize == 0, "a vector never crosses a row's end");
+
+  /// Codebook scope: tiles of kTileRows x kTileColumns, the last of each direction cut by the matrix's edge.
+  static constexpr int kColumnTiles = ceil_divide(Matrix::kColumns, Matrix::kTileColumns);
+  static constexpr int kBands = ceil_divide(Matrix::kRows, Matrix::kTileRows);
+  static_assert(Matrix::kTileColumns % Codes::kVectorSize == 0 || kColumnTiles == 1, "a vector has one codebook");
+
+  /// A row is cut into segments of kLanes chunks, the last shorter. Vector j of chunk l is number `j * lanes + l` of
+  /// its segment, so that lanes next to each other read activations next to each other.
+  static constexpr int kLanes = Layout::kLanes;
+  static constexpr int kSegmentVectors = kLanes * Layout::kChunkVectors;
+  static constexpr int kSegmentColumns = kSegmentVectors * Codes::kVectorSize;
+  static constexpr int kFullSegments = kVectors / kSegmentVectors;
+  static constexpr int kTailVectors = kVectors % kSegmentVectors;
+  static constexpr int kTailLanes = ceil_divide(kTailVectors, Layout::kChunkVectors);
+  static constexpr int kSegments = kFullSegments + (kTailVectors > 0 ? 1 : 0);
+  static constexpr int kRowWords = (kFullSegments * kLanes + kTailLanes) * Layout::kChunkWords;
+
+  /// Chunks of segment `segment`.
+  VQCC_DEVICE static int lanes_of(int segment) { return segment < kFullSegments ? kLanes : kTailLanes; }
+};
+
+/// The factor of the vector at (`row`, `column`), for scales that change along a row.
+template <class Matrix>
+VQCC_DEVICE float group_scale(const void* scales, int row, int column) {
+  if constexpr (Matrix::kScaleMode == ScaleMode::kGroup) {
+    constexpr int kGroups = ceil_divide(Matrix::kColumns, Matrix::kGroupColumns);
+    return load_element<ElementType::kFloat16>(scales, row * kGroups + column / Matrix::kGroupColumns);
+  } else {
+    return 1.0f;
+  }
+}
+
+/// The factor of a whole row, for scales that do not.
+template <class Matrix>
+VQCC_DEVICE float row_scale(const void* scales, int row) {
+  if constexpr (Matrix::kScaleMode == ScaleMode::kTensor) return load_element<ElementType::kFloat32>(scales, 0);
+  if constexpr (Matrix::kScaleMode == ScaleMode::kRow) return load_element<ElementType::kFloat32>(scales, row);
+  return 1.0f;
+}
+
+}  // namespace vqcc
+
+// ==== gemv/work.cuh ==========================================================================================
+// What a gemv launch passes, and what one warp of it works on.
+
+namespace vqcc {
+
+/// How decoded elements reach the threads that multiply them (Sec. VI-B): a thread multiplies what it decodes (kNone);
+/// they are exchanged into the engine's layout (kRegister, kShared); or they are decoded in that layout because the other
+/// operand is read in a permuted order (kAligned).
+enum class Fusion { kNone, kRegister, kShared, kAligned };
+
+/// What a launch passes. Strides are in elements; x, y and bias have the activations' type.
+template <class Element>
+struct GemvArguments {
+  const uint32* codes;        // packed rows, Geometry::kRowWords each
+  const uint8* books;         // [books][kTableBytes]
+  const float* stage_scales;  // [books][kResiduals], int8 codebooks only
+  const void* scales;         // as ScaleMode says
+  const Element* x;           // [m][k], rows x_stride apart
+  const Element* bias;        // [n] or null
+  Element* y;                 // [m][n], rows y_stride apart
+  uint8* workspace;           // arrivals and partial sums of blocks that share outputs; all zero arrivals between launches
+  int m;                      // 1 to Tile::kBatch
+  int64 x_stride;
+  int64 y_stride;
+};
+
+/// A block's rows of W, and the columns and stages whose codebooks are resident.
+struct GemvWork {
+  int block_row;     // first row of the block
+  int end_row;       // of the band: rows from here on have other books, or are past the matrix
+  int first_book;    // resident book 0
+  int first_tile;    // the column tile it belongs to
+  int first_column;
+  int end_column;
+  int first_stage;
+};
+
+/// A block's warps: some have rows of their own, others share rows and split their columns.
+template <class Tile>
+struct GemvWarp {
+  /// First row of the warp among the block's.
+  VQCC_DEVICE static int row() { return warp_index() % Tile::kWarpsAcrossRows * Tile::kRowsPerWarp; }
+
+  /// Which share of the columns the warp takes.
+  VQCC_DEVICE static int share() { return warp_index() / Tile::kWarpsAcrossRows; }
+
+  /// Row `r` of the warp in the matrix; past the end the last row again, decoded but never stored.
+  VQCC_DEVICE static int row_of(const GemvWork& work, int r) {
+    return smaller(work.block_row + row() + r, work.end_row - 1);
   }
 };
+
+/// The part of a row that a block takes: the columns and stages of one codebook-centric part (Sec. VI-A), whose books
+/// are resident in phases if they do not all fit.
+template <class Algorithm, class Matrix, class Layout, class Tile>
+struct GemvParts {
+  using Shape = Geometry<Algorithm, Matrix, Layout>;
+
+  static constexpr int kParts = Tile::kSplitTiles * Tile::kSplitStages;
+  static constexpr int kStages = Algorithm::kResiduals / Tile::kSplitStages;
+  static constexpr int kPartTiles = ceil_divide(Shape::kColumnTiles, Tile::kSplitTiles);  // the last part may be shorter
+  static constexpr int kPhases = ceil_divide(kPartTiles, Tile::kResidentTiles);
+  static constexpr int kPhaseColumns = Tile::kResidentTiles * Matrix::kTileColumns;
+  static constexpr int kPartColumns = kPartTiles * Matrix::kTileColumns;
+  /// Pieces that a row is worked on in, one after another or by different blocks.
+  static constexpr int kSteps = kPhases * Tile::kSplitTiles;
+  static_assert((Tile::kSplitTiles - 1) * kPartTiles < Shape::kColumnTiles, "every part has column tiles");
+  static_assert(Algorithm::kResiduals % Tile::kSplitStages == 0, "parts have as many stages each");
+  /// Whether the columns of some phase begin or end inside a segment.
+  static constexpr bool kCutSegments = (kPhases > 1 && kPhaseColumns % Shape::kSegmentColumns != 0) ||
+                                       (Tile::kSplitTiles > 1 && kPartColumns % Shape::kSegmentColumns != 0);
+
+  /// Narrows `work` to phase `phase` of part `part`; the number of its column tiles.
+  VQCC_DEVICE static int narrow(GemvWork& work, int part, int phase) {
+    const int part_tile = part % Tile::kSplitTiles * kPartTiles;
+    work.first_stage = part / Tile::kSplitTiles * kStages;
+    work.first_tile = part_tile + phase * Tile::kResidentTiles;
+    const int end_tile = smaller(part_tile + kPartTiles, Shape::kColumnTiles);
+    const int tiles = smaller(Tile::kResidentTiles, end_tile - work.first_tile);
+    work.first_column = work.first_tile * Matrix::kTileColumns;
+    work.end_column = smaller(Matrix::kColumns, work.first_column + tiles * Matrix::kTileColumns);
+    return tiles;
+  }
+};
+
+/// The book, among the resident ones, of the vector at `column`.
+template <class Matrix, class Shape>
+VQCC_DEVICE int resident_book(const GemvWork& work, int column) {
+  return Shape::kColumnTiles == 1 ? 0 : column / Matrix::kTileColumns - work.first_tile;
+}
+
+}  // namespace vqcc
+
+// ==== exchange.cuh ===========================================================================================
+// Exchange of decoded elements inside a warp (VQ-LLM, Sec. VI-B, Algorithm 1): from the threads that decode them to the
+// threads that multiply them, through registers or through shared memory.
+//
+// Every lane of the warp calls these functions together. No array is indexed at run time: registers move by selects.
+
+namespace vqcc {
+
+/// A 32-bit register is a float or holds packed elements; both are exchanged as bits.
+VQCC_DEVICE uint32 bits_of(uint32 word) { return word; }
+VQCC_DEVICE uint32 bits_of(float value) { return float_as_bits(value); }
+VQCC_DEVICE void set_bits(uint32& word, uint32 bits) { word = bits; }
+VQCC_DEVICE void set_bits(float& value, uint32 bits) { value = float_of_bits(bits); }
+
+// ---- Mini-warps --------------------------------------------------------------------------------------------
+
+/// Brings group `member ^ i` of kWords registers to position i, for every i.
+template <int kThreads, int kWords, class Register>
+VQCC_DEVICE void permute_groups(Register (&data)[kThreads * kWords], int member) {
+#pragma unroll
+  for (int bit = 1; bit < kThreads; bit *= 2) {
+    const bool swap = (member & bit) != 0;
+#pragma unroll
+    for (int i = 0; i < kThreads * kWords; ++i) {
+      const int other = i + bit * kWords;
+      if ((i / kWords & bit) != 0) continue;  // it is the other one of a pair
+      const Register low = data[i];
+      const Register high = data[other];
+      data[i] = swap ? high : low;
+      data[other] = swap ? low : high;
+    }
+  }
+}
+
+/// Algorithm 1's REG_FUSION inside mini-warps of kThreads lanes that differ in log2(kThreads) bits of the lane index,
+/// from kLaneStride on; `member` is the number in these bits. Of this thread's kThreads groups of kWords registers,
+/// group i is meant for member i. Afterwards position i holds what member `member ^ i` had for this thread: in another
+/// order on each thread, which costs nothing where the other operand can be permuted alike.
+/// (kThreads - 1) * kWords shuffles.
+template <int kThreads, int kWords, int kLaneStride = 1, class Register>
+VQCC_DEVICE void exchange_unordered(Register (&data)[kThreads * kWords], int member) {
+  static_assert(kThreads > 0 && kThreads * kLaneStride <= kWarpSize && (kThreads & (kThreads - 1)) == 0 &&
+                    (kLaneStride & (kLaneStride - 1)) == 0,
+                "members differ in bits of the lane index");
+  permute_groups<kThreads, kWords>(data, member);
+#pragma unroll
+  for (int offset = 1; offset < kThreads; ++offset) {
+#pragma unroll
+    for (int w = 0; w < kWords; ++w) {
+      data[offset * kWords + w] = exchange_xor(data[offset * kWords + w], offset * kLaneStride);
+    }
+  }
+}
+
+/// The same, and afterwards group i is what member i had for this thread.
+template <int kThreads, int kWords, int kLaneStride = 1, class Register>
+VQCC_DEVICE void exchange(Register (&data)[kThreads * kWords], int member) {
+  exchange_unordered<kThreads, kWords, kLaneStride>(data, member);
+  permute_groups<kThreads, kWords>(data, member);
+}
+
+// ---- Layouts -----------------------------------------------------------------------------------------------
+//
+// A layout says what lanes decode and what they multiply, as maps over a warp:
+//   kRegisters           registers of a lane, before and after the exchange
+//   kMiniWarp            neighbouring lanes that exchange with each other if they decode as vector_of says
+//   kShuffles            of an exchange through registers
+//   vector_of(lane)      the vector that a lane decodes, of those that the lanes of its row decode together
+//   word_of(lane, v, r)  where register r of vector v of that row goes: to register word / 32 of lane word % 32
+//   kUnit, swizzle(r)    how `exchange_shared` lays out its scratch
+
+/// Width 1 on 32 lanes, for fused multiply-adds: a register is an element, and the warp decodes 32 vectors of one row.
+/// Afterwards register j of lane l holds column l + 32 j of their 32 * kVectorSize columns.
+template <int kVectorSize>
+struct ElementLayout {
+  static_assert(kVectorSize >= 2 && kVectorSize <= 16 && (kVectorSize & (kVectorSize - 1)) == 0, "2, 4, 8 or 16");
+  static constexpr int kRegisters = kVectorSize;
+  static constexpr int kMiniWarp = kVectorSize;
+  static constexpr int kShuffles = kVectorSize - 1;
+  static constexpr int kUnit = smaller(kVectorSize, 4);
+
+  VQCC_HOST_DEVICE static constexpr int vector_of(int lane) {
+    return lane / kVectorSize + kWarpSize / kVectorSize * (lane % kVectorSize);
+  }
+  VQCC_HOST_DEVICE static constexpr int word_of(int, int vector, int r) { return vector * kVectorSize + r; }
+  /// Lanes that store at a time hold vectors from kVectorSize different rows of scratch: shift each row by its share.
+  VQCC_HOST_DEVICE static constexpr int swizzle(int r) {
+    constexpr int kLanesAtATime = kWarpSize / kUnit;
+    return ceil_divide(kLanesAtATime, kVectorSize) * kUnit * r % kWarpSize;
+  }
+};
+
+/// Width 2 on 4 lanes, the B operand of `multiply_fragments`: a register is a pair of 16-bit elements, and lanes 4 g to
+/// 4 g + 3 decode 4 vectors of row g, which is a column of B. Afterwards register u of lane 4 g + t holds columns
+/// 8 u + 2 t and 8 u + 2 t + 1 of their 4 * kVectorSize columns: registers 2 s, 2 s + 1 are b for the s-th 16 columns.
+template <int kVectorSize>
+struct FragmentLayout {
+  static_assert(kVectorSize >= 2 && kVectorSize <= 16 && (kVectorSize & (kVectorSize - 1)) == 0, "2, 4, 8 or 16");
+  static constexpr int kRegisters = kVectorSize / 2;
+  static constexpr int kMiniWarp = smaller(kRegisters, 4);
+  static constexpr int kShuffles = kRegisters / kMiniWarp * (kMiniWarp - 1);
+  static constexpr int kUnit = smaller(kRegisters, 4);
+
+  VQCC_HOST_DEVICE static constexpr int vector_of(int lane) {
+    return lane % 4 / kMiniWarp + 4 / kMiniWarp * (lane % kMiniWarp);
+  }
+  VQCC_HOST_DEVICE static constexpr int word_of(int lane, int vector, int r) {
+    const int word = vector * kRegisters + r;  // of the row
+    return word / 4 * kWarpSize + lane / 4 * 4 + word % 4;
+  }
+  /// Lanes that store at a time have kWarpSize / kUnit words of a row of scratch, and as much of each other row.
+  VQCC_HOST_DEVICE static constexpr int swizzle(int r) {
+    return r / ceil_divide(kRegisters, 4) * (kWarpSize / kUnit) % kWarpSize;
+  }
+};
+
+// ---- Exchange into a layout --------------------------------------------------------------------------------
+
+/// Through registers. Lane l has decoded vector Layout::vector_of(l); Layout::kShuffles shuffles.
+template <class Layout, class Register>
+VQCC_DEVICE void exchange_registers(Register (&data)[Layout::kRegisters], int lane) {
+  constexpr int kThreads = Layout::kMiniWarp;
+  constexpr int kWords = Layout::kRegisters / kThreads;
+  // Registers go to the members of a mini-warp in turn: those for one member are brought together.
+  Register groups[Layout::kRegisters];
+#pragma unroll
+  for (int i = 0; i < Layout::kRegisters; ++i) groups[i] = data[i / kWords + kThreads * (i % kWords)];
+  exchange<kThreads, kWords>(groups, lane % kThreads);
+#pragma unroll
+  for (int i = 0; i < Layout::kRegisters; ++i) data[i] = groups[i];
+}
+
+/// 32-bit words of scratch that `exchange_shared` needs for each warp.
+template <class Layout>
+VQCC_HOST_DEVICE constexpr int exchange_words() {
+  return Layout::kRegisters * kWarpSize;
+}
+
+/// Through `scratch`: exchange_words() words of shared memory of this warp alone, 16-byte aligned. `vector` is the one
+/// that the lane has decoded; with the Layout's vector_of, or in order (lane, or lane % 4 for fragments), no access has
+/// a bank conflict: kRegisters wavefronts to store and kRegisters to load.
+///
+/// Row r of scratch is register r of all lanes, in the order of the lanes xor swizzle(r).
+template <class Layout, class Register>
+VQCC_DEVICE void exchange_shared(Register (&data)[Layout::kRegisters], int lane, int vector, uint32* scratch) {
+  constexpr int kUnit = Layout::kUnit;
+  using Word = typename WordOf<kUnit * 4>::Type;
+#pragma unroll
+  for (int r = 0; r < Layout::kRegisters; r += kUnit) {
+    uint32 unit[kUnit];
+#pragma unroll
+    for (int i = 0; i < kUnit; ++i) unit[i] = bits_of(data[r + i]);
+    const int word = Layout::word_of(lane, vector, r);
+    store(reinterpret_cast<Word*>(scratch + (word ^ Layout::swizzle(word / kWarpSize))), from_registers(unit));
+  }
+  warp_barrier();
+#pragma unroll
+  for (int r = 0; r < Layout::kRegisters; ++r) {
+    set_bits(data[r], load<Space::kShared>(scratch + r * kWarpSize + (lane ^ Layout::swizzle(r))));
+  }
+  warp_barrier();  // all have read: the next exchange may overwrite
+}
 
 }  // namespace vqcc
 
@@ -331,191 +853,99 @@ VQCC_DEVICE Share reduce_scatter(float (&values)[kCount], int lane) {
 
 }  // namespace vqcc
 
-// ==== codebook_cache.cuh =====================================================================================
-// The codebook cache (VQ-LLM, Sec. V-C): Load, Access and Switch. At level gc nothing is cached and Access goes
-// to global memory; at level sc every entry of the books in use lies in shared memory.
+// ==== unpack.cuh =============================================================================================
+// Codes as the packer wrote them: a chunk is what one lane reads at a time, a little-endian bit stream of
+// kChunkVectors vectors of kResiduals codes of kCodeBits bits each, padded to whole 32-bit words.
 
 namespace vqcc {
 
-/// Where a block finds the books of the column tiles it is working on.
-template <class Algorithm, Space kSpace, int kThreads>
-class CodebookCache {
- public:
-  static constexpr int kTableBytes = Algorithm::kTableBytes;
+/// `Codes` names kCodeBits and kResiduals, `Layout` kChunkVectors and kChunkWords.
+template <class Codes, class Layout>
+struct CodeChunk {
+  static constexpr int kWords = Layout::kChunkWords;
+  static constexpr uint32 kMask = (1u << Codes::kCodeBits) - 1u;  // code widths are 1 to 16 bits
+  /// Widest load that divides a chunk: chunks follow one another, so this is also their alignment.
+  static constexpr int kLoadWords = kWords % 4 == 0 ? 4 : kWords % 2 == 0 ? 2 : 1;
 
-  /// `books` are all tables of the matrix, one after another; `cached` is room for those resident at a time.
-  VQCC_DEVICE CodebookCache(const uint8* books, const float* stage_scales, uint8* cached)
-      : books_(books), stage_scales_(stage_scales), tables_(kSpace == Space::kShared ? cached : books) {}
+  uint32 words[kWords];
 
-  /// Makes `count` books from `first` on the ones that `access` finds. Every thread of the block calls it.
-  VQCC_DEVICE void switch_to(int first, int count) {
-    if constexpr (kSpace == Space::kShared) {
-      if (first == first_) return;  // still resident: a matrix with one book loads it once
-      block_barrier();              // the books being replaced have been read
-      load_tables(first, count);
-      block_barrier();
-    }
-    first_ = first;
-  }
-
-  /// The weights that `codes` stand for in book `first + offset`.
-  VQCC_DEVICE void access(int offset, const uint32 (&codes)[Algorithm::kResiduals],
-                          float (&weights)[Algorithm::kVectorSize]) const {
-    const int table = kSpace == Space::kShared ? offset : first_ + offset;
-    const float* scales = stage_scales_ + (first_ + offset) * Algorithm::kResiduals;
-    Algorithm::template decode<kSpace>(tables_ + table * kTableBytes, scales, codes, weights);
-  }
-
- private:
-  VQCC_DEVICE void load_tables(int first, int count) const {
-    const uint4* source = reinterpret_cast<const uint4*>(books_ + static_cast<int64>(first) * kTableBytes);
-    uint4* target = reinterpret_cast<uint4*>(const_cast<uint8*>(tables_));
-    for (int i = static_cast<int>(threadIdx.x); i < count * (kTableBytes / 16); i += kThreads) {
-      target[i] = load<Space::kGlobal>(source + i);
-    }
-  }
-
-  const uint8* books_;
-  const float* stage_scales_;
-  const uint8* tables_;
-  int first_ = -1;
-};
-
-}  // namespace vqcc
-
-// ==== matrix.cuh =============================================================================================
-// Where the parts of a quantized matrix lie: scopes of codebooks, scales, packed rows.
-
-namespace vqcc {
-
-enum class ScaleMode { kNone, kTensor, kRow, kGroup };
-
-/// Facts that follow from the constants of `Matrix` (n, k, scope, scales) and `Layout` (packed rows).
-template <class Codes, class Matrix, class Layout>
-struct Geometry {
-  static constexpr int kVectors = Matrix::kColumns / Codes::kVectorSize;
-  static_assert(Matrix::kColumns % Codes::kVectorSize == 0, "a vector never crosses a row's end");
-
-  /// Codebook scope: tiles of kTileRows x kTileColumns, the last of each direction cut by the matrix's edge.
-  static constexpr int kColumnTiles = ceil_divide(Matrix::kColumns, Matrix::kTileColumns);
-  static constexpr int kBands = ceil_divide(Matrix::kRows, Matrix::kTileRows);
-  static_assert(Matrix::kTileColumns % Codes::kVectorSize == 0 || kColumnTiles == 1, "a vector has one codebook");
-
-  /// A row is cut into segments of 32 chunks, one a lane, the last shorter. Vector j of lane l's chunk is
-  /// number `j * lanes + l` of its segment, so that lanes next to each other read activations next to each other.
-  static constexpr int kSegmentVectors = kWarpSize * Layout::kChunkVectors;
-  static constexpr int kFullSegments = kVectors / kSegmentVectors;
-  static constexpr int kTailVectors = kVectors % kSegmentVectors;
-  static constexpr int kTailLanes = ceil_divide(kTailVectors, Layout::kChunkVectors);
-  static constexpr int kSegments = kFullSegments + (kTailVectors > 0 ? 1 : 0);
-  static constexpr int kRowWords = (kFullSegments * kWarpSize + kTailLanes) * Layout::kChunkWords;
-
-  /// Lanes that hold a chunk of segment `segment`.
-  VQCC_DEVICE static int lanes_of(int segment) { return segment < kFullSegments ? kWarpSize : kTailLanes; }
-};
-
-/// The factor of the vector at (`row`, `column`), for scales that change along a row.
-template <class Matrix>
-VQCC_DEVICE float group_scale(const void* scales, int row, int column) {
-  if constexpr (Matrix::kScaleMode == ScaleMode::kGroup) {
-    constexpr int kGroups = ceil_divide(Matrix::kColumns, Matrix::kGroupColumns);
-    return load_element<ElementType::kFloat16>(scales, row * kGroups + column / Matrix::kGroupColumns);
-  } else {
-    return 1.0f;
-  }
-}
-
-/// The factor of a whole row, for scales that do not.
-template <class Matrix>
-VQCC_DEVICE float row_scale(const void* scales, int row) {
-  if constexpr (Matrix::kScaleMode == ScaleMode::kTensor) return load_element<ElementType::kFloat32>(scales, 0);
-  if constexpr (Matrix::kScaleMode == ScaleMode::kRow) return load_element<ElementType::kFloat32>(scales, row);
-  return 1.0f;
-}
-
-}  // namespace vqcc
-
-// ==== algorithms/e8p.cuh =====================================================================================
-// QuIP#'s E8P codebook: 65,536 points of a shifted E8 lattice computed from a table of 256 words (1 KB).
-
-namespace vqcc {
-
-/// `Codes` names kVectorSize (8), kResiduals (1 or 2), kCodeBits (16) and kTableBytes.
-///
-/// A code is a row of absolute values (upper byte) and eight signs (lower byte). A row is eight 4-bit fields,
-/// field j holding 2 |v| + 8, always odd; fields 0 to 7 are elements 0, 2, 4, 6, 1, 3, 5, 7. An odd number of
-/// set sign bits flips sign bit 0 and shifts the point by -1/4 instead of +1/4.
-template <class Codes>
-struct E8P : Codes {
-  /// What the second stage's points are divided by (QuIP#'s 4-bit variant).
-  static constexpr float kSecondStageScale = 1.0f / 3.45f;
-
-  template <Space kSpace>
-  VQCC_DEVICE static void decode(const uint8* table, const float* /*stage_scales*/,
-                                 const uint32 (&codes)[Codes::kResiduals], float (&weights)[8]) {
+  /// Chunk number `index` of a packed row.
+  VQCC_DEVICE static CodeChunk load_from(const uint32* row, int index) {
+    using Word = typename WordOf<kLoadWords * 4>::Type;
+    const Word* source = reinterpret_cast<const Word*>(row + index * kWords);
+    CodeChunk chunk;
 #pragma unroll
-    for (int stage = 0; stage < Codes::kResiduals; ++stage) {
-      float point[8];
-      decode_point<kSpace>(reinterpret_cast<const uint32*>(table), codes[stage], point);
+    for (int w = 0; w < kWords / kLoadWords; ++w) {
+      uint32 loaded[kLoadWords];
+      to_registers(load_streaming(source + w), loaded);
 #pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        weights[i] = stage == 0 ? point[i] : fused_multiply_add(point[i], kSecondStageScale, weights[i]);
-      }
+      for (int r = 0; r < kLoadWords; ++r) chunk.words[w * kLoadWords + r] = loaded[r];
+    }
+    return chunk;
+  }
+
+  /// The codes of the first kStages stages of vector `vector`; `vector` is a constant once loops are unrolled.
+  template <int kStages>
+  VQCC_DEVICE void codes_of(int vector, uint32 (&codes)[kStages]) const {
+#pragma unroll
+    for (int r = 0; r < kStages; ++r) {
+      const int bit = (vector * Codes::kResiduals + r) * Codes::kCodeBits;
+      const int word = bit / 32;
+      const int shift = bit % 32;
+      const bool straddles = shift + Codes::kCodeBits > 32;
+      const uint32 bits = straddles ? funnel_right(words[word], words[word + straddles], shift) : words[word] >> shift;
+      codes[r] = bits & kMask;
+    }
+  }
+
+  /// Makes stage `stage` of every vector the first one, for a block that works on the stages from there.
+  VQCC_DEVICE void skip_stages(int stage) {
+    const int bits = stage * Codes::kCodeBits;  // at most 7 codes of 16 bits
+#pragma unroll
+    for (int moved = 0; moved < (Codes::kResiduals - 1) * Codes::kCodeBits; moved += 32) {
+      // Whole words first: a funnel shift moves by less than one.
+      const bool whole = bits >= moved + 32;
+#pragma unroll
+      for (int w = 0; w < kWords; ++w) words[w] = whole ? next_word(w) : words[w];
+    }
+#pragma unroll
+    for (int w = 0; w < kWords; ++w) words[w] = funnel_right(words[w], next_word(w), bits % 32);
+  }
+
+  /// Forgets the first `kVectors` vectors: what follows moves down to vector 0. Lets a loop over a chunk stay
+  /// rolled without indexing registers at run time.
+  template <int kVectors>
+  VQCC_DEVICE void advance() {
+    constexpr int kBits = kVectors * Codes::kResiduals * Codes::kCodeBits;
+    constexpr int kSkip = kBits / 32;
+    constexpr int kShift = kBits % 32;
+#pragma unroll
+    for (int w = 0; w < kWords; ++w) {
+      const uint32 low = w + kSkip < kWords ? words[smaller(w + kSkip, kWords - 1)] : 0u;
+      const uint32 high = w + kSkip + 1 < kWords ? words[smaller(w + kSkip + 1, kWords - 1)] : 0u;
+      words[w] = kShift == 0 ? low : funnel_right(low, high, kShift);
     }
   }
 
  private:
-  template <Space kSpace>
-  VQCC_DEVICE static void decode_point(const uint32* table, uint32 code, float (&point)[8]) {
-    const uint32 odd = parity(code & 0xffu);
-    const uint32 signs = (code & 0xffu) ^ odd;
-    // XOR with 14 negates an odd field about 8: 16 - f.
-    const uint32 fields = load<kSpace>(table + (code >> 8)) ^ (spread_to_fields(signs) * 14u);
-    // 0x5008 is 32.25 in float16; a field at mantissa bit 4 adds half its value: 36 + v + 1/4 in all.
-    const float shift = odd ? -36.5f : -36.0f;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const uint32 pair = (fields >> (4 * i)) & 0x000f000fu;
-      const float2 values = float16_pair((pair << 4) | 0x50085008u);
-      point[2 * i] = values.x + shift;
-      point[2 * i + 1] = values.y + shift;
-    }
-  }
-
-  /// Bit j of a byte to bit 4 j.
-  VQCC_DEVICE static uint32 spread_to_fields(uint32 byte) {
-    byte = (byte | byte << 12) & 0x000f000fu;
-    byte = (byte | byte << 6) & 0x03030303u;
-    return (byte | byte << 3) & 0x11111111u;
-  }
+  VQCC_DEVICE uint32 next_word(int w) const { return w + 1 < kWords ? words[smaller(w + 1, kWords - 1)] : 0u; }
 };
 
 }  // namespace vqcc
 
+// ==== gemv/fma_engine.cuh ====================================================================================
+// Multiplies decoded vectors with activations on the CUDA cores, in fp32.
+
 namespace vqcc {
 
-/// What a launch passes. Strides are in elements; x, y and bias have the activations' type.
-template <class Element>
-struct GemvArguments {
-  const uint32* codes;         // packed rows, Geometry::kRowWords each
-  const uint8* books;          // [books][kTableBytes]
-  const float* stage_scales;   // [books][kResiduals], int8 codebooks only
-  const void* scales;          // as ScaleMode says
-  const Element* x;            // [m][k], rows x_stride apart
-  const Element* bias;         // [n] or null
-  Element* y;                  // [m][n], rows y_stride apart
-  int m;                       // 1 to Tile::kBatch
-  int64 x_stride;
-  int64 y_stride;
-};
-
-/// y[m, n] = sum over k of x[m, k] W[n, k] (+ bias[n]), W dequantized on the way to the multiply-adds.
-///
-/// A warp owns kRowsPerWarp rows of W and walks segments of k; its lanes decode neighbouring vectors and every
-/// decoded vector serves all rows of x. Sums are fp32 and added in a fixed order.
+/// A warp owns kRowsPerWarp rows of W and walks segments; its 32 lanes take 32 chunks at a time, decode neighbouring
+/// vectors, and every decoded vector serves all rows of x. A lane multiplies the vectors it decodes (kNone), or they
+/// are exchanged first so that its elements are 32 columns apart (Sec. VI-B).
 template <class Algorithm, class Matrix, class Layout, class Tile>
-class Gemv {
+class FmaEngine {
   using Shape = Geometry<Algorithm, Matrix, Layout>;
+  using Parts = GemvParts<Algorithm, Matrix, Layout, Tile>;
+  using Warp = GemvWarp<Tile>;
   using Chunk = CodeChunk<Algorithm, Layout>;
   using Element = typename ElementTraits<Tile::kElement>::Type;
   using Arguments = GemvArguments<Element>;
@@ -523,130 +953,130 @@ class Gemv {
   static constexpr int kVectorSize = Algorithm::kVectorSize;
   static constexpr int kRows = Tile::kRowsPerWarp;
   static constexpr int kBatch = Tile::kBatch;
-  static constexpr int kRowsPerBlock = kRows * Tile::kWarpsAcrossRows;
-  static constexpr int kThreads = kWarpSize * Tile::kWarpsAcrossRows * Tile::kWarpsAlongRow;
-  static constexpr int kPhases = ceil_divide(Shape::kColumnTiles, Tile::kResidentTiles);
-  static constexpr int kPhaseColumns = Tile::kResidentTiles * Matrix::kTileColumns;
-  static constexpr int kSegmentColumns = Shape::kSegmentVectors * kVectorSize;
-  static constexpr bool kPhasesCutSegments = kPhases > 1 && kPhaseColumns % kSegmentColumns != 0;
-  static constexpr bool kAnyChecked = kPhasesCutSegments || Shape::kTailVectors > 0;
-  static constexpr bool kAnyWhole = !kPhasesCutSegments && Shape::kFullSegments > 0;
-  static constexpr int kBlocksPerBand = ceil_divide(smaller(Matrix::kTileRows, Matrix::kRows), kRowsPerBlock);
+  static constexpr int kLanes = Layout::kLanes;
+  static constexpr int kSegmentsPerVisit = kWarpSize / kLanes;
+  using Exchanged = ElementLayout<kVectorSize>;  // of power-of-two vectors only
+  static constexpr bool kExchanged = Tile::kFusion == Fusion::kRegister || Tile::kFusion == Fusion::kShared;
+  static constexpr bool kAnyChecked =
+      Parts::kCutSegments || Shape::kTailVectors > 0 || Shape::kFullSegments % kSegmentsPerVisit != 0 ||
+      (Parts::kSteps > 1 && Matrix::kTileColumns % (kSegmentsPerVisit * Shape::kSegmentColumns) != 0);
+  static constexpr bool kAnyWhole = !Parts::kCutSegments && Shape::kFullSegments >= kSegmentsPerVisit;
   static_assert(Layout::kChunkVectors % Tile::kUnroll == 0, "a chunk is a whole number of unrolled steps");
 
-  using Cache = CodebookCache<Algorithm, Tile::kBookSpace, kThreads>;
-
-  /// The rows of W a warp works on, and the columns whose codebooks are resident.
-  struct Work {
-    int band;
-    int first_row;
-    int end_row;
-    int first_tile;
-    int first_column;
-    int end_column;
+ public:
+  /// Sums of a warp: [row of W][row of x].
+  struct Sums {
+    float values[kRows * kBatch];
   };
 
- public:
-  VQCC_DEVICE static void run(const Arguments& arguments) {
-    uint8* shared = dynamic_shared();
-    float* partial_sums = reinterpret_cast<float*>(shared);
-    Cache cache(arguments.books, arguments.stage_scales, shared + Tile::kPartialSumBytes);
+  /// Shared memory of a warp beside its sums.
+  static constexpr int kScratchBytes = Tile::kFusion == Fusion::kShared ? kWarpSize * kVectorSize * 4 : 0;
 
-    const int warp_across = warp_index() % Tile::kWarpsAcrossRows;
-    // A block walks consecutive rows: neighbours share codebooks that are then already resident.
-    const int end_block = first_block_of(blockIdx.x + 1);
-    for (int block = first_block_of(blockIdx.x); block < end_block; ++block) {
-      Work work;
-      work.band = block / kBlocksPerBand;
-      work.first_row = work.band * Matrix::kTileRows + block % kBlocksPerBand * kRowsPerBlock;
-      work.end_row = smaller(Matrix::kRows, (work.band + 1) * Matrix::kTileRows);
-      if (work.first_row >= work.end_row) continue;  // the last band is shorter
-      work.first_row += warp_across * kRows;
+  /// Codes on their way: none, many warps hide their latency.
+  struct Codes {};
+  VQCC_DEVICE static void prefetch(const Arguments& /*arguments*/, const GemvWork& /*work*/, Codes& /*codes*/) {}
 
-      float sums[kRows * kBatch] = {};
-      for (int phase = 0; phase < kPhases; ++phase) {
-        work.first_tile = phase * Tile::kResidentTiles;
-        work.first_column = phase * kPhaseColumns;
-        work.end_column = kPhases == 1 ? Matrix::kColumns : smaller(Matrix::kColumns, work.first_column + kPhaseColumns);
-        const int tiles = smaller(Tile::kResidentTiles, Shape::kColumnTiles - work.first_tile);
-        cache.switch_to(work.band * Shape::kColumnTiles + work.first_tile, tiles);
-        accumulate_segments(arguments, cache, work, sums);
+  /// Adds this warp's share of the resident columns to `sums`.
+  template <class Cache>
+  VQCC_DEVICE static void accumulate(const Arguments& arguments, const Cache& cache, const GemvWork& work,
+                                     const GemvWork& /*next*/, bool /*has_next*/, uint8* scratch, Codes& /*codes*/,
+                                     Sums& sums) {
+    const int first = work.first_column / Shape::kSegmentColumns;
+    const int end = ceil_divide(work.end_column, Shape::kSegmentColumns);
+    for (int segment = first + Warp::share() * kSegmentsPerVisit; segment < end;
+         segment += Tile::kWarpsAlongRow * kSegmentsPerVisit) {
+      const bool whole =
+          !kAnyChecked || (kAnyWhole && segment + kSegmentsPerVisit <= smaller(end, Shape::kFullSegments));
+      if constexpr (kAnyWhole) {
+        if (whole) visit<false>(arguments, cache, work, segment, end, scratch, sums);
       }
-      finish(arguments, work, partial_sums, sums);
+      if constexpr (kAnyChecked) {
+        if (!whole) visit<true>(arguments, cache, work, segment, end, scratch, sums);
+      }
+    }
+  }
+
+  /// Sums over the lanes of the warp and leaves them in shared memory: those of x's row b and the warp's row r at
+  /// [b * stride + r].
+  VQCC_DEVICE static void store_sums(const GemvWork& /*work*/, Sums& sums, float* target, int stride) {
+    constexpr int kSums = kRows * kBatch;
+    const Share share = reduce_scatter(sums.values, lane_index());
+#pragma unroll
+    for (int i = 0; i < ceil_divide(kSums, kWarpSize); ++i) {
+      if (share.owner && i < share.count) {
+        const int sum = share.first + i;
+        target[sum % kBatch * stride + sum / kBatch] = sums.values[i];
+      }
     }
   }
 
  private:
-  /// Row blocks are dealt out in order: to each block as many as to the others, or one more to the first ones.
-  VQCC_DEVICE static int first_block_of(uint32 block) {
-    constexpr uint32 kBlocks = Shape::kBands * kBlocksPerBand;
-    const uint32 more = kBlocks % gridDim.x;
-    return static_cast<int>(kBlocks / gridDim.x * block + (block < more ? block : more));
+  /// The chunk of the 32 of a visit that lane `lane` decodes: before an exchange by Algorithm 1's thread mapping.
+  VQCC_DEVICE static int chunk_of(int lane) {
+    if constexpr (Tile::kFusion == Fusion::kRegister) return Exchanged::vector_of(lane);
+    return lane;
   }
 
-  /// Adds this warp's share of the resident columns to `sums` ([row of W][row of x]).
-  VQCC_DEVICE static void accumulate_segments(const Arguments& arguments, const Cache& cache, const Work& work,
-                                              float (&sums)[kRows * kBatch]) {
-    const int warp_along = warp_index() / Tile::kWarpsAcrossRows;
-    const int end = ceil_divide(work.end_column, kSegmentColumns);
-    for (int segment = work.first_column / kSegmentColumns + warp_along; segment < end;
-         segment += Tile::kWarpsAlongRow) {
-      const bool whole = !kAnyChecked || (kAnyWhole && segment < Shape::kFullSegments);
-      if constexpr (kAnyWhole) {
-        if (whole) accumulate<false>(arguments, cache, work, segment, sums);
-      }
-      if constexpr (kAnyChecked) {
-        if (!whole) accumulate<true>(arguments, cache, work, segment, sums);
-      }
-    }
-  }
-
-  /// One segment. `kChecked`: some of its vectors lie past the row's end or in columns that are not resident.
-  template <bool kChecked>
-  VQCC_DEVICE static void accumulate(const Arguments& arguments, const Cache& cache, const Work& work, int segment,
-                                     float (&sums)[kRows * kBatch]) {
-    constexpr int kUnroll = kChecked ? 1 : Tile::kUnroll;  // the last segment is not worth the code
-    const int lanes = kChecked ? Shape::lanes_of(segment) : kWarpSize;
-    const int lane = lane_index();
-    if (kChecked && lane >= lanes) return;
+  /// Segments `segment` on, one chunk a lane. `kChecked`: some vectors lie past `end` or the row's end, or in columns
+  /// that are not resident.
+  template <bool kChecked, class Cache>
+  VQCC_DEVICE static void visit(const Arguments& arguments, const Cache& cache, const GemvWork& work, int segment,
+                                int end, uint8* scratch, Sums& sums) {
+    constexpr int kUnroll = kChecked ? 1 : Tile::kUnroll;  // ragged segments are not worth the code
+    const int chunk = kChecked ? lane_index() : chunk_of(lane_index());
+    const int own_segment = segment + chunk / kLanes;
+    const int lanes = kChecked ? Shape::lanes_of(own_segment) : kLanes;
+    if (kChecked && (own_segment >= end || chunk % kLanes >= lanes)) return;
 
     Chunk chunks[kRows];
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      const uint32* row = arguments.codes + static_cast<int64>(row_of(work, r)) * Shape::kRowWords;
-      chunks[r] = Chunk::load_from(row, segment * kWarpSize + lane);
+      const uint32* row = arguments.codes + static_cast<int64>(Warp::row_of(work, r)) * Shape::kRowWords;
+      chunks[r] = Chunk::load_from(row, segment * kLanes + chunk);
+      if constexpr (Tile::kSplitStages > 1) chunks[r].skip_stages(work.first_stage);
     }
-    int vector = segment * Shape::kSegmentVectors + lane;
+    int vector = own_segment * Shape::kSegmentVectors + chunk % kLanes;
 #pragma unroll 1
     for (int step = 0; step < Layout::kChunkVectors; step += kUnroll) {
 #pragma unroll
       for (int u = 0; u < kUnroll; ++u, vector += lanes) {
         const int column = vector * kVectorSize;
         if (kChecked && (column < work.first_column || column >= work.end_column)) continue;
-        multiply_vector(arguments, cache, work, chunks, u, column, sums);
+        float weights[kRows][kVectorSize];
+        decode(arguments, cache, work, chunks, u, column, weights);
+        if constexpr (kExchanged && !kChecked) {
+          multiply_exchanged(arguments, scratch, segment, step + u, weights, sums);
+        } else {
+          multiply(arguments, column, weights, sums);
+        }
       }
 #pragma unroll
       for (int r = 0; r < kRows; ++r) chunks[r].template advance<kUnroll>();
     }
   }
 
-  /// Decodes vector `index` of each row's chunk and multiplies it with every row of x.
-  VQCC_DEVICE static void multiply_vector(const Arguments& arguments, const Cache& cache, const Work& work,
-                                          const Chunk (&chunks)[kRows], int index, int column,
-                                          float (&sums)[kRows * kBatch]) {
-    const int tile = Shape::kColumnTiles == 1 ? 0 : column / Matrix::kTileColumns - work.first_tile;
-    float weights[kRows][kVectorSize];
+  /// Decodes vector `index` of each row's chunk.
+  template <class Cache>
+  VQCC_DEVICE static void decode(const Arguments& arguments, const Cache& cache, const GemvWork& work,
+                                 const Chunk (&chunks)[kRows], int index, int column,
+                                 float (&weights)[kRows][kVectorSize]) {
+    const int book = resident_book<Matrix, Shape>(work, column);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      uint32 codes[Algorithm::kResiduals];
+      uint32 codes[Parts::kStages];
       chunks[r].codes_of(index, codes);
-      cache.access(tile, codes, weights[r]);
+      Algorithm::decode(cache, book, codes, weights[r]);
       if constexpr (Matrix::kScaleMode == ScaleMode::kGroup) {
-        const float scale = group_scale<Matrix>(arguments.scales, row_of(work, r), column);
+        const float scale = group_scale<Matrix>(arguments.scales, Warp::row_of(work, r), column);
 #pragma unroll
         for (int i = 0; i < kVectorSize; ++i) weights[r][i] *= scale;
       }
     }
+  }
+
+  /// Multiplies each row's vector at `column` with every row of x.
+  VQCC_DEVICE static void multiply(const Arguments& arguments, int column, const float (&weights)[kRows][kVectorSize],
+                                   Sums& sums) {
 #pragma unroll
     for (int b = 0; b < kBatch; ++b) {
       using Vector = Elements<Tile::kElement, kVectorSize, Tile::kActivationAlignment>;
@@ -658,56 +1088,279 @@ class Gemv {
       for (int r = 0; r < kRows; ++r) {
 #pragma unroll
         for (int i = 0; i < kVectorSize; ++i) {
-          sums[r * kBatch + b] = fused_multiply_add(weights[r][i], activations[i], sums[r * kBatch + b]);
+          sums.values[r * kBatch + b] = fused_multiply_add(weights[r][i], activations[i], sums.values[r * kBatch + b]);
         }
       }
     }
   }
 
-  /// Sums over the lanes of a warp, then over the warps that share rows, and stores.
-  VQCC_DEVICE static void finish(const Arguments& arguments, const Work& work, float* partial_sums,
-                                 float (&sums)[kRows * kBatch]) {
-    constexpr int kSums = kRows * kBatch;
-    const Share share = reduce_scatter(sums, lane_index());
-    if constexpr (Tile::kWarpsAlongRow == 1) {
+  /// Exchanges vectors number `step` of the visit's chunks, so that a lane's elements are 32 columns apart where the
+  /// 32 vectors are neighbours, and multiplies them with every row of x.
+  VQCC_DEVICE static void multiply_exchanged(const Arguments& arguments, uint8* scratch, int segment, int step,
+                                             float (&weights)[kRows][kVectorSize], Sums& sums) {
+    const int lane = lane_index();
+    int columns[kVectorSize];
 #pragma unroll
-      for (int i = 0; i < ceil_divide(kSums, kWarpSize); ++i) {
-        if (share.owner && i < share.count) store(arguments, work, share.first + i, sums[i]);
+    for (int j = 0; j < kVectorSize; ++j) {
+      // Register j holds element lane + 32 j of the elements of the 32 vectors.
+      const int chunk = (lane + kWarpSize * j) / kVectorSize;
+      const int vector = (segment + chunk / kLanes) * Shape::kSegmentVectors + step * kLanes + chunk % kLanes;
+      columns[j] = vector * kVectorSize + lane % kVectorSize;
+    }
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      if constexpr (Tile::kFusion == Fusion::kRegister) {
+        exchange_registers<Exchanged>(weights[r], lane);
+      } else {
+        exchange_shared<Exchanged>(weights[r], lane, chunk_of(lane), reinterpret_cast<uint32*>(scratch));
+      }
+    }
+#pragma unroll
+    for (int b = 0; b < kBatch; ++b) {
+      const Element* x = arguments.x + smaller(b, arguments.m - 1) * arguments.x_stride;
+#pragma unroll
+      for (int j = 0; j < kVectorSize; ++j) {
+        const float activation = load_element<Tile::kElement>(x, columns[j]);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+          sums.values[r * kBatch + b] = fused_multiply_add(weights[r][j], activation, sums.values[r * kBatch + b]);
+        }
+      }
+    }
+  }
+};
+
+}  // namespace vqcc
+
+// ==== algorithms/e8p.cuh =====================================================================================
+// QuIP#'s E8P codebook: 65,536 points of a shifted E8 lattice computed from a table of 512 words (2 KB).
+
+namespace vqcc {
+
+/// `Codes` names kVectorSize (8), kResiduals (1 or 2), kCodeBits (16) and kTableBytes.
+///
+/// A code is a row of absolute values (upper byte) and eight signs (lower byte). A row is eight 4-bit fields,
+/// field j holding 2 |v| + 8, always odd; fields 0 to 7 are elements 0, 2, 4, 6, 1, 3, 5, 7. An odd number of
+/// set sign bits flips sign bit 0 and shifts the point by -1/4 instead of +1/4.
+///
+/// What the signs do to the fields is a constant of the book, word `signs`: 14 in the field of every sign that is set,
+/// since xor with 14 negates an odd field about 8 (16 - f); and 1 in all fields if their number was odd, which takes
+/// the one that makes them odd, half a unit, from each.
+template <class Codes>
+struct E8P : Codes {
+  static constexpr int kEntryBytes = 4;
+  static constexpr int kTableEntries = 256;
+  static constexpr int kConstantEntries = 256;
+  static constexpr int kStageBytes = kTableEntries * kEntryBytes;
+  static constexpr bool kStagesShareTable = true;
+  static_assert(kStageBytes + kConstantEntries * kEntryBytes == Codes::kTableBytes, "one table serves every stage");
+
+  /// A row of the table as look-ups return it: eight 4-bit fields.
+  struct Entry {
+    uint32 fields;
+
+    template <Space kSpace>
+    VQCC_DEVICE static Entry load_from(const void* address) {
+      return {load<kSpace>(static_cast<const uint32*>(address))};
+    }
+  };
+
+  /// The second stage's points are divided by 3.45 (QuIP#'s 4-bit variant).
+  static constexpr bool kStageFactors = Codes::kResiduals > 1;
+  VQCC_DEVICE static float stage_factor(int stage) { return stage == 0 ? 1.0f : 1.0f / 3.45f; }
+
+  /// The weights that the `codes` of kStages stages stand for, before row or tensor scales.
+  template <class Cache, int kStages>
+  VQCC_DEVICE static void decode(const Cache& cache, int book, const uint32 (&codes)[kStages], float (&weights)[8]) {
+#pragma unroll
+    for (int stage = 0; stage < kStages; ++stage) {
+      uint32 pairs[4];
+      decode_pairs<ElementType::kFloat16>(cache, book, stage, codes[stage], pairs);
+      const float factor = stage_factor(cache.stage_number(stage));
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float2 point = float16_pair(pairs[i]);
+        weights[2 * i] = stage == 0 ? factor * point.x : fused_multiply_add(factor, point.x, weights[2 * i]);
+        weights[2 * i + 1] = stage == 0 ? factor * point.y : fused_multiply_add(factor, point.y, weights[2 * i + 1]);
+      }
+    }
+  }
+
+  /// One stage's point as pairs of 16-bit elements, before its factor. Its values are quarters up to 2.75: exact in
+  /// either type.
+  template <ElementType kType, class Cache>
+  VQCC_DEVICE static void decode_pairs(const Cache& cache, int book, int stage, uint32 code, uint32 (&pairs)[4]) {
+    const uint32 fields = cache.access(book, stage, code >> 8).fields ^ cache.constant(book, code & 0xffu).fields;
+    // 0x5008 is 32.25 in float16; a field at mantissa bit 4 adds half its value: 36 + v + 1/4 in all. 0xd080 is -36.
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const uint32 field_pair = i == 0 ? fields << 4 : fields >> (4 * i - 4);
+      const uint32 point = add_float16_pairs((field_pair & 0x00f000f0u) | 0x50085008u, 0xd080d080u);
+      pairs[i] = kType == ElementType::kFloat16 ? point : to_bfloat16_pair(float16_pair(point));
+    }
+  }
+};
+
+}  // namespace vqcc
+
+namespace vqcc {
+
+/// y[m, n] = sum over k of x[m, k] W[n, k] (+ bias[n]), W dequantized on the way to the multiply-adds (Algorithm 2).
+///
+/// Work is dealt out by items: a block of rows, and one codebook-centric part of them (Sec. VI-A). Blocks stay
+/// resident and take consecutive items, which share codebooks. Sums are fp32 and added in a fixed order.
+template <class Algorithm, class Matrix, class Layout, class Tile, template <class, class, class, class> class Engine>
+class Gemv {
+  using Multiplier = Engine<Algorithm, Matrix, Layout, Tile>;
+  using Warp = GemvWarp<Tile>;
+  using Shape = Geometry<Algorithm, Matrix, Layout>;
+  using Parts = GemvParts<Algorithm, Matrix, Layout, Tile>;
+  using Element = typename ElementTraits<Tile::kElement>::Type;
+  using Arguments = GemvArguments<Element>;
+
+  static constexpr int kBatch = Tile::kBatch;
+  static constexpr int kRowsPerBlock = Tile::kRowsPerWarp * Tile::kWarpsAcrossRows;
+  static constexpr int kWarps = Tile::kWarpsAcrossRows * Tile::kWarpsAlongRow;
+  static constexpr int kThreads = kWarpSize * kWarps;
+  static constexpr int kBlocksPerBand = ceil_divide(smaller(Matrix::kTileRows, Matrix::kRows), kRowsPerBlock);
+  static constexpr int kOutputs = kRowsPerBlock * kBatch;  // of an item
+  static constexpr int kSumsBytes = ceil_divide(Tile::kWarpsAlongRow * kOutputs * 4, 16) * 16;
+  static_assert(kSumsBytes + kWarps * Multiplier::kScratchBytes <= Tile::kOwnSharedBytes, "the plan has room for sums");
+
+  using Cache = CodebookCache<Algorithm, Tile, kThreads>;
+
+ public:
+  VQCC_DEVICE static void run(const Arguments& arguments) {
+    uint8* shared = dynamic_shared();
+    float* warp_sums = reinterpret_cast<float*>(shared);
+    uint8* scratch = shared + kSumsBytes + warp_index() * Multiplier::kScratchBytes;
+    Cache cache(arguments.books, arguments.stage_scales, shared + Tile::kOwnSharedBytes);
+
+    const int end_item = first_item_of(blockIdx.x + 1);
+    int item = first_item_of(blockIdx.x) - 1;
+    int phase = Parts::kPhases;
+    GemvWork work;
+    int tiles = advance(item, phase, end_item, work);
+    if (tiles == 0) return;
+    typename Multiplier::Codes codes;
+    Multiplier::prefetch(arguments, work, codes);
+    typename Multiplier::Sums sums = {};
+    for (bool first = true;; first = false) {
+      cache.switch_to(work.first_book, work.first_stage, tiles);
+      int next_item = item;
+      int next_phase = phase;
+      GemvWork next;
+      const int next_tiles = advance(next_item, next_phase, end_item, next);
+      Multiplier::accumulate(arguments, cache, work, next, next_tiles > 0, scratch, codes, sums);
+
+      if (next_item != item || next_tiles == 0) {
+        finish(arguments, work, item, !first, warp_sums, sums);
+        if (next_tiles == 0) return;
+        sums = {};
+      }
+      item = next_item;
+      phase = next_phase;
+      work = next;
+      tiles = next_tiles;
+    }
+  }
+
+ private:
+  /// Items are dealt out in order: to each block as many as to the others, or one more to the first ones.
+  VQCC_DEVICE static int first_item_of(uint32 block) {
+    constexpr uint32 kItems = Shape::kBands * Parts::kParts * kBlocksPerBand;
+    const uint32 more = kItems % gridDim.x;
+    return static_cast<int>(kItems / gridDim.x * block + (block < more ? block : more));
+  }
+
+  /// What the block does of phase `phase` of item `item`; the column tiles of that, 0 or less if there is no such phase.
+  VQCC_DEVICE static int locate(int item, int phase, GemvWork& work) {
+    const int block = item % kBlocksPerBand;
+    const int part = item / kBlocksPerBand % Parts::kParts;
+    const int band = item / kBlocksPerBand / Parts::kParts;
+    work.block_row = band * Matrix::kTileRows + block * kRowsPerBlock;
+    work.end_row = smaller(Matrix::kRows, (band + 1) * Matrix::kTileRows);
+    const int tiles = Parts::narrow(work, part, phase);
+    work.first_book = band * Shape::kColumnTiles + work.first_tile;
+    return work.block_row < work.end_row ? tiles : 0;  // the last band may have fewer blocks
+  }
+
+  /// Moves on to the block's next phase, of the same item or of the next that has any, and locates it; 0 if none is left.
+  VQCC_DEVICE static int advance(int& item, int& phase, int end_item, GemvWork& work) {
+    if (++phase < Parts::kPhases) {
+      const int tiles = locate(item, phase, work);
+      if (tiles > 0) return tiles;
+    }
+    phase = 0;
+    while (++item < end_item) {
+      const int tiles = locate(item, 0, work);
+      if (tiles > 0) return tiles;
+    }
+    return 0;
+  }
+
+  /// Adds up the sums of the warps that share rows, and stores them or leaves them to the other parts.
+  VQCC_DEVICE static void finish(const Arguments& arguments, const GemvWork& work, int item, bool again,
+                                 float* warp_sums, typename Multiplier::Sums& sums) {
+    if (again) block_barrier();  // the last item's sums have been read
+    float* own_sums = warp_sums + Warp::share() * kOutputs + Warp::row();
+    Multiplier::store_sums(work, sums, own_sums, kRowsPerBlock);
+    block_barrier();
+    if constexpr (Parts::kParts == 1) {
+      for (int i = static_cast<int>(threadIdx.x); i < kOutputs; i += kThreads) {
+        store(arguments, work, i, block_sum(warp_sums, i));
       }
     } else {
-      const int warp_across = warp_index() % Tile::kWarpsAcrossRows;
-      const int warp_along = warp_index() / Tile::kWarpsAcrossRows;
-      float* mine = partial_sums + (warp_along * Tile::kWarpsAcrossRows + warp_across) * kSums;
-#pragma unroll
-      for (int i = 0; i < ceil_divide(kSums, kWarpSize); ++i) {
-        if (share.owner && i < share.count) mine[share.first + i] = sums[i];
-      }
-      block_barrier();
-      if (warp_along == 0) {
-        for (int i = lane_index(); i < kSums; i += kWarpSize) {
-          float sum = 0.0f;
-#pragma unroll
-          for (int w = 0; w < Tile::kWarpsAlongRow; ++w) {
-            sum += partial_sums[(w * Tile::kWarpsAcrossRows + warp_across) * kSums + i];
-          }
-          store(arguments, work, i, sum);
-        }
-      }
-      block_barrier();  // the sums have been read: the next rows may overwrite them
+      const int part = item / kBlocksPerBand % Parts::kParts;
+      const int row_block = item / kBlocksPerBand / Parts::kParts * kBlocksPerBand + item % kBlocksPerBand;
+      reduce_parts(arguments, work, warp_sums, row_block, part);
     }
   }
 
-  VQCC_DEVICE static void store(const Arguments& arguments, const Work& work, int index, float sum) {
-    const int row = work.first_row + index / kBatch;
-    const int b = index % kBatch;
+  /// Output `index` ([row of x][row of the block]) of the item, summed over the warps that share its row.
+  VQCC_DEVICE static float block_sum(const float* warp_sums, int index) {
+    float sum = 0.0f;
+#pragma unroll
+    for (int w = 0; w < Tile::kWarpsAlongRow; ++w) sum += warp_sums[w * kOutputs + index];
+    return sum;
+  }
+
+  /// The global reduction (Algorithm 2, line 21): parts leave their sums in the workspace, and the block that arrives
+  /// last adds them in the order of the parts, whichever that block is.
+  VQCC_DEVICE static void reduce_parts(const Arguments& arguments, const GemvWork& work, float* warp_sums,
+                                       int row_block, int part) {
+    // As many as there could be row blocks: kernels of one library then agree on where arrivals end.
+    constexpr int kArrivals = Shape::kBands * smaller(Matrix::kTileRows, Matrix::kRows);
+    constexpr int kArrivalBytes = ceil_divide(kArrivals * 4, 256) * 256;
+    uint32* arrivals = reinterpret_cast<uint32*>(arguments.workspace) + row_block;
+    float* parts = reinterpret_cast<float*>(arguments.workspace + kArrivalBytes) +
+                   static_cast<int64>(row_block) * Parts::kParts * kOutputs;
+    for (int i = static_cast<int>(threadIdx.x); i < kOutputs; i += kThreads) {
+      parts[part * kOutputs + i] = block_sum(warp_sums, i);
+    }
+    block_barrier();  // every thread's sums are written, and those of the warps have been read
+    uint32* arrival = reinterpret_cast<uint32*>(warp_sums);
+    if (threadIdx.x == 0) *arrival = count_arrival(arrivals);
+    block_barrier();
+    if (*arrival != Parts::kParts - 1) return;
+    memory_fence();
+    for (int i = static_cast<int>(threadIdx.x); i < kOutputs; i += kThreads) {
+      float sum = 0.0f;
+#pragma unroll 4
+      for (int p = 0; p < Parts::kParts; ++p) sum += load_fresh(parts + p * kOutputs + i);
+      store(arguments, work, i, sum);
+    }
+    if (threadIdx.x == 0) *arrivals = 0u;  // as the next launch expects it
+  }
+
+  VQCC_DEVICE static void store(const Arguments& arguments, const GemvWork& work, int index, float sum) {
+    const int row = work.block_row + index % kRowsPerBlock;
+    const int b = index / kRowsPerBlock;
     if (row >= work.end_row || b >= arguments.m) return;
     sum *= row_scale<Matrix>(arguments.scales, row);
     if (arguments.bias != nullptr) sum += load_element<Tile::kElement>(arguments.bias, row);
     store_rounded(arguments.y + b * arguments.y_stride + row, sum);
   }
-
-  /// Row `r` of the warp; past the end the last row again, decoded but never stored.
-  VQCC_DEVICE static int row_of(const Work& work, int r) { return smaller(work.first_row + r, work.end_row - 1); }
 };
 
 }  // namespace vqcc
@@ -722,7 +1375,7 @@ struct Codes {
   static constexpr int kEntries = 65536;  // entries, computed from the table
   static constexpr int kResiduals = 2;  // codes per vector; the second stage's entry is divided by 3.45
   static constexpr int kCodeBits = 16;  // high byte: table row; low byte: signs
-  static constexpr int kTableBytes = 1024;  // 256 words of eight nibbles, 2 |v| + 8
+  static constexpr int kTableBytes = 2048;  // 256 rows of eight nibbles, 2 |v| + 8; 256 masks of signs
 };
 
 /// The quantized weight W [n, k].
@@ -739,6 +1392,7 @@ struct Matrix {
 struct Layout {
   static constexpr int kChunkVectors = 4;  // vectors a lane reads at a time
   static constexpr int kChunkWords = 4;  // 32-bit words they take
+  static constexpr int kLanes = 32;  // chunks of a segment
 };
 
 using Algorithm = vqcc::E8P<Codes>;
@@ -746,20 +1400,30 @@ using Algorithm = vqcc::E8P<Codes>;
 }  // namespace plan
 // packed_layout = 4 vectors in 4 words, 512 words a row: min over chunks of row_words * load_penalty * (1 +
 //     0.25 * idle_lanes / busy_lanes)
-//     with vectors = 512, residuals = 2, code_bits = 16; 0.0% padding over 16384 bits of codes
-// n_shared = 256: level sc: every entry of the books in use is cached
-//     with table_bytes = 1024, shared_bytes_per_block = 166912; 1 of 1 books along a row are resident at a
-//         time, 1024 bytes (Table IV)
-// rows_per_warp = 2: largest power of two <= 4 with n * warps_along_row / rows >= 6 warps per SM
-//     with n = 512, warps_along_row = 4, sm_count = 108; rows of a warp share each loaded activation; too
+//     with vectors = 512, residuals = 2, code_bits = 16; 0.0% padding over 16384 bits of codes; segments of
+//         32 chunks, so that a column tile's are its own where it can be
+// entry_order = identity: entries keep their numbers without a profile
+//     with table_entries = 256; nothing says which entries are looked up more often: none is hot, all count
+//         as medium (V-A)
+// fusion = none: the level does not fuse
+//     with vector_size = 8; the sum over a row may run in any order, so a thread multiplies what it decodes;
+//         no element moves (VI-B)
+// split = 1: axes = switch_axes and reduce_axes
+//     with switch_axes = none, reduce_axes = k, residual; the level gives blocks whole rows (VI-A, Table
+//         III)
+// n_shared = 256: every entry of the books in use is cached
+//     with book_bytes = 2048, shared_bytes_per_block = 166912; 1 of 1 books along a row are resident at a
+//         time, 2048 bytes (Table IV)
+// rows_per_warp = 2: largest power of two <= 4 with n * warps_along_row * parts / rows >= 6 warps per SM
+//     with n = 512, warps_and_parts = 4, sm_count = 108; rows of a warp share each loaded activation; too
 //         few warps leave SMs idle
 // warps = 8: first of (16 warps, 64 registers), (8, 80), (16, 128), (8, 255) whose registers suffice; halved
-//     while row blocks < 3/4 of the SMs or a band of codebooks has too few rows
-//     with registers_estimate = 54, row_blocks = 128, sm_count = 108, band_rows = 512; as many warps as
-//         registers allow hide latency; an SM must hold 4 blocks
-// warps_along_row = 4: largest power of two <= min(segments, 4, warps); 1 where shared memory is full of
+//     while items < 3/4 of the SMs or a band of codebooks has too few rows
+//     with registers_estimate = 54, row_blocks = 128, parts = 1, sm_count = 108; as many warps as registers
+//         allow hide latency; an SM must hold 4 blocks
+// warps_along_row = 4: largest power of two <= min(visits, 4, warps); 1 where shared memory is full of
 //     codebooks
-//     with segments = 4, book_bytes = 1024; more loads in flight for each row; their sums meet in shared
+//     with visits = 4, book_bytes = 2048; more loads in flight for each row; their sums meet in shared
 //         memory in a fixed order
 // unroll = 4: largest divisor of chunk_vectors with rows * m * vector_size * unroll <= 512 and m * unroll <=
 //     64
@@ -772,38 +1436,54 @@ struct Tile_m1_float16 {
   static constexpr int kActivationAlignment = 16;  // bytes, of every vector of x
   static constexpr int kRowsPerWarp = 2;  // rows of W that share loaded activations
   static constexpr int kWarpsAcrossRows = 2;  // warps with rows of their own
-  static constexpr int kWarpsAlongRow = 4;  // warps that split the segments of a row
-  static constexpr int kUnroll = 4;  // vectors decoded per step of the inner loop
-  static constexpr vqcc::Space kBookSpace = vqcc::Space::kShared;  // where codebook entries are looked up
+  static constexpr int kWarpsAlongRow = 4;  // warps that split the columns of a row
+  static constexpr int kUnroll = 4;  // steps of the inner loop that are unrolled
+  static constexpr int kOwnSharedBytes = 128;  // shared memory before the codebooks
+  static constexpr vqcc::Fusion kFusion = vqcc::Fusion::kNone;  // how decoded elements reach their multiplies
+  static constexpr int kSplitTiles = 1;  // parts of the column tiles, for different blocks
+  static constexpr int kSplitStages = 1;  // parts of the residual stages
+  static constexpr int kRegisterEntries = 0;  // entries of each table in registers
+  static constexpr int kSharedEntries = 256;  // entries of each table in shared memory, those included
+  static constexpr int kCopies = 1;  // copies of a shared entry, for lanes to look up in turn
+  static constexpr int kSharedBookBytes = 2048;  // of one book
   static constexpr int kResidentTiles = 1;  // column tiles whose books are present at once
-  static constexpr int kPartialSumBytes = 64;  // shared memory before the codebooks
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_9f7fd1f4(
+extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_e76d7df1(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
-    const __half* __restrict__ bias, __half* __restrict__ y, int m, long long x_stride,
-    long long y_stride) {
-  vqcc::Gemv<plan::Algorithm, plan::Matrix, plan::Layout, plan::Tile_m1_float16>::run(
-      {codes, books, stage_scales, scales, x, bias, y, m, x_stride, y_stride});
+    const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,
+    long long x_stride, long long y_stride) {
+  vqcc::Gemv<plan::Algorithm, plan::Matrix, plan::Layout, plan::Tile_m1_float16, vqcc::FmaEngine>::run(
+      {codes, books, stage_scales, scales, x, bias, y, workspace, m, x_stride, y_stride});
 }
 // packed_layout = 4 vectors in 4 words, 512 words a row: min over chunks of row_words * load_penalty * (1 +
 //     0.25 * idle_lanes / busy_lanes)
-//     with vectors = 512, residuals = 2, code_bits = 16; 0.0% padding over 16384 bits of codes
-// n_shared = 256: level sc: every entry of the books in use is cached
-//     with table_bytes = 1024, shared_bytes_per_block = 166912; 1 of 1 books along a row are resident at a
-//         time, 1024 bytes (Table IV)
-// rows_per_warp = 2: largest power of two <= 4 with n * warps_along_row / rows >= 6 warps per SM
-//     with n = 512, warps_along_row = 4, sm_count = 108; rows of a warp share each loaded activation; too
+//     with vectors = 512, residuals = 2, code_bits = 16; 0.0% padding over 16384 bits of codes; segments of
+//         32 chunks, so that a column tile's are its own where it can be
+// entry_order = identity: entries keep their numbers without a profile
+//     with table_entries = 256; nothing says which entries are looked up more often: none is hot, all count
+//         as medium (V-A)
+// fusion = none: the level does not fuse
+//     with vector_size = 8; the sum over a row may run in any order, so a thread multiplies what it decodes;
+//         no element moves (VI-B)
+// split = 1: axes = switch_axes and reduce_axes
+//     with switch_axes = none, reduce_axes = k, residual; the level gives blocks whole rows (VI-A, Table
+//         III)
+// n_shared = 256: every entry of the books in use is cached
+//     with book_bytes = 2048, shared_bytes_per_block = 166912; 1 of 1 books along a row are resident at a
+//         time, 2048 bytes (Table IV)
+// rows_per_warp = 2: largest power of two <= 4 with n * warps_along_row * parts / rows >= 6 warps per SM
+//     with n = 512, warps_and_parts = 4, sm_count = 108; rows of a warp share each loaded activation; too
 //         few warps leave SMs idle
 // warps = 8: first of (16 warps, 64 registers), (8, 80), (16, 128), (8, 255) whose registers suffice; halved
-//     while row blocks < 3/4 of the SMs or a band of codebooks has too few rows
-//     with registers_estimate = 78, row_blocks = 128, sm_count = 108, band_rows = 512; as many warps as
-//         registers allow hide latency; an SM must hold 3 blocks
-// warps_along_row = 4: largest power of two <= min(segments, 4, warps); 1 where shared memory is full of
+//     while items < 3/4 of the SMs or a band of codebooks has too few rows
+//     with registers_estimate = 78, row_blocks = 128, parts = 1, sm_count = 108; as many warps as registers
+//         allow hide latency; an SM must hold 3 blocks
+// warps_along_row = 4: largest power of two <= min(visits, 4, warps); 1 where shared memory is full of
 //     codebooks
-//     with segments = 4, book_bytes = 1024; more loads in flight for each row; their sums meet in shared
+//     with visits = 4, book_bytes = 2048; more loads in flight for each row; their sums meet in shared
 //         memory in a fixed order
 // unroll = 4: largest divisor of chunk_vectors with rows * m * vector_size * unroll <= 512 and m * unroll <=
 //     64
@@ -816,19 +1496,25 @@ struct Tile_m4_float16 {
   static constexpr int kActivationAlignment = 16;  // bytes, of every vector of x
   static constexpr int kRowsPerWarp = 2;  // rows of W that share loaded activations
   static constexpr int kWarpsAcrossRows = 2;  // warps with rows of their own
-  static constexpr int kWarpsAlongRow = 4;  // warps that split the segments of a row
-  static constexpr int kUnroll = 4;  // vectors decoded per step of the inner loop
-  static constexpr vqcc::Space kBookSpace = vqcc::Space::kShared;  // where codebook entries are looked up
+  static constexpr int kWarpsAlongRow = 4;  // warps that split the columns of a row
+  static constexpr int kUnroll = 4;  // steps of the inner loop that are unrolled
+  static constexpr int kOwnSharedBytes = 256;  // shared memory before the codebooks
+  static constexpr vqcc::Fusion kFusion = vqcc::Fusion::kNone;  // how decoded elements reach their multiplies
+  static constexpr int kSplitTiles = 1;  // parts of the column tiles, for different blocks
+  static constexpr int kSplitStages = 1;  // parts of the residual stages
+  static constexpr int kRegisterEntries = 0;  // entries of each table in registers
+  static constexpr int kSharedEntries = 256;  // entries of each table in shared memory, those included
+  static constexpr int kCopies = 1;  // copies of a shared entry, for lanes to look up in turn
+  static constexpr int kSharedBookBytes = 2048;  // of one book
   static constexpr int kResidentTiles = 1;  // column tiles whose books are present at once
-  static constexpr int kPartialSumBytes = 256;  // shared memory before the codebooks
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 3) quip_4_sc_m4_float16_9f7fd1f4(
+extern "C" __global__ void __launch_bounds__(256, 3) quip_4_sc_m4_float16_e76d7df1(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
-    const __half* __restrict__ bias, __half* __restrict__ y, int m, long long x_stride,
-    long long y_stride) {
-  vqcc::Gemv<plan::Algorithm, plan::Matrix, plan::Layout, plan::Tile_m4_float16>::run(
-      {codes, books, stage_scales, scales, x, bias, y, m, x_stride, y_stride});
+    const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,
+    long long x_stride, long long y_stride) {
+  vqcc::Gemv<plan::Algorithm, plan::Matrix, plan::Layout, plan::Tile_m4_float16, vqcc::FmaEngine>::run(
+      {codes, books, stage_scales, scales, x, bias, y, workspace, m, x_stride, y_stride});
 }

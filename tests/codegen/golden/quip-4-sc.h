@@ -39,15 +39,17 @@ typedef struct vqcc_driver {
 } vqcc_driver;
 #endif
 
-#define QUIP_4_SC_ABI_VERSION 1
-#define QUIP_4_SC_BUILD_ID "fa24301e88739218"
+#define QUIP_4_SC_ABI_VERSION 2
+#define QUIP_4_SC_BUILD_ID "be3933ce393035e2"
 #define QUIP_4_SC_LAYOUT_ID "4b6c55d0ce43" /* packed weights carry the same */
 #define QUIP_4_SC_N INT64_C(512)
 #define QUIP_4_SC_K INT64_C(4096)
 #define QUIP_4_SC_MAX_M 4
 #define QUIP_4_SC_X_ALIGNMENT 16 /* bytes, of x and of its rows */
 #define QUIP_4_SC_CODES_BYTES INT64_C(1048576)
-#define QUIP_4_SC_BOOKS_BYTES INT64_C(1024)
+#define QUIP_4_SC_BOOKS_BYTES INT64_C(2048)
+#define QUIP_4_SC_WORKSPACE_BYTES INT64_C(0) /* suffices for every launch on every GPU */
+#define QUIP_4_SC_WORKSPACE_ALIGNMENT 256 /* bytes; what cuMemAlloc gives */
 
 typedef enum quip_4_sc_status {
   QUIP_4_SC_OK = 0,
@@ -70,7 +72,10 @@ typedef enum quip_4_sc_gpu {
 
 typedef enum quip_4_sc_type { QUIP_4_SC_FLOAT16 = 0, QUIP_4_SC_BFLOAT16 = 1 } quip_4_sc_type;
 
-/* y[m, n] = sum over k of x[m, k] W[n, k] (+ bias[n]). Pointers are device addresses; strides are in elements. */
+/* y[m, n] = sum over k of x[m, k] W[n, k] (+ bias[n]). Pointers are device addresses; strides are in elements.
+ *
+ * Zero the workspace once, before its first launch; every launch leaves it ready for the next, of any kernel of this
+ * library on the same GPU. Launches that may overlap in time need a workspace each. */
 typedef struct quip_4_sc_args {
   uint64_t codes;        /* packed weights: arrays of `vqcc pack` */
   uint64_t books;
@@ -79,12 +84,13 @@ typedef struct quip_4_sc_args {
   uint64_t x;
   uint64_t bias;         /* 0: none */
   uint64_t y;
+  uint64_t workspace;    /* quip_4_sc_workspace_bytes of memory; 0 where that is 0 */
   int64_t x_stride;      /* ignored where m is 1, as is y_stride */
   int64_t y_stride;
   int32_t m;
   int32_t type;          /* a quip_4_sc_type: of x, bias and y */
 } quip_4_sc_args;
-QUIP_4_SC_STATIC_ASSERT(sizeof(quip_4_sc_args) == 80, "the ABI of quip_4_sc_args");
+QUIP_4_SC_STATIC_ASSERT(sizeof(quip_4_sc_args) == 88, "the ABI of quip_4_sc_args");
 
 #define QUIP_4_SC_KERNEL_COUNT 2
 
@@ -103,6 +109,7 @@ typedef struct quip_4_sc_kernel {
   uint32_t grid;
   uint32_t threads;
   uint32_t shared_bytes;
+  uint64_t workspace_bytes;
 } quip_4_sc_kernel;
 
 static inline const char* quip_4_sc_status_string(quip_4_sc_status status) {
@@ -126,8 +133,10 @@ static inline const char* quip_4_sc_status_string(quip_4_sc_status status) {
 static inline const quip_4_sc_kernel* quip_4_sc_kernel_info(int32_t gpu, int32_t index) {
   static const quip_4_sc_kernel kernels[1][QUIP_4_SC_KERNEL_COUNT] = {
     {
-      {"quip_4_sc_m1_float16_9f7fd1f4", 0, 1, 128u, 256u, 1088u},
-      {"quip_4_sc_m4_float16_9f7fd1f4", 0, 4, 128u, 256u, 1280u},
+      {"quip_4_sc_m1_float16_e76d7df1", 0, 1, 128u, 256u, 2176u,
+       UINT64_C(0)},
+      {"quip_4_sc_m4_float16_e76d7df1", 0, 4, 128u, 256u, 2304u,
+       UINT64_C(0)},
     },
   };
   if (gpu < 0 || gpu >= 1 || index < 0 || index >= QUIP_4_SC_KERNEL_COUNT) return NULL;
@@ -145,6 +154,17 @@ static inline int32_t quip_4_sc_select(int32_t gpu, int32_t type, int32_t m) {
   return best;
 }
 
+/* Device memory that launches of this type and m need beside their arguments: the most that any GPU's kernel needs,
+ * so that the answer needs no handle. 0 for args that no kernel serves. */
+static inline size_t quip_4_sc_workspace_bytes(const quip_4_sc_args* args) {
+  static const uint64_t bytes[QUIP_4_SC_KERNEL_COUNT] = {
+      UINT64_C(0),
+      UINT64_C(0),
+  };
+  const int32_t index = args == NULL || args->m < 1 ? -1 : quip_4_sc_select(0, args->type, args->m);
+  return index < 0 ? 0 : (size_t)bytes[index];
+}
+
 /* Whether `args` can be launched; `reason` (may be null) receives a text. */
 static inline quip_4_sc_status quip_4_sc_supports(const quip_4_sc_args* args, const char** reason) {
   quip_4_sc_status status = QUIP_4_SC_OK;
@@ -155,21 +175,18 @@ static inline quip_4_sc_status quip_4_sc_supports(const quip_4_sc_args* args, co
     status = QUIP_4_SC_ERROR_SIZE;
   } else if (quip_4_sc_select(0, args->type, args->m) < 0) {
     status = QUIP_4_SC_ERROR_TYPE;
+  } else if (args->workspace == 0 && quip_4_sc_workspace_bytes(args) != 0) {
+    status = QUIP_4_SC_ERROR_NULL_POINTER;
   } else if (args->m > 1 && (args->x_stride < QUIP_4_SC_K || args->y_stride < QUIP_4_SC_N)) {
     status = QUIP_4_SC_ERROR_STRIDE;
   } else if (args->codes % 16 != 0 || args->books % 16 != 0 || args->scales % 4 != 0 || args->stage_scales % 4 != 0 ||
              args->x % QUIP_4_SC_X_ALIGNMENT != 0 ||
-             (args->m > 1 && args->x_stride % (QUIP_4_SC_X_ALIGNMENT / 2) != 0) || args->bias % 2 != 0 || args->y % 2 != 0) {
+             (args->m > 1 && args->x_stride % (QUIP_4_SC_X_ALIGNMENT / 2) != 0) || args->bias % 2 != 0 || args->y % 2 != 0 ||
+             (args->workspace % QUIP_4_SC_WORKSPACE_ALIGNMENT != 0 && quip_4_sc_workspace_bytes(args) != 0)) {
     status = QUIP_4_SC_ERROR_MISALIGNED;
   }
   if (reason != NULL) *reason = quip_4_sc_status_string(status);
   return status;
-}
-
-/* Device memory a launch needs beside its arguments. */
-static inline size_t quip_4_sc_workspace_bytes(const quip_4_sc_args* args) {
-  (void)args;
-  return 0;
 }
 
 static inline void quip_4_sc_unload(quip_4_sc_handle* handle) {
@@ -220,7 +237,7 @@ static inline quip_4_sc_status quip_4_sc_launch(const quip_4_sc_handle* handle, 
     quip_4_sc_args local = *args;
     const int32_t index = quip_4_sc_select(handle->gpu, local.type, local.m);
     const quip_4_sc_kernel* kernel = quip_4_sc_kernel_info(handle->gpu, index);
-    void* parameters[10];
+    void* parameters[11];
     parameters[0] = &local.codes;
     parameters[1] = &local.books;
     parameters[2] = &local.stage_scales;
@@ -228,9 +245,10 @@ static inline quip_4_sc_status quip_4_sc_launch(const quip_4_sc_handle* handle, 
     parameters[4] = &local.x;
     parameters[5] = &local.bias;
     parameters[6] = &local.y;
-    parameters[7] = &local.m;
-    parameters[8] = &local.x_stride;
-    parameters[9] = &local.y_stride;
+    parameters[7] = &local.workspace;
+    parameters[8] = &local.m;
+    parameters[9] = &local.x_stride;
+    parameters[10] = &local.y_stride;
     if (handle->driver.launch_kernel(handle->functions[index], kernel->grid, 1, 1, kernel->threads, 1, 1,
                                      kernel->shared_bytes, stream, parameters, NULL) != 0) {
       return QUIP_4_SC_ERROR_LAUNCH;

@@ -27,7 +27,7 @@ static struct {
   void* function;
   unsigned grid[3], block[3], shared_bytes;
   void* stream;
-  uint64_t pointers[7];
+  uint64_t pointers[8];
   int32_t m;
   int64_t x_stride, y_stride;
   void** extra;
@@ -75,10 +75,10 @@ static int launch_function(void* function, unsigned grid_x, unsigned grid_y, uns
   driver_calls.block[2] = block_z;
   driver_calls.shared_bytes = shared_bytes;
   driver_calls.stream = stream;
-  for (i = 0; i < 7; ++i) memcpy(&driver_calls.pointers[i], parameters[i], sizeof(uint64_t));
-  memcpy(&driver_calls.m, parameters[7], sizeof(int32_t));
-  memcpy(&driver_calls.x_stride, parameters[8], sizeof(int64_t));
-  memcpy(&driver_calls.y_stride, parameters[9], sizeof(int64_t));
+  for (i = 0; i < 8; ++i) memcpy(&driver_calls.pointers[i], parameters[i], sizeof(uint64_t));
+  memcpy(&driver_calls.m, parameters[8], sizeof(int32_t));
+  memcpy(&driver_calls.x_stride, parameters[9], sizeof(int64_t));
+  memcpy(&driver_calls.y_stride, parameters[10], sizeof(int64_t));
   driver_calls.extra = extra;
   return ++driver_calls.launches == driver_calls.fail_launch ? 719 : 0;
 }
@@ -104,6 +104,7 @@ static LIB(args) good_args(void) {
   args.x = 0x50000;
   args.bias = 0x60000;
   args.y = 0x70002;
+  args.workspace = 0x80100;
   args.x_stride = CONST(K) + 16;
   args.y_stride = CONST(N) + 1;
   args.m = 1;
@@ -134,7 +135,8 @@ static void test_load_and_launch(void) {
       args.m = selections[i].m;
       args.type = selections[i].type;
       CHECK(LIB(supports)(&args, NULL) == CONST(OK));
-      CHECK(LIB(workspace_bytes)(&args) == 0);
+      CHECK(LIB(workspace_bytes)(&args) == selections[i].workspace);
+      CHECK(LIB(kernel_info)(gpu, selections[i].kernel)->workspace_bytes == kernel->workspace);
       CHECK(LIB(launch)(&handle, &args, &driver) == CONST(OK));
       CHECK(driver_calls.launches == (int)i + 1);
       CHECK(driver_calls.function == &function_tokens[selections[i].kernel]);
@@ -264,6 +266,31 @@ static void test_supports(void) {
   REFUSED(args.m = 1; args.x_stride = 0; args.y_stride = 0, OK, "ok"); /* one row has no stride */
 }
 
+static void test_workspace(void) {
+  size_t i;
+  LIB(args) args = good_args();
+  for (i = 0; i < sizeof(selections) / sizeof(selections[0]); ++i) {
+    const int needed = selections[i].workspace != 0;
+    args = good_args();
+    args.m = selections[i].m;
+    args.type = selections[i].type;
+    args.workspace = 0;
+    refused(args, needed ? CONST(ERROR_NULL_POINTER) : CONST(OK), needed ? "null" : "ok");
+    args.workspace = 0x80100 + 128;
+    refused(args, needed ? CONST(ERROR_MISALIGNED) : CONST(OK), needed ? "aligned" : "ok");
+    args.workspace = 0x80100 + CONST(WORKSPACE_ALIGNMENT);
+    refused(args, CONST(OK), "ok");
+  }
+  args.type = 2; /* none of these is served */
+  CHECK(LIB(workspace_bytes)(&args) == 0);
+  args = good_args();
+  args.m = CONST(MAX_M) + 1;
+  CHECK(LIB(workspace_bytes)(&args) == 0);
+  args.m = 0;
+  CHECK(LIB(workspace_bytes)(&args) == 0);
+  CHECK(LIB(workspace_bytes)(NULL) == 0);
+}
+
 static void test_status_strings(void) {
   /* Every status has its own text. */
   static const LIB(status) statuses[] = {
@@ -280,7 +307,8 @@ static void test_status_strings(void) {
 }
 
 static void test_macros(void) {
-  CHECK(CONST(ABI_VERSION) == 1);
+  CHECK(CONST(ABI_VERSION) == 2);
+  CHECK(CONST(WORKSPACE_BYTES) == EXPECTED_WORKSPACE_BYTES && CONST(WORKSPACE_ALIGNMENT) == 256);
   CHECK(strcmp(CONST(BUILD_ID), EXPECTED_BUILD_ID) == 0);
   CHECK(strcmp(CONST(LAYOUT_ID), EXPECTED_LAYOUT_ID) == 0);
   CHECK(CONST(CODES_BYTES) == EXPECTED_CODES_BYTES && CONST(BOOKS_BYTES) == EXPECTED_BOOKS_BYTES);
@@ -292,6 +320,7 @@ int main(void) {
   test_wrong_load();
   test_supports();
   test_status_strings();
+  test_workspace();
   test_macros();
   return failures == 0 ? 0 : 1;
 }

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from vqcc.diagnostics import Finding, field_error
-from vqcc.ops.base import Argument, Dtype, Op, Variant
+from vqcc.ops.base import Argument, ComputeLayout, DeviceEngine, Dtype, Op, Variant
+from vqcc.ops.gemv.fma_tile import propose_fma_tiles
+from vqcc.ops.gemv.mma_tile import propose_mma_tiles
 from vqcc.ops.gemv.reference import draw_case, reference
-from vqcc.ops.gemv.tile import GemvTile, activation_alignment, propose_tiles
+from vqcc.ops.gemv.tile import GemvTile, activation_alignment
+from vqcc.ops.gemv.traffic import count_traffic
 from vqcc.plan import Constant, Tile
 
 if TYPE_CHECKING:
@@ -23,12 +26,14 @@ if TYPE_CHECKING:
 
     from vqcc.algorithms.base import Algorithm
     from vqcc.gpus.model import Gpu
-    from vqcc.ops.base import LaunchCase
-    from vqcc.plan import Decision, PackedLayout, Placement
+    from vqcc.ops.base import LaunchCase, Machine, Traffic, Workload
+    from vqcc.plan import Decision, Exchange
 
 __all__ = ["Gemv"]
 
 MAX_BATCH = 16
+#: Rows of x from which an exchange into tensor-core fragments is what the op wants.
+MIN_TENSOR_BATCH = 5
 #: Rows or columns: a sum of two still fits the kernels' signed 32-bit arithmetic.
 MAX_EXTENT = 2**30
 #: Largest number of bytes or elements that the kernels' signed 32-bit offsets reach.
@@ -69,12 +74,11 @@ class Gemv(Op):
     template: ClassVar[str] = "gemv.cu.j2"
     header_template: ClassVar[str] = "gemv.h.j2"
     tile_type: ClassVar[type[Tile]] = GemvTile
-    device_headers: ClassVar[tuple[str, ...]] = (
-        "unpack.cuh",
-        "reduce.cuh",
-        "codebook_cache.cuh",
-        "matrix.cuh",
-    )
+    device_headers: ClassVar[tuple[str, ...]] = ("codebook_cache.cuh", "gemv/work.cuh")
+    engines: ClassVar[Mapping[str, DeviceEngine]] = {
+        "fma": DeviceEngine("gemv/fma_engine.cuh", "vqcc::FmaEngine"),
+        "mma": DeviceEngine("gemv/mma_engine.cuh", "vqcc::MmaEngine"),
+    }
 
     kind: Literal["gemv"]
     m: Annotated[
@@ -143,6 +147,9 @@ class Gemv(Op):
             Argument("x", f"const {element}*", "input", "[m, k], rows x_stride apart"),
             Argument("bias", f"const {element}*", "input", "[n], or null", optional=True),
             Argument("y", f"{element}*", "output", "[m, n], rows y_stride apart"),
+            Argument(
+                "workspace", "void*", "workspace", "what blocks tell each other, or null", optional=True
+            ),
             Argument("m", "int32_t", "scalar", "rows of x and y"),
             Argument("x_stride", "int64_t", "scalar", "elements between rows of x"),
             Argument("y_stride", "int64_t", "scalar", "elements between rows of y"),
@@ -163,11 +170,30 @@ class Gemv(Op):
             Constant("int", "kGroupColumns", scales.group or self.k, "columns that share a scale"),
         )
 
+    def compute_layout(
+        self, variant: Variant, *, vector_size: int, exact: bool, aligned: bool
+    ) -> ComputeLayout:
+        """Tensor-core fragments, if values are exact and rows of x enough or no exchange needed; else elements.
+
+        A thread of an m16n8k16 multiply holds pairs of neighbours of one of eight rows, four threads a row (PTX ISA,
+        matrix fragments for mma.m16n8k16); on the CUDA cores a row is summed element by element (Sec. VII-C).
+        """
+        worth_it = aligned or variant.sizes["m"] >= MIN_TENSOR_BATCH
+        if exact and worth_it and vector_size in {2, 4, 8, 16}:
+            return ComputeLayout("mma", 2, 4)
+        return ComputeLayout("fma", 1, 32)
+
     def tiles(
-        self, variant: Variant, algorithm: Algorithm, layout: PackedLayout, gpu: Gpu, placement: Placement
+        self, variant: Variant, work: Workload, machine: Machine
     ) -> Iterator[tuple[GemvTile, tuple[Decision, ...]]]:
         """Tiles to try, the most promising first; later ones leave a thread more registers."""
-        return propose_tiles(self.weight_shape, variant, algorithm, layout, gpu, placement)
+        propose = propose_mma_tiles if work.exchange.engine == "mma" else propose_fma_tiles
+        return propose(self.n, variant, work, machine)
+
+    def traffic(self, variant: Variant, tile: Tile, exchange: Exchange, vector_size: int) -> Traffic:
+        """What the kernel moves and executes beside looking entries up."""
+        assert isinstance(tile, GemvTile)
+        return count_traffic(self.weight_shape, variant, tile, exchange, vector_size)
 
     def header_values(self, algorithm: Algorithm) -> Mapping[str, int]:
         """What `_supports` checks against."""
@@ -200,12 +226,7 @@ class Gemv(Op):
         """Y [m, n] in float64, and the sum of absolute terms of each element."""
         return reference(weights, magnitudes, inputs)
 
-    def longest_sum(self, tile: Tile, layout: PackedLayout, algorithm: Algorithm) -> int:
-        """Roundings on the way to an output: a lane's chain, five exchanges, the warps, scale, bias, decode."""
+    def longest_sum(self, tile: Tile, algorithm: Algorithm) -> int:
+        """Roundings on the way to an output: those of the sums, scale and bias, and of decoding."""
         assert isinstance(tile, GemvTile)
-        _, column_tiles = algorithm.scope.grid(*self.weight_shape)
-        phases = -(-column_tiles // tile.resident_tiles)
-        # Every phase deals its segments to the warps anew: a warp may get one more each time.
-        segments = -(-layout.segments // tile.warps_along_row) + (phases if phases > 1 else 0)
-        chain = segments * layout.chunk_vectors * algorithm.vector_size
-        return chain + 5 + tile.warps_along_row + 2 + 2 * algorithm.residuals + 1
+        return tile.roundings + 2 + 2 * algorithm.residuals + 1

@@ -109,6 +109,9 @@ void count_operation(WarpOperation operation) {
     case WarpOperation::shuffle_xor:
       ++counters.shuffles;
       break;
+    case WarpOperation::tensor_multiply:
+      ++counters.tensor_multiplies;
+      break;
     default:
       ++counters.votes;
       break;

@@ -1,7 +1,7 @@
-// Order between blocks: the pattern of a last block that reads what the others wrote. A block publishes what it wrote
-// when, after a thread fence, one of its threads does an atomic operation; a block that later does one on the same
-// address may read it. Coarser than the memory model (whole blocks, no chains through a third), which accepts no
-// unfenced pattern.
+// Order between blocks: the pattern of a last block that reads what the others wrote. A thread that does an atomic
+// operation after a thread fence publishes what it had done, and had been shown by barriers, before the fence; a block
+// that later does one on the same address may access that. The memory model's chains through a third block are missing;
+// no pattern is accepted that the model does not accept.
 #include <algorithm>
 #include <unordered_map>
 
@@ -11,29 +11,105 @@
 namespace vqcc_emulator {
 
 namespace {
-std::vector<uint32_t> first_epochs;                             // by block number
-std::unordered_map<uint64_t, std::vector<uint32_t>> published;  // arena offset -> numbers of blocks, ascending
-std::vector<uint64_t> observed;                                 // offsets this block has done atomics on
 
-bool ordered_after(uint32_t other) {
-  for (const uint64_t offset : observed) {
-    const std::vector<uint32_t>& blocks = published[offset];
-    if (std::binary_search(blocks.begin(), blocks.end(), other)) {
+// What is ordered before fences that threads of one warp made before atomic operations on one address: the block's
+// accesses of earlier epochs, and of this one those that the warp's lanes had done by these clocks.
+struct Published {
+  uint32_t block;  // number
+  uint32_t epoch;
+  uint8_t warp;
+  uint32_t clocks[warp_size];
+};
+
+// Publications on one address; those of a block follow one another, blocks in the order they ran.
+struct Address {
+  std::vector<Published> entries;
+  uint32_t blocks = 0;  // that published
+};
+
+// The first atomic operation of this block on an address, and whether other threads did one in the same epoch.
+struct Observed {
+  uint32_t epoch, clock;
+  uint16_t thread;
+  bool several;
+};
+
+std::vector<uint32_t> first_epochs;                // by block number
+std::unordered_map<uint64_t, Address> published;  // by arena offset
+std::unordered_map<uint64_t, Observed> observed;  // by arena offset, of this block
+
+// Adds what is ordered before the thread's last fence.
+void publish(Address& address, const Thread& me) {
+  const auto end = address.entries.rend();
+  for (auto entry = address.entries.rbegin(); entry != end && entry->block == block->number; ++entry) {
+    if (entry->warp == me.warp && entry->epoch <= me.fence_epoch) {
+      for (unsigned lane = 0; lane < warp_size; ++lane) {
+        const uint32_t kept = entry->epoch == me.fence_epoch ? entry->clocks[lane] : 0;
+        entry->clocks[lane] = std::max(kept, me.fence_clocks[lane]);
+      }
+      entry->epoch = me.fence_epoch;
+      return;
+    }
+  }
+  address.blocks += address.entries.empty() || address.entries.back().block != block->number;
+  address.entries.push_back({block->number, me.fence_epoch, me.warp, {}});
+  std::copy_n(me.fence_clocks, warp_size, address.entries.back().clocks);
+}
+
+// An access of another block: one write, or the reads of one warp or of several.
+struct Earlier {
+  uint32_t block, epoch, clock;
+  unsigned warp;
+  uint32_t lanes;
+  bool several_warps;
+};
+
+bool covers(const Published& entry, const Earlier& access) {
+  if (entry.epoch != access.epoch || access.several_warps || entry.warp != access.warp) {
+    return access.epoch < entry.epoch;
+  }
+  for (uint32_t lanes = access.lanes; lanes != 0; lanes &= lanes - 1) {
+    if (entry.clocks[__builtin_ctz(lanes)] < access.clock) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// True if the block's atomic operation is ordered before what the thread does now.
+bool has_seen(const Observed& seen, const Thread& me) {
+  return seen.epoch < block->epoch || seen.several || seen.thread == me.index ||
+         (seen.thread / warp_size == me.warp &&
+          ordered(seen.clock, seen.thread % warp_size, block->warps[me.warp], me.lane));
+}
+
+bool ordered_after(const Earlier& access, const Thread& me) {
+  for (const auto& [offset, seen] : observed) {
+    if (!has_seen(seen, me)) {
+      continue;
+    }
+    const std::vector<Published>& entries = published[offset].entries;
+    const auto before = [](const Published& entry, uint32_t number) { return entry.block < number; };
+    for (auto entry = std::lower_bound(entries.begin(), entries.end(), access.block, before);
+         entry != entries.end() && entry->block == access.block; ++entry) {
+      if (covers(*entry, access)) {
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
+// For reads of several blocks, of which the last alone is known: by whole blocks.
+bool ordered_after_all(const Thread& me) {
+  for (const auto& [offset, seen] : observed) {
+    if (has_seen(seen, me) && published[offset].blocks >= block->number) {  // those before this one, perhaps itself
       return true;
     }
   }
   return false;
 }
 
-bool ordered_after_all() {
-  for (const uint64_t offset : observed) {
-    const std::vector<uint32_t>& blocks = published[offset];
-    if (blocks.size() >= block->number) {  // the blocks before this one, and perhaps itself
-      return true;
-    }
-  }
-  return false;
-}
 }  // namespace
 
 void begin_launch_order() {
@@ -44,16 +120,17 @@ void begin_launch_order() {
 void begin_block_order() {
   first_epochs.push_back(block->first_epoch);
   observed.clear();
-  block->fenced = false;
 }
 
 void note_global_atomic(uint64_t offset) {
-  if (std::find(observed.begin(), observed.end(), offset) == observed.end()) {
-    observed.push_back(offset);
+  const Thread& me = *current;
+  const uint32_t clock = block->warps[me.warp].clock[me.lane];
+  const auto [seen, first] = observed.try_emplace(offset, Observed{block->epoch, clock, me.index, false});
+  if (!first && seen->second.epoch == block->epoch && seen->second.thread != me.index) {
+    seen->second.several = true;
   }
-  std::vector<uint32_t>& blocks = published[offset];
-  if (block->fenced && (blocks.empty() || blocks.back() != block->number)) {
-    blocks.push_back(block->number);
+  if (me.fence_epoch != 0) {
+    publish(published[offset], me);
   }
 }
 
@@ -62,15 +139,23 @@ void check_other_block(const Cell& cell, const Stamp& stamp, Access access, Acce
   const uint32_t epoch = was_read ? cell.read_epoch : cell.write_epoch;
   const auto after = std::upper_bound(first_epochs.begin(), first_epochs.end(), epoch);
   const uint32_t number = static_cast<uint32_t>(after - first_epochs.begin()) - 1;
+  const bool by_atomics_alone = !was_read && !cell.plain_in_block;
+  const unsigned write_lane = cell.write_thread % warp_size;
+  const Earlier earlier = was_read ? Earlier{number, epoch, cell.read_clock, cell.read_warp, cell.read_lanes,
+                                             (cell.read_state & several_warps) != 0}
+                                   : Earlier{number, epoch, cell.write_clock, cell.write_thread / warp_size,
+                                             1u << write_lane, false};
   const bool several = was_read && (cell.read_state & several_blocks);
-  if (several ? ordered_after_all() : ordered_after(number)) {
+  const bool is_ordered =
+      by_atomics_alone || (several ? ordered_after_all(*stamp.thread) : ordered_after(earlier, *stamp.thread));
+  if (is_ordered && (access != Access::read || stamp.fresh)) {
     return;
   }
-  Failure& failure = new_failure(ErrorKind::cross_block_race, stamp.site);
+  Failure& failure = new_failure(is_ordered ? ErrorKind::stale_read : ErrorKind::cross_block_race, stamp.site);
   locate(failure, offset);
   failure.bytes = 1;
   failure.access = access;
-  failure.other_access = other;
+  failure.other_access = was_read ? other : cell.write_atomic ? Access::atomic : other;
   failure.other_site = was_read ? cell.read_site : cell.write_site;
   failure.other_block = number;
   failure.other_thread =
@@ -81,7 +166,16 @@ void check_other_block(const Cell& cell, const Stamp& stamp, Access access, Acce
 
 void thread_fence() {
   take_step(VQCC_HERE);
-  block->fenced = true;
+  Thread& me = *current;
+  Warp& warp = block->warps[me.warp];
+  me.fence_epoch = block->epoch;
+  for (unsigned lane = 0; lane < warp_size; ++lane) {
+    me.fence_clocks[lane] = std::max(warp.known[warp.row[me.lane]][lane], warp.full_clock - 1);
+  }
+  me.fence_clocks[me.lane] = warp.clock[me.lane];
+  // What the warp does from here on must be told from what it has done.
+  ++warp.next_clock;
+  std::fill(warp.clock, warp.clock + warp_size, warp.next_clock);
 }
 
 }  // namespace vqcc_emulator

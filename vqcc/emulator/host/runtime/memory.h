@@ -109,18 +109,11 @@ inline bool have_flags(uint64_t offset, uint64_t bytes, uint8_t wanted) {
   return true;
 }
 
-inline void mark_written(uint64_t offset, uint64_t bytes, bool shared) {
-  memset(arena.flags + offset, mapped | written | writable, bytes);
-  if (!shared) {
-    block->fenced = false;
-  }
-}
-
 // Memory that is neither shared nor a buffer: the thread's own stack and the module's constants are fine, the rest is
 // an error.
 __attribute__((noinline)) void check_elsewhere(const void* address, uint64_t bytes, Access access, Site site);
 
-template <Access access>
+template <Access access, bool fresh = false>
 inline void check(const void* address, uint64_t bytes, uint64_t alignment, Site site) {
   take_step(site);
   const uint64_t offset = reinterpret_cast<uintptr_t>(address) - arena.base;
@@ -146,14 +139,14 @@ inline void check(const void* address, uint64_t bytes, uint64_t alignment, Site 
   const bool shared = offset < arena.shared_end;
   const Warp& warp = block->warps[current->warp];
   const Stamp stamp = {block->epoch, warp.clock[current->lane], shared ? block->first_epoch : launch.first_epoch, site,
-                       current};
+                       current, fresh};
   if (((offset | bytes) & 3) == 0) {
     touch_words<access>(arena.shadow, stamp, offset, bytes);
   } else {
     touch_bytes<access>(arena.shadow, stamp, offset, bytes);
   }
   if (access == Access::write) {
-    mark_written(offset, bytes, shared);
+    memset(arena.flags + offset, mapped | written | writable, bytes);
   }
 }
 

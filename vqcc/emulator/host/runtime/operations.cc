@@ -105,6 +105,18 @@ uint64_t atomic(AtomicOperation operation, AtomicType type, void* address, uint6
 
 void check_aligned(const void* address, size_t bytes) { require_aligned(address, bytes, VQCC_HERE); }
 
+void store_word(void* address, Word16 word, size_t bytes) {
+  check<Access::write>(address, bytes, bytes, VQCC_HERE);
+  memcpy(address, &word, bytes);
+}
+
+Word16 load_fresh(const void* address, size_t bytes) {
+  check<Access::read, true>(address, bytes, bytes, VQCC_HERE);
+  Word16 word = {0, 0};
+  memcpy(&word, address, bytes);
+  return word;
+}
+
 // From the start of a copy to the wait for it the destination counts as being written by this thread and holds nothing
 // that may be read, as on a GPU, where the bytes arrive at any time between the two.
 void copy_async(void* shared, const void* global, size_t bytes, size_t source_bytes) {

@@ -33,6 +33,7 @@ struct Stamp {
   uint32_t window;  // epochs before it do not matter: an earlier launch, or for shared memory an earlier block
   Site site;
   const Thread* thread;
+  bool fresh;  // a load past the caches that another block's writes do not reach
 };
 
 inline bool ordered(uint32_t clock, unsigned lane, const Warp& warp, unsigned observer) {
@@ -72,7 +73,7 @@ inline void synchronize(Warp& warp, uint32_t mask) {
 
 // Reports and does not return. Defined in memory.h, which knows the regions.
 [[noreturn]] void report_race(const Cell& cell, const Stamp& stamp, Access access, Access other, uint64_t offset);
-// For accesses of an earlier block of this launch: returns if fences and atomics order the two.
+// For accesses of an earlier block of this launch: returns if fences and atomics order the two, and a load is fresh.
 void check_other_block(const Cell& cell, const Stamp& stamp, Access access, Access other, uint64_t offset);
 
 inline void check_against_write(const Cell& cell, const Stamp& stamp, Access access, uint64_t offset) {
@@ -86,7 +87,8 @@ inline void check_against_write(const Cell& cell, const Stamp& stamp, Access acc
          !ordered(cell.write_clock, cell.write_thread % warp_size, block->warps[me.warp], me.lane))) {
       report_race(cell, stamp, access, cell.write_atomic ? Access::atomic : Access::write, offset);
     }
-  } else if (__builtin_expect(cell.write_epoch < block->first_epoch && cell.plain_in_block, false)) {
+  } else if (__builtin_expect(cell.write_epoch < block->first_epoch, false) &&
+             (cell.plain_in_block || (access == Access::read && !stamp.fresh))) {
     // Of bytes that others changed by atomics alone, the result may be read, or reset by a block that knows it is last.
     check_other_block(cell, stamp, access, Access::write, offset);
   }

@@ -30,6 +30,7 @@ enum class ErrorKind : int32_t {
   division_by_zero,
   trap,
   pending_copy,
+  stale_read,
   out_of_memory,
 };
 
@@ -76,6 +77,7 @@ struct Counters {
   uint64_t block_barriers;
   uint64_t atomics;  // thread operations
   uint64_t shared_atomics;
+  uint64_t tensor_multiplies;  // warp operations
 };
 
 struct Result {

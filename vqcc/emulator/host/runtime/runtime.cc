@@ -6,6 +6,7 @@
 #include "operations.cc"
 #include "schedule.cc"
 #include "sync.cc"
+#include "tensor.cc"
 #include "tsan.cc"
 #include "atomics_by_compiler.cc"
 #include "launch.cc"

@@ -52,6 +52,7 @@ void begin_block() {
   for (unsigned i = 0; i < block->thread_count; ++i) {
     Thread& thread = block->threads[i];
     thread.wait = Wait::none;
+    thread.fence_epoch = 0;
     prepare(thread.context, thread.stack, run_thread);
   }
   clear_pending_copies();

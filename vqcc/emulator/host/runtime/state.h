@@ -48,6 +48,10 @@ struct Thread {
   uint64_t result = 0;
 
   uint32_t copy_group = 0;  // number of the group that is being filled
+
+  // What was ordered before its last thread fence (see fences.cc); epoch 0: it had none.
+  uint32_t fence_epoch = 0;
+  uint32_t fence_clocks[warp_size] = {};
 };
 
 // A warp's lanes, and who has synchronized with whom since when (see race.h).
@@ -71,7 +75,6 @@ struct Block {
   unsigned warp_count = 0;
   unsigned exited = 0;
   unsigned at_barrier = 0;
-  bool fenced = false;       // a thread fence since the last plain write to global memory
   uint32_t first_epoch = 0;  // of the accesses of this block
   uint32_t epoch = 0;        // of the accesses since its last barrier
   Warp warps[maximum_warps];

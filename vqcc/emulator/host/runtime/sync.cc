@@ -3,6 +3,7 @@
 #include "fail.h"
 #include "race.h"
 #include "schedule.h"
+#include "tensor.h"
 
 namespace vqcc_emulator {
 
@@ -44,6 +45,14 @@ void shuffle(unsigned warp, uint32_t mask) {
     }
     thread.result = lane_of(warp, source).value;
   }
+}
+
+void multiply(unsigned warp) {
+  TensorOperands* lanes[warp_size];
+  for (unsigned lane = 0; lane < warp_size; ++lane) {
+    lanes[lane] = reinterpret_cast<TensorOperands*>(lane_of(warp, lane).value);
+  }
+  multiply_tiles(lanes);
 }
 
 uint64_t reduce(WarpOperation operation, uint64_t a, uint64_t b) {
@@ -123,6 +132,8 @@ void release(unsigned warp_index, uint32_t mask, WarpOperation operation) {
   Warp& warp = block->warps[warp_index];
   if (is_shuffle(operation)) {
     shuffle(warp_index, mask);
+  } else if (operation == WarpOperation::tensor_multiply) {
+    multiply(warp_index);
   } else {
     vote(warp_index, mask, operation);
   }
@@ -130,7 +141,9 @@ void release(unsigned warp_index, uint32_t mask, WarpOperation operation) {
     count_operation(operation);
     flush_lanes(warp_index, mask);
   }
-  synchronize(warp, mask);
+  if (operation != WarpOperation::tensor_multiply) {  // which waits, but orders no memory accesses
+    synchronize(warp, mask);
+  }
   for (uint32_t lanes = mask; lanes != 0; lanes &= lanes - 1) {
     lane_of(warp_index, static_cast<unsigned>(__builtin_ctz(lanes))).wait = Wait::none;
   }
@@ -138,10 +151,7 @@ void release(unsigned warp_index, uint32_t mask, WarpOperation operation) {
   warp.runnable |= mask;
 }
 
-}  // namespace
-
-uint64_t warp_operation(WarpOperation operation, unsigned mask, uint64_t value, unsigned argument, unsigned width) {
-  const Site site = VQCC_HERE;
+uint64_t meet(WarpOperation operation, unsigned mask, uint64_t value, unsigned argument, unsigned width, Site site) {
   take_step(site);
   Thread& self = *current;
   Warp& warp = block->warps[self.warp];
@@ -174,6 +184,19 @@ uint64_t warp_operation(WarpOperation operation, unsigned mask, uint64_t value, 
     switch_away();
   }
   return self.result;
+}
+
+}  // namespace
+
+uint64_t warp_operation(WarpOperation operation, unsigned mask, uint64_t value, unsigned argument, unsigned width) {
+  return meet(operation, mask, value, argument, width, VQCC_HERE);
+}
+
+FragmentSums multiply_fragments(TensorFormat format, Fragments operands) {
+  TensorOperands mine = {format, operands};
+  meet(WarpOperation::tensor_multiply, ~0u, reinterpret_cast<uint64_t>(&mine), 0, warp_size, VQCC_HERE);
+  const float* sums = mine.fragments.sums;
+  return {{sums[0], sums[1], sums[2], sums[3]}};
 }
 
 unsigned active_mask() {

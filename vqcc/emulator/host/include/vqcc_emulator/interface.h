@@ -36,6 +36,7 @@ enum class WarpOperation : uint8_t {
   reduce_and,
   reduce_or,
   reduce_xor,
+  tensor_multiply,
 };
 enum class BarrierOperation : uint8_t { sync, count, all, any };
 enum class AtomicOperation : uint8_t {
@@ -51,6 +52,21 @@ enum class AtomicOperation : uint8_t {
   decrement
 };
 enum class AtomicType : uint8_t { u32, s32, u64, s64, f32, f64, f16x2, bf16x2 };
+enum class TensorFormat : uint8_t { f16, bf16 };
+
+// A lane's registers of mma.m16n8k16 (PTX ISA), by value: an array whose address is taken would be checked.
+struct Fragments {
+  uint32_t a[4], b[2];
+  float sums[4];
+};
+struct FragmentSums {
+  float sums[4];
+};
+
+// Up to 16 bytes on their way from or to memory.
+struct Word16 {
+  uint64_t low, high;
+};
 
 // Constant for the life of a thread, so the compiler may call them once: a thread never moves to another index or
 // block.
@@ -72,12 +88,22 @@ VQCC_WAITS uint64_t warp_operation(WarpOperation operation, unsigned mask, uint6
                                    unsigned width);
 unsigned active_mask();
 
+// sums + A B of the warp's tiles; all 32 lanes must come.
+VQCC_WAITS FragmentSums multiply_fragments(TensorFormat format, Fragments operands);
+
 // Atomics return the old value. The 64 bits of `value` and `comparand` hold the operand in their low bytes.
 uint64_t atomic(AtomicOperation operation, AtomicType type, void* address, uint64_t value, uint64_t comparand);
 void thread_fence();
 
 // For vector accesses the compiler cannot see as one: reports an address that is not a multiple of `bytes`.
 void check_aligned(const void* address, size_t bytes);
+
+// One store of 1, 2, 4, 8 or 16 bytes, whatever the compiler would make of it.
+void store_word(void* address, Word16 word, size_t bytes);
+
+// One load of 1, 2, 4, 8 or 16 bytes that goes past the read-only path and L1: the only one that may read what another
+// block of the launch has written.
+Word16 load_fresh(const void* address, size_t bytes);
 
 // Asynchronous copies (cp.async): the bytes arrive at the wait, so a kernel that forgets the wait reads what was there
 // before. `bytes` is 4, 8 or 16; from `source_bytes` on the destination is filled with zeros.

@@ -87,7 +87,16 @@ VQCC_REDUCE(__reduce_or_sync, reduce_or, unsigned)
 VQCC_REDUCE(__reduce_xor_sync, reduce_xor, unsigned)
 #undef VQCC_REDUCE
 
-// The read-only cache has no meaning here: a plain load, checked like every other.
+namespace vqcc_emulator {
+template <class T>
+__forceinline__ void store_whole(T* address, T value) {
+  Word16 word = {0, 0};
+  __builtin_memcpy(&word, &value, sizeof(T));
+  store_word(address, word, sizeof(T));
+}
+}  // namespace vqcc_emulator
+
+// The read-only cache has no meaning here: a plain load, checked like every other. Past L1 goes __ldcg alone.
 template <class T>
 __forceinline__ T __ldg(const T* address) {
   return *address;
@@ -98,7 +107,10 @@ __forceinline__ T __ldcs(const T* address) {
 }
 template <class T>
 __forceinline__ T __ldcg(const T* address) {
-  return *address;
+  const vqcc_emulator::Word16 word = vqcc_emulator::load_fresh(address, sizeof(T));
+  T value;
+  __builtin_memcpy(&value, &word, sizeof(T));
+  return value;
 }
 template <class T>
 __forceinline__ T __ldca(const T* address) {

@@ -1,0 +1,134 @@
+"""Every level of gemv on this machine's GPU: the paper's weight algorithms at Llama-7B's and 65B's shapes, m 1 and 16.
+
+    python bench/gemv_levels.py --gpu h200 -o bench/results/h200/gemv-levels.json
+
+Compiles, checks each kernel against float64 on the GPU, times it beside cuBLAS, and writes the rows. Levels that
+cannot hold a preset's codebooks are left out, and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vqcc.building import build_library, write_library
+from vqcc.codegen.toolchain import find
+from vqcc.diagnostics import VqccError
+from vqcc.levels import LEVELS
+from vqcc.library import load_library
+from vqcc.runtime.bench import Baselines, bench_library, describe_run, random_weights
+from vqcc.runtime.device import open_device
+from vqcc.spec.load import parse_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PRESETS = ("quip-4", "aqlm-3", "gptvq-2", "aqlm-2x8")
+SHAPES = ((4096, 4096), (11008, 4096), (4096, 11008), (8192, 8192), (22016, 8192), (8192, 22016))
+#: Libraries compiled at a time, and weights made at a time: the latter take gigabytes.
+COMPILERS, PACKERS = 14, 3
+
+Group = tuple[str, tuple[int, int]]
+
+
+def compile_one(group: Group, level: str, gpu: str, out: Path) -> tuple[Path, dict[str, float]] | None:
+    """Compile one library; its directory and the predicted time of each kernel. None where a level cannot be."""
+    preset, (n, k) = group
+    name = f"{preset}-{level}-{n}-{k}"
+    text = (
+        f"vqcc: 1\nname: bench-{name}\nalgorithm: {preset}\n"
+        f"op: {{kind: gemv, m: [1, 16], n: {n}, k: {k}}}\ngpu: {gpu}\nlevel: {level}\n"
+    )
+    try:
+        built = build_library(parse_spec(text.encode(), name), toolchain=find("nvrtc"), cache=None)
+    except VqccError as error:
+        print(f"{name}: {error}", flush=True)
+        return None
+    write_library(built, out / built.name)
+    predicted = {plan.kernel: plan.predicted_us or 0.0 for plan in built.gpus[0].plans}
+    return out / built.name, predicted
+
+
+def measure(
+    groups: list[Group], levels: list[str], gpu: str, out: Path, device: Any
+) -> Iterator[dict[str, Any]]:
+    """Rows of all levels of each group, which share their random weights."""
+    baselines = Baselines(device.l2_bytes)
+    with ThreadPoolExecutor(COMPILERS) as compilers, ThreadPoolExecutor(PACKERS) as packers:
+        built = {
+            group: [compilers.submit(compile_one, group, level, gpu, out) for level in levels]
+            for group in groups
+        }
+
+        def prepare(group: Group) -> Any:
+            return random_weights(load_library(next(filter(None, (job.result() for job in built[group])))[0]))
+
+        waiting = {group: packers.submit(prepare, group) for group in groups[:PACKERS]}
+        for index, group in enumerate(groups):
+            weights = waiting.pop(group).result()
+            if index + PACKERS < len(groups):
+                following = groups[index + PACKERS]
+                waiting[following] = packers.submit(prepare, following)
+            for job in built[group]:
+                done = job.result()
+                if done is None:
+                    continue
+                path, predicted = done
+                library = load_library(path)
+                kernels = library.builds[gpu].kernels
+                for kernel, row in zip(
+                    kernels, bench_library(library, device, baselines, weights=weights), strict=True
+                ):
+                    yield {**row, "predicted_us": predicted[kernel.name]}
+
+
+def show(row: dict[str, Any]) -> None:
+    """One line per row, as it comes."""
+    ratio = row["baseline_us"] / row["us"] if "baseline_us" in row else float("nan")
+    print(
+        f"{row['algorithm']:10} {row['level']:4} {row['n']:6}x{row['k']:<6} m={row['m']:<3} {row['us']:8.1f} us "
+        f"(predicted {row['predicted_us']:6.1f})  {ratio:5.2f} x cuBLAS  error {row['error']:.1e} "
+        f"{'ok' if row['within_bound'] else 'OUTSIDE ITS BOUND'}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gpu", default="h200")
+    parser.add_argument("--preset", action="append", choices=PRESETS)
+    parser.add_argument("--shape", action="append", metavar="NxK", help="only these shapes")
+    parser.add_argument("--level", action="append", choices=LEVELS)
+    parser.add_argument("--commit")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    options = parser.parse_args()
+    shapes = [shape for shape in SHAPES if not options.shape or f"{shape[0]}x{shape[1]}" in options.shape]
+    groups = [(preset, shape) for shape in shapes for preset in options.preset or PRESETS]
+    rows = []
+    with tempfile.TemporaryDirectory() as directory, open_device() as device:
+        for row in measure(groups, options.level or list(LEVELS), options.gpu, Path(directory), device):
+            rows.append(row)
+            show(row)
+        commit = (
+            options.commit
+            or subprocess.run(
+                ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+            ).stdout.strip()
+        )
+        command = f"python bench/gemv_levels.py --gpu {options.gpu} -o {options.output.name}"
+        meta = describe_run(device, find("nvrtc").identity, command, commit or None)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps({"meta": meta, "rows": rows}, indent=1) + "\n")
+    if not all(row["within_bound"] for row in rows):
+        sys.exit(4)
+
+
+if __name__ == "__main__":
+    main()

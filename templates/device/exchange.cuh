@@ -1,0 +1,166 @@
+// Exchange of decoded elements inside a warp (VQ-LLM, Sec. VI-B, Algorithm 1): from the threads that decode them to the
+// threads that multiply them, through registers or through shared memory.
+//
+// Every lane of the warp calls these functions together. No array is indexed at run time: registers move by selects.
+#pragma once
+
+#include "elements.cuh"
+
+namespace vqcc {
+
+/// A 32-bit register is a float or holds packed elements; both are exchanged as bits.
+VQCC_DEVICE uint32 bits_of(uint32 word) { return word; }
+VQCC_DEVICE uint32 bits_of(float value) { return float_as_bits(value); }
+VQCC_DEVICE void set_bits(uint32& word, uint32 bits) { word = bits; }
+VQCC_DEVICE void set_bits(float& value, uint32 bits) { value = float_of_bits(bits); }
+
+// ---- Mini-warps --------------------------------------------------------------------------------------------
+
+/// Brings group `member ^ i` of kWords registers to position i, for every i.
+template <int kThreads, int kWords, class Register>
+VQCC_DEVICE void permute_groups(Register (&data)[kThreads * kWords], int member) {
+#pragma unroll
+  for (int bit = 1; bit < kThreads; bit *= 2) {
+    const bool swap = (member & bit) != 0;
+#pragma unroll
+    for (int i = 0; i < kThreads * kWords; ++i) {
+      const int other = i + bit * kWords;
+      if ((i / kWords & bit) != 0) continue;  // it is the other one of a pair
+      const Register low = data[i];
+      const Register high = data[other];
+      data[i] = swap ? high : low;
+      data[other] = swap ? low : high;
+    }
+  }
+}
+
+/// Algorithm 1's REG_FUSION inside mini-warps of kThreads lanes that differ in log2(kThreads) bits of the lane index,
+/// from kLaneStride on; `member` is the number in these bits. Of this thread's kThreads groups of kWords registers,
+/// group i is meant for member i. Afterwards position i holds what member `member ^ i` had for this thread: in another
+/// order on each thread, which costs nothing where the other operand can be permuted alike.
+/// (kThreads - 1) * kWords shuffles.
+template <int kThreads, int kWords, int kLaneStride = 1, class Register>
+VQCC_DEVICE void exchange_unordered(Register (&data)[kThreads * kWords], int member) {
+  static_assert(kThreads > 0 && kThreads * kLaneStride <= kWarpSize && (kThreads & (kThreads - 1)) == 0 &&
+                    (kLaneStride & (kLaneStride - 1)) == 0,
+                "members differ in bits of the lane index");
+  permute_groups<kThreads, kWords>(data, member);
+#pragma unroll
+  for (int offset = 1; offset < kThreads; ++offset) {
+#pragma unroll
+    for (int w = 0; w < kWords; ++w) {
+      data[offset * kWords + w] = exchange_xor(data[offset * kWords + w], offset * kLaneStride);
+    }
+  }
+}
+
+/// The same, and afterwards group i is what member i had for this thread.
+template <int kThreads, int kWords, int kLaneStride = 1, class Register>
+VQCC_DEVICE void exchange(Register (&data)[kThreads * kWords], int member) {
+  exchange_unordered<kThreads, kWords, kLaneStride>(data, member);
+  permute_groups<kThreads, kWords>(data, member);
+}
+
+// ---- Layouts -----------------------------------------------------------------------------------------------
+//
+// A layout says what lanes decode and what they multiply, as maps over a warp:
+//   kRegisters           registers of a lane, before and after the exchange
+//   kMiniWarp            neighbouring lanes that exchange with each other if they decode as vector_of says
+//   kShuffles            of an exchange through registers
+//   vector_of(lane)      the vector that a lane decodes, of those that the lanes of its row decode together
+//   word_of(lane, v, r)  where register r of vector v of that row goes: to register word / 32 of lane word % 32
+//   kUnit, swizzle(r)    how `exchange_shared` lays out its scratch
+
+/// Width 1 on 32 lanes, for fused multiply-adds: a register is an element, and the warp decodes 32 vectors of one row.
+/// Afterwards register j of lane l holds column l + 32 j of their 32 * kVectorSize columns.
+template <int kVectorSize>
+struct ElementLayout {
+  static_assert(kVectorSize >= 2 && kVectorSize <= 16 && (kVectorSize & (kVectorSize - 1)) == 0, "2, 4, 8 or 16");
+  static constexpr int kRegisters = kVectorSize;
+  static constexpr int kMiniWarp = kVectorSize;
+  static constexpr int kShuffles = kVectorSize - 1;
+  static constexpr int kUnit = smaller(kVectorSize, 4);
+
+  VQCC_HOST_DEVICE static constexpr int vector_of(int lane) {
+    return lane / kVectorSize + kWarpSize / kVectorSize * (lane % kVectorSize);
+  }
+  VQCC_HOST_DEVICE static constexpr int word_of(int, int vector, int r) { return vector * kVectorSize + r; }
+  /// Lanes that store at a time hold vectors from kVectorSize different rows of scratch: shift each row by its share.
+  VQCC_HOST_DEVICE static constexpr int swizzle(int r) {
+    constexpr int kLanesAtATime = kWarpSize / kUnit;
+    return ceil_divide(kLanesAtATime, kVectorSize) * kUnit * r % kWarpSize;
+  }
+};
+
+/// Width 2 on 4 lanes, the B operand of `multiply_fragments`: a register is a pair of 16-bit elements, and lanes 4 g to
+/// 4 g + 3 decode 4 vectors of row g, which is a column of B. Afterwards register u of lane 4 g + t holds columns
+/// 8 u + 2 t and 8 u + 2 t + 1 of their 4 * kVectorSize columns: registers 2 s, 2 s + 1 are b for the s-th 16 columns.
+template <int kVectorSize>
+struct FragmentLayout {
+  static_assert(kVectorSize >= 2 && kVectorSize <= 16 && (kVectorSize & (kVectorSize - 1)) == 0, "2, 4, 8 or 16");
+  static constexpr int kRegisters = kVectorSize / 2;
+  static constexpr int kMiniWarp = smaller(kRegisters, 4);
+  static constexpr int kShuffles = kRegisters / kMiniWarp * (kMiniWarp - 1);
+  static constexpr int kUnit = smaller(kRegisters, 4);
+
+  VQCC_HOST_DEVICE static constexpr int vector_of(int lane) {
+    return lane % 4 / kMiniWarp + 4 / kMiniWarp * (lane % kMiniWarp);
+  }
+  VQCC_HOST_DEVICE static constexpr int word_of(int lane, int vector, int r) {
+    const int word = vector * kRegisters + r;  // of the row
+    return word / 4 * kWarpSize + lane / 4 * 4 + word % 4;
+  }
+  /// Lanes that store at a time have kWarpSize / kUnit words of a row of scratch, and as much of each other row.
+  VQCC_HOST_DEVICE static constexpr int swizzle(int r) {
+    return r / ceil_divide(kRegisters, 4) * (kWarpSize / kUnit) % kWarpSize;
+  }
+};
+
+// ---- Exchange into a layout --------------------------------------------------------------------------------
+
+/// Through registers. Lane l has decoded vector Layout::vector_of(l); Layout::kShuffles shuffles.
+template <class Layout, class Register>
+VQCC_DEVICE void exchange_registers(Register (&data)[Layout::kRegisters], int lane) {
+  constexpr int kThreads = Layout::kMiniWarp;
+  constexpr int kWords = Layout::kRegisters / kThreads;
+  // Registers go to the members of a mini-warp in turn: those for one member are brought together.
+  Register groups[Layout::kRegisters];
+#pragma unroll
+  for (int i = 0; i < Layout::kRegisters; ++i) groups[i] = data[i / kWords + kThreads * (i % kWords)];
+  exchange<kThreads, kWords>(groups, lane % kThreads);
+#pragma unroll
+  for (int i = 0; i < Layout::kRegisters; ++i) data[i] = groups[i];
+}
+
+/// 32-bit words of scratch that `exchange_shared` needs for each warp.
+template <class Layout>
+VQCC_HOST_DEVICE constexpr int exchange_words() {
+  return Layout::kRegisters * kWarpSize;
+}
+
+/// Through `scratch`: exchange_words() words of shared memory of this warp alone, 16-byte aligned. `vector` is the one
+/// that the lane has decoded; with the Layout's vector_of, or in order (lane, or lane % 4 for fragments), no access has
+/// a bank conflict: kRegisters wavefronts to store and kRegisters to load.
+///
+/// Row r of scratch is register r of all lanes, in the order of the lanes xor swizzle(r).
+template <class Layout, class Register>
+VQCC_DEVICE void exchange_shared(Register (&data)[Layout::kRegisters], int lane, int vector, uint32* scratch) {
+  constexpr int kUnit = Layout::kUnit;
+  using Word = typename WordOf<kUnit * 4>::Type;
+#pragma unroll
+  for (int r = 0; r < Layout::kRegisters; r += kUnit) {
+    uint32 unit[kUnit];
+#pragma unroll
+    for (int i = 0; i < kUnit; ++i) unit[i] = bits_of(data[r + i]);
+    const int word = Layout::word_of(lane, vector, r);
+    store(reinterpret_cast<Word*>(scratch + (word ^ Layout::swizzle(word / kWarpSize))), from_registers(unit));
+  }
+  warp_barrier();
+#pragma unroll
+  for (int r = 0; r < Layout::kRegisters; ++r) {
+    set_bits(data[r], load<Space::kShared>(scratch + r * kWarpSize + (lane ^ Layout::swizzle(r))));
+  }
+  warp_barrier();  // all have read: the next exchange may overwrite
+}
+
+}  // namespace vqcc

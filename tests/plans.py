@@ -1,0 +1,147 @@
+"""Plans for tests: every pass run, with what a compiler would have said made up."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vqcc.codegen.resources import Resources
+from vqcc.codegen.toolchain import Compiled
+from vqcc.diagnostics import VqccError
+from vqcc.hotness import TensorProfile
+from vqcc.levels import STRATEGIES
+from vqcc.passes.choice import PAST_THE_PAPER, describe
+from vqcc.passes.cost import plan_cost
+from vqcc.passes.launch import plan_launch
+from vqcc.passes.placement import check_placement, place_all, place_none
+from vqcc.passes.tile import plan_tile
+from vqcc.pipeline import analyze, compile_plans, plan_kernel
+from vqcc.problem import Boundaries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from vqcc.levels import Strategy
+    from vqcc.plan import Exchange, Plan, Split
+    from vqcc.problem import Problem
+
+#: Every strategy that a level may have: the paper's by its level, and those that only `best` may take.
+EVERY_STRATEGY: dict[str, Strategy] = {
+    **STRATEGIES,
+    **{describe(strategy): strategy for strategy in PAST_THE_PAPER},
+}
+_KERNEL = re.compile(r"__launch_bounds__\((\d+), (\d+)\) (\w+)\(")
+
+
+def using(registers: int = 50, *, spilled: int = 0, static: int = 0) -> Resources:
+    """What a compiled kernel needs."""
+    return Resources(registers, static, 0, spilled, spilled, 1)
+
+
+@dataclass
+class Compiler:
+    """Stands in for a compiler: `answer` says what a kernel needs, from the compilation's number and its name.
+
+    Kernels keep to the registers that their launch bounds leave on an SM of `registers_per_sm`.
+    """
+
+    answer: Callable[[int, str], Resources] = field(default=lambda number, name: using())
+    registers_per_sm: int = 65536
+    sources: list[str] = field(default_factory=list)
+
+    def __call__(self, source: str) -> Compiled:
+        number = len(self.sources)
+        self.sources.append(source)
+        kernels = {
+            name: self._capped(self.answer(number, name), int(threads) * int(blocks))
+            for threads, blocks, name in _KERNEL.findall(source)
+        }
+        return Compiled(b"", None, kernels, "")
+
+    def _capped(self, used: Resources, threads: int) -> Resources:
+        return replace(used, registers=min(used.registers, self.registers_per_sm // threads // 8 * 8))
+
+    @property
+    def kernels(self) -> list[tuple[str, ...]]:
+        """Names of the kernels of each compilation."""
+        return [tuple(name for _, _, name in _KERNEL.findall(source)) for source in self.sources]
+
+
+def compiler_of(problem: Problem, registers: int = 50) -> Compiler:
+    """A compiler for a problem's GPU, all of whose kernels need the same."""
+    return Compiler(lambda number, name: using(registers), problem.gpu.registers_per_sm.integer)
+
+
+def planned(problem: Problem, registers: int = 50) -> Plan:
+    """A problem's plan as `vqcc compile` makes it."""
+    _, (plan,), _ = compile_plans([problem], compiler_of(problem, registers))
+    return plan
+
+
+def is_legal(problem: Problem, strategy: Strategy) -> bool:
+    """Whether the problem can have the strategy: whole books must fit, and boundaries are those of the slack."""
+    if strategy.caching == "slack":
+        return True
+    fits = strategy.caching != "all" or not any(check_placement(problem.algorithm, problem.gpu, "sc"))
+    return fits and problem.boundaries == Boundaries()
+
+
+def forced(
+    problem: Problem,
+    strategy: Strategy,
+    *,
+    split: Split | None = None,
+    exchange: Exchange | None = None,
+    registers: int = 50,
+) -> Plan:
+    """The plan of a strategy, with a split and an exchange of the test's choice if they are given."""
+    plan = analyze(problem, strategy)
+    plan = replace(plan, split=split or plan.split, exchange=exchange or plan.exchange)
+    if strategy.caching == "all":
+        plan = place_all(problem, plan)
+    tiled = plan_tile(problem, plan)
+    assert tiled is not None
+    if strategy.caching == "global":
+        tiled = place_none(problem, tiled)
+    assert tiled.tile is not None
+    threads = 32 * tiled.tile.warps * tiled.tile.minimum_blocks
+    used = using(min(registers, problem.gpu.registers_per_sm.integer // threads // 8 * 8))
+    return plan_cost(problem, plan_launch(problem, plan_kernel(problem, tiled, used), used))
+
+
+def kernel_of(plan: Plan) -> object:
+    """What makes a kernel the code it is; plans that agree in it compute the same way."""
+    assert plan.tile is not None
+    tile = replace(plan.tile, minimum_blocks=1)  # type: ignore[type-var]
+    return tile, plan.placement, plan.split, plan.exchange
+
+
+def refusal(action: Callable[[], object]) -> VqccError | None:
+    """The error that `action` raises; None if it does not."""
+    try:
+        action()
+    except VqccError as error:
+        return error
+    return None
+
+
+def distinct(kernels: Sequence[tuple[Problem, Plan]]) -> list[tuple[Problem, Plan]]:
+    """Problems and plans without those whose kernel an earlier plan gives."""
+    found: dict[object, tuple[Problem, Plan]] = {}
+    for problem, plan in kernels:
+        found.setdefault((problem.variant.suffix, kernel_of(plan)), (problem, plan))
+    return list(found.values())
+
+
+def hot_profile(problem: Problem, hot: int | None = None) -> TensorProfile:
+    """A profile in which the first `hot` entries of a table, one in 32, are looked up a hundred times as often.
+
+    It has one table, which stands for all: what passes ask of it are means over tables.
+    """
+    algorithm = problem.algorithm
+    counts = np.full((1, 1, algorithm.table_entries), 10, np.int64)
+    counts[..., : hot or max(1, algorithm.table_entries // 32)] = 1000
+    return TensorProfile("w", algorithm, problem.op.weight_shape, "0" * 64, counts)

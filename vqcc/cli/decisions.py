@@ -1,0 +1,77 @@
+"""Plans as text: what `vqcc explain` and `vqcc compile --explain` print."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["show_plans"]
+
+
+def show_plans(plans: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print plan documents (vqcc.explaining) by GPU: every kernel's summary and decisions, then numbers to doubt."""
+    for gpu, plan in plans.items():
+        for kernel in plan["kernels"]:
+            click.echo(f"{gpu}: {kernel['kernel']}, level {kernel['level']}")
+            click.echo(f"  {'; '.join(_summary(kernel))}")
+            for decision in kernel["decisions"]:
+                _show_decision(decision)
+        for fact in plan["uncalibrated"]:
+            click.echo(
+                f"{gpu}: uncalibrated: {fact['name']} = {_shown(fact['value'])} ({fact['confidence']}: "
+                f"{fact['source']})"
+            )
+
+
+def _summary(kernel: Mapping[str, Any]) -> list[str]:
+    """What a kernel came to, in a few words each."""
+    exchange, split, launch = kernel["exchange"], kernel["split"], kernel["launch"]
+    fusion = f"fusion {exchange['fusion']}"
+    if exchange["shuffles"]:
+        plural = "s" * (exchange["shuffles"] > 1)
+        fusion += f" ({exchange['shuffles']} shuffle{plural} in mini-warps of {exchange['mini_warp']})"
+    parts = [f"{exchange['engine']}, {fusion}", _places(kernel["placement"])]
+    factor = split["tiles"] * split["stages"]
+    parts.append(
+        "no split"
+        if factor == 1
+        else f"split {factor} ways ({split['tiles']} of columns x {split['stages']} of stages)"
+    )
+    parts.append(
+        f"{launch['grid']} blocks of {launch['threads']} threads, {launch['blocks_per_sm']} per SM "
+        f"({launch['limited_by']})"
+    )
+    if launch["workspace_bytes"]:
+        parts.append(f"{launch['workspace_bytes']:,} bytes of workspace")
+    if kernel["predicted_us"] is not None:
+        parts.append(f"{kernel['predicted_us']:.1f} us predicted")
+    return parts
+
+
+def _places(placement: Mapping[str, Any]) -> str:
+    registers, shared = placement["n_registers"], placement["n_shared"]
+    places = [f"[0, {registers}) in registers"] if registers else []
+    if shared > registers:
+        places.append(f"[{registers}, {shared}) in shared memory")
+    return f"entries {', '.join(places)}" if places else "no entries cached"
+
+
+def _show_decision(decision: Mapping[str, Any]) -> None:
+    section = f"  [{decision['section']}]" if decision["section"] else ""
+    click.echo(f"  {decision['name']} = {_shown(decision['value'])}{section}")
+    click.echo(f"      {decision['formula']}")
+    if decision["inputs"]:
+        inputs = ", ".join(f"{name} = {_shown(value)}" for name, value in decision["inputs"].items())
+        click.echo(f"      with {inputs}")
+    click.echo(f"      {decision['reason']}")
+    for rejected in decision["rejected"]:
+        click.echo(f"      instead of {rejected['value']}: {rejected['reason']}")
+
+
+def _shown(value: object) -> str:
+    """A number as people read it: no more digits than mean something."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,39 @@
+"""The decisions behind a library's kernels on one GPU, as `.plan.json` and `vqcc explain` hold them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vqcc.gpus.model import Gpu
+    from vqcc.plan import Plan
+
+__all__ = ["explain_plans", "uncalibrated_facts"]
+
+#: Confidences of numbers that somebody measured, or that a header of CUDA states.
+_CALIBRATED = {"measured", "header"}
+
+
+def explain_plans(gpu: Gpu, plans: Sequence[Plan]) -> dict[str, Any]:
+    """Plans of the kernels on `gpu` as plain data, and the GPU's numbers behind them that nobody measured."""
+    return {
+        "gpu": gpu.name,
+        "target": gpu.target,
+        "uncalibrated": uncalibrated_facts(gpu, plans),
+        "kernels": [plan.to_json() for plan in plans],
+    }
+
+
+def uncalibrated_facts(gpu: Gpu, plans: Sequence[Plan]) -> list[dict[str, Any]]:
+    """The GPU's numbers that a decision names among its inputs and that are neither measured nor from a header.
+
+    Each has `name`, `value`, `confidence` and `source`; they come in the order of the GPU's model.
+    """
+    used = {name for plan in plans for decision in plan.decisions for name in decision.inputs}
+    return [
+        {"name": name, **fact.model_dump(mode="json")}
+        for name, fact in gpu.facts().items()
+        if name in used and fact.confidence not in _CALIBRATED
+    ]

@@ -1,0 +1,47 @@
+"""Levels: Table IV's ablation, and `best`; each names which of the paper's ideas a kernel uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["LEVELS", "STRATEGIES", "Caching", "Fusion", "Level", "Strategy"]
+
+#: `best` is whatever the planner predicts to be fastest, dataflows beyond the paper's included.
+Level = Literal["gc", "sc", "o1", "o2", "o3", "o4", "best"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+
+Caching = Literal["global", "all", "slack"]
+Fusion = Literal["none", "exchange", "aligned"]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What a kernel may do with codebooks and decoded vectors.
+
+    `caching`: entries stay in global memory, all of them lie in shared memory, or as many as fit the slack
+    (Sec. V-B). `registers`: hot entries may live in registers. `codebook_centric`: blocks may be split along the
+    codebook-switch axes (Sec. VI-A). `fusion`: decoded vectors are used as they come, exchanged into the layout
+    the op's compute engine wants (Sec. VI-B), or decoded straight into it. `copies`: past the paper, shared memory that
+    is left may hold copies of entries.
+    """
+
+    caching: Caching
+    registers: bool = False
+    codebook_centric: bool = False
+    fusion: Fusion = "none"
+    copies: int = 1
+
+
+#: Table IV. Each level has all that the one before it has.
+STRATEGIES: Mapping[str, Strategy] = {
+    "gc": Strategy("global"),
+    "sc": Strategy("all"),
+    "o1": Strategy("slack"),
+    "o2": Strategy("slack", registers=True),
+    "o3": Strategy("slack", registers=True, codebook_centric=True),
+    "o4": Strategy("slack", registers=True, codebook_centric=True, fusion="exchange"),
+}

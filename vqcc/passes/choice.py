@@ -1,0 +1,139 @@
+"""Choice: level `best` is the strategy of least predicted time.
+
+The strategies of all levels compete, and those past the paper. They are ranked by estimates before anything is
+compiled; the pipeline compiles the first, and others while their estimate is below what the first has become.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vqcc.diagnostics import VqccError
+from vqcc.levels import STRATEGIES, Strategy
+from vqcc.passes.cost import plan_cost
+from vqcc.passes.placement import check_placement, place_slack
+from vqcc.passes.slack import find_slack
+from vqcc.plan import Decision, Rejected
+from vqcc.problem import Boundaries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from vqcc.plan import Plan
+    from vqcc.problem import Problem
+
+__all__ = ["PAST_THE_PAPER", "contenders", "describe", "explain_choice", "predicted"]
+
+#: Strategies past the paper's: copies of entries, and entries decoded straight into the fragments of tensor cores.
+PAST_THE_PAPER = (
+    Strategy("all", fusion="aligned"),
+    *(
+        Strategy("slack", registers=True, codebook_centric=centric, fusion=fusion, copies=copies)
+        for fusion in ("none", "aligned")
+        for centric in (False, True)
+        for copies in (1, 4, 8, 32)
+        if fusion == "aligned" or copies > 1
+    ),
+)
+#: Strategies that may be compiled: these many at most, none whose estimate is so many times the best one's.
+FINALISTS, RACE = 3, 1.15
+
+
+def contenders(
+    problem: Problem, plan_base: Callable[[Problem, Strategy], Plan | None]
+) -> list[tuple[float, Strategy]]:
+    """Estimated microseconds and strategies that stay in the race, the most promising first; the first on a tie.
+
+    The last one is there in case nothing else compiles. Raises VQ0406 if no strategy can have the spec's boundaries.
+    """
+    seen: set[object] = set()
+    refused: list[VqccError] = []
+    ranked: list[tuple[float, Strategy]] = []
+    plain: list[tuple[float, Strategy]] = []
+    for strategy in (*STRATEGIES.values(), *PAST_THE_PAPER):
+        base = plan_base(problem, strategy) if _legal(problem, strategy) else None
+        if base is None:
+            continue
+        try:
+            plan = plan_cost(problem, _estimated(problem, base))
+        except VqccError as error:  # boundaries that this strategy's blocks cannot have
+            refused.append(error)
+            continue
+        identity = (plan.tile, plan.placement, plan.split, plan.exchange)
+        if identity in seen:  # the same kernel by another name
+            continue
+        seen.add(identity)
+        ranked.append((predicted(plan), strategy))
+        if strategy.fusion == "none":
+            plain.append(ranked[-1])
+    if not ranked:
+        raise refused[0]
+    ranked.sort(key=lambda pair: pair[0])
+    chosen = [(time, strategy) for time, strategy in ranked[:FINALISTS] if time <= RACE * ranked[0][0]]
+    # Were every tile of these to spill, the plainest kernel would still do.
+    return chosen + [pair for pair in plain[:1] if pair not in chosen]
+
+
+def _legal(problem: Problem, strategy: Strategy) -> bool:
+    """Whether the strategy can be had: a spec's boundaries are for the slack, and whole books must fit."""
+    if strategy.caching != "slack" and problem.boundaries != Boundaries():
+        return False
+    return strategy.caching != "all" or not any(check_placement(problem.algorithm, problem.gpu, "sc"))
+
+
+def explain_choice(
+    compiled: Sequence[tuple[Strategy, float]], estimated: Sequence[tuple[float, Strategy]]
+) -> Decision:
+    """Why the fastest of the `compiled` strategies won, against these and those that were only `estimated`."""
+    winner, time = min(compiled, key=lambda pair: pair[1])
+    losers = [
+        Rejected(describe(other), f"{its:g} us as compiled") for other, its in compiled if other != winner
+    ]
+    losers += [Rejected(describe(other), f"{its:g} us as estimated") for its, other in estimated]
+    return Decision(
+        "strategy",
+        describe(winner),
+        "least predicted time of the levels' strategies, aligned ones, and those with copies of entries",
+        {"predicted_us": time, "compiled": len(compiled), "estimated": len(estimated)},
+        "see predicted_us for what it is made of"
+        if losers
+        else f"every other strategy is estimated to take more than {RACE} times as long",
+        "",
+        tuple(losers),
+    )
+
+
+def describe(strategy: Strategy) -> str:
+    """A strategy in words: the level that has it, or what it combines."""
+    named = {value: name for name, value in STRATEGIES.items()}
+    if strategy in named:
+        return named[strategy]
+    parts = [
+        {"global": "global look-ups", "all": "whole books shared", "slack": "books in the slack"}[
+            strategy.caching
+        ]
+    ]
+    parts += ["hot entries in registers"] * strategy.registers
+    parts += ["codebook-centric"] * strategy.codebook_centric
+    parts += ["aligned fragments"] * (strategy.fusion == "aligned")
+    parts += [f"up to {strategy.copies} copies of entries"] * (strategy.copies > 1)
+    return ", ".join(parts)
+
+
+def _estimated(problem: Problem, base: Plan) -> Plan:
+    """The plan with the slack that its launch bounds promise, before anything is compiled."""
+    if base.strategy.caching != "slack":
+        return base
+    assert base.tile is not None
+    gpu, threads = problem.gpu, 32 * base.tile.warps
+    unit = gpu.register_allocation_unit.integer // 32  # of a thread
+    registers = gpu.registers_per_sm.integer // (threads * base.tile.minimum_blocks) // unit * unit
+    registers = min(registers, gpu.registers_per_thread.integer)
+    slack = find_slack(gpu, threads=threads, registers=registers, shared_bytes=base.tile.shared_bytes)
+    return place_slack(problem, base.decide(slack=slack))
+
+
+def predicted(plan: Plan) -> float:
+    """Predicted microseconds of a plan that has them."""
+    assert plan.predicted_us is not None
+    return plan.predicted_us

@@ -1,0 +1,360 @@
+"""Exchange: how decoded elements reach the threads that multiply them (VQ-LLM, Sec. VI-B, Algorithm 1).
+
+A layout says which thread and register hold a column. A thread dequantizes `vector_size` columns, an engine wants
+`width` from each; Algorithm 1 finds mini-warps, groups of threads that need nothing but what they dequantize
+themselves once the vectors are dealt to them right. Inside a mini-warp xor-shuffles bring every element home.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from vqcc.plan import Decision, Exchange, Rejected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from vqcc.ops.base import ComputeLayout
+    from vqcc.plan import Plan
+    from vqcc.problem import Problem
+
+__all__ = [
+    "ELEMENT_LAYOUT",
+    "FRAGMENT_LAYOUT",
+    "FragmentTile",
+    "MiniWarp",
+    "SequentialTile",
+    "ThreadLayout",
+    "ThreadMapping",
+    "choose_fusion",
+    "exchange_registers",
+    "find_mini_warps",
+    "map_threads",
+    "plan_exchange",
+    "shuffle_count",
+]
+
+WARP_SIZE = 32
+#: Elements that one shuffle moves: tensor cores take pairs of 16 bits, multiply-adds single ones of 32.
+ELEMENTS_PER_REGISTER: Mapping[str, int] = {"fma": 1, "mma": 2}
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True)
+class ThreadLayout:
+    """Columns of a row over threads: `width` to the first of `lanes` threads, `width` to the next, and round again."""
+
+    width: int
+    lanes: int
+
+    @property
+    def period(self) -> int:
+        """Columns after which the first thread is reached again."""
+        return self.width * self.lanes
+
+    def thread_of(self, column: int) -> int:
+        """The thread that holds a column, 0 to lanes - 1."""
+        return column // self.width % self.lanes
+
+    def register_of(self, column: int) -> int:
+        """The element of its thread that a column is."""
+        return column // self.period * self.width + column % self.width
+
+    def column_of(self, thread: int, register: int) -> int:
+        """The column that an element of a thread is: the inverse of the two above."""
+        return (register // self.width * self.lanes + thread) * self.width + register % self.width
+
+
+#: Fused multiply-adds: neighbouring threads take neighbouring elements.
+ELEMENT_LAYOUT = ThreadLayout(1, WARP_SIZE)
+#: 16-bit operands of mma.m16n8k16: of 16 columns, thread t of a quad has 2t, 2t + 1, 2t + 8 and 2t + 9.
+FRAGMENT_LAYOUT = ThreadLayout(2, 4)
+
+
+@dataclass(frozen=True)
+class FragmentTile:
+    """An operand of mma.m16n8k16 over a warp: A has 16 rows, B as its 8 columns (PTX ISA, matrix fragments).
+
+    Row g belongs to quad g % 8 of the warp, each quad laid out as FRAGMENT_LAYOUT.
+    """
+
+    rows: Literal[8, 16]
+    columns: int = 16
+
+    def thread_of(self, row: int, column: int) -> int:
+        """The lane that multiplies an element."""
+        return row % 8 * FRAGMENT_LAYOUT.lanes + FRAGMENT_LAYOUT.thread_of(column)
+
+    def register_of(self, row: int, column: int) -> int:
+        """The element's place in its lane's operand: columns 8 to 15 come last, rows 8 to 15 before them."""
+        return column // 8 * (self.rows // 4) + row // 8 * 2 + column % 2
+
+
+@dataclass(frozen=True)
+class SequentialTile:
+    """The naive mapping: vectors of a tile dealt to threads in the order in which they are stored."""
+
+    vector_size: int
+    columns: int
+
+    def thread_of(self, row: int, column: int) -> int:
+        """The lane that dequantizes an element."""
+        return (row * self.columns + column) // self.vector_size % WARP_SIZE
+
+
+@dataclass(frozen=True)
+class MiniWarp:
+    """Threads that need the same vectors, and which vector each of them dequantizes.
+
+    Vectors are named by the threads that would dequantize them in sequence: threads[i] takes over vectors[i].
+    """
+
+    threads: tuple[int, ...]
+    vectors: tuple[int, ...]
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether xor-shuffles can do the exchange: a vector per thread, threads that differ in their low bits."""
+        size = len(self.threads)
+        first = self.threads[0]
+        return (
+            len(self.vectors) == size
+            and size & (size - 1) == 0
+            and first % size == 0
+            and self.threads == tuple(range(first, first + size))
+        )
+
+
+@dataclass(frozen=True)
+class ThreadMapping:
+    """Algorithm 1's answer for rows: `size` threads a mini-warp, and the vector that each thread dequantizes.
+
+    `run` columns, a vector or as many whole vectors as the engine wants of a thread, are dequantized at a time.
+    """
+
+    compute: ThreadLayout
+    run: int
+    mini_warps: tuple[MiniWarp, ...]
+
+    @property
+    def size(self) -> int:
+        """Threads of a mini-warp."""
+        return len(self.mini_warps[0].threads)
+
+    @property
+    def vector_of_thread(self) -> tuple[int, ...]:
+        """Of one period of vectors, the one that each thread dequantizes."""
+        taken = {
+            thread: vector
+            for group in self.mini_warps
+            for thread, vector in zip(group.threads, group.vectors, strict=True)
+        }
+        return tuple(taken[thread] for thread in range(self.compute.lanes))
+
+    def columns_for(self, thread: int) -> tuple[tuple[int, ...], ...]:
+        """Before the exchange: of the vector that `thread` holds, the columns for each thread of its mini-warp."""
+        first = self.vector_of_thread[thread] * self.run
+        base = thread - thread % self.size
+        return tuple(
+            tuple(
+                column for column in range(first, first + self.run) if self.compute.thread_of(column) == peer
+            )
+            for peer in range(base, base + self.size)
+        )
+
+    def shuffles(self, elements_per_register: int = 1) -> int:
+        """xor-shuffles that a thread issues for each vector: its registers for every other thread."""
+        return (self.size - 1) * -(-self.run // self.size // elements_per_register)
+
+
+def find_mini_warps(elements: Iterable[tuple[int, int]]) -> tuple[MiniWarp, ...]:
+    """Algorithm 1, lines 4 to 11, from the threads that (dequantize, multiply) each element, in any order of threads.
+
+    Threads whose vectors the same threads need form a mini-warp; those threads take over their work.
+    """
+    needed_by: dict[int, dict[int, None]] = {}
+    for dequantize, compute in elements:
+        needed_by.setdefault(dequantize, {})[compute] = None
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for dequantize in sorted(needed_by):
+        groups.setdefault(tuple(sorted(needed_by[dequantize])), []).append(dequantize)
+    return tuple(MiniWarp(threads, tuple(vectors)) for threads, vectors in groups.items())
+
+
+def map_threads(dequantize: ThreadLayout, compute: ThreadLayout) -> ThreadMapping | None:
+    """Algorithm 1 over one period of columns; None if no mini-warps confine the exchange.
+
+    Vectors narrower than what the engine wants of a thread are dequantized several at a time. Raises ValueError
+    for layouts over different numbers of threads.
+    """
+    if dequantize.lanes != compute.lanes:
+        raise ValueError(f"layouts over {dequantize.lanes} and {compute.lanes} threads")
+    run = math.lcm(dequantize.width, compute.width)
+    if run != max(dequantize.width, compute.width):
+        return None
+    dealt = ThreadLayout(run, dequantize.lanes)
+    groups = find_mini_warps((dealt.thread_of(c), compute.thread_of(c)) for c in range(dealt.period))
+    sizes = {len(group.threads) for group in groups}
+    # Every thread of a mini-warp gets as much of a vector as every other, or one shuffle could not serve all.
+    even = all(run % (size * compute.width) == 0 for size in sizes)
+    if len(sizes) > 1 or not even or not all(group.is_closed for group in groups):
+        return None
+    return ThreadMapping(compute, run, groups)
+
+
+def exchange_registers(data: Sequence[Sequence[_Value]], size: int) -> list[list[_Value]]:
+    """REG_FUSION of Algorithm 1 on all threads at once, as the device does it: a transposition in each mini-warp.
+
+    data[t][j] is what thread t decoded for thread j of its mini-warp of `size`; afterwards it is what thread j
+    decoded for thread t.
+    """
+    held = [list(registers) for registers in data]
+    for offset in range(1, size):
+        sent = [registers[thread % size ^ offset] for thread, registers in enumerate(held)]
+        for thread, registers in enumerate(held):
+            registers[thread % size ^ offset] = sent[thread ^ offset]
+    return held
+
+
+def shuffle_count(source_width: int, target_width: int) -> int:
+    """Table V's number of shuffles: parts of a vector that other threads need; 0 if it is no wider than wanted."""
+    return max(0, -(-source_width // target_width) - 1)
+
+
+def choose_fusion(shuffles: int, shared_roundtrip_per_shuffle: float) -> Literal["register", "shared"]:
+    """Exchange through registers while that costs less than a round trip to shared memory, in shuffles."""
+    return "register" if shuffles < shared_roundtrip_per_shuffle else "shared"
+
+
+def plan_exchange(problem: Problem, plan: Plan) -> Plan:
+    """Choose engine, layout and the way there, as far as the level's strategy lets it."""
+    vector_size = problem.algorithm.vector_size
+    if plan.strategy.fusion == "none":
+        return plan.decide(
+            Decision(
+                "fusion",
+                "none",
+                "the level does not fuse",
+                {"vector_size": vector_size},
+                "the sum over a row may run in any order, so a thread multiplies what it decodes; no element moves",
+                "VI-B",
+            ),
+            exchange=Exchange(),
+        )
+    aligned = plan.strategy.fusion == "aligned"
+    exact = _fits_tensor_cores(problem, plan)
+    compute = problem.op.compute_layout(
+        problem.variant, vector_size=vector_size, exact=exact, aligned=aligned
+    )
+    if aligned:
+        return _plan_aligned(plan, vector_size, compute)
+    if vector_size <= compute.width or vector_size & (vector_size - 1):
+        return _plan_unexchanged(plan, vector_size, compute)
+    return _plan_exchanged(plan, vector_size, compute, float(problem.gpu.shared_roundtrip_per_shuffle.value))
+
+
+def _fits_tensor_cores(problem: Problem, plan: Plan) -> bool:
+    """Whether decoded entries can be operands as they are: exact in the type, scaled by whole rows at most."""
+    assert plan.layout is not None
+    algorithm = problem.algorithm
+    pairs_up = (
+        algorithm.vector_size > 2 or plan.layout.chunk_vectors % 2 == 0
+    )  # two short vectors make an operand
+    return algorithm.exact_in(problem.variant.dtype) and algorithm.scales.kind != "group" and pairs_up
+
+
+def _plan_aligned(plan: Plan, vector_size: int, compute: ComputeLayout) -> Plan:
+    shuffles = shuffle_count(vector_size, compute.width)
+    decision = Decision(
+        "fusion",
+        "aligned",
+        "the inputs are read in the order in which decoding leaves the elements",
+        {"vector_size": vector_size, "width": compute.width, "lanes": compute.lanes},
+        "a sum may run in any order: its free axis is permuted so that a thread decodes what it multiplies",
+        rejected=(Rejected("exchange", f"{shuffles} shuffles a vector buy an order that no sum needs"),),
+    )
+    # Multiply-adds take what a thread decodes as it is: permuting their sum is what fusion `none` does.
+    exchange = Exchange() if compute.engine == "fma" else _in_place(compute, "aligned")
+    return plan.decide(decision, exchange=exchange)
+
+
+def _plan_unexchanged(plan: Plan, vector_size: int, compute: ComputeLayout) -> Plan:
+    """Vectors that need no exchange, or whose threads no exchange of powers of two can pair up."""
+    reason = (
+        f"a vector of {vector_size} is no longer than the {compute.width} elements the engine wants of a thread"
+        if vector_size <= compute.width
+        else f"mini-warps are powers of two: they cannot take vectors of {vector_size} apart"
+    )
+    exchange = Exchange() if compute.engine == "fma" else _in_place(compute, "aligned")
+    decision = Decision(
+        "fusion",
+        exchange.fusion,
+        "shuffles = vector_size / width - 1",
+        {
+            "engine": compute.engine,
+            "vector_size": vector_size,
+            "width": compute.width,
+            "lanes": compute.lanes,
+        },
+        reason,
+        "VI-B, Algorithm 1",
+    )
+    return plan.decide(decision, exchange=exchange)
+
+
+def _plan_exchanged(plan: Plan, vector_size: int, compute: ComputeLayout, roundtrip: float) -> Plan:
+    mapping = map_threads(
+        ThreadLayout(vector_size, compute.lanes), ThreadLayout(compute.width, compute.lanes)
+    )
+    shuffles = shuffle_count(vector_size, compute.width)
+    against = _against_registers(mapping, vector_size, compute)
+    if against is None and choose_fusion(shuffles, roundtrip) == "shared":
+        against = f"{shuffles} shuffles a vector cost more than a round trip, {roundtrip:g}"
+    if mapping is not None and against is None:
+        exchange = Exchange(
+            compute.engine,
+            "register",
+            compute.width,
+            compute.lanes,
+            mapping.size,
+            mapping.shuffles(ELEMENTS_PER_REGISTER[compute.engine]),
+            mapping.vector_of_thread,
+        )
+        reason = f"all exchange stays inside mini-warps of {mapping.size} threads"
+        rejected = Rejected("shared", f"a round trip costs {roundtrip:g} shuffles, the exchange {shuffles}")
+    else:
+        exchange = _in_place(compute, "shared")
+        reason = "decoded vectors are written to shared memory and read back in the engine's layout"
+        rejected = Rejected("register", against or "")
+    decision = Decision(
+        "fusion",
+        exchange.fusion,
+        "shuffles = vector_size / width - 1; registers if shuffles < shared_roundtrip_per_shuffle",
+        {
+            "engine": compute.engine,
+            "vector_size": vector_size,
+            "width": compute.width,
+            "lanes": compute.lanes,
+            "shuffles": shuffles,
+            "shared_roundtrip_per_shuffle": roundtrip,
+        },
+        reason,
+        "VI-B, Algorithm 1",
+        (rejected, Rejected("none", "the level exchanges decoded vectors before it multiplies them")),
+    )
+    return plan.decide(decision, exchange=exchange)
+
+
+def _against_registers(mapping: ThreadMapping | None, vector_size: int, compute: ComputeLayout) -> str | None:
+    """What rules out an exchange through registers, whatever it costs."""
+    if mapping is not None:
+        return None
+    return f"vectors of {vector_size} over {compute.lanes} threads of {compute.width} form no mini-warps"
+
+
+def _in_place(compute: ComputeLayout, fusion: Literal["shared", "aligned"]) -> Exchange:
+    """Threads dequantize vectors in their order."""
+    lanes = compute.lanes
+    return Exchange(compute.engine, fusion, compute.width, lanes, 1, 0, tuple(range(lanes)))

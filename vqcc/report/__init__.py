@@ -1,0 +1,1 @@
+"""Reports for people: bars in a terminal, plots in files."""
