@@ -32,6 +32,8 @@ PRESETS = (
 GPUS = ("rtx4090", "a40", "l40s", "a100", "h100", "h200", "b200", "rtx5090")
 #: Registers of a compiled base kernel that leave some slack at 8 or 16 warps a block, and some that leave much.
 REGISTERS = (50, 66, 129)
+#: Codebooks of a case with several of them: more would take the tests long to draw and to decode.
+MOST_BOOK_BYTES = 4 << 20
 #: More than the sums and the scratch of any block take.
 ROOM_FOR_SUMS = 48 * 1024
 
@@ -122,6 +124,8 @@ def random_case(seed: int) -> Case:
         kind = str(rng.choice(["none", "tensor", "row"]))
         mapping = {"family": "e8p", "residuals": 1 + residuals % 2, "scales": kind}
     algorithm = from_mapping(mapping)
+    if algorithm.scope.books(n, k) * algorithm.table_bytes > MOST_BOOK_BYTES:
+        algorithm = from_mapping({**mapping, "scope": "tensor"})
     gpu = str(rng.choice(GPUS))
     return Case(
         algorithm,

@@ -78,12 +78,13 @@ def keep_occupancy(plan: Plan) -> Plan:
 
 @dataclass
 class _Trial:
-    """One kernel on its way: the strategy and tile it is at, and how often it overran its slack."""
+    """One kernel on its way: the strategy and tile it is at, how far its cache is cut, and how often it overran it."""
 
     problem: Problem
     strategy: Strategy
     attempt: int = 0
     cut: int = 0
+    replans: int = 0
     base: Plan | None = None
     base_resources: Resources | None = None
     alternatives: list[tuple[float, Strategy]] = field(default_factory=list)
@@ -93,7 +94,7 @@ class _Trial:
         return self.strategy.caching == "slack" and self.base_resources is None
 
     def next_tile(self) -> None:
-        self.attempt, self.cut = self.attempt + 1, 0
+        self.attempt, self.cut, self.replans = self.attempt + 1, 0, 0
         self.base, self.base_resources = None, None
 
     def planned_base(self) -> Plan:
@@ -103,7 +104,7 @@ class _Trial:
             if self.base is None and not self.alternatives:
                 raise _nothing_fits(self.problem)
             if self.base is None:
-                self.strategy, self.attempt, self.cut = self.alternatives.pop(0)[1], 0, 0
+                self.strategy, self.attempt = self.alternatives.pop(0)[1], 0
         return self.base
 
     def plan(self) -> Plan:
@@ -184,7 +185,7 @@ def _settle(
     compile_source: Callable[[str], Compiled],
     render: Callable[[Sequence[Problem], Sequence[Plan]], tuple[tuple[Plan, ...], str]],
 ) -> tuple[tuple[Plan, ...], str, Compiled]:
-    """Plan and compile until every kernel is as planned; the finished plans, named by `render`, source and cubin."""
+    """Plan and compile until every kernel is as planned; finished plans, named by `render`, source and cubin."""
     while True:
         plans, source, compiled, pending = _compile(trials, compile_source, render)
         if not pending:
@@ -219,6 +220,8 @@ def _measure_bases(trials: Sequence[_Trial], compile_source: Callable[[str], Com
 
     One may spill under its launch bounds, since look-ups in global memory need more registers: it has no slack.
     """
+    for trial in trials:
+        trial.planned_base()  # where tiles have run out, this is another strategy's
     waiting = [trial for trial in trials if trial.needs_base]
     if not waiting:
         return
@@ -239,6 +242,7 @@ def _settled(trial: _Trial, plan: Plan, resources: Resources) -> bool:
             # Without register entries to give up, only the demand on occupancy is left to drop.
             free = plan.placement.n_registers > 0 and trial.problem.boundaries.registers is None
             trial.cut = trial.cut + 1 if free else MAX_REPLANS
+            trial.replans += 1
             return False
         return True
     if _spills(resources):
@@ -268,7 +272,7 @@ def _explained(trial: _Trial, plan: Plan, choice: tuple[Decision, ...]) -> Plan:
                     "predicted_blocks": plan.slack.blocks_per_sm,
                     "compiled_registers": plan.resources.registers,
                     "shared_bytes": dynamic_shared_bytes(plan),
-                    "replans": trial.cut,
+                    "replans": trial.replans,
                 },
                 "as predicted"
                 if kept

@@ -46,7 +46,9 @@ def drawn(mapping: Any, n: int, k: int, seed: int = 0) -> VQTensor:
 @given(st.integers(0, 10_000), st.sampled_from([64, 300, 8 << 20]), st.sampled_from([None, 1, 3, 1000]))
 def test_counts_are_those_of_bincount(seed: int, window: int, part_rows: int | None) -> None:
     case = random_case(seed)
-    assume(part_rows is None or case.algorithm.table_entries < 65536)  # VQ0543: too many counts for small parts
+    assume(
+        part_rows is None or case.algorithm.table_entries < 65536
+    )  # VQ0543: too many counts for small parts
     tensor = case.algorithm.random_tensor(np.random.default_rng(seed), "w", case.n, case.k)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(counting, "_WINDOW_BYTES", window)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from libraries import spec_text
+from plans import EVERY_STRATEGY, forced, is_legal
 from problems import changed, gemv, kmeans, problem, problems
 from pydantic import ValidationError
 
@@ -19,11 +20,12 @@ from vqcc.algorithms.presets import resolve
 from vqcc.diagnostics import VqccError
 from vqcc.ops import OPS
 from vqcc.ops.gemv import Gemv, GemvTile
-from vqcc.pipeline import plan_kernel
+from vqcc.passes.placement import part_tiles
 from vqcc.spec.load import parse_spec
 from vqcc.verify.tolerance import compare
 
 if TYPE_CHECKING:
+    from vqcc.levels import Strategy
     from vqcc.problem import Problem
 
 
@@ -137,11 +139,18 @@ def test_arguments() -> None:
         "x",
         "bias",
         "y",
+        "workspace",
         "m",
         "x_stride",
         "y_stride",
     ]
-    assert {argument.name for argument in half if argument.optional} == {"stage_scales", "scales", "bias"}
+    assert {argument.name for argument in half if argument.optional} == {
+        "stage_scales",
+        "scales",
+        "bias",
+        "workspace",
+    }
+    assert [argument.c_type for argument in half if argument.role == "workspace"] == ["void*"]
     assert [argument.c_type for argument in half if argument.role == "output"] == ["__half*"]
     assert [argument.c_type for argument in wide if argument.role == "input"] == ["const __nv_bfloat16*"] * 2
 
@@ -196,21 +205,51 @@ def test_the_reference_is_the_definition() -> None:
     assert np.allclose(result - without, inputs["bias"].astype(np.float64), rtol=0, atol=1e-12)
 
 
-@given(problems())
-def test_the_longest_sum_counts_every_term(task: Problem) -> None:
-    """A lane adds at least its share of the columns, and no element goes through more than all of them."""
-    plan = plan_kernel(task)
-    assert plan is not None
-    assert plan.tile is not None
+@settings(max_examples=300)
+@given(problems(), st.sampled_from(list(EVERY_STRATEGY.values())))
+def test_the_longest_sum_counts_every_term(task: Problem, strategy: Strategy) -> None:
+    """Terms that a lane or a tensor core's fragment adds one after another, then lanes, warps and parts.
+
+    No bound is void, or counts every term more than a few times.
+    """
+    if not is_legal(task, strategy):
+        return
+    plan = forced(task, strategy)
     assert plan.layout is not None
     assert isinstance(plan.tile, GemvTile)
     roundings = task.op.longest_sum(plan.tile, task.algorithm)
     _, columns = task.op.weight_shape
-    lanes = 32 * plan.tile.warps_along_row
-    assert roundings >= -(-columns // lanes) + 5
-    slack = plan.layout.chunk_vectors * task.algorithm.vector_size + 64
-    assert roundings <= columns + slack
+    stages = task.algorithm.residuals // plan.split.stages
+    warps = plan.tile.warps_along_row * plan.split.tiles
+    if plan.exchange.engine == "mma":
+        one_after_another, across_lanes, most = columns * stages / warps, 0, 4 * columns * stages
+    else:
+        one_after_another, across_lanes, most = columns / (32 * warps), 5, columns
+    sums = plan.tile.warps_along_row + plan.split.factor
+    assert roundings >= one_after_another + across_lanes + sums
+    # Ragged rows, and phases of books, give a warp more than its share.
+    assert plan.placement is not None
+    phases = -(-part_tiles(task, plan) // plan.placement.resident_tiles)
+    chunk = 4 * 4 * plan.layout.chunk_vectors * task.algorithm.vector_size * stages
+    assert roundings <= most + (phases + 1) * chunk + sums + 64
     assert roundings < 2**24, "the bound would be void"
+
+
+@given(problems())
+def test_layouts_that_engines_want(task: Problem) -> None:
+    op, variant, algorithm = task.op, task.variant, task.algorithm
+    for exact in (False, True):
+        for aligned in (False, True):
+            layout = op.compute_layout(
+                variant, vector_size=algorithm.vector_size, exact=exact, aligned=aligned
+            )
+            many = variant.sizes["m"] > 4
+            if exact and algorithm.vector_size in {2, 4, 8, 16} and (aligned or many):
+                assert (layout.engine, layout.width, layout.lanes) == ("mma", 2, 4)
+            else:
+                # Elements, but whole vectors for many rows of x: they would have to be read element by element too.
+                width = algorithm.vector_size if many else 1
+                assert (layout.engine, layout.width, layout.lanes) == ("fma", width, 32)
 
 
 def test_the_bound_is_met_by_the_worst_order_and_not_by_a_wrong_product() -> None:

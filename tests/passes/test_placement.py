@@ -334,7 +334,9 @@ def test_boundaries_overrule_the_slack_or_are_refused(
         assert diagnostic.code == "VQ0406"
         needed = entry_bytes(task, plan, wanted.shared or 0) + plan.tile.shared_bytes  # type: ignore[union-attr]
         too_large = needed > task.gpu.shared_bytes_per_block.integer
-        assert too_large or (wanted.registers and part_tiles(task, plan) > 1)
+        held = (wanted.registers or 0) * cached_tables(task, plan) * task.algorithm.entry_words
+        too_many = held >= task.gpu.registers_per_thread.integer
+        assert too_large or too_many or (wanted.registers and part_tiles(task, plan) > 1)
         return
     unit = max(1, 16 // task.algorithm.entry_stride)
     if wanted.shared is not None:
@@ -364,6 +366,16 @@ def test_registers_of_several_books() -> None:
         assert diagnostic.code == "VQ0406"
         assert "4 books" in diagnostic.message
         assert "cache.registers: 0" in diagnostic.help
+
+
+def test_more_entries_than_a_thread_has_registers() -> None:
+    """64 entries of 8 float16 take 256 registers."""
+    diagnostic = refusal(from_slack, problem("quip-2", boundaries=Boundaries(registers=255)))
+    assert "255 entries of 1 tables take 255 registers" in diagnostic.message
+    task = problem(kmeans(vector_size=8), boundaries=Boundaries(registers=64))
+    assert "take 256 registers; a thread of h200 has 255" in refusal(from_slack, task).message
+    fitting = problem(kmeans(vector_size=8), boundaries=Boundaries(registers=63))
+    assert placement_of(from_slack(fitting)).n_registers == 63
 
 
 def test_boundaries_are_named_in_the_decisions() -> None:

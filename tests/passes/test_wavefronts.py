@@ -156,8 +156,9 @@ def test_weighted_against_a_monte_carlo(
     assert abs(weighted_wavefronts(list(shares), entry_bytes) - mean) < 4 * error + 0.02 * mean
 
 
-@given(st.integers(1, 2000), st.sampled_from([1, 2, 4, 8, 16, 32]), st.floats(0, 1))
+@given(st.integers(1, 1000), st.sampled_from([1, 2, 4, 8, 16, 32]), st.floats(0, 1))
 def test_bounds(entries: int, entry_bytes: int, active: float) -> None:
+    entries *= max(1, 4 // entry_bytes)  # whole words: part of one is hit less often than the others
     found = uniform_wavefronts(entries, entry_bytes, active)
     phases = max(1, min(entry_bytes, 16) // 4) * max(1, entry_bytes // 16)
     assert 0 <= found <= 32 * max(1, entry_bytes // 16) + 1e-6

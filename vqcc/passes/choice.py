@@ -66,8 +66,10 @@ def contenders(
         ranked.append((predicted(plan), strategy))
         if strategy.fusion == "none":
             plain.append(ranked[-1])
-    if not ranked:
+    if not ranked and refused:
         raise refused[0]
+    if not ranked:  # no strategy has a tile: whoever plans the first one finds out
+        return [(0.0, STRATEGIES["gc"])]
     ranked.sort(key=lambda pair: pair[0])
     chosen = [(time, strategy) for time, strategy in ranked[:FINALISTS] if time <= RACE * ranked[0][0]]
     # Were every tile of these to spill, the plainest kernel would still do.

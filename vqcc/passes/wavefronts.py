@@ -49,10 +49,11 @@ def count_wavefronts(offsets: Sequence[int | None], load_bytes: int) -> int:
 
 @lru_cache(maxsize=4096)
 def uniform_wavefronts(entries: int, entry_bytes: int, active: float = 1.0) -> float:
-    """Expected wavefronts of one look-up of a warp in a table of `entries` equally frequent entries; exact.
+    """Expected wavefronts of one look-up of a warp in a table of `entries` equally frequent entries.
 
-    An entry takes `entry_bytes`, a power of two, and is read by loads of at most 16 bytes. Each lane takes part with
-    probability `active`: the others look up entries that are kept elsewhere. Raises ValueError for sizes below 1.
+    Exact, if the entries fill whole words. An entry takes `entry_bytes`, a power of two, and is read by loads of at
+    most 16 bytes. Each lane takes part with probability `active`: the others look up entries that are kept elsewhere.
+    Raises ValueError for sizes below 1.
     """
     _check(entries, entry_bytes)
     cells, groups, lanes, loads = _geometry(entries, entry_bytes)

@@ -113,6 +113,8 @@ def _tile(
     across = _warps_across(rows, work, machine, rows_per_warp, warps // along)
     vector_work = rows_per_warp * batch * work.vector_size
     budget = max(1, min(MAX_UNROLLED // vector_work, MAX_ACTIVATIONS // batch))
+    if work.exchange.fusion in {"register", "shared"}:  # each step keeps a row's elements and their columns
+        budget = max(1, budget // 4)
     unroll = largest_divisor(work.layout.chunk_vectors, budget)
     visits = -(-_visits(work) // along) + phases(work)
     shape = Shape(rows_per_warp, across, along, unroll, cap)

@@ -176,12 +176,13 @@ class Gemv(Op):
         """Tensor-core fragments, if values are exact and rows of x enough or no exchange needed; else elements.
 
         A thread of an m16n8k16 multiply holds pairs of neighbours of one of eight rows, four threads a row (PTX ISA,
-        matrix fragments for mma.m16n8k16); on the CUDA cores a row is summed element by element (Sec. VII-C).
+        matrix fragments for mma.m16n8k16); on the CUDA cores a row is summed element by element (Sec. VII-C). With
+        many rows of x and no tensor cores whole vectors are wanted: loading x by elements would take all registers.
         """
-        worth_it = aligned or variant.sizes["m"] >= MIN_TENSOR_BATCH
-        if exact and worth_it and vector_size in {2, 4, 8, 16}:
+        many = variant.sizes["m"] >= MIN_TENSOR_BATCH
+        if exact and (aligned or many) and vector_size in {2, 4, 8, 16}:
             return ComputeLayout("mma", 2, 4)
-        return ComputeLayout("fma", 1, 32)
+        return ComputeLayout("fma", vector_size if many else 1, 32)
 
     def tiles(
         self, variant: Variant, work: Workload, machine: Machine
