@@ -25,7 +25,19 @@ PACKAGE = Path(vqcc.__file__).parent
 PLANNING = [
     *(PACKAGE / "passes").glob("*.py"),
     *(PACKAGE / "codegen").glob("*.py"),
-    *(PACKAGE / name for name in ("pipeline.py", "plan.py", "problem.py", "building.py", "library.py")),
+    *(PACKAGE / "hotness").glob("*.py"),
+    *(
+        PACKAGE / name
+        for name in (
+            "pipeline.py",
+            "plan.py",
+            "problem.py",
+            "building.py",
+            "library.py",
+            "levels.py",
+            "explaining.py",
+        )
+    ),
 ]
 DEVICE = templates_directory() / "device"
 
@@ -83,6 +95,22 @@ def test_algorithms_know_no_op_and_no_gpu(path: Path) -> None:
 def test_device_parts_know_no_op_and_no_gpu(path: Path) -> None:
     text = without_comments(path.read_text())
     assert found({*OPS, *FAMILIES, *gpus.names()}, text) == []
+
+
+@pytest.mark.parametrize(
+    "path", sorted(DEVICE.glob("algorithms/*.cuh")), ids=lambda path: f"algorithms/{path.name}"
+)
+def test_device_algorithms_know_no_op(path: Path) -> None:
+    assert found({*OPS, *gpus.names()}, without_comments(path.read_text())) == []
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_device_ops_know_no_algorithm(op: str) -> None:
+    headers = sorted((DEVICE / op).glob("*.cuh"))
+    assert headers
+    for path in headers:
+        text = without_comments(path.read_text())
+        assert found({*FAMILIES, *presets(), *gpus.names()}, text) == [], path.name
 
 
 def test_the_words_are_found_where_they_are() -> None:

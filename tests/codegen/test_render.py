@@ -51,10 +51,20 @@ GOLDEN: dict[str, dict[str, Any]] = {
         "dtype": "bfloat16",
     },
 }
+#: And some of the other levels.
+LIBRARIES: dict[str, dict[str, Any]] = {
+    **GOLDEN,
+    "aqlm-3-o1": {"algorithm": "aqlm-3", "m": [1], "n": 1024, "k": 4096, "level": "o1", "gpu": "rtx4090"},
+    "aqlm-3-o3": {"algorithm": "aqlm-3", "m": [1, 16], "n": 64, "k": 4096, "level": "o3"},
+    "gptvq-2-o4": {"algorithm": "gptvq-2", "m": [1, 16], "n": 1024, "k": 4096, "level": "o4", "gpu": "a100"},
+    "quip-4-best": {"algorithm": "quip-4", "m": [1, 16], "n": 4096, "k": 4096, "level": "best"},
+    "boundaries-o2": {"algorithm": "vq-4-8-1", "m": [4], "n": 512, "k": 4096, "level": "o2",
+                      "cache": {"registers": 4, "shared": 128}},
+}  # fmt: skip
 
 
 def library(name: str) -> Built:
-    return build_fake(name=name, **GOLDEN[name])
+    return build_fake(name=name, **LIBRARIES[name])
 
 
 def emitted(built: Built, kind: str) -> str:
@@ -75,14 +85,14 @@ def test_golden_plan(golden: Callable[[str, str], None]) -> None:
     golden("aqlm-2x8-sc.plan.json", emitted(library("aqlm-2x8-sc"), "plan.json"))
 
 
-@pytest.mark.parametrize("name", GOLDEN)
-def test_golden_sources_compile_without_warning(name: str, cache_directory: Path) -> None:
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_sources_compile_without_warning(name: str, cache_directory: Path) -> None:
     """Planned by a stand-in for the compiler: registers may not do, which a real build finds out and plans anew."""
     compiled = compile_cached(
         find("nvrtc"),
         CompileCache(cache_directory / "compiled", 1 << 30),
         emitted(library(name), "cu"),
-        target=gpus.load(str(GOLDEN[name].get("gpu", "h200"))).target,
+        target=gpus.load(str(LIBRARIES[name].get("gpu", "h200"))).target,
         want_ptx=False,
         file_name=f"{name}.cu",
     )
@@ -90,10 +100,12 @@ def test_golden_sources_compile_without_warning(name: str, cache_directory: Path
     assert "warning" not in compiled.log
 
 
-@pytest.mark.parametrize("name", GOLDEN)
-def test_golden_libraries_have_no_stack_or_spill(name: str, cache_directory: Path) -> None:
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in GOLDEN else pytest.mark.full) for name in LIBRARIES]
+)
+def test_libraries_have_no_stack_or_spill(name: str, cache_directory: Path) -> None:
     cache = CompileCache(cache_directory / "compiled", 1 << 30)
-    built = build_library(make_spec(name=name, **GOLDEN[name]), toolchain=find("nvrtc"), cache=cache)
+    built = build_library(make_spec(name=name, **LIBRARIES[name]), toolchain=find("nvrtc"), cache=cache)
     (build,) = built.gpus
     assert set(cubins.read(build.compiled.cubin).stacks.values()) == {0}
     for used in build.compiled.resources.values():
@@ -105,6 +117,10 @@ def source_of(seed: int) -> tuple[str, tuple[Plan, ...]]:
     problems = case.problems(case.level)
     source, plans, _ = compile_plans(problems, compiler_of(problems[0], case.registers))
     return source, plans
+
+
+#: Decisions that the compiler has the last word on.
+LATE = {"grid", "predicted_us", "occupancy", "strategy"}
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -124,20 +140,21 @@ def test_every_source_is_tidy_and_whole(seed: int) -> None:
     assert all(int(threads) % 32 == 0 and int(blocks) >= 1 for threads, blocks, _ in kernels)
 
 
-@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize("name", LIBRARIES)
 def test_decisions_stand_beside_what_they_set(name: str) -> None:
     built = library(name)
     source = emitted(built, "cu")
     prose = re.sub(r"\n//\s+", " ", source)  # a long decision goes on in the next comment lines
     for plan in built.gpus[0].plans:
-        # The compiler has the last word on these.
-        decided = [each for each in plan.decisions if each.name not in {"grid", "predicted_us", "occupancy"}]
+        decided = [each for each in plan.decisions if each.name not in LATE]
         assert {"packed_layout", "entry_order", "fusion", "split", "n_shared", "warps"} <= {
             d.name for d in decided
         }
         for decision in decided:
             assert f" {decision.name} = {decision.value}: {decision.formula}" in prose
             assert f"{decision.reason}" in prose
+            for other in decision.rejected:
+                assert f"instead of {other.value}: {other.reason}" in prose
         assert plan.tile is not None
         for constant in plan.tile.constants():
             assert f" {constant.name} = {constant.value};  // {constant.comment}\n" in source
