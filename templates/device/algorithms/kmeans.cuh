@@ -43,14 +43,15 @@ struct KMeans : Codes {
   VQCC_DEVICE static float stage_factor(int /*stage*/) { return 1.0f; }
 
   /// One stage's entry as pairs of 16-bit elements, for tensor cores. Entries have the activations' type.
+  static constexpr int kPairs = ceil_divide(Codes::kVectorSize, 2);
   template <ElementType kType, class Cache>
   VQCC_DEVICE static void decode_pairs(const Cache& cache, int book, int stage, uint32 code,
-                                       uint32 (&pairs)[Codes::kVectorSize / 2]) {
+                                       uint32 (&pairs)[kPairs]) {
     static_assert(kType == Codes::kEntryType && Codes::kEntryStride == Codes::kVectorSize,
                   "entries go to the tensor cores as they are stored");
     const Entry entry = cache.access(book, stage, code);
 #pragma unroll
-    for (int i = 0; i < Codes::kVectorSize / 2; ++i) pairs[i] = entry.registers[i];
+    for (int i = 0; i < kPairs; ++i) pairs[i] = entry.registers[i];
   }
 };
 

@@ -1175,14 +1175,15 @@ struct KMeans : Codes {
   VQCC_DEVICE static float stage_factor(int /*stage*/) { return 1.0f; }
 
   /// One stage's entry as pairs of 16-bit elements, for tensor cores. Entries have the activations' type.
+  static constexpr int kPairs = ceil_divide(Codes::kVectorSize, 2);
   template <ElementType kType, class Cache>
   VQCC_DEVICE static void decode_pairs(const Cache& cache, int book, int stage, uint32 code,
-                                       uint32 (&pairs)[Codes::kVectorSize / 2]) {
+                                       uint32 (&pairs)[kPairs]) {
     static_assert(kType == Codes::kEntryType && Codes::kEntryStride == Codes::kVectorSize,
                   "entries go to the tensor cores as they are stored");
     const Entry entry = cache.access(book, stage, code);
 #pragma unroll
-    for (int i = 0; i < Codes::kVectorSize / 2; ++i) pairs[i] = entry.registers[i];
+    for (int i = 0; i < kPairs; ++i) pairs[i] = entry.registers[i];
   }
 };
 
@@ -1436,7 +1437,7 @@ struct Tile_m4_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 4) gptvq_2_gc_m4_float16_0e3fa7f9(
+extern "C" __global__ void __launch_bounds__(256, 4) gptvq_2_gc_m4_float16_54c08c2e(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,
