@@ -18,8 +18,9 @@ from vqcc.passes.cost import plan_cost
 from vqcc.passes.launch import plan_launch
 from vqcc.passes.placement import check_placement, place_all, place_none
 from vqcc.passes.tile import plan_tile
-from vqcc.pipeline import analyze, compile_plans, plan_kernel
+from vqcc.pipeline import analyze, plan_kernel
 from vqcc.problem import Boundaries
+from vqcc.search import compile_plans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -19,7 +19,7 @@ from vqcc.codegen.cache import CompileCache, compile_cached
 from vqcc.codegen.toolchain import find
 from vqcc.levels import LEVELS, STRATEGIES
 from vqcc.passes.placement import RESERVED_FOR_SUMS
-from vqcc.pipeline import compile_plans
+from vqcc.search import compile_plans
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,9 +21,9 @@ from vqcc.algorithms.presets import resolve
 from vqcc.hotness import profile_tensor
 from vqcc.levels import LEVELS, STRATEGIES, Strategy
 from vqcc.ops.gemv import GemvTile
-from vqcc.pipeline import compile_plans
 from vqcc.plan import Split
 from vqcc.problem import Boundaries
+from vqcc.search import compile_plans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

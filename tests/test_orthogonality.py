@@ -32,6 +32,8 @@ PLANNING = [
             "pipeline.py",
             "plan.py",
             "problem.py",
+            "search.py",
+            "trial.py",
             "building.py",
             "library.py",
             "levels.py",

@@ -19,9 +19,11 @@ from vqcc.diagnostics import ExitCode, VqccError
 from vqcc.gpus.occupancy import blocks_per_sm
 from vqcc.levels import LEVELS, STRATEGIES
 from vqcc.passes.placement import part_tiles
-from vqcc.pipeline import MAX_REPLANS, compile_plans, plan_base, plan_kernel
+from vqcc.pipeline import plan_base, plan_kernel
 from vqcc.plan import Split
 from vqcc.problem import Boundaries
+from vqcc.search import compile_plans
+from vqcc.trial import MAX_REPLANS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

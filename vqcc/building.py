@@ -14,8 +14,8 @@ from vqcc.diagnostics import DiagnosticList, VqccError
 from vqcc.explaining import explain_plans
 from vqcc.gpus.model import COMPUTE_CAPABILITIES
 from vqcc.library import describe_kernel, describe_library
-from vqcc.pipeline import compile_plans
 from vqcc.problem import Problem
+from vqcc.search import compile_plans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

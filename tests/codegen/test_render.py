@@ -18,7 +18,7 @@ from vqcc.codegen.cache import CompileCache, compile_cached
 from vqcc.codegen.render import environment
 from vqcc.codegen.text import comment
 from vqcc.codegen.toolchain import find
-from vqcc.pipeline import compile_plans
+from vqcc.search import compile_plans
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,8 +16,9 @@ from vqcc.diagnostics import VqccError
 from vqcc.levels import STRATEGIES
 from vqcc.passes.choice import PAST_THE_PAPER, contenders, describe, explain_choice, predicted
 from vqcc.passes.placement import part_tiles
-from vqcc.pipeline import compile_plans, plan_base
+from vqcc.pipeline import plan_base
 from vqcc.problem import Boundaries
+from vqcc.search import compile_plans
 
 if TYPE_CHECKING:
     from vqcc.plan import Decision, Plan
@@ -164,8 +165,42 @@ def test_what_is_slower_once_compiled_loses(preset: str, m: int, spills: int) ->
     decision = strategy_decision(plan)
     assert decision.value == describe(plan.strategy)
     assert decision.inputs["predicted_us"] == predicted(plan)
-    others = [float(rejected.reason.split()[0]) for rejected in decision.rejected]
-    assert all(time >= predicted(plan) for time in others)
+    spilled = {rejected.value for rejected in decision.rejected if "spills registers" in rejected.reason}
+    others = [each.reason.split()[0] for each in decision.rejected if each.value not in spilled]
+    assert all(float(time) >= predicted(plan) for time in others)
+    assert len(spilled) == decision.inputs["spilled"]
+
+
+def test_what_compiled_cleanly_wins_though_all_else_spills() -> None:
+    """The first contender is no longer the fastest once it is compiled, and no other has a tile that compiles."""
+    task = problem("aqlm-3", n=4096, k=4096, m=1, level="best")
+    compiler = Compiler(lambda number, name: using(64, spilled=8 if number >= 2 else 0))
+    source, (plan,), compiled = compile_plans([task], compiler)
+    first, *others = [strategy for _, strategy in contenders(task, plan_base)]
+    assert others, "there is a race"
+    assert len(compiler.sources) > 2, "another contender was compiled"
+    assert plan.strategy == first
+    assert (source, list(compiled.resources)) == (compiler.sources[1], [plan.kernel])
+    decision = strategy_decision(plan)
+    spilled = [
+        each.value for each in decision.rejected if each.reason == "each of its tiles spills registers"
+    ]
+    assert spilled == [describe(strategy) for strategy in others[: len(spilled)]]
+    assert len(spilled) == decision.inputs["spilled"] > 0
+    assert decision.inputs["compiled"] == 1
+
+
+def test_a_variant_whose_tiles_run_out_leaves_the_others_alone() -> None:
+    """Variants race together; what spills for one of them is no loss of the other's."""
+    tasks = [problem("aqlm-3", n=4096, k=4096, m=[1, 16], variant=i, level="best") for i in (0, 1)]
+    compiler = Compiler(lambda number, name: using(64, spilled=8 if number >= 1 and "_m1_" in name else 0))
+    with pytest.raises(VqccError, match=r"tiny_m1_float16 spills"):
+        compile_plans(tasks, compiler)
+    compiler = Compiler(lambda number, name: using(64, spilled=8 if number >= 2 and "_m1_" in name else 0))
+    _, plans, compiled = compile_plans(tasks, compiler)
+    assert list(compiled.resources) == [plan.kernel for plan in plans]
+    alone = compile_plans([tasks[1]], Compiler(lambda number, name: using(64)))[1][0]
+    assert plans[1].strategy == alone.strategy
 
 
 def test_a_loser_is_named() -> None:

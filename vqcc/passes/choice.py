@@ -84,19 +84,30 @@ def _legal(problem: Problem, strategy: Strategy) -> bool:
 
 
 def explain_choice(
-    compiled: Sequence[tuple[Strategy, float]], estimated: Sequence[tuple[float, Strategy]]
+    compiled: Sequence[tuple[Strategy, float]],
+    estimated: Sequence[tuple[float, Strategy]],
+    spilled: Sequence[Strategy] = (),
 ) -> Decision:
-    """Why the fastest of the `compiled` strategies won, against these and those that were only `estimated`."""
+    """Why the fastest of the `compiled` strategies won, against these and those that were only `estimated`.
+
+    `spilled` are those of which no tile compiled without a stack frame or spills.
+    """
     winner, time = min(compiled, key=lambda pair: pair[1])
     losers = [
         Rejected(describe(other), f"{its:g} us as compiled") for other, its in compiled if other != winner
     ]
     losers += [Rejected(describe(other), f"{its:g} us as estimated") for its, other in estimated]
+    losers += [Rejected(describe(other), "each of its tiles spills registers") for other in spilled]
     return Decision(
         "strategy",
         describe(winner),
         "least predicted time of the levels' strategies, aligned ones, and those with copies of entries",
-        {"predicted_us": time, "compiled": len(compiled), "estimated": len(estimated)},
+        {
+            "predicted_us": time,
+            "compiled": len(compiled),
+            "estimated": len(estimated),
+            "spilled": len(spilled),
+        },
         "see predicted_us for what it is made of"
         if losers
         else f"every other strategy is estimated to take more than {RACE} times as long",

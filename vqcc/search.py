@@ -1,0 +1,152 @@
+"""The search: which strategy makes each kernel of a library, once the compiler has had its say on all of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
+from vqcc.levels import STRATEGIES
+from vqcc.passes.choice import contenders, explain_choice, predicted
+from vqcc.passes.launch import dynamic_shared_bytes
+from vqcc.pipeline import plan_base
+from vqcc.plan import Decision
+from vqcc.trial import Trial, render_named, render_numbered, settle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from vqcc.codegen.toolchain import Compiled
+    from vqcc.levels import Strategy
+    from vqcc.plan import Plan
+    from vqcc.problem import Problem
+    from vqcc.trial import Settled
+
+__all__ = ["compile_plans"]
+
+
+def compile_plans(
+    problems: Sequence[Problem], compile_source: Callable[[str], Compiled]
+) -> tuple[str, tuple[Plan, ...], Compiled]:
+    """Plan, render and compile the kernels of one library on one GPU.
+
+    Base kernels, with an empty codebook cache, are compiled first: what they leave is the slack. A kernel with a
+    stack frame or spills is planned again with its op's next tile, one that overruns its slack with fewer register
+    entries. Raises VQ0607 for a kernel that spills with every tile of every strategy it may have.
+    """
+    races = [_Race(problem) for problem in problems]
+    settled = _record(races, settle([race.next_trial() for race in races], compile_source, render_named))
+    while True:
+        while running := [race for race in races if not race.decided]:
+            trials = [race.next_trial() for race in running]
+            _record(running, settle(trials, compile_source, render_numbered))
+        winners = tuple(race.winner for race in races)
+        if settled.trials == winners:
+            break
+        settled = _record(races, settle(winners, compile_source, render_named))
+    assert settled.compiled is not None
+    finished = tuple(
+        _explained(trial, plan, race.decisions())
+        for race, trial, plan in zip(races, settled.trials, settled.plans, strict=True)
+    )
+    return settled.source, finished, settled.compiled
+
+
+def _record(races: Sequence[_Race], settled: Settled) -> Settled:
+    """Tell every race what became of its trial."""
+    plans = dict(zip(settled.trials, settled.plans, strict=True))
+    for race in races:
+        race.record(plans)
+    return settled
+
+
+class _Race:
+    """The strategies that may make one kernel, by their estimated times, and those that have been compiled.
+
+    A level has one. `best` compiles the most promising first, and others only while they may still be faster: a
+    kernel may be slower than estimated once the compiler has had its say on tiles and occupancy.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.waiting: list[tuple[float, Strategy]] = (
+            contenders(problem, plan_base) if problem.level == "best" else [(0.0, STRATEGIES[problem.level])]
+        )
+        self.started: list[Trial] = []
+        self.finished: dict[Trial, Plan] = {}
+
+    def next_trial(self) -> Trial:
+        """Start the most promising strategy that waits."""
+        _, strategy = self.waiting.pop(0)
+        self.started.append(Trial(self.problem, strategy))
+        return self.started[-1]
+
+    def record(self, plans: dict[Trial, Plan]) -> None:
+        """Note the trials of this race that settled, and those that ran out. Raises VQ0607 if no strategy is left."""
+        self.finished |= {trial: plans[trial] for trial in self.started if trial in plans}
+        for trial in self.started:
+            if trial.exhausted:
+                self.finished.pop(trial, None)
+        if not self.finished and not self.waiting:
+            raise _nothing_fits(self.problem)
+
+    @property
+    def decided(self) -> bool:
+        """Whether no strategy that waits may be faster than what has been compiled."""
+        if not self.finished:
+            return False
+        fastest = min(map(predicted, self.finished.values()))
+        return not self.waiting or fastest <= self.waiting[0][0]
+
+    @property
+    def winner(self) -> Trial:
+        """The trial of least predicted time; the one that started first on a tie."""
+        return min(self.finished, key=lambda trial: predicted(self.finished[trial]))
+
+    def decisions(self) -> tuple[Decision, ...]:
+        """Why this strategy; nothing to say where the level leaves no choice."""
+        if self.problem.level != "best":
+            return ()
+        compiled = [(trial.strategy, predicted(plan)) for trial, plan in self.finished.items()]
+        spilled = [trial.strategy for trial in self.started if trial.exhausted]
+        return (explain_choice(compiled, self.waiting, spilled),)
+
+
+def _explained(trial: Trial, plan: Plan, choice: tuple[Decision, ...]) -> Plan:
+    """The plan with what the compiler made of the prediction, and why this strategy."""
+    assert plan.launch is not None
+    assert plan.resources is not None
+    if plan.slack is not None:
+        kept = plan.launch.blocks_per_sm >= plan.slack.blocks_per_sm
+        plan = plan.decide(
+            Decision(
+                "occupancy",
+                plan.launch.blocks_per_sm,
+                "compiled kernel against the base kernel's blocks per SM",
+                {
+                    "predicted_blocks": plan.slack.blocks_per_sm,
+                    "compiled_registers": plan.resources.registers,
+                    "shared_bytes": dynamic_shared_bytes(plan),
+                    "replans": trial.replans,
+                },
+                "as predicted"
+                if kept
+                else "the kernel with its cache cannot be held to the base kernel's occupancy: it spills",
+                "V-B",
+            )
+        )
+    return replace(plan, decisions=(*choice, *plan.decisions))
+
+
+def _nothing_fits(problem: Problem) -> VqccError:
+    asked = problem.boundaries.registers is not None
+    return VqccError(
+        Diagnostic(
+            "VQ0607",
+            f"every tile of {problem.kernel} spills registers on {problem.gpu.name}",
+            help="lower cache.registers, or leave it out: the slack then decides"
+            if asked
+            else "please report this spec: the planner has no tile small enough for it",
+        ),
+        exit_code=ExitCode.INPUT if asked else ExitCode.TOOLCHAIN,
+    )

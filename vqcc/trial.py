@@ -1,0 +1,187 @@
+"""Trials: kernels on their way through the pipeline and the compiler, until each is as planned or has run out of tiles.
+
+The compiler has its say on registers, so a plan is planned anew where its kernel spills or overruns its slack: with
+fewer register entries, then without the demand on occupancy, then with the op's next tile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from vqcc.codegen.render import UNNAMED, render_source
+from vqcc.passes.launch import plan_launch
+from vqcc.passes.placement import place_none
+from vqcc.pipeline import plan_base, plan_compiled, plan_kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from vqcc.codegen.toolchain import Compiled, Resources
+    from vqcc.levels import Strategy
+    from vqcc.plan import Plan
+    from vqcc.problem import Problem
+
+    Compile = Callable[[str], Compiled]
+    Render = Callable[[Sequence[Problem], Sequence[Plan]], tuple[tuple[Plan, ...], str]]
+
+__all__ = ["MAX_REPLANS", "Settled", "Trial", "render_named", "render_numbered", "settle"]
+
+#: Times that a kernel is planned anew because it overran its slack (Sec. V-B), before it is compiled without the demand
+#: to keep the base kernel's occupancy.
+MAX_REPLANS = 3
+
+
+@dataclass(eq=False)
+class Trial:
+    """One kernel on its way: the strategy and tile it is at, how far its cache is cut, and how often it overran it."""
+
+    problem: Problem
+    strategy: Strategy
+    attempt: int = 0
+    cut: int = 0
+    replans: int = 0
+    base: Plan | None = None
+    base_resources: Resources | None = None
+    #: There was no further tile to try: nothing of this strategy compiles.
+    exhausted: bool = False
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether a base kernel has to be compiled before this one can be planned."""
+        return self.strategy.caching == "slack" and self.base_resources is None
+
+    def take_tile(self) -> None:
+        """Plan the base of the tile at hand, if that is not done; the trial is exhausted where there is none."""
+        if self.base is None:
+            self.base = plan_base(self.problem, self.strategy, self.attempt)
+            self.exhausted = self.base is None
+
+    def next_tile(self) -> None:
+        """Give the tile at hand up."""
+        self.attempt, self.cut, self.replans = self.attempt + 1, 0, 0
+        self.base, self.base_resources = None, None
+
+    def plan(self) -> Plan:
+        """The plan of the tile at hand, which has been taken, and whose base kernel has been compiled."""
+        assert self.base is not None
+        hold = self.cut < MAX_REPLANS
+        return plan_kernel(self.problem, self.base, self.base_resources, self.cut, hold=hold)
+
+    def accepts(self, plan: Plan, resources: Resources) -> bool:
+        """Whether the compiled kernel is as planned; otherwise the trial is set for the next plan."""
+        if plan.slack is not None and self.cut < MAX_REPLANS:
+            if not _spills(resources) and not _overruns(self.problem, plan, resources):
+                return True
+            assert plan.placement is not None
+            # Without register entries to give up, only the demand on occupancy is left to drop.
+            free = plan.placement.n_registers > 0 and self.problem.boundaries.registers is None
+            self.cut = self.cut + 1 if free else MAX_REPLANS
+            self.replans += 1
+            return False
+        if _spills(resources):
+            self.next_tile()
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Trials whose kernels are as planned, their finished plans, and the source and cubin that hold them."""
+
+    trials: tuple[Trial, ...] = ()
+    plans: tuple[Plan, ...] = ()
+    source: str = ""
+    compiled: Compiled | None = None
+
+
+def settle(trials: Sequence[Trial], compile_source: Compile, render: Render) -> Settled:
+    """Plan and compile until every kernel is as planned; trials that run out of tiles are left out.
+
+    `render` names the kernels and prints them.
+    """
+    pending = list(trials)
+    while True:
+        running, plans, source, compiled, pending = _compile(trials, compile_source, render)
+        if compiled is None:
+            return Settled()
+        if not pending:
+            finished = tuple(
+                plan_compiled(trial.problem, plan, compiled.resources[plan.kernel])
+                for trial, plan in zip(running, plans, strict=True)
+            )
+            return Settled(tuple(running), finished, source, compiled)
+        while pending:  # only these are compiled again until all can be
+            pending = _compile(pending, compile_source, render_numbered)[-1]
+
+
+def _compile(
+    trials: Sequence[Trial], compile_source: Compile, render: Render
+) -> tuple[list[Trial], tuple[Plan, ...], str, Compiled | None, list[Trial]]:
+    """Plan and compile once: trials that have a tile, their plans, source, cubin, and trials to be planned anew."""
+    for trial in trials:
+        trial.take_tile()
+    running = [trial for trial in trials if not trial.exhausted]
+    if not running:
+        return [], (), "", None, []
+    _measure_bases(running, compile_source)
+    plans, source = render([trial.problem for trial in running], [trial.plan() for trial in running])
+    compiled = compile_source(source)
+    pending = [
+        trial
+        for trial, plan in zip(running, plans, strict=True)
+        if not trial.accepts(plan, compiled.resources[plan.kernel])
+    ]
+    return running, plans, source, compiled, pending
+
+
+def _measure_bases(trials: Sequence[Trial], compile_source: Compile) -> None:
+    """Compile the base kernels not yet measured, all together.
+
+    One may spill under its launch bounds, since look-ups in global memory need more registers than cached ones: its
+    registers are then all that the bounds allow, and none of them are slack.
+    """
+    waiting = [trial for trial in trials if trial.needs_base]
+    if not waiting:
+        return
+    bases = [
+        replace(place_none(trial.problem, trial.base), kernel=f"{trial.problem.kernel}_base{i}")
+        for i, trial in enumerate(waiting)
+        if trial.base is not None
+    ]
+    compiled = compile_source(render_source([trial.problem for trial in waiting], bases))
+    for trial, base in zip(waiting, bases, strict=True):
+        trial.base_resources = compiled.resources[base.kernel]
+
+
+def _overruns(problem: Problem, plan: Plan, resources: Resources) -> bool:
+    """Whether fewer blocks fit an SM than the slack was to keep."""
+    assert plan.slack is not None
+    return plan_launch(problem, plan, resources).launch.blocks_per_sm < plan.slack.blocks_per_sm  # type: ignore[union-attr]
+
+
+def _spills(resources: Resources) -> bool:
+    return bool(resources.stack_bytes or resources.spill_store_bytes or resources.spill_load_bytes)
+
+
+def render_named(problems: Sequence[Problem], plans: Sequence[Plan]) -> tuple[tuple[Plan, ...], str]:
+    """Render the plans, their kernels named by a hash of the source they are in.
+
+    So a header never finds its symbols in the cubin of another build.
+    """
+    unnamed = [replace(plan, kernel=f"{plan.kernel}_{UNNAMED}") for plan in plans]
+    source = render_source(problems, unnamed)
+    digest = hashlib.sha256(source.encode()).hexdigest()[:8]
+    named = tuple(replace(plan, kernel=f"{plan.kernel}_{digest}") for plan in plans)
+    for before, after in zip(
+        unnamed, named, strict=True
+    ):  # whole names: a library may be called like the stand-in
+        source = source.replace(before.kernel, after.kernel)
+    return named, source
+
+
+def render_numbered(problems: Sequence[Problem], plans: Sequence[Plan]) -> tuple[tuple[Plan, ...], str]:
+    """Render contenders for one kernel, told apart by numbers."""
+    numbered = tuple(replace(plan, kernel=f"{plan.kernel}_{i}") for i, plan in enumerate(plans))
+    return numbered, render_source(problems, numbered)
