@@ -14,11 +14,9 @@ from vqcc.diagnostics import VqccError
 from vqcc.hotness import TensorProfile
 from vqcc.levels import STRATEGIES
 from vqcc.passes.choice import PAST_THE_PAPER, describe
-from vqcc.passes.cost import plan_cost
-from vqcc.passes.launch import plan_launch
-from vqcc.passes.placement import check_placement, place_all, place_none
+from vqcc.passes.placement import certain_placement, check_placement
 from vqcc.passes.tile import plan_tile
-from vqcc.pipeline import analyze, plan_kernel
+from vqcc.pipeline import analyze, base_kernel, plan_compiled, plan_kernel
 from vqcc.problem import Boundaries
 from vqcc.search import compile_plans
 
@@ -101,22 +99,21 @@ def forced(
     """The plan of a strategy, with a split and an exchange of the test's choice if they are given."""
     plan = analyze(problem, strategy)
     plan = replace(plan, split=split or plan.split, exchange=exchange or plan.exchange)
-    if strategy.caching == "all":
-        plan = place_all(problem, plan)
-    tiled = plan_tile(problem, plan)
+    tiled = plan_tile(problem, plan, certain_placement(problem, plan))
     assert tiled is not None
-    if strategy.caching == "global":
-        tiled = place_none(problem, tiled)
     assert tiled.tile is not None
-    threads = 32 * tiled.tile.warps * tiled.tile.minimum_blocks
+    bounded = (
+        base_kernel(problem, tiled) if strategy.caching == "slack" else plan_kernel(problem, tiled, None)
+    )
+    threads = 32 * tiled.tile.warps * bounded.minimum_blocks
     used = using(min(registers, problem.gpu.registers_per_sm.integer // threads // 8 * 8))
-    return plan_cost(problem, plan_launch(problem, plan_kernel(problem, tiled, used), used))
+    return plan_compiled(problem, plan_kernel(problem, tiled, used), used)
 
 
 def kernel_of(plan: Plan) -> object:
     """What makes a kernel the code it is; plans that agree in it compute the same way."""
     assert plan.tile is not None
-    tile = replace(plan.tile, minimum_blocks=1)  # type: ignore[type-var]
+    tile = replace(plan.tile, register_cap=1)  # type: ignore[type-var]
     return tile, plan.placement, plan.split, plan.exchange
 
 

@@ -145,7 +145,7 @@ def summing(plan: Plan) -> object:
     """What the order of a kernel's sums depends on: not where entries lie, nor how far loops are unrolled."""
     assert plan.tile is not None
     assert plan.placement is not None
-    tile = replace(plan.tile, minimum_blocks=1, unroll=1)  # type: ignore[call-arg, type-var]
+    tile = replace(plan.tile, register_cap=1, unroll=1)  # type: ignore[call-arg, type-var]
     return tile, plan.placement.resident_tiles, plan.split, plan.exchange
 
 

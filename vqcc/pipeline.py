@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from vqcc.codegen.resources import Resources
+from vqcc.passes.bounds import plan_bounds, promised_registers
 from vqcc.passes.cost import plan_cost
 from vqcc.passes.exchange import plan_exchange
 from vqcc.passes.hotness import plan_hotness
 from vqcc.passes.launch import plan_launch
 from vqcc.passes.layout import plan_layout
-from vqcc.passes.placement import place_all, place_none, place_slack
+from vqcc.passes.placement import certain_placement, place_all, place_none, place_slack
 from vqcc.passes.slack import plan_slack
 from vqcc.passes.split import plan_split
 from vqcc.passes.tile import plan_tile
 from vqcc.plan import Plan
 
 if TYPE_CHECKING:
-    from vqcc.codegen.toolchain import Resources
     from vqcc.levels import Strategy
     from vqcc.problem import Problem
 
-__all__ = ["analyze", "plan_base", "plan_compiled", "plan_kernel"]
+__all__ = ["analyze", "base_kernel", "estimate", "plan_base", "plan_compiled", "plan_kernel"]
 
 
 def analyze(problem: Problem, strategy: Strategy) -> Plan:
@@ -34,20 +34,20 @@ def analyze(problem: Problem, strategy: Strategy) -> Plan:
 
 
 def plan_base(problem: Problem, strategy: Strategy, attempt: int = 0) -> Plan | None:
-    """Up to the tile; the cache empty unless the strategy fills it whatever the slack. None: no more tiles."""
+    """Up to the tile, the op's proposal number `attempt`. None: no more tiles."""
     plan = analyze(problem, strategy)
-    if strategy.caching == "all":
-        return plan_tile(problem, place_all(problem, plan), attempt)
-    tiled = plan_tile(problem, plan, attempt)
-    if tiled is None or strategy.caching == "slack":
-        return tiled
-    return place_none(problem, tiled)
+    return plan_tile(problem, plan, certain_placement(problem, plan), attempt)
+
+
+def base_kernel(problem: Problem, base: Plan) -> Plan:
+    """The kernel with an empty cache that is compiled to see what it leaves."""
+    return plan_bounds(problem, place_none(problem, base))
 
 
 def plan_kernel(
     problem: Problem, base: Plan, resources: Resources | None, cut: int = 0, *, hold: bool = True
 ) -> Plan:
-    """Fill the cache from the slack that the compiled base kernel leaves; a plan that needs none is returned as is.
+    """Fill the cache as the strategy says: from the slack of the base kernel, compiled to `resources`, or regardless.
 
     `cut` halves what registers hold so often; with `hold` the compiler keeps the base kernel's occupancy.
     """
@@ -55,11 +55,13 @@ def plan_kernel(
         assert base.tile is not None
         assert resources is not None
         threads, shared = 32 * base.tile.warps, base.tile.shared_bytes + resources.static_shared_bytes
-        base = plan_slack(problem, base, threads=threads, registers=resources.registers, shared_bytes=shared)
-        base = place_slack(problem, base, cut)
-        if hold:
-            base = keep_occupancy(base)
-    return base
+        plan = plan_slack(problem, base, threads=threads, registers=resources.registers, shared_bytes=shared)
+        plan = place_slack(problem, plan, cut)
+    elif base.strategy.caching == "all":
+        plan = place_all(problem, base)
+    else:
+        plan = place_none(problem, base)
+    return plan_bounds(problem, plan, hold=hold)
 
 
 def plan_compiled(problem: Problem, plan: Plan, resources: Resources) -> Plan:
@@ -67,9 +69,10 @@ def plan_compiled(problem: Problem, plan: Plan, resources: Resources) -> Plan:
     return plan_cost(problem, plan_launch(problem, plan, resources))
 
 
-def keep_occupancy(plan: Plan) -> Plan:
-    """Have the compiler hold the kernel to the base kernel's blocks per SM, whatever the cache adds."""
-    assert plan.slack is not None
-    assert plan.tile is not None
-    blocks = max(plan.tile.minimum_blocks, plan.slack.blocks_per_sm)
-    return replace(plan, tile=replace(plan.tile, minimum_blocks=blocks))  # type: ignore[type-var]
+def estimate(problem: Problem, strategy: Strategy) -> Plan | None:
+    """The plan and its predicted time before anything is compiled: with the slack that launch bounds promise."""
+    base = plan_base(problem, strategy)
+    if base is None:
+        return None
+    promised = Resources(promised_registers(problem, base_kernel(problem, base)), 0, 0, 0, 0, 0)
+    return plan_cost(problem, plan_kernel(problem, base, promised))

@@ -113,8 +113,8 @@ class Tile(Protocol):
         ...
 
     @property
-    def minimum_blocks(self) -> int:
-        """Blocks an SM must be able to hold: the compiler caps registers by it."""
+    def register_cap(self) -> int:
+        """Registers of a thread that the tile is made for."""
         ...
 
     @property
@@ -234,7 +234,10 @@ class Launch:
 
 @dataclass(frozen=True)
 class Plan:
-    """Decisions about one kernel, filled by the passes in the order of `vqcc.pipeline`."""
+    """Decisions about one kernel, filled by the passes in the order of `vqcc.pipeline`.
+
+    `minimum_blocks` an SM must be able to hold: the compiler caps registers by it.
+    """
 
     kernel: str
     level: Level
@@ -247,6 +250,7 @@ class Plan:
     slack: Slack | None = None
     tile: Tile | None = None
     placement: Placement | None = None
+    minimum_blocks: int = 1
     launch: Launch | None = None
     resources: Resources | None = None
     predicted_us: float | None = None

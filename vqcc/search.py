@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
 from vqcc.levels import STRATEGIES
+from vqcc.passes.bounds import held_blocks
 from vqcc.passes.choice import contenders, explain_choice, predicted
 from vqcc.passes.launch import dynamic_shared_bytes
-from vqcc.pipeline import plan_base
+from vqcc.pipeline import estimate
 from vqcc.plan import Decision
 from vqcc.trial import Trial, render_named, render_numbered, settle
 
@@ -70,7 +71,7 @@ class _Race:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.waiting: list[tuple[float, Strategy]] = (
-            contenders(problem, plan_base) if problem.level == "best" else [(0.0, STRATEGIES[problem.level])]
+            contenders(problem, estimate) if problem.level == "best" else [(0.0, STRATEGIES[problem.level])]
         )
         self.started: list[Trial] = []
         self.finished: dict[Trial, Plan] = {}
@@ -117,25 +118,40 @@ def _explained(trial: Trial, plan: Plan, choice: tuple[Decision, ...]) -> Plan:
     assert plan.launch is not None
     assert plan.resources is not None
     if plan.slack is not None:
-        kept = plan.launch.blocks_per_sm >= plan.slack.blocks_per_sm
+        held = held_blocks(trial.problem, plan)
         plan = plan.decide(
             Decision(
                 "occupancy",
                 plan.launch.blocks_per_sm,
-                "compiled kernel against the base kernel's blocks per SM",
+                "compiled kernel against the base kernel's blocks per SM, as far as shared memory has room for them",
                 {
-                    "predicted_blocks": plan.slack.blocks_per_sm,
+                    "base_blocks": plan.slack.blocks_per_sm,
+                    "predicted_blocks": held,
                     "compiled_registers": plan.resources.registers,
                     "shared_bytes": dynamic_shared_bytes(plan),
                     "replans": trial.replans,
                 },
-                "as predicted"
-                if kept
-                else "the kernel with its cache cannot be held to the base kernel's occupancy: it spills",
+                _why_occupancy(trial, plan.launch.blocks_per_sm, held, plan.slack.blocks_per_sm),
                 "V-B",
             )
         )
     return replace(plan, decisions=(*choice, *plan.decisions))
+
+
+def _why_occupancy(trial: Trial, blocks: int, held: int, base: int) -> str:
+    """What became of the base kernel's blocks per SM, of which the kernel was held to `held`."""
+    if blocks >= base:
+        return "as predicted"
+    if blocks >= held:
+        return (
+            f"as predicted: the entries that the spec's cache.shared asks for leave room for {held} of the base "
+            f"kernel's {base} blocks"
+        )
+    return "the kernel with its cache cannot be held to the base kernel's occupancy: " + {
+        "spills": "it spills",
+        "registers": "it takes too many registers",
+        "shared": "it takes too much shared memory",
+    }.get(trial.overrun or "", "an SM holds no more of them")
 
 
 def _nothing_fits(problem: Problem) -> VqccError:

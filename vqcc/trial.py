@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vqcc.codegen.render import UNNAMED, render_source
+from vqcc.passes.bounds import held_blocks
 from vqcc.passes.launch import plan_launch
-from vqcc.passes.placement import place_none
-from vqcc.pipeline import plan_base, plan_compiled, plan_kernel
+from vqcc.pipeline import base_kernel, plan_base, plan_compiled, plan_kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,6 +44,8 @@ class Trial:
     replans: int = 0
     base: Plan | None = None
     base_resources: Resources | None = None
+    #: Why it was planned anew the last time: `spills`, or what limited its occupancy.
+    overrun: str | None = None
     #: There was no further tile to try: nothing of this strategy compiles.
     exhausted: bool = False
 
@@ -61,7 +63,7 @@ class Trial:
     def next_tile(self) -> None:
         """Give the tile at hand up."""
         self.attempt, self.cut, self.replans = self.attempt + 1, 0, 0
-        self.base, self.base_resources = None, None
+        self.base, self.base_resources, self.overrun = None, None, None
 
     def plan(self) -> Plan:
         """The plan of the tile at hand, which has been taken, and whose base kernel has been compiled."""
@@ -72,13 +74,14 @@ class Trial:
     def accepts(self, plan: Plan, resources: Resources) -> bool:
         """Whether the compiled kernel is as planned; otherwise the trial is set for the next plan."""
         if plan.slack is not None and self.cut < MAX_REPLANS:
-            if not _spills(resources) and not _overruns(self.problem, plan, resources):
+            overrun = _overrun(self.problem, plan, resources)
+            if overrun is None:
                 return True
             assert plan.placement is not None
             # Without register entries to give up, only the demand on occupancy is left to drop.
             free = plan.placement.n_registers > 0 and self.problem.boundaries.registers is None
             self.cut = self.cut + 1 if free else MAX_REPLANS
-            self.replans += 1
+            self.replans, self.overrun = self.replans + 1, overrun
             return False
         if _spills(resources):
             self.next_tile()
@@ -146,7 +149,7 @@ def _measure_bases(trials: Sequence[Trial], compile_source: Compile) -> None:
     if not waiting:
         return
     bases = [
-        replace(place_none(trial.problem, trial.base), kernel=f"{trial.problem.kernel}_base{i}")
+        replace(base_kernel(trial.problem, trial.base), kernel=f"{trial.problem.kernel}_base{i}")
         for i, trial in enumerate(waiting)
         if trial.base is not None
     ]
@@ -155,10 +158,13 @@ def _measure_bases(trials: Sequence[Trial], compile_source: Compile) -> None:
         trial.base_resources = compiled.resources[base.kernel]
 
 
-def _overruns(problem: Problem, plan: Plan, resources: Resources) -> bool:
-    """Whether fewer blocks fit an SM than the slack was to keep."""
-    assert plan.slack is not None
-    return plan_launch(problem, plan, resources).launch.blocks_per_sm < plan.slack.blocks_per_sm  # type: ignore[union-attr]
+def _overrun(problem: Problem, plan: Plan, resources: Resources) -> str | None:
+    """Why the compiled kernel has not the occupancy that it was to keep: it spills, or what fewer blocks fit for."""
+    if _spills(resources):
+        return "spills"
+    launch = plan_launch(problem, plan, resources).launch
+    assert launch is not None
+    return launch.limited_by if launch.blocks_per_sm < held_blocks(problem, plan) else None
 
 
 def _spills(resources: Resources) -> bool:

@@ -16,7 +16,7 @@ from vqcc.diagnostics import VqccError
 from vqcc.levels import STRATEGIES
 from vqcc.passes.choice import PAST_THE_PAPER, contenders, describe, explain_choice, predicted
 from vqcc.passes.placement import part_tiles
-from vqcc.pipeline import plan_base
+from vqcc.pipeline import estimate
 from vqcc.problem import Boundaries
 from vqcc.search import compile_plans
 
@@ -38,7 +38,7 @@ def strategy_decision(plan: Plan) -> Decision:
 @given(problems(), st.booleans())
 def test_contenders_are_legal_distinct_and_ranked(task: Problem, has_profile: bool) -> None:
     task = replace(best(task), profile=(hot_profile(task),) if has_profile else ())
-    found = contenders(task, plan_base)
+    found = contenders(task, estimate)
     assert found
     strategies = [strategy for _, strategy in found]
     assert len(set(strategies)) == len(strategies)
@@ -60,10 +60,10 @@ def test_no_strategy_is_estimated_to_be_faster(task: Problem) -> None:
     for strategy in EVERY_STRATEGY.values():
         if is_legal(task, strategy):
             one = contenders(
-                task, lambda each, its, only=strategy: plan_base(each, its) if its == only else None
+                task, lambda each, its, only=strategy: estimate(each, its) if its == only else None
             )  # type: ignore[misc]
             alone.append(one[0][0])
-    assert contenders(task, plan_base)[0][0] == min(alone)
+    assert contenders(task, estimate)[0][0] == min(alone)
 
 
 @settings(max_examples=40)
@@ -157,7 +157,7 @@ def test_a_gpu_without_any_tile_is_refused(level: str) -> None:
 def test_what_is_slower_once_compiled_loses(preset: str, m: int, spills: int) -> None:
     """Tiles that spill are not used; where they were all of a strategy's, or the others are slow, another one wins."""
     task = problem(preset, n=4096, k=4096, m=m, level="best")
-    order = [strategy for _, strategy in contenders(task, plan_base)]
+    order = [strategy for _, strategy in contenders(task, estimate)]
     compiler = Compiler(lambda number, name: using(40, spilled=8 if number < spills else 0))
     _, (plan,), compiled = compile_plans([task], compiler)
     assert plan.strategy in order
@@ -176,7 +176,7 @@ def test_what_compiled_cleanly_wins_though_all_else_spills() -> None:
     task = problem("aqlm-3", n=4096, k=4096, m=1, level="best")
     compiler = Compiler(lambda number, name: using(64, spilled=8 if number >= 2 else 0))
     source, (plan,), compiled = compile_plans([task], compiler)
-    first, *others = [strategy for _, strategy in contenders(task, plan_base)]
+    first, *others = [strategy for _, strategy in contenders(task, estimate)]
     assert others, "there is a race"
     assert len(compiler.sources) > 2, "another contender was compiled"
     assert plan.strategy == first

@@ -20,6 +20,7 @@ from vqcc.levels import STRATEGIES, Strategy
 from vqcc.passes.placement import (
     RESERVED_FOR_SUMS,
     cached_tables,
+    certain_placement,
     part_tiles,
     place_all,
     place_none,
@@ -53,7 +54,8 @@ def nothing(task: Problem) -> Placement:
 
 
 def tiled(task: Problem, strategy: Strategy) -> Plan:
-    plan = plan_tile(task, analyze(task, strategy))
+    plan = analyze(task, strategy)
+    plan = plan_tile(task, plan, certain_placement(task, plan))
     assert plan is not None
     return plan
 

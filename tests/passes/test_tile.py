@@ -16,7 +16,7 @@ from vqcc.gpus.occupancy import blocks_per_sm
 from vqcc.levels import STRATEGIES, Strategy
 from vqcc.ops.gemv import GemvTile
 from vqcc.passes.placement import part_tiles
-from vqcc.pipeline import plan_base
+from vqcc.pipeline import base_kernel, plan_base, plan_kernel
 
 if TYPE_CHECKING:
     from vqcc.plan import Plan
@@ -38,6 +38,11 @@ def proposals(task: Problem, strategy: Strategy = STRATEGIES["gc"]) -> list[Plan
 
 def first(task: Problem, strategy: Strategy = STRATEGIES["gc"]) -> GemvTile:
     return tile_of(proposals(task, strategy)[0])
+
+
+def kernel_of(task: Problem, plan: Plan) -> Plan:
+    """The kernel of a tile that is compiled first: a base kernel, or the only one."""
+    return base_kernel(task, plan) if plan.strategy.caching == "slack" else plan_kernel(task, plan, None)
 
 
 def tile_of(plan: Plan) -> GemvTile:
@@ -70,10 +75,11 @@ def check_resources(task: Problem, plan: Plan) -> None:
     tile, gpu = tile_of(plan), task.gpu
     threads = 32 * tile.warps
     assert threads <= gpu.threads_per_block.integer
-    assert 1 <= tile.minimum_blocks <= gpu.blocks_per_sm.integer
-    assert threads * tile.minimum_blocks <= gpu.threads_per_sm.integer
-    books = plan.placement.shared_bytes if plan.placement is not None else 0
-    shared = tile.shared_bytes + books
+    kernel = kernel_of(task, plan)
+    assert 1 <= kernel.minimum_blocks <= gpu.blocks_per_sm.integer
+    assert threads * kernel.minimum_blocks <= gpu.threads_per_sm.integer
+    assert kernel.placement is not None
+    shared = tile.shared_bytes + kernel.placement.shared_bytes
     assert shared <= gpu.shared_bytes_per_block.integer
     sums = 4 * tile.warps_along_row * tile.rows_per_block * tile.batch
     assert (
@@ -82,15 +88,18 @@ def check_resources(task: Problem, plan: Plan) -> None:
         < sums + tile.warps * tile.scratch_bytes + 160
     )
     assert (tile.scratch_bytes > 0) == (plan.exchange.fusion == "shared")
-    assert register_cap(task, tile, shared) >= 32
+    assert register_cap(task, plan) >= 32
 
 
-def register_cap(task: Problem, tile: GemvTile, shared: int) -> int:
+def register_cap(task: Problem, plan: Plan) -> int:
     """The most registers of a thread at which an SM holds the blocks that the launch bounds promise, or 0."""
+    kernel, tile = kernel_of(task, plan), tile_of(plan)
+    assert kernel.placement is not None
+    shared = tile.shared_bytes + kernel.placement.shared_bytes
     fitting = (
         registers
         for registers in range(248, 0, -8)
-        if blocks_per_sm(task.gpu, 32 * tile.warps, registers, shared).blocks >= tile.minimum_blocks
+        if blocks_per_sm(task.gpu, 32 * tile.warps, registers, shared).blocks >= kernel.minimum_blocks
     )
     return next(fitting, 0)
 
@@ -137,15 +146,15 @@ def test_later_proposals_leave_a_thread_more_room(task: Problem, strategy: Strat
     plans = proposals(task, strategy)
     tiles = [tile_of(plan) for plan in plans]
 
-    def room(tile: GemvTile) -> int:
-        return register_cap(task, tile, tile.shared_bytes)
-
     for before, after in pairwise(tiles):
         assert after.rows_per_warp <= before.rows_per_warp
     smallest = GROUP_ROWS if plans[0].exchange.engine == "mma" else 1
     assert tiles[-1].rows_per_warp == smallest
-    assert room(tiles[-1]) == max(room(tile) for tile in tiles if tile.rows_per_warp == smallest)
-    assert room(tiles[-1]) >= 128, "what needs most registers gets them"
+    room = [register_cap(task, plan) for plan in plans]
+    assert room[-1] == max(
+        each for each, tile in zip(room, tiles, strict=True) if tile.rows_per_warp == smallest
+    )
+    assert room[-1] >= 128, "what needs most registers gets them"
 
 
 @settings(max_examples=50)
@@ -194,8 +203,9 @@ def test_a_block_full_of_codebooks_has_room_for_sums() -> None:
     task = problem(tiles, gpu="rtx4090", n=4096, k=32768, m=16)
     found = proposals(task, STRATEGIES["sc"])
     for plan in found:
-        assert plan.placement is not None
-        assert plan.placement.shared_bytes == 47 * 2048
+        placement = kernel_of(task, plan).placement
+        assert placement is not None
+        assert placement.shared_bytes == 47 * 2048
         check(task, plan)
 
 
@@ -262,8 +272,8 @@ def test_gpus_of_ones_own(limits: dict[str, int], strategy: Strategy) -> None:
         tile, gpu = tile_of(plan), task.gpu
         assert 32 * tile.warps <= gpu.threads_per_block.integer
         assert tile.shared_bytes <= gpu.shared_bytes_per_block.integer
-        assert tile.minimum_blocks <= gpu.blocks_per_sm.integer
-        assert register_cap(task, tile, tile.shared_bytes) >= 32
+        assert kernel_of(task, plan).minimum_blocks <= gpu.blocks_per_sm.integer
+        assert register_cap(task, plan) >= 32
 
 
 def test_parts_have_the_books_of_their_own_columns() -> None:

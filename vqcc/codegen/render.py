@@ -134,7 +134,7 @@ def _kernel(problem: Problem, plan: Plan) -> _Kernel:
         element=literal(problem.op.element_type(problem.variant)),
         engine=enumerator(problem.op.engines[plan.exchange.engine].type_name),
         threads=32 * plan.tile.warps,
-        minimum_blocks=plan.tile.minimum_blocks,
+        minimum_blocks=plan.minimum_blocks,
         tile=_struct(
             f"Tile_{short_name}",
             f"Decisions for {problem.variant.suffix}.",

@@ -125,15 +125,10 @@ class Machine:
 
     sm_count: int
     threads_per_block: int
-    threads_per_sm: int
-    blocks_per_sm: int
     registers_per_thread: int
     registers_per_block: int
-    registers_per_sm: int
-    sub_partitions: int
     shared_bytes_per_block: int
     shared_bytes_per_sm: int
-    shared_bytes_reserved: int
 
 
 @dataclass(frozen=True)

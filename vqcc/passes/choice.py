@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 
 from vqcc.diagnostics import VqccError
 from vqcc.levels import STRATEGIES, Strategy
-from vqcc.passes.cost import plan_cost
-from vqcc.passes.placement import check_placement, place_slack
-from vqcc.passes.slack import find_slack
+from vqcc.passes.placement import check_placement
 from vqcc.plan import Decision, Rejected
 from vqcc.problem import Boundaries
 
@@ -40,26 +38,26 @@ FINALISTS, RACE = 3, 1.15
 
 
 def contenders(
-    problem: Problem, plan_base: Callable[[Problem, Strategy], Plan | None]
+    problem: Problem, estimate: Callable[[Problem, Strategy], Plan | None]
 ) -> list[tuple[float, Strategy]]:
     """Estimated microseconds and strategies that stay in the race, the most promising first; the first on a tie.
 
-    The last one is there in case nothing else compiles. Raises VQ0406 if no strategy can have the spec's boundaries.
+    `estimate` plans a strategy before anything is compiled; None if it has no tile. The last one is there in case
+    nothing else compiles. Raises VQ0406 if no strategy can have the spec's boundaries.
     """
     seen: set[object] = set()
     refused: list[VqccError] = []
     ranked: list[tuple[float, Strategy]] = []
     plain: list[tuple[float, Strategy]] = []
     for strategy in (*STRATEGIES.values(), *PAST_THE_PAPER):
-        base = plan_base(problem, strategy) if _legal(problem, strategy) else None
-        if base is None:
-            continue
         try:
-            plan = plan_cost(problem, _estimated(problem, base))
+            plan = estimate(problem, strategy) if _legal(problem, strategy) else None
         except VqccError as error:  # boundaries that this strategy's blocks cannot have
             refused.append(error)
             continue
-        identity = (plan.tile, plan.placement, plan.split, plan.exchange)
+        if plan is None:
+            continue
+        identity = (plan.tile, plan.placement, plan.minimum_blocks, plan.split, plan.exchange)
         if identity in seen:  # the same kernel by another name
             continue
         seen.add(identity)
@@ -131,19 +129,6 @@ def describe(strategy: Strategy) -> str:
     parts += ["aligned fragments"] * (strategy.fusion == "aligned")
     parts += [f"up to {strategy.copies} copies of entries"] * (strategy.copies > 1)
     return ", ".join(parts)
-
-
-def _estimated(problem: Problem, base: Plan) -> Plan:
-    """The plan with the slack that its launch bounds promise, before anything is compiled."""
-    if base.strategy.caching != "slack":
-        return base
-    assert base.tile is not None
-    gpu, threads = problem.gpu, 32 * base.tile.warps
-    unit = gpu.register_allocation_unit.integer // 32  # of a thread
-    registers = gpu.registers_per_sm.integer // (threads * base.tile.minimum_blocks) // unit * unit
-    registers = min(registers, gpu.registers_per_thread.integer)
-    slack = find_slack(gpu, threads=threads, registers=registers, shared_bytes=base.tile.shared_bytes)
-    return place_slack(problem, base.decide(slack=slack))
 
 
 def predicted(plan: Plan) -> float:

@@ -283,10 +283,5 @@ def _book_bytes(plan: Plan) -> int:
 
 
 def _blocks_per_sm(plan: Plan) -> int:
-    """As compiled; before that as the slack keeps them, or as the launch bounds demand."""
-    assert plan.tile is not None
-    if plan.launch is not None:
-        return plan.launch.blocks_per_sm
-    if plan.slack is not None and plan.slack.blocks_per_sm:
-        return plan.slack.blocks_per_sm
-    return plan.tile.minimum_blocks
+    """As compiled; before that as the launch bounds demand."""
+    return plan.launch.blocks_per_sm if plan.launch is not None else plan.minimum_blocks

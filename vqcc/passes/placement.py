@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from vqcc.plan import Plan
     from vqcc.problem import Problem
 
-__all__ = ["cached_tables", "check_placement", "part_tiles", "place_all", "place_none", "place_slack"]
+__all__ = [
+    "cached_tables",
+    "certain_placement",
+    "check_placement",
+    "part_tiles",
+    "place_all",
+    "place_none",
+    "place_slack",
+]
 
 #: Tables are copied to shared memory by words of this many bytes.
 COPY_BYTES = 16
@@ -43,6 +51,20 @@ def cached_tables(problem: Problem, plan: Plan) -> int:
     return 1 if problem.algorithm.table_count == 1 else problem.algorithm.residuals // plan.split.stages
 
 
+def certain_placement(problem: Problem, plan: Plan) -> Placement:
+    """What is cached whatever a kernel leaves: whole books where the strategy says so, else nothing.
+
+    Raises VQ0403 if shared memory cannot hold one book that it must.
+    """
+    algorithm, tiles = problem.algorithm, part_tiles(problem, plan)
+    if plan.strategy.caching != "all":
+        return Placement(0, 0, tiles, 0)
+    raise_findings(check_placement(algorithm, problem.gpu, "sc"))
+    book_bytes = _book_bytes(problem, plan, algorithm.table_entries)
+    room = problem.gpu.shared_bytes_per_block.integer - RESERVED_FOR_SUMS
+    return Placement(0, algorithm.table_entries, max(1, min(room // book_bytes, tiles)), book_bytes)
+
+
 def place_none(problem: Problem, plan: Plan) -> Plan:
     """Nothing is cached: level gc, and the base kernel of the others."""
     return plan.decide(
@@ -60,22 +82,21 @@ def place_none(problem: Problem, plan: Plan) -> Plan:
 
 def place_all(problem: Problem, plan: Plan) -> Plan:
     """Level sc: all entries of the books in use. Raises VQ0403 if shared memory cannot hold one book."""
-    algorithm = problem.algorithm
-    raise_findings(check_placement(algorithm, problem.gpu, "sc"))
-    limit = problem.gpu.shared_bytes_per_block.integer
-    tiles = part_tiles(problem, plan)
-    book_bytes = _book_bytes(problem, plan, algorithm.table_entries)
-    resident = max(1, min((limit - RESERVED_FOR_SUMS) // book_bytes, tiles))
+    placement = certain_placement(problem, plan)
     return plan.decide(
         Decision(
             "n_shared",
-            algorithm.table_entries,
+            placement.n_shared,
             "every entry of the books in use is cached",
-            {"book_bytes": book_bytes, "shared_bytes_per_block": limit},
-            f"{resident} of {tiles} books along a row are resident at a time, {resident * book_bytes} bytes",
+            {
+                "book_bytes": placement.shared_book_bytes,
+                "shared_bytes_per_block": problem.gpu.shared_bytes_per_block.integer,
+            },
+            f"{placement.resident_tiles} of {part_tiles(problem, plan)} books along a row are resident at a time, "
+            f"{placement.shared_bytes} bytes",
             "Table IV",
         ),
-        placement=Placement(0, algorithm.table_entries, resident, book_bytes),
+        placement=placement,
     )
 
 

@@ -14,15 +14,18 @@ from vqcc.passes.placement import part_tiles
 
 if TYPE_CHECKING:
     from vqcc.gpus.model import Gpu
-    from vqcc.plan import Plan
+    from vqcc.plan import Placement, Plan
     from vqcc.problem import Problem
 
 __all__ = ["machine_of", "plan_tile", "workload_of"]
 
 
-def plan_tile(problem: Problem, plan: Plan, attempt: int = 0) -> Plan | None:
-    """Take the op's proposal number `attempt` of those that fit; None when there are no more."""
-    machine, work = machine_of(problem.gpu), workload_of(problem, plan)
+def plan_tile(problem: Problem, plan: Plan, certain: Placement, attempt: int = 0) -> Plan | None:
+    """Take the op's proposal number `attempt` of those that fit beside the books that are `certain` to be cached.
+
+    None when there are no more.
+    """
+    machine, work = machine_of(problem.gpu), workload_of(problem, plan, certain)
     limit = machine.shared_bytes_per_block - work.book_bytes
     fitting = (
         (tile, decisions)
@@ -36,7 +39,7 @@ def plan_tile(problem: Problem, plan: Plan, attempt: int = 0) -> Plan | None:
     return plan.decide(*decisions, tile=tile)
 
 
-def workload_of(problem: Problem, plan: Plan) -> Workload:
+def workload_of(problem: Problem, plan: Plan, certain: Placement) -> Workload:
     """What the op may know of the algorithm and of earlier decisions."""
     assert plan.layout is not None
     algorithm = problem.algorithm
@@ -51,10 +54,8 @@ def workload_of(problem: Problem, plan: Plan) -> Workload:
         entry_operations=algorithm.decode_operations,
         band_rows=min(algorithm.scope.tile(n, k)[0], n),
         column_tiles=part_tiles(problem, plan),
-        resident_tiles=plan.placement.resident_tiles
-        if plan.placement is not None
-        else part_tiles(problem, plan),
-        book_bytes=plan.placement.shared_bytes if plan.placement is not None else 0,
+        resident_tiles=certain.resident_tiles,
+        book_bytes=certain.shared_bytes,
         split=plan.split,
         exchange=plan.exchange,
     )
@@ -65,13 +66,8 @@ def machine_of(gpu: Gpu) -> Machine:
     return Machine(
         sm_count=gpu.sm_count.integer,
         threads_per_block=gpu.threads_per_block.integer,
-        threads_per_sm=gpu.threads_per_sm.integer,
-        blocks_per_sm=gpu.blocks_per_sm.integer,
         registers_per_thread=gpu.registers_per_thread.integer,
         registers_per_block=gpu.registers_per_block.integer,
-        registers_per_sm=gpu.registers_per_sm.integer,
-        sub_partitions=gpu.sub_partitions.integer,
         shared_bytes_per_block=gpu.shared_bytes_per_block.integer,
         shared_bytes_per_sm=gpu.shared_bytes_per_sm.integer,
-        shared_bytes_reserved=gpu.shared_bytes_reserved.integer,
     )

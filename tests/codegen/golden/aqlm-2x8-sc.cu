@@ -1399,16 +1399,13 @@ using Algorithm = vqcc::KMeans<Codes>;
 // split = 1: axes = switch_axes and reduce_axes
 //     with switch_axes = residual, reduce_axes = k, residual; the level gives blocks whole rows (VI-A, Table
 //         III)
-// n_shared = 256: every entry of the books in use is cached
-//     with book_bytes = 8192, shared_bytes_per_block = 232448; 1 of 1 books along a row are resident at a
-//         time, 8192 bytes (Table IV)
 // rows_per_warp = 4: largest power of two <= 4 with n * warps_along_row * parts / rows >= 6 warps per SM
 //     with n = 4096, warps_and_parts = 2, sm_count = 132; rows of a warp share each loaded activation; too
 //         few warps leave SMs idle
 // warps = 8: first of (16 warps, 64 registers), (8, 80), (16, 128), (8, 255) whose registers suffice; halved
 //     while items < 3/4 of the SMs or a band of codebooks has too few rows
-//     with registers_estimate = 70, row_blocks = 256, parts = 1, sm_count = 132; as many warps as registers
-//         allow hide latency; an SM must hold 3 blocks
+//     with registers_estimate = 70, row_blocks = 256, parts = 1, sm_count = 132; as many warps of 80
+//         registers a thread as an SM holds hide latency
 // warps_along_row = 2: largest power of two <= min(visits, 4, warps); 1 where shared memory is full of
 //     codebooks
 //     with visits = 2, book_bytes = 8192; more loads in flight for each row; their sums meet in shared
@@ -1417,6 +1414,12 @@ using Algorithm = vqcc::KMeans<Codes>;
 //     64
 //     with chunk_vectors = 8, m = 1, rows_per_warp = 4; independent look-ups in flight, without outgrowing
 //         the instruction cache
+// n_shared = 256: every entry of the books in use is cached
+//     with book_bytes = 8192, shared_bytes_per_block = 232448; 1 of 1 books along a row are resident at a
+//         time, 8192 bytes (Table IV)
+// minimum_blocks = 3: blocks per SM of threads with register_cap registers and of shared_bytes
+//     with threads = 256, register_cap = 80, shared_bytes = 8320; the compiler gives a thread no more
+//         registers than so many blocks leave it (V-B)
 namespace plan {
 struct Tile_m1_float16 {
   static constexpr int kBatch = 1;  // rows of x served by one pass over the weights
@@ -1438,7 +1441,7 @@ struct Tile_m1_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 3) aqlm_2x8_sc_m1_float16_66b605a7(
+extern "C" __global__ void __launch_bounds__(256, 3) aqlm_2x8_sc_m1_float16_266376a8(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,

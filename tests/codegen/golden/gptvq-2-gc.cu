@@ -1404,8 +1404,8 @@ using Algorithm = vqcc::KMeans<Codes>;
 //         few warps leave SMs idle
 // warps = 8: first of (16 warps, 64 registers), (8, 80), (16, 128), (8, 255) whose registers suffice; halved
 //     while items < 3/4 of the SMs or a band of codebooks has too few rows
-//     with registers_estimate = 60, row_blocks = 128, parts = 1, sm_count = 128; as many warps as registers
-//         allow hide latency; an SM must hold 4 blocks
+//     with registers_estimate = 60, row_blocks = 128, parts = 1, sm_count = 128; as many warps of 64
+//         registers a thread as an SM holds hide latency
 // warps_along_row = 2: largest power of two <= min(visits, 4, warps); 1 where shared memory is full of
 //     codebooks
 //     with visits = 3, book_bytes = 0; more loads in flight for each row; their sums meet in shared memory
@@ -1416,6 +1416,9 @@ using Algorithm = vqcc::KMeans<Codes>;
 //         the instruction cache
 // n_shared = 0: no entry is cached
 //     with entries = 256; look-ups go to global memory through the first-level cache (Table IV)
+// minimum_blocks = 4: blocks per SM of threads with register_cap registers and of shared_bytes
+//     with threads = 256, register_cap = 64, shared_bytes = 256; the compiler gives a thread no more
+//         registers than so many blocks leave it (V-B)
 namespace plan {
 struct Tile_m4_float16 {
   static constexpr int kBatch = 4;  // rows of x served by one pass over the weights
@@ -1437,7 +1440,7 @@ struct Tile_m4_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 4) gptvq_2_gc_m4_float16_54c08c2e(
+extern "C" __global__ void __launch_bounds__(256, 4) gptvq_2_gc_m4_float16_6c269384(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,

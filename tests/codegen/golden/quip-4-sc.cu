@@ -1411,16 +1411,13 @@ using Algorithm = vqcc::E8P<Codes>;
 // split = 1: axes = switch_axes and reduce_axes
 //     with switch_axes = none, reduce_axes = k, residual; the level gives blocks whole rows (VI-A, Table
 //         III)
-// n_shared = 256: every entry of the books in use is cached
-//     with book_bytes = 2048, shared_bytes_per_block = 166912; 1 of 1 books along a row are resident at a
-//         time, 2048 bytes (Table IV)
 // rows_per_warp = 2: largest power of two <= 4 with n * warps_along_row * parts / rows >= 6 warps per SM
 //     with n = 512, warps_and_parts = 4, sm_count = 108; rows of a warp share each loaded activation; too
 //         few warps leave SMs idle
 // warps = 8: first of (16 warps, 64 registers), (8, 80), (16, 128), (8, 255) whose registers suffice; halved
 //     while items < 3/4 of the SMs or a band of codebooks has too few rows
-//     with registers_estimate = 54, row_blocks = 128, parts = 1, sm_count = 108; as many warps as registers
-//         allow hide latency; an SM must hold 4 blocks
+//     with registers_estimate = 54, row_blocks = 128, parts = 1, sm_count = 108; as many warps of 64
+//         registers a thread as an SM holds hide latency
 // warps_along_row = 4: largest power of two <= min(visits, 4, warps); 1 where shared memory is full of
 //     codebooks
 //     with visits = 4, book_bytes = 2048; more loads in flight for each row; their sums meet in shared
@@ -1429,6 +1426,12 @@ using Algorithm = vqcc::E8P<Codes>;
 //     64
 //     with chunk_vectors = 4, m = 1, rows_per_warp = 2; independent look-ups in flight, without outgrowing
 //         the instruction cache
+// n_shared = 256: every entry of the books in use is cached
+//     with book_bytes = 2048, shared_bytes_per_block = 166912; 1 of 1 books along a row are resident at a
+//         time, 2048 bytes (Table IV)
+// minimum_blocks = 4: blocks per SM of threads with register_cap registers and of shared_bytes
+//     with threads = 256, register_cap = 64, shared_bytes = 2176; the compiler gives a thread no more
+//         registers than so many blocks leave it (V-B)
 namespace plan {
 struct Tile_m1_float16 {
   static constexpr int kBatch = 1;  // rows of x served by one pass over the weights
@@ -1450,7 +1453,7 @@ struct Tile_m1_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_e76d7df1(
+extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_1243e36a(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,
@@ -1471,16 +1474,13 @@ extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_e76d7d
 // split = 1: axes = switch_axes and reduce_axes
 //     with switch_axes = none, reduce_axes = k, residual; the level gives blocks whole rows (VI-A, Table
 //         III)
-// n_shared = 256: every entry of the books in use is cached
-//     with book_bytes = 2048, shared_bytes_per_block = 166912; 1 of 1 books along a row are resident at a
-//         time, 2048 bytes (Table IV)
 // rows_per_warp = 2: largest power of two <= 4 with n * warps_along_row * parts / rows >= 6 warps per SM
 //     with n = 512, warps_and_parts = 4, sm_count = 108; rows of a warp share each loaded activation; too
 //         few warps leave SMs idle
 // warps = 8: first of (16 warps, 64 registers), (8, 80), (16, 128), (8, 255) whose registers suffice; halved
 //     while items < 3/4 of the SMs or a band of codebooks has too few rows
-//     with registers_estimate = 78, row_blocks = 128, parts = 1, sm_count = 108; as many warps as registers
-//         allow hide latency; an SM must hold 3 blocks
+//     with registers_estimate = 78, row_blocks = 128, parts = 1, sm_count = 108; as many warps of 80
+//         registers a thread as an SM holds hide latency
 // warps_along_row = 4: largest power of two <= min(visits, 4, warps); 1 where shared memory is full of
 //     codebooks
 //     with visits = 4, book_bytes = 2048; more loads in flight for each row; their sums meet in shared
@@ -1489,6 +1489,12 @@ extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_e76d7d
 //     64
 //     with chunk_vectors = 4, m = 4, rows_per_warp = 2; independent look-ups in flight, without outgrowing
 //         the instruction cache
+// n_shared = 256: every entry of the books in use is cached
+//     with book_bytes = 2048, shared_bytes_per_block = 166912; 1 of 1 books along a row are resident at a
+//         time, 2048 bytes (Table IV)
+// minimum_blocks = 3: blocks per SM of threads with register_cap registers and of shared_bytes
+//     with threads = 256, register_cap = 80, shared_bytes = 2304; the compiler gives a thread no more
+//         registers than so many blocks leave it (V-B)
 namespace plan {
 struct Tile_m4_float16 {
   static constexpr int kBatch = 4;  // rows of x served by one pass over the weights
@@ -1510,7 +1516,7 @@ struct Tile_m4_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 3) quip_4_sc_m4_float16_e76d7df1(
+extern "C" __global__ void __launch_bounds__(256, 3) quip_4_sc_m4_float16_1243e36a(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,

@@ -119,7 +119,7 @@ def _tile(
     visits = -(-_visits(work) // along) + phases(work)
     shape = Shape(rows_per_warp, across, along, unroll, cap)
     roundings = visits * work.layout.chunk_vectors * work.vector_size + 5
-    tile = make_tile(rows, variant, work, machine, shape, scratch=scratch, roundings=roundings)
+    tile = make_tile(rows, variant, work, shape, scratch=scratch, roundings=roundings)
     return tile, (
         Decision(
             "warps_along_row",

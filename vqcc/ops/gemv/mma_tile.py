@@ -53,7 +53,7 @@ def propose_mma_tiles(
             registers = min(cap, machine.registers_per_thread)
             shape = _shape(rows, work, machine, (groups, warps, unroll, registers))
             roundings = _roundings(shape, work)
-            tile = make_tile(rows, variant, work, machine, shape, scratch=_scratch(work), roundings=roundings)
+            tile = make_tile(rows, variant, work, shape, scratch=_scratch(work), roundings=roundings)
             formula = (
                 "8 warps of 128 registers, two blocks to an SM, or of 255; 16 of 128 where an SM has one block "
                 "anyway; warps go along the row first, then across rows while items fill the SMs"

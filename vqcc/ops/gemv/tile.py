@@ -25,9 +25,9 @@ _ELEMENT_TYPES: Mapping[str, str] = {
 class GemvTile:
     """A warp owns `rows_per_warp` rows; `warps_along_row` warps share them and split their columns.
 
-    `row_blocks` blocks of rows times `parts` of each row are the work; no tile of the problem has more row blocks than
-    `arrivals`. `roundings` bounds those of an fp32 sum on its way to an output. `scratch_bytes` of shared memory per
-    warp serve exchanges.
+    Its threads have `register_cap` registers. `row_blocks` blocks of rows times `parts` of each row are the work; no
+    tile of the problem has more row blocks than `arrivals`. `roundings` bounds those of an fp32 sum on its way to an
+    output. `scratch_bytes` of shared memory per warp serve exchanges.
     """
 
     batch: int
@@ -40,7 +40,7 @@ class GemvTile:
     row_blocks: int
     arrivals: int
     parts: int
-    minimum_blocks: int
+    register_cap: int
     roundings: int
     scratch_bytes: int = 0
 
@@ -94,7 +94,7 @@ def activation_alignment(vector_size: int) -> int:
 
 @dataclass(frozen=True)
 class Shape:
-    """What is free about a tile. `register_cap` is what the launch bounds leave a thread."""
+    """What is free about a tile."""
 
     rows_per_warp: int
     warps_across_rows: int
@@ -107,7 +107,6 @@ def make_tile(
     rows: int,
     variant: Variant,
     work: Workload,
-    machine: Machine,
     shape: Shape,
     *,
     scratch: int,
@@ -115,7 +114,7 @@ def make_tile(
 ) -> GemvTile:
     """The tile of `shape` for W of `rows` rows; `scratch` bytes a warp, `roundings` of one warp's sum."""
     rows_per_block = shape.rows_per_warp * shape.warps_across_rows
-    tile = GemvTile(
+    return GemvTile(
         batch=variant.sizes["m"],
         dtype=variant.dtype,
         rows_per_warp=shape.rows_per_warp,
@@ -126,12 +125,10 @@ def make_tile(
         row_blocks=row_blocks(rows, work.band_rows, rows_per_block),
         arrivals=row_blocks(rows, work.band_rows, 1),
         parts=work.split.factor,
-        minimum_blocks=1,
+        register_cap=shape.register_cap,
         scratch_bytes=scratch,
         roundings=roundings + shape.warps_along_row + work.split.factor,
     )
-    resident = _resident_blocks(tile, work, machine, shape.register_cap)
-    return GemvTile(**{**vars(tile), "minimum_blocks": resident})
 
 
 def phases(work: Workload) -> int:
@@ -147,19 +144,6 @@ def row_blocks(rows: int, band_rows: int, rows_per_block: int) -> int:
     return -(-rows // band_rows) * -(-band_rows // rows_per_block)
 
 
-def _resident_blocks(tile: GemvTile, work: Workload, machine: Machine, cap: int) -> int:
-    """Blocks an SM must hold: as many as the register cap, the books and the threads of an SM allow."""
-    threads = 32 * tile.warps
-    by_shared = machine.shared_bytes_per_sm // (
-        tile.shared_bytes + work.book_bytes + machine.shared_bytes_reserved
-    )
-    # Each sub-partition has registers of its own, which warps get by eights a thread.
-    warps_per_part = machine.registers_per_sm // machine.sub_partitions // (32 * _round_up(cap, 8))
-    by_registers = machine.sub_partitions * warps_per_part // tile.warps
-    by_threads = machine.threads_per_sm // threads
-    return max(1, min(by_shared, by_registers, by_threads, machine.blocks_per_sm))
-
-
 def fill_decision(tile: GemvTile, machine: Machine, formula: str, registers: int) -> Decision:
     """Why a block has the warps it has."""
     return Decision(
@@ -172,7 +156,7 @@ def fill_decision(tile: GemvTile, machine: Machine, formula: str, registers: int
             "parts": tile.parts,
             "sm_count": machine.sm_count,
         },
-        f"as many warps as registers allow hide latency; an SM must hold {tile.minimum_blocks} blocks",
+        f"as many warps of {tile.register_cap} registers a thread as an SM holds hide latency",
     )
 
 
