@@ -27,11 +27,11 @@ def explain_plans(gpu: Gpu, plans: Sequence[Plan]) -> dict[str, Any]:
 
 
 def uncalibrated_facts(gpu: Gpu, plans: Sequence[Plan]) -> list[dict[str, Any]]:
-    """The GPU's numbers that a decision names among its inputs and that are neither measured nor from a header.
+    """The GPU's numbers that entered a decision and that are neither measured nor from a header.
 
     Each has `name`, `value`, `confidence` and `source`; they come in the order of the GPU's model.
     """
-    used = {name for plan in plans for decision in plan.decisions for name in decision.inputs}
+    used = {name for plan in plans for decision in plan.decisions for name in decision.facts}
     return [
         {"name": name, **fact.model_dump(mode="json")}
         for name, fact in gpu.facts().items()

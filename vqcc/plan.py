@@ -55,7 +55,10 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Decision:
-    """Why the plan is as it is: what `vqcc explain` prints and the emitted source quotes."""
+    """Why the plan is as it is: what `vqcc explain` prints and the emitted source quotes.
+
+    `facts` are the GPU's numbers that entered, by their names in the GPU's file, whatever the inputs call them.
+    """
 
     name: str
     value: Value
@@ -64,6 +67,7 @@ class Decision:
     reason: str
     section: str = ""
     rejected: tuple[Rejected, ...] = ()
+    facts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

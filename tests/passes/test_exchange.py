@@ -364,6 +364,18 @@ def test_aligned_multiply_adds_are_what_the_default_is() -> None:
     assert planned(task(8, FMA), ALIGNED).exchange == Exchange()
 
 
+@pytest.mark.parametrize("compute", [FMA, MMA], ids=["fma", "mma"])
+@pytest.mark.parametrize("vector_size", [1, 2, 3, 4, 8, 16])
+@pytest.mark.parametrize("strategy", [*STRATEGIES.values(), ALIGNED])
+def test_the_decision_says_what_the_plan_has(
+    vector_size: int, compute: ComputeLayout, strategy: Strategy
+) -> None:
+    plan = planned(task(vector_size, compute), strategy)
+    (decision,) = plan.decisions
+    assert (decision.name, decision.value) == ("fusion", plan.exchange.fusion)
+    assert ("free axis is permuted" in decision.reason) <= (plan.exchange.fusion == "aligned")
+
+
 def test_the_decision_has_its_alternatives() -> None:
     (decision,) = planned(task(4, FMA)).decisions
     assert (decision.name, decision.value) == ("fusion", "register")

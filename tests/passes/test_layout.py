@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -142,3 +142,21 @@ def test_the_decision_says_how_many_chunks_a_segment_has() -> None:
     assert decision.name == "packed_layout"
     assert "segments of 4 chunks" in decision.reason
     assert decision.inputs["vectors"] == 1024
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "k", "lanes", "reason"),
+    [
+        ("aqlm-2x8", 4096, 32, "one for each lane of a warp"),
+        ("gptvq-2", 4096, 4, "of which a column tile is a whole number"),
+        (kmeans(scope={"rows": 256, "cols": 2048}), 4096, 32, "of which a column tile is a whole number"),
+        (kmeans(scope={"rows": 256, "cols": 100}), 4000, 32, "a whole number of no smaller ones"),
+    ],
+)
+def test_the_decision_says_what_segments_are_for(algorithm: Any, k: int, lanes: int, reason: str) -> None:
+    task = problem(algorithm, n=256, k=k)
+    plan = plan_layout(task, Plan(task.kernel, "gc"))
+    assert plan.layout is not None
+    assert plan.layout.lanes == lanes
+    assert f"segments of {lanes} chunks" in plan.decisions[-1].reason
+    assert plan.decisions[-1].reason.endswith(reason)

@@ -389,6 +389,27 @@ def test_boundaries_are_named_in_the_decisions() -> None:
     assert (placement_of(plan).n_registers, placement_of(plan).n_shared) == (3, 64)
 
 
+def test_why_not_all_entries_are_shared() -> None:
+    """The slack may be what is too small, or the spec may ask for fewer than it holds."""
+    task = problem("vq-4-8-1", boundaries=Boundaries(shared=64))
+
+    def reason(task: Problem, shared: int) -> str:
+        plan = from_slack(task, shared=shared)
+        (rejected,) = next(each for each in plan.decisions if each.name == "n_shared").rejected
+        assert rejected.value == task.algorithm.table_entries
+        return rejected.reason
+
+    assert (
+        reason(task, 115 * KIB) == "the spec asks for fewer, though they take 2048 bytes of a slack of 117760"
+    )
+    assert "more than the slack of 1024" in reason(task, KIB)
+    assert "more than the slack of 1024" in reason(problem("vq-4-8-1"), KIB)
+    tables = problem(kmeans(vector_size=2, entries=2, residuals=2), k=256)
+    plan = from_slack(tables, STRATEGIES["o3"], shared=KIB, split=Split(1, 2))
+    (rejected,) = next(each for each in plan.decisions if each.name == "n_shared").rejected
+    assert rejected.reason == "a table of 8 bytes cannot be copied by words of 16"
+
+
 @pytest.mark.parametrize("copies", [1, 4, 32])
 def test_copies_of_boundaries_fit_too(copies: int) -> None:
     task = problem("vq-4-8-1", gpu="rtx4090", boundaries=Boundaries(shared=256))

@@ -11,6 +11,21 @@ if TYPE_CHECKING:
     from vqcc.gpus.model import Gpu
 
 Limit = Literal["blocks", "warps", "registers", "shared"]
+#: The GPU's numbers that resident blocks depend on.
+OCCUPANCY_FACTS = (
+    "threads_per_block",
+    "blocks_per_sm",
+    "warps_per_sm",
+    "registers_per_thread",
+    "registers_per_block",
+    "registers_per_sm",
+    "register_allocation_unit",
+    "sub_partitions",
+    "shared_bytes_per_block",
+    "shared_bytes_per_sm",
+    "shared_bytes_reserved",
+    "shared_allocation_unit",
+)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vqcc.gpus.model import WARP_SIZE
-from vqcc.gpus.occupancy import blocks_per_sm
+from vqcc.gpus.occupancy import OCCUPANCY_FACTS, blocks_per_sm
 from vqcc.passes.launch import dynamic_shared_bytes
 from vqcc.plan import Decision
 
@@ -40,7 +40,8 @@ def plan_bounds(problem: Problem, plan: Plan, *, hold: bool = True) -> Plan:
     if held > own:
         reason = "the kernel is held to its base kernel's occupancy, whatever its cache adds"
     return plan.decide(
-        Decision("minimum_blocks", blocks, formula, inputs, reason, "V-B"), minimum_blocks=blocks
+        Decision("minimum_blocks", blocks, formula, inputs, reason, "V-B", facts=OCCUPANCY_FACTS),
+        minimum_blocks=blocks,
     )
 
 

@@ -57,6 +57,15 @@ ENGINES: Mapping[str, EngineCost] = {
     "fma": EngineCost(2.2e-6, 0.0, 28, {**_COMMON, "shared": 1.1, "issue": 0.9, "alu": 0.7}),
     "mma": EngineCost(3.8e-6, 3.4, 40, {**_COMMON, "shared": 0.85, "issue": 0.75, "alu": 1.0}),
 }
+#: The GPU's numbers that times are made from.
+RATES = (
+    "sm_count",
+    "boost_hertz",
+    "dram_bytes_per_second",
+    "tensor_flops_fp16",
+    "sub_partitions",
+    "l1_shared_bytes",
+)
 #: What each round of items costs: its last sums, and where they apply new books and the other parts of its rows.
 ROUND_SECONDS, BOOKS_SECONDS, PARTS_SECONDS = 0.4e-6, 0.3e-6, 2e-6
 
@@ -92,6 +101,7 @@ def plan_cost(problem: Problem, plan: Plan) -> Plan:
             "launch + rounds + cube root of the sum of cubes of the resources' weighted times / balance",
             {**{f"{name}_us": value for name, value in shown.items()}, **figures},
             f"bound by {bound}",
+            facts=RATES,
         ),
         predicted_us=round(1e6 * seconds, 2),
     )

@@ -267,16 +267,23 @@ def _fits_tensor_cores(problem: Problem, plan: Plan) -> bool:
 
 def _plan_aligned(plan: Plan, vector_size: int, compute: ComputeLayout) -> Plan:
     shuffles = shuffle_count(vector_size, compute.width)
-    decision = Decision(
-        "fusion",
-        "aligned",
-        "the inputs are read in the order in which decoding leaves the elements",
-        {"vector_size": vector_size, "width": compute.width, "lanes": compute.lanes},
-        "a sum may run in any order: its free axis is permuted so that a thread decodes what it multiplies",
-        rejected=(Rejected("exchange", f"{shuffles} shuffles a vector buy an order that no sum needs"),),
-    )
     # Multiply-adds take what a thread decodes as it is: permuting their sum is what fusion `none` does.
     exchange = Exchange() if compute.engine == "fma" else _in_place(compute, "aligned")
+    decision = Decision(
+        "fusion",
+        exchange.fusion,
+        "the inputs are read in the order in which decoding leaves the elements",
+        {
+            "engine": compute.engine,
+            "vector_size": vector_size,
+            "width": exchange.width or vector_size,
+            "lanes": exchange.lanes,
+        },
+        "a sum may run in any order: its free axis is permuted so that a thread decodes what it multiplies"
+        if exchange.fusion == "aligned"
+        else "a sum may run in any order: multiply-adds take what a thread decodes as it is",
+        rejected=(Rejected("exchange", f"{shuffles} shuffles a vector buy an order that no sum needs"),),
+    )
     return plan.decide(decision, exchange=exchange)
 
 
@@ -343,6 +350,7 @@ def _plan_exchanged(plan: Plan, vector_size: int, compute: ComputeLayout, roundt
         reason,
         "VI-B, Algorithm 1",
         (rejected, Rejected("none", "the level exchanges decoded vectors before it multiplies them")),
+        ("shared_roundtrip_per_shuffle",),
     )
     return plan.decide(decision, exchange=exchange)
 

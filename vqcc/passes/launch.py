@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vqcc.diagnostics import Diagnostic, VqccError
-from vqcc.gpus.occupancy import blocks_per_sm
+from vqcc.gpus.occupancy import OCCUPANCY_FACTS, blocks_per_sm
 from vqcc.plan import Decision, Launch
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def plan_launch(problem: Problem, plan: Plan, resources: Resources) -> Plan:
             },
             f"occupancy is limited by {occupancy.limited_by}; resident blocks walk consecutive items",
             "V-B, Fig. 10",
+            facts=("sm_count", *OCCUPANCY_FACTS),
         ),
         launch=Launch(
             grid, threads, shared, occupancy.blocks, occupancy.limited_by, plan.tile.workspace_bytes

@@ -43,8 +43,8 @@ def plan_layout(problem: Problem, plan: Plan) -> Plan:
             f"{layout.chunk_vectors} vectors in {layout.chunk_words} words, {layout.row_words} words a row",
             "min over chunks of row_words * load_penalty * (1 + 0.25 * idle_lanes / busy_lanes)",
             {"vectors": vectors, "residuals": algorithm.residuals, "code_bits": algorithm.code_bits},
-            f"{layout.row_words * 32 / row_bits - 1:.1%} padding over {row_bits} bits of codes; segments of "
-            f"{layout.lanes} chunks, so that a column tile's are its own where it can be",
+            f"{layout.row_words * 32 / row_bits - 1:.1%} padding over {row_bits} bits of codes; "
+            f"{_why_lanes(layout, tile_vectors)}",
         ),
         layout=layout,
     )
@@ -70,6 +70,16 @@ def segment_lanes(layout: PackedLayout, tile_vectors: int) -> int:
         return layout.lanes
     fitting = (lanes for lanes in LANES if tile_vectors % (lanes * layout.chunk_vectors) == 0)
     return next(fitting, layout.lanes)
+
+
+def _why_lanes(layout: PackedLayout, tile_vectors: int) -> str:
+    """What decided how many chunks a segment has."""
+    segments = f"segments of {layout.lanes} chunks"
+    if tile_vectors >= layout.vectors:
+        return f"{segments}, one for each lane of a warp"
+    if tile_vectors % layout.segment_vectors == 0:
+        return f"{segments}, of which a column tile is a whole number"
+    return f"{segments}, since a column tile is a whole number of no smaller ones"
 
 
 def _cost(layout: PackedLayout) -> tuple[float, int]:

@@ -95,6 +95,7 @@ def place_all(problem: Problem, plan: Plan) -> Plan:
             f"{placement.resident_tiles} of {part_tiles(problem, plan)} books along a row are resident at a time, "
             f"{placement.shared_bytes} bytes",
             "Table IV",
+            facts=("shared_bytes_per_block",),
         ),
         placement=placement,
     )
@@ -131,9 +132,7 @@ def place_slack(problem: Problem, plan: Plan, cut: int = 0) -> Plan:
         },
         f"{in_shared - in_registers:.1%} of the look-ups go to shared memory, {1 - in_shared:.1%} to global memory",
         "V-B, Fig. 10",
-        (Rejected(algorithm.table_entries, "more than the slack: fewer blocks would fit an SM"),)
-        if n_shared < algorithm.table_entries
-        else (),
+        _against_all_shared(problem, plan, n_shared),
     )
     copies, copies_decisions = _copies(problem, plan, n_shared)
     return plan.decide(
@@ -144,6 +143,22 @@ def place_slack(problem: Problem, plan: Plan, cut: int = 0) -> Plan:
             n_registers, n_shared, tiles, _book_bytes(problem, plan, n_shared, copies), copies
         ),
     )
+
+
+def _against_all_shared(problem: Problem, plan: Plan, n_shared: int) -> tuple[Rejected, ...]:
+    """Why not all entries are shared, if they are not."""
+    entries = problem.algorithm.table_entries
+    if n_shared == entries:
+        return ()
+    assert plan.slack is not None
+    need, slack = part_tiles(problem, plan) * _book_bytes(problem, plan, entries), plan.slack.shared_bytes
+    if need > slack:
+        reason = f"they take {need} bytes, more than the slack of {slack}: fewer blocks would fit an SM"
+    elif problem.boundaries.shared is not None:
+        reason = f"the spec asks for fewer, though they take {need} bytes of a slack of {slack}"
+    else:
+        reason = f"a table of {problem.algorithm.stage_bytes} bytes cannot be copied by words of {COPY_BYTES}"
+    return (Rejected(entries, reason),)
 
 
 def _copies(problem: Problem, plan: Plan, n_shared: int) -> tuple[int, tuple[Decision, ...]]:

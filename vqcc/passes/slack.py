@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vqcc.gpus.occupancy import blocks_per_sm
+from vqcc.gpus.occupancy import OCCUPANCY_FACTS, blocks_per_sm
 from vqcc.plan import Decision, Rejected, Slack
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def plan_slack(problem: Problem, plan: Plan, *, threads: int, registers: int, sh
             )
             for value, found in beyond
         ),
+        OCCUPANCY_FACTS,
     )
     return plan.decide(decision, slack=slack)
 

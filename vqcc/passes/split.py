@@ -159,6 +159,7 @@ def plan_split(
                 Rejected(f"{other.tiles} x {other.stages}", _bytes_moved(case, other))
                 for other in _neighbours(case, split)
             ),
+            ("sm_count", "shared_bytes_per_block", "shared_bytes_per_sm", "shared_bytes_reserved"),
         ),
         split=split,
     )

@@ -6,6 +6,7 @@ whose compiled kernel needed a stack frame or spilled registers, and were theref
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,8 @@ def plan_tile(problem: Problem, plan: Plan, certain: Placement, attempt: int = 0
     if chosen is None:
         return None
     tile, decisions = chosen
-    return plan.decide(*decisions, tile=tile)
+    facts = tuple(field.name for field in fields(Machine))
+    return plan.decide(*(replace(decision, facts=facts) for decision in decisions), tile=tile)
 
 
 def workload_of(problem: Problem, plan: Plan, certain: Placement) -> Workload:

@@ -1316,8 +1316,8 @@ class Gemv {
   VQCC_DEVICE static void reduce_parts(const Arguments& arguments, const GemvWork& work, float* warp_sums,
                                        int row_block, int part) {
     // As many as there could be row blocks: kernels of one library then agree on where arrivals end.
-    constexpr int kArrivals = Shape::kBands * smaller(Matrix::kTileRows, Matrix::kRows);
-    constexpr int kArrivalBytes = ceil_divide(kArrivals * 4, 256) * 256;
+    constexpr int64 kArrivals = static_cast<int64>(Shape::kBands) * smaller(Matrix::kTileRows, Matrix::kRows);
+    constexpr int64 kArrivalBytes = (kArrivals * 4 + 255) / 256 * 256;
     uint32* arrivals = reinterpret_cast<uint32*>(arguments.workspace) + row_block;
     float* parts = reinterpret_cast<float*>(arguments.workspace + kArrivalBytes) +
                    static_cast<int64>(row_block) * Parts::kParts * kOutputs;
@@ -1389,7 +1389,7 @@ using Algorithm = vqcc::KMeans<Codes>;
 // packed_layout = 4 vectors in 1 words, 65 words a row: min over chunks of row_words * load_penalty * (1 +
 //     0.25 * idle_lanes / busy_lanes)
 //     with vectors = 257, residuals = 1, code_bits = 8; 1.2% padding over 2056 bits of codes; segments of 16
-//         chunks, so that a column tile's are its own where it can be
+//         chunks, of which a column tile is a whole number
 // entry_order = identity: entries keep their numbers without a profile
 //     with table_entries = 256; nothing says which entries are looked up more often: none is hot, all count
 //         as medium (V-A)
@@ -1440,7 +1440,7 @@ struct Tile_m4_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 4) gptvq_2_gc_m4_float16_6c269384(
+extern "C" __global__ void __launch_bounds__(256, 4) gptvq_2_gc_m4_float16_977fb08c(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,

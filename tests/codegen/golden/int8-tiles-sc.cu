@@ -1316,8 +1316,8 @@ class Gemv {
   VQCC_DEVICE static void reduce_parts(const Arguments& arguments, const GemvWork& work, float* warp_sums,
                                        int row_block, int part) {
     // As many as there could be row blocks: kernels of one library then agree on where arrivals end.
-    constexpr int kArrivals = Shape::kBands * smaller(Matrix::kTileRows, Matrix::kRows);
-    constexpr int kArrivalBytes = ceil_divide(kArrivals * 4, 256) * 256;
+    constexpr int64 kArrivals = static_cast<int64>(Shape::kBands) * smaller(Matrix::kTileRows, Matrix::kRows);
+    constexpr int64 kArrivalBytes = (kArrivals * 4 + 255) / 256 * 256;
     uint32* arrivals = reinterpret_cast<uint32*>(arguments.workspace) + row_block;
     float* parts = reinterpret_cast<float*>(arguments.workspace + kArrivalBytes) +
                    static_cast<int64>(row_block) * Parts::kParts * kOutputs;
@@ -1389,7 +1389,7 @@ using Algorithm = vqcc::KMeans<Codes>;
 // packed_layout = 4 vectors in 2 words, 52 words a row: min over chunks of row_words * load_penalty * (1 +
 //     0.25 * idle_lanes / busy_lanes)
 //     with vectors = 101, residuals = 2, code_bits = 7; 17.7% padding over 1414 bits of codes; segments of
-//         32 chunks, so that a column tile's are its own where it can be
+//         32 chunks, since a column tile is a whole number of no smaller ones
 // entry_order = identity: entries keep their numbers without a profile
 //     with table_entries = 128; nothing says which entries are looked up more often: none is hot, all count
 //         as medium (V-A)
@@ -1441,7 +1441,7 @@ struct Tile_m3_bfloat16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(64, 16) int8_tiles_sc_m3_bfloat16_6133ebbf(
+extern "C" __global__ void __launch_bounds__(64, 16) int8_tiles_sc_m3_bfloat16_c27fde7a(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __nv_bfloat16* __restrict__ x,
     const __nv_bfloat16* __restrict__ bias, __nv_bfloat16* __restrict__ y, vqcc::uint8* workspace, int m,
