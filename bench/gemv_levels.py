@@ -1,9 +1,11 @@
 """Every level of gemv on this machine's GPU: the paper's weight algorithms at Llama-7B's and 65B's shapes, m 1 and 16.
 
     python bench/gemv_levels.py --gpu h200 -o bench/results/h200/gemv-levels.json
+    python bench/gemv_levels.py --gpu h200 --codes zipf -o bench/results/h200/gemv-hot.json
 
 Compiles, checks each kernel against float64 on the GPU, times it beside cuBLAS, and writes the rows. Levels that
-cannot hold a preset's codebooks are left out, and named.
+cannot hold a preset's codebooks are left out, and named. With `--codes zipf` codes are skewed and specs have their
+profile, so that entries are hot and o2 caches some in registers.
 """
 
 from __future__ import annotations
@@ -14,20 +16,29 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zipf import save_zipf_profile, zipf_tensor
+
+from vqcc.algorithms.presets import resolve
 from vqcc.building import build_library, write_library
 from vqcc.codegen.toolchain import find
 from vqcc.diagnostics import VqccError
 from vqcc.levels import LEVELS
 from vqcc.library import load_library
-from vqcc.runtime.bench import Baselines, bench_library, describe_run, random_weights
+from vqcc.runtime.bench import Baselines, bench_library, describe_run, packed_weights, random_weights
 from vqcc.runtime.device import open_device
 from vqcc.spec.load import parse_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import Future
+
+    from vqcc.library import Library
+    from vqcc.plan import Plan
+    from vqcc.runtime.bench import Weights
 
 PRESETS = ("quip-4", "aqlm-3", "gptvq-2", "aqlm-2x8")
 SHAPES = ((4096, 4096), (11008, 4096), (4096, 11008), (8192, 8192), (22016, 8192), (8192, 22016))
@@ -37,13 +48,38 @@ COMPILERS, PACKERS = 14, 3
 Group = tuple[str, tuple[int, int]]
 
 
-def compile_one(group: Group, level: str, gpu: str, out: Path) -> tuple[Path, dict[str, float]] | None:
-    """Compile one library; its directory and the predicted time of each kernel. None where a level cannot be."""
+@dataclass(frozen=True)
+class Codes:
+    """What codes the weights have: `uniform`, or `zipf` with a profile of them in `directory`."""
+
+    name: str
+    directory: Path
+
+    def prepare(self, group: Group) -> str:
+        """Make what a group's specs name; returns the line of a spec that names it."""
+        if self.name == "uniform":
+            return ""
+        preset, (n, k) = group
+        path = self.directory / f"{preset}-{n}-{k}.hotness.json"
+        save_zipf_profile(path, resolve(preset), n, k)
+        return f"profile: {json.dumps(str(path))}\n"
+
+    def weights(self, library: Library) -> Weights:
+        """Weights that the libraries of a group share."""
+        if self.name == "uniform":
+            return random_weights(library)
+        return packed_weights(library, zipf_tensor(library.algorithm, *library.op.weight_shape))
+
+
+def compile_one(
+    group: Group, level: str, gpu: str, out: Path, profile: Future[str]
+) -> tuple[Path, dict[str, dict[str, Any]]] | None:
+    """Compile one library; its directory and what the plan says of each kernel. None where a level cannot be."""
     preset, (n, k) = group
     name = f"{preset}-{level}-{n}-{k}"
     text = (
         f"vqcc: 1\nname: bench-{name}\nalgorithm: {preset}\n"
-        f"op: {{kind: gemv, m: [1, 16], n: {n}, k: {k}}}\ngpu: {gpu}\nlevel: {level}\n"
+        f"op: {{kind: gemv, m: [1, 16], n: {n}, k: {k}}}\ngpu: {gpu}\nlevel: {level}\n{profile.result()}"
     )
     try:
         built = build_library(parse_spec(text.encode(), name), toolchain=find("nvrtc"), cache=None)
@@ -51,23 +87,35 @@ def compile_one(group: Group, level: str, gpu: str, out: Path) -> tuple[Path, di
         print(f"{name}: {error}", flush=True)
         return None
     write_library(built, out / built.name)
-    predicted = {plan.kernel: plan.predicted_us or 0.0 for plan in built.gpus[0].plans}
-    return out / built.name, predicted
+    return out / built.name, {plan.kernel: planned(plan) for plan in built.gpus[0].plans}
+
+
+def planned(plan: Plan) -> dict[str, Any]:
+    """What a row says of a kernel's plan."""
+    assert plan.placement is not None
+    return {
+        "predicted_us": plan.predicted_us or 0.0,
+        "register_entries": plan.placement.n_registers,
+        "shared_entries": plan.placement.n_shared - plan.placement.n_registers,
+    }
 
 
 def measure(
-    groups: list[Group], levels: list[str], gpu: str, out: Path, device: Any
+    groups: list[Group], levels: list[str], gpu: str, out: Path, device: Any, codes: Codes
 ) -> Iterator[dict[str, Any]]:
-    """Rows of all levels of each group, which share their random weights."""
+    """Rows of all levels of each group, which share their weights."""
     baselines = Baselines(device.l2_bytes)
     with ThreadPoolExecutor(COMPILERS) as compilers, ThreadPoolExecutor(PACKERS) as packers:
+        profiles = {group: packers.submit(codes.prepare, group) for group in groups}
         built = {
-            group: [compilers.submit(compile_one, group, level, gpu, out) for level in levels]
+            group: [
+                compilers.submit(compile_one, group, level, gpu, out, profiles[group]) for level in levels
+            ]
             for group in groups
         }
 
-        def prepare(group: Group) -> Any:
-            return random_weights(load_library(next(filter(None, (job.result() for job in built[group])))[0]))
+        def prepare(group: Group) -> Weights:
+            return codes.weights(load_library(next(filter(None, (job.result() for job in built[group])))[0]))
 
         waiting = {group: packers.submit(prepare, group) for group in groups[:PACKERS]}
         for index, group in enumerate(groups):
@@ -79,13 +127,13 @@ def measure(
                 done = job.result()
                 if done is None:
                     continue
-                path, predicted = done
+                path, plans = done
                 library = load_library(path)
                 kernels = library.builds[gpu].kernels
                 for kernel, row in zip(
                     kernels, bench_library(library, device, baselines, weights=weights), strict=True
                 ):
-                    yield {**row, "predicted_us": predicted[kernel.name]}
+                    yield {**row, **plans[kernel.name], "codes": codes.name}
 
 
 def show(row: dict[str, Any]) -> None:
@@ -93,8 +141,8 @@ def show(row: dict[str, Any]) -> None:
     ratio = row["baseline_us"] / row["us"] if "baseline_us" in row else float("nan")
     print(
         f"{row['algorithm']:10} {row['level']:4} {row['n']:6}x{row['k']:<6} m={row['m']:<3} {row['us']:8.1f} us "
-        f"(predicted {row['predicted_us']:6.1f})  {ratio:5.2f} x cuBLAS  error {row['error']:.1e} "
-        f"{'ok' if row['within_bound'] else 'OUTSIDE ITS BOUND'}",
+        f"(predicted {row['predicted_us']:6.1f})  {ratio:5.2f} x cuBLAS  {row['register_entries']:2} in registers  "
+        f"error {row['error']:.1e} {'ok' if row['within_bound'] else 'OUTSIDE ITS BOUND'}",
         flush=True,
     )
 
@@ -106,6 +154,7 @@ def main() -> None:
     parser.add_argument("--preset", action="append", choices=PRESETS)
     parser.add_argument("--shape", action="append", metavar="NxK", help="only these shapes")
     parser.add_argument("--level", action="append", choices=LEVELS)
+    parser.add_argument("--codes", choices=("uniform", "zipf"), default="uniform")
     parser.add_argument("--commit")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
@@ -113,7 +162,8 @@ def main() -> None:
     groups = [(preset, shape) for shape in shapes for preset in options.preset or PRESETS]
     rows = []
     with tempfile.TemporaryDirectory() as directory, open_device() as device:
-        for row in measure(groups, options.level or list(LEVELS), options.gpu, Path(directory), device):
+        levels, out = options.level or list(LEVELS), Path(directory)
+        for row in measure(groups, levels, options.gpu, out, device, Codes(options.codes, out)):
             rows.append(row)
             show(row)
         commit = (
@@ -122,7 +172,8 @@ def main() -> None:
                 ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
             ).stdout.strip()
         )
-        command = f"python bench/gemv_levels.py --gpu {options.gpu} -o {options.output.name}"
+        kind = "" if options.codes == "uniform" else f" --codes {options.codes}"
+        command = f"python bench/gemv_levels.py --gpu {options.gpu}{kind} -o {options.output.name}"
         meta = describe_run(device, find("nvrtc").identity, command, commit or None)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps({"meta": meta, "rows": rows}, indent=1) + "\n")

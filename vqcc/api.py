@@ -83,7 +83,6 @@ def pack(
     """
     from vqcc.tensors.container import load_all
     from vqcc.tensors.packed_file import save_packed
-    from vqcc.tensors.packing import pack_tensor
     from vqcc.verify.harness import check_tensors
 
     loaded = load_library(library)
@@ -93,8 +92,7 @@ def pack(
     check_tensors(loaded, chosen)
     if loaded.profile_codes and not other_codes:
         _check_codes(loaded, chosen)
-    by_frequency = bool(loaded.profile_codes)
-    packed = [(tensor, pack_tensor(tensor, loaded.layout, by_frequency=by_frequency)) for tensor in chosen]
+    packed = [(tensor, loaded.pack(tensor)) for tensor in chosen]
     save_packed(output, loaded, packed)
     return packed
 

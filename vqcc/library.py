@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from vqcc.ops.base import Op, Variant
     from vqcc.plan import Plan, Tile
     from vqcc.problem import Problem
+    from vqcc.tensors.packing import PackedTensor
+    from vqcc.tensors.vq_tensor import VQTensor
 
 __all__ = [
     "GpuKernels",
@@ -85,6 +87,16 @@ class Library:
     def gpus(self) -> tuple[str, ...]:
         """GPUs it was compiled for."""
         return tuple(self.builds)
+
+    def pack(self, tensor: VQTensor) -> PackedTensor:
+        """Pack `tensor`, which fits this library, as its kernels read it.
+
+        For a library built from a profile, entries are renamed by how often the tensor's own codes look them up:
+        wherever vqcc packs it is here, so that kernels with hot entries meet them where they were planned.
+        """
+        from vqcc.tensors.packing import pack_tensor
+
+        return pack_tensor(tensor, self.layout, by_frequency=bool(self.profile_codes))
 
     def source(self, gpu: str) -> str | None:
         """The emitted `.cu` for `gpu`; None if it was not emitted."""

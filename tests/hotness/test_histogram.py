@@ -13,9 +13,10 @@ from vqcc.hotness.histogram import Histogram, OutOfRangeError
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pieces of 64 codes, pairs from 32 bytes on: every boundary is met with few codes."""
+    """Pieces of 64 codes, pairs and tiles alone from 32 codes on: every boundary is met with few codes."""
     monkeypatch.setattr(histogram, "_PIECE", 64)
     monkeypatch.setattr(histogram, "_PAIRS_FROM", 32)
+    monkeypatch.setattr(histogram, "_ALONE_FROM", 32)
 
 
 def random_codes(rng: np.random.Generator, bits: int, shape: tuple[int, ...]) -> np.ndarray:

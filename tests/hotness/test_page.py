@@ -48,3 +48,14 @@ def test_speed() -> None:
         numbers = [row[key] for key in ("counting_one_core", "profile_one_core", "profile_two_cores")]
         cells = [row["codes"], *(f"{number:.2f}" for number in numbers), f"{row['peak_mib']:.0f}"]
         assert f"| {' | '.join(cells)} |\n" in page
+
+
+def test_which_codes_reach_a_gigabyte_per_second() -> None:
+    """The page names them, and what the others miss."""
+    page = " ".join((ROOT / "docs" / "profile.md").read_text().split())
+    speeds = {row["preset"]: row["profile_one_core"] for row in results("profile-speed")["rows"]}
+    assert {preset for preset, speed in speeds.items() if speed >= 1} == {"aqlm-3", "quip-4"}
+    assert "reaches 1 GB/s on one core only for uint16 codes of 4,096 entries and E8P" in page
+    assert 0.98 <= speeds["vq-4-8-1"] < 1
+    assert f"by {1 - speeds['aqlm-1x16']:.0%} for 65,536 entries".replace("%", " %") in page
+    assert 0.45 <= speeds["gptvq-2"] <= 0.55

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from vqcc.diagnostics import Diagnostic, VqccError
@@ -114,11 +115,22 @@ def _count(
     from vqcc.hotness.histogram import OutOfRangeError
 
     codes, tables = tensor.codes, _Tables(tensor, sample)
-    done = 0
+    done, hashing = 0, Event()
+
+    def hash_window(data: memoryview) -> None:
+        assert update is not None
+        hashing.set()
+        update(data)
+
     with ThreadPoolExecutor(max_workers=1) as pool:
         for stage, rows in _windows(codes):
             window = codes[stage, rows]
-            hashed = pool.submit(update, _bytes_of(window)) if update is not None else None
+            hashed = None
+            if update is not None:
+                hashing.clear()
+                hashed = pool.submit(hash_window, _bytes_of(window))
+                # Counting keeps the interpreter's lock, hashing gives it back: it must have it first.
+                hashing.wait()
             try:
                 tables.add(stage, rows, window)
             except OutOfRangeError:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from vqcc.runtime.backend import CudaBackend, gpus_for
 from vqcc.runtime.timing import copies_past_cache, time_kernel, time_torch
-from vqcc.tensors.packing import pack_tensor
 from vqcc.verify.harness import blank_outputs, make_workspace, repeat_case, run_case
 
 if TYPE_CHECKING:
@@ -21,8 +20,9 @@ if TYPE_CHECKING:
     from vqcc.library import Kernel, Library
     from vqcc.runtime.device import Device
     from vqcc.runtime.timing import Timing
+    from vqcc.tensors.vq_tensor import VQTensor
 
-__all__ = ["Baselines", "Weights", "bench_library", "describe_run", "random_weights"]
+__all__ = ["Baselines", "Weights", "bench_library", "describe_run", "packed_weights", "random_weights"]
 
 
 class Baselines:
@@ -64,12 +64,20 @@ class Weights:
 
 
 def random_weights(library: Library, *, seed: int = 0) -> Weights:
-    """Random weights for `library`; libraries of one algorithm, shape and layout can share them."""
+    """Random weights for `library`; libraries that pack alike can share them, as `packed_weights` says."""
     import numpy as np
 
-    tensor = library.algorithm.random_tensor(np.random.default_rng(seed), "random", *library.op.weight_shape)
+    rng = np.random.default_rng(seed)
+    return packed_weights(library, library.algorithm.random_tensor(rng, "random", *library.op.weight_shape))
+
+
+def packed_weights(library: Library, tensor: VQTensor) -> Weights:
+    """`tensor` as `library` reads it.
+
+    All libraries of its algorithm, shape and layout can share it that, like this one, have a profile, or have none.
+    """
     return Weights(
-        pack_tensor(tensor, library.layout).arrays(),
+        library.pack(tensor).arrays(),
         (library.algorithm.decode(tensor), library.algorithm.decode(tensor, magnitudes=True)),
     )
 

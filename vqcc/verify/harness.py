@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vqcc.diagnostics import Diagnostic, DiagnosticList, ExitCode, VqccError
-from vqcc.tensors.packing import pack_tensor
 from vqcc.verify.tolerance import Comparison, compare
 
 if TYPE_CHECKING:
@@ -96,7 +95,8 @@ def validate(
 ) -> Iterator[CaseResult]:
     """Run every kernel of `gpus` (default: all) on each tensor, or on random weights if there are none.
 
-    `packed` holds the packed arrays of every tensor by name, as a file has them; else they are packed here.
+    `packed` holds the packed arrays of every tensor by name, as a file has them; else they are packed here,
+    by `Library.pack`.
 
     Each kernel runs at its bounds, and at smaller sizes that it must mask. All kernels of a GPU share one
     workspace, which is zeroed once. After all of them, those that have a workspace run again: they must find it
@@ -115,7 +115,7 @@ def validate(
         if packed is not None and tensor.name not in packed:
             held = f"it holds {', '.join(packed) or 'none'}"
             raise VqccError(Diagnostic("VQ0530", f"the packed file has no '{tensor.name}'", help=held))
-        arrays = packed[tensor.name] if packed is not None else pack_tensor(tensor, library.layout).arrays()
+        arrays = packed[tensor.name] if packed is not None else library.pack(tensor).arrays()
         decoded = (library.algorithm.decode(tensor), library.algorithm.decode(tensor, magnitudes=True))
         for gpu, runner in runners.items():
             launched = []
