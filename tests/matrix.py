@@ -43,7 +43,8 @@ class Case:
     """A weight and the libraries to emit and run for it: shape, bounds on m, types, GPU, boundaries of the cache.
 
     `level` is one of the legal ones. `limits` are numbers of the GPU that are changed; with `skewed` codes there is a
-    profile of them; `registers` is what the compiler says that a base kernel needs.
+    profile of them, but those of the last `even_stages` are drawn evenly; `registers` is what the compiler says that a
+    base kernel needs.
     """
 
     algorithm: Algorithm
@@ -55,6 +56,7 @@ class Case:
     gpu: str
     limits: tuple[tuple[str, float], ...] = ()
     skewed: bool = False
+    even_stages: int = 0
     registers: int = REGISTERS[0]
     boundaries: Boundaries = field(default=Boundaries())
 
@@ -75,9 +77,9 @@ class Case:
     def draw_tensor(self, rng: np.random.Generator) -> VQTensor:
         """Random weights; a few codes of each table are drawn often if codes are to be skewed."""
         tensor = self.algorithm.random_tensor(rng, "w", self.n, self.k)
-        return (
-            replace(tensor, codes=skewed_codes(self.algorithm, tensor.codes, rng)) if self.skewed else tensor
-        )
+        if not self.skewed:
+            return tensor
+        return replace(tensor, codes=skewed_codes(self.algorithm, tensor.codes, rng, self.even_stages))
 
 
 def changed(gpu: Gpu | str, **limits: Any) -> Gpu:
@@ -93,10 +95,15 @@ def legal_levels(algorithm: Algorithm, gpu: Gpu) -> tuple[str, ...]:
     return tuple(level for level in LEVELS if not any(check_placement(algorithm, gpu, level)))
 
 
-def skewed_codes(algorithm: Algorithm, codes: Any, rng: np.random.Generator) -> Any:
-    """Codes of the same shape that look up rows of their table by Zipf's law, in an order of each stage's own."""
+def skewed_codes(algorithm: Algorithm, codes: Any, rng: np.random.Generator, even_stages: int = 0) -> Any:
+    """Codes of the same shape that look up rows of their table by Zipf's law, in an order of each stage's own.
+
+    The last `even_stages` look up each row as often as any other, or once more: none of theirs is hot.
+    """
     rows = algorithm.table_entries
     ranks = np.minimum(rng.zipf(1.5, codes.shape), rows) - 1
+    for stage in range(len(ranks) - even_stages, len(ranks)):
+        ranks[stage] = rng.permutation(ranks[stage].size).reshape(ranks[stage].shape) % rows
     skewed = np.stack([rng.permutation(rows)[stage] for stage in ranks])
     return algorithm.replace_rows(codes, skewed.astype(codes.dtype))
 

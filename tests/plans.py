@@ -134,12 +134,17 @@ def distinct(kernels: Sequence[tuple[Problem, Plan]]) -> list[tuple[Problem, Pla
     return list(found.values())
 
 
-def hot_profile(problem: Problem, hot: int | None = None) -> TensorProfile:
-    """A profile in which the first `hot` entries of a table, one in 32, are looked up a hundred times as often.
+def hot_profile(problem: Problem, *hot: int) -> TensorProfile:
+    """A profile in which the first `hot` entries of each table, one in 32, are looked up a hundred times as often.
 
-    It has one table, which stands for all: what passes ask of it are means over tables.
+    Several numbers are those of the stages' tables. One without any has as many look-ups as the first, evenly.
     """
     algorithm = problem.algorithm
-    counts = np.full((1, 1, algorithm.table_entries), 10, np.int64)
-    counts[..., : hot or max(1, algorithm.table_entries // 32)] = 1000
+    tables, entries = algorithm.table_count, algorithm.table_entries
+    counts = np.full((1, tables, entries), 10 * entries, np.int64)
+    each = hot or (max(1, entries // 32),)
+    for table in range(tables):
+        counts[:, table, : each[table % len(each)]] = 1000 * entries
+        if each[table % len(each)] == 0:
+            counts[:, table] = counts[0, 0].sum() // entries
     return TensorProfile("w", algorithm, problem.op.weight_shape, "0" * 64, counts)

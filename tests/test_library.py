@@ -126,7 +126,7 @@ def test_plans_keep_to_the_boundaries(level: str) -> None:
     built = build_fake(level=level, m=[1, 16], cache={"registers": 8, "shared": 64})
     for plan in built.gpus[0].plans:
         assert plan.placement is not None
-        assert (plan.placement.n_registers, plan.placement.n_shared) == (8, 64)
+        assert (set(plan.placement.n_registers), plan.placement.n_shared) == ({8}, 64)
 
 
 def test_the_workspace_of_a_gpu_is_that_of_its_kernels(built: Built, tmp_path: Path) -> None:

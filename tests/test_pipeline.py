@@ -18,7 +18,7 @@ from vqcc.codegen.resources import Resources
 from vqcc.diagnostics import ExitCode, VqccError
 from vqcc.gpus.occupancy import blocks_per_sm
 from vqcc.levels import LEVELS, STRATEGIES
-from vqcc.passes.placement import part_tiles
+from vqcc.passes.placement import cached_tables, part_tiles
 from vqcc.pipeline import plan_base, plan_kernel
 from vqcc.plan import Split
 from vqcc.problem import Boundaries
@@ -202,8 +202,8 @@ def test_registers_are_cut_until_the_slack_is_kept(times: int, spills: bool) -> 
     first = planned(task).placement
     assert first is not None
     assert plan.placement is not None
-    assert first.n_registers >= 4, "there is something to cut"
-    assert plan.placement.n_registers == first.n_registers >> times
+    assert first.n_registers[0] >= 4, "there is something to cut"
+    assert plan.placement.n_registers == (first.n_registers[0] >> times,)
     occupancy = decision(plan, "occupancy")
     assert occupancy.inputs["replans"] == times
     assert occupancy.reason == "as predicted"
@@ -320,8 +320,9 @@ def check_fits(task: Problem, plan: Plan) -> None:
     assert launch.blocks_per_sm >= 1
     assert launch.blocks_per_sm == blocks_per_sm(gpu, launch.threads, plan.resources.registers, shared).blocks
     if placement.n_shared:
-        assert placement.n_registers <= placement.n_shared <= task.algorithm.table_entries
-    if placement.n_registers:
+        assert max(placement.n_registers) <= placement.n_shared <= task.algorithm.table_entries
+    assert len(placement.n_registers) == cached_tables(task, plan)
+    if any(placement.n_registers):
         assert part_tiles(task, plan) == placement.resident_tiles == 1
     assert plan.predicted_us > 0
 
@@ -366,7 +367,7 @@ def test_boundaries_are_kept_or_refused(data: st.DataObject, task: Problem, leve
     assert plan.strategy.caching == "slack" or wanted == Boundaries()
     assert plan.placement is not None
     if wanted.registers is not None and plan.placement.n_shared == 0:
-        assert plan.placement.n_registers == wanted.registers
+        assert set(plan.placement.n_registers) == {wanted.registers}
     if wanted.shared is not None and task.algorithm.stage_bytes % 16 == 0:
         unit = max(1, 16 // task.algorithm.entry_stride)
         assert min(wanted.shared, entries) - unit < plan.placement.n_shared <= wanted.shared
@@ -383,7 +384,7 @@ def test_a_plan_is_plain_data() -> None:
         "fusion": "none",
         "copies": 1,
     }
-    assert data["placement"]["n_registers"] > 0
+    assert data["placement"]["n_registers"][0] > 0
     assert [each["name"] for each in data["decisions"]] == [each.name for each in plan.decisions]
     assert data["resources"]["registers"] == 50
 
@@ -402,7 +403,7 @@ def test_without_a_profile_o2_is_o1(task: Problem) -> None:
     plans = plans_of(task)
     assert kernel_of(plans["o1"]) == kernel_of(plans["o2"])
     assert plans["o2"].placement is not None
-    assert plans["o2"].placement.n_registers == 0
+    assert not any(plans["o2"].placement.n_registers)
     assert re.search("no entry is hot|books", decision(plans["o2"], "n_registers").reason)
 
 
@@ -412,12 +413,12 @@ def test_each_level_adds_what_it_is_named_for(task: Problem, has_profile: bool) 
     plans = plans_of(replace(task, profile=(hot_profile(task),) if has_profile else ()))
     gc, o1, o2, o3, o4 = (plans[level] for level in ("gc", "o1", "o2", "o3", "o4"))
     assert gc.placement is not None
-    assert (gc.placement.n_shared, gc.placement.n_registers) == (0, 0)
+    assert (gc.placement.n_shared, any(gc.placement.n_registers)) == (0, False)
     if "sc" in plans:
         assert plans["sc"].placement is not None
         assert plans["sc"].placement.n_shared == task.algorithm.table_entries
     assert o1.placement is not None
-    assert o1.placement.n_registers == 0
+    assert not any(o1.placement.n_registers)
     for plan in (gc, o1, o2):
         assert plan.split == Split()
     for plan in (gc, o1, o2, o3):
@@ -458,7 +459,7 @@ def test_what_tensor_cores_cannot_take(algorithm: dict[str, object], why: str) -
 
 def test_hot_entries_go_to_registers_from_o2_on() -> None:
     task = with_hot_entries(problem("vq-4-8-1", n=4096, k=4096), 4)
-    held = {level: plan.placement.n_registers for level, plan in plans_of(task).items() if plan.placement}
+    held = {level: plan.placement.n_registers[0] for level, plan in plans_of(task).items() if plan.placement}
     assert held["gc"] == held["sc"] == held["o1"] == 0
     assert held["o2"] == held["o3"] == 4
 

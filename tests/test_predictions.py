@@ -35,14 +35,15 @@ ROWS = 32
 
 
 def counted(
-    task: Problem, plans: list[Plan], cache_directory: Path, *, skewed: bool = False
+    task: Problem, plans: list[Plan], cache_directory: Path, *, skewed: bool = False, even_stages: int = 0
 ) -> list[Counters]:
     """What plans of one problem cost, on the same weights and inputs; results are checked on the way."""
     rng = np.random.default_rng(5)
     n, k = task.op.weight_shape
     tensor = task.algorithm.random_tensor(rng, "w", n, k)
     if skewed:
-        tensor = replace(tensor, codes=skewed_codes(task.algorithm, tensor.codes, rng))
+        codes = skewed_codes(task.algorithm, tensor.codes, rng, even_stages)
+        tensor = replace(tensor, codes=codes)
         task = replace(task, profile=(profile_tensor(tensor),))
     kernels = Kernels([(task, plan) for plan in plans], tensor, cache_directory, by_frequency=skewed)
     inputs = kernels.draw(task, task.variant.sizes["m"], rng, bias=True)
@@ -76,7 +77,7 @@ def without_exchange(plan: Plan) -> Plan:
 def without_cache(plan: Plan) -> Plan:
     """The same tile, all look-ups global."""
     assert plan.placement is not None
-    return replace(plan, placement=Placement(0, 0, plan.placement.resident_tiles, 0))
+    return replace(plan, placement=Placement((0,), 0, plan.placement.resident_tiles, 0))
 
 
 EXCHANGES = [
@@ -207,11 +208,12 @@ def test_wavefronts_where_some_entries_are_shared(
     check_lookups(task, ALIGNED, cache_directory, skewed=skewed)
 
 
-def drawn_profile(task: Problem) -> tuple[Any, ...]:
+def drawn_profile(task: Problem, even_stages: int = 0) -> tuple[Any, ...]:
     """The profile of the codes that `counted` draws."""
     rng = np.random.default_rng(5)
     tensor = task.algorithm.random_tensor(rng, "w", *task.op.weight_shape)
-    return (profile_tensor(replace(tensor, codes=skewed_codes(task.algorithm, tensor.codes, rng))),)
+    codes = skewed_codes(task.algorithm, tensor.codes, rng, even_stages)
+    return (profile_tensor(replace(tensor, codes=codes)),)
 
 
 def with_copies(task: Problem, plan: Plan, copies: int) -> Plan:
@@ -223,7 +225,7 @@ def with_copies(task: Problem, plan: Plan, copies: int) -> Plan:
     size = rows * algorithm.entry_stride * copies
     return replace(
         plan,
-        placement=Placement(0, algorithm.table_entries, 1, size, copies),
+        placement=Placement((0,), algorithm.table_entries, 1, size, copies),
         launch=replace(launch, dynamic_shared_bytes=tile.shared_bytes + size),
     )
 
@@ -280,7 +282,7 @@ def test_registers_and_global_memory_take_what_shared_memory_does_not(cache_dire
     (profile,) = task.profile
     plan = forced(task, STRATEGIES["o2"])
     assert plan.placement is not None
-    assert (plan.placement.n_registers, plan.placement.n_shared) == (4, 64)
+    assert (plan.placement.n_registers, plan.placement.n_shared) == ((4,), 64)
     cached, plain = counted(task, [plan, without_cache(plan)], cache_directory, skewed=True)
     lookups = ROWS * 2048 // task.algorithm.vector_size
     coverage = profile.coverage()
@@ -290,3 +292,30 @@ def test_registers_and_global_memory_take_what_shared_memory_does_not(cache_dire
     # The cache is filled by words of 16 bytes, and registers by each thread.
     filling = plan.launch.grid * (plan.placement.shared_book_bytes // 16 + 4 * plan.launch.threads)
     assert plain.global_loads - cached.global_loads == round(float(coverage[64]) * lookups) - filling
+
+
+@pytest.mark.parametrize(
+    ("strategy", "m", "registers"), [(STRATEGIES["o2"], 1, 32), (ALIGNED, 16, 90)], ids=["fma", "mma"]
+)
+def test_each_stage_takes_its_own_entries_from_registers(
+    strategy: Strategy, m: int, registers: int, cache_directory: Path
+) -> None:
+    """The first stage has hot entries, the second none: loads are those of the look-ups that are left."""
+    task = problem("aqlm-2x8", gpu="h200", level="o2", n=ROWS, k=2048, m=m)
+    task = replace(task, profile=drawn_profile(task, 1))
+    plan = forced(task, strategy, registers=registers)
+    assert plan.placement is not None
+    first, second = plan.placement.n_registers
+    assert first > 0
+    assert second == 0
+    cached, plain = counted(task, [plan, without_cache(plan)], cache_directory, skewed=True, even_stages=1)
+    (profile,) = task.profile
+    counts = -np.sort(-profile.counts[0], axis=-1)
+    shared = plan.placement.n_shared
+    assert (
+        cached.shared_loads - plain.shared_loads == counts[0, first:shared].sum() + counts[1, :shared].sum()
+    )
+    if plan.exchange.engine == "mma":  # lanes in step: it is known which loads go together
+        predicted, base = count(task, plan), count(task, without_cache(plan))
+        measured = shared_wavefronts(cached) - shared_wavefronts(plain)
+        assert measured == pytest.approx(predicted.shared_wavefronts - base.shared_wavefronts, rel=0.03)

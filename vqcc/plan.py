@@ -145,14 +145,16 @@ class Tile(Protocol):
 class Hotness:
     """How often entries are looked up (Sec. V-A): means over the tables of a tensor's books.
 
-    `hot`, `medium` and `cold` count a table's entries above mean + 3 sigma, between, and below the mean.
-    With order `profile`, `vqcc pack` renames entries so that 0 is the most frequent one.
+    `hot`, `medium` and `cold` count a table's entries above mean + 3 sigma, between, and below the mean;
+    `hot_by_table` has the hot ones of each of a book's tables, and is empty without a profile. With order `profile`,
+    `vqcc pack` renames entries so that 0 is the most frequent one.
     """
 
     order: Literal["identity", "profile"]
     hot: float
     medium: float
     cold: float
+    hot_by_table: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -204,12 +206,13 @@ class Slack:
 class Placement:
     """Where entries live: [0, n_registers), [n_registers, n_shared), global memory (Sec. V-B).
 
-    Counts are per table: a book has one table per residual stage, or one that its stages share. At most
+    Counts are per table: a book has one table per residual stage, or one that its stages share. `n_registers` has a
+    count for each table that a part of the stages looks up, in their order; all share `n_shared`. At most
     `resident_tiles` books of `shared_book_bytes` cached bytes each are in shared memory at a time; lanes look up
     `copies` copies of an entry in turn, so that fewer of them meet in a bank.
     """
 
-    n_registers: int
+    n_registers: tuple[int, ...]
     n_shared: int
     resident_tiles: int
     shared_book_bytes: int

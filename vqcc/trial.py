@@ -79,7 +79,7 @@ class Trial:
                 return True
             assert plan.placement is not None
             # Without register entries to give up, only the demand on occupancy is left to drop.
-            free = plan.placement.n_registers > 0 and self.problem.boundaries.registers is None
+            free = any(plan.placement.n_registers) and self.problem.boundaries.registers is None
             self.cut = self.cut + 1 if free else MAX_REPLANS
             self.replans, self.overrun = self.replans + 1, overrun
             return False

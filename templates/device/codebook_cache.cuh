@@ -1,4 +1,4 @@
-// The codebook cache (VQ-LLM, Sec. V): Load, Access and Switch. Of every table, entries [0, kRegisterEntries) are in
+// The codebook cache (VQ-LLM, Sec. V): Load, Access and Switch. Of table t, entries [0, register_entries(t)) are in
 // registers, those up to kSharedEntries in shared memory and the rest in global memory. Entries are in the order of
 // their frequency if the plan has a profile, so an entry's number says where it is.
 #pragma once
@@ -9,10 +9,11 @@ namespace vqcc {
 
 /// Where a block finds the books of the column tiles and stages it is working on.
 ///
-/// `Tile` names kRegisterEntries, kSharedEntries, kCopies, kSharedBookBytes, kResidentTiles and kSplitStages. A book has
-/// one table per residual stage, or one that its stages share (Algorithm::kStagesShareTable), and possibly one of
-/// constants (Algorithm::kConstantEntries), cached whenever any entry is. The kCopies copies of an entry are neighbours,
-/// and lane l looks up copy l % kCopies: with 128 bytes of copies, lanes of one wavefront never meet in a bank.
+/// `Tile` names kSharedEntries, kCopies, kSharedBookBytes, kResidentTiles, kSplitStages, register_entries(table) and the
+/// most of these, kRegisterEntries. A book has one table per residual stage, or one that its stages share
+/// (Algorithm::kStagesShareTable), and possibly one of constants (Algorithm::kConstantEntries), cached whenever any entry
+/// is. The kCopies copies of an entry are neighbours, and lane l looks up copy l % kCopies: with 128 bytes of copies,
+/// lanes of one wavefront never meet in a bank.
 template <class Algorithm, class Tile, int kThreads>
 class CodebookCache {
   using Entry = typename Algorithm::Entry;
@@ -55,8 +56,9 @@ class CodebookCache {
   /// resident book `book`.
   VQCC_DEVICE Entry access(int book, int stage, uint32 index) const {
     const int table = Algorithm::kStagesShareTable ? 0 : stage;
+    const int held = Tile::register_entries(table);
     Entry entry = {};
-    if (kRegisters == 0 || index >= static_cast<uint32>(kRegisters)) {
+    if (held == 0 || index >= static_cast<uint32>(held)) {
       if (kAllShared || (kShared > 0 && index < static_cast<uint32>(kShared))) {
         entry = shared_entry(book, table * kSharedTableBytes, index);
       } else {
@@ -66,7 +68,7 @@ class CodebookCache {
     if constexpr (kRegisters > 0) {
 #pragma unroll
       for (int i = 0; i < kRegisters; ++i) {
-        if (index == static_cast<uint32>(i)) entry = hot_[table][i];
+        if (i < held && index == static_cast<uint32>(i)) entry = hot_[table][i];
       }
     }
     return entry;
@@ -154,6 +156,7 @@ class CodebookCache {
     for (int table = 0; table < kTables; ++table) {
 #pragma unroll
       for (int i = 0; i < kRegisters; ++i) {
+        if (i >= Tile::register_entries(table)) continue;
         hot_[table][i] = Entry::template load_from<Space::kGlobal>(table_of(0, table) + i * kEntryBytes);
       }
     }

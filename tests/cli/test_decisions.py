@@ -14,7 +14,7 @@ PLAN: dict[str, Any] = {
     "decisions": [],
     "split": {"tiles": 1, "stages": 1},
     "exchange": {"engine": "fma", "fusion": "none", "shuffles": 0, "mini_warp": 1},
-    "placement": {"n_registers": 0, "n_shared": 0},
+    "placement": {"n_registers": [0], "n_shared": 0},
     "launch": {
         "grid": 132,
         "threads": 256,
@@ -42,7 +42,7 @@ def test_all_that_a_kernel_may_have(capsys: pytest.CaptureFixture[str]) -> None:
     plan = {
         "split": {"tiles": 4, "stages": 2},
         "exchange": {"engine": "mma", "fusion": "register", "shuffles": 3, "mini_warp": 4},
-        "placement": {"n_registers": 8, "n_shared": 256},
+        "placement": {"n_registers": [8, 8], "n_shared": 256},
         "launch": {**PLAN["launch"], "workspace_bytes": 1048576},
         "predicted_us": 12.345,
     }
@@ -60,13 +60,19 @@ def test_all_that_a_kernel_may_have(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("registers", "shared", "text"),
     [
-        (0, 16, "entries [0, 16) in shared memory"),
-        (16, 16, "entries [0, 16) in registers"),
-        (16, 0, "entries [0, 16) in registers"),
+        ([0], 16, "entries [0, 16) in shared memory"),
+        ([16, 16], 16, "entries [0, 16) in registers"),
+        ([16], 0, "entries [0, 16) in registers"),
+        (
+            [9, 0],
+            16,
+            "entries by table: [0, 9) in registers, [9, 16) in shared memory | [0, 16) in shared memory",
+        ),
+        ([9, 0], 0, "entries by table: [0, 9) in registers | none cached"),
     ],
 )
 def test_where_entries_are(
-    registers: int, shared: int, text: str, capsys: pytest.CaptureFixture[str]
+    registers: list[int], shared: int, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (_, summary) = shown(capsys, {"placement": {"n_registers": registers, "n_shared": shared}})
     assert f"; {text}; " in summary

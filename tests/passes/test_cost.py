@@ -122,7 +122,7 @@ def with_copies(plan: Plan, copies: int) -> Plan:
     assert plan.placement is not None
     place = plan.placement
     size = place.shared_book_bytes // place.copies * copies
-    return replace(plan, placement=Placement(0, place.n_shared, 1, size, copies))
+    return replace(plan, placement=Placement((0,), place.n_shared, 1, size, copies))
 
 
 @pytest.mark.parametrize("preset", ["vq-4-8-1", "vq-2-8-1", "quip-2", "aqlm-2x8"])

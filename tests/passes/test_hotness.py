@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
-from problems import problem
+from plans import hot_profile
+from problems import kmeans, problem
 
-from vqcc.passes.hotness import coverage, plan_hotness, shares
+from vqcc.passes.hotness import coverage, covered, plan_hotness, shares
 from vqcc.passes.wavefronts import uniform_wavefronts, weighted_wavefronts
 from vqcc.plan import Hotness, Plan
 
@@ -29,11 +31,15 @@ class Tensor:
     found: Statistics = Statistics()
     first_counts: int = 0
 
+    @property
+    def counts(self) -> Any:
+        return np.array([[[256 - i + self.first_counts * (i == 0) for i in range(256)]]])
+
     def statistics(self) -> Statistics:
         return self.found
 
     def coverage(self) -> list[float]:
-        counts = [256 - i + self.first_counts * (i == 0) for i in range(256)]
+        counts = self.counts[0, 0].tolist()
         return [sum(counts[:i]) / sum(counts) for i in range(257)]
 
 
@@ -55,7 +61,7 @@ def test_computed_decoders_count_the_rows_of_their_table() -> None:
 
 def test_a_profile_orders_by_frequency() -> None:
     plan = planned(Tensor())
-    assert plan.hotness == Hotness("profile", 2.0, 100.0, 154.0)
+    assert plan.hotness == Hotness("profile", 2.0, 100.0, 154.0, (0.0,))
     (decision,) = plan.decisions
     assert decision.value == "profile"
     assert {
@@ -75,7 +81,7 @@ def test_a_profile_orders_by_frequency() -> None:
 
 def test_several_tensors_are_averaged() -> None:
     plan = planned(Tensor(), Tensor(Statistics(mean=20.0, sigma=6.0, hot=5.0, medium=99.0, cold=152.0)))
-    assert plan.hotness == Hotness("profile", 3.5, 99.5, 153.0)
+    assert plan.hotness == Hotness("profile", 3.5, 99.5, 153.0, (0.0,))
     assert plan.decisions[-1].inputs["mean"] == 15.0
     one, other = Tensor(), Tensor(first_counts=1000)
     task = problem("aqlm-2x8", profile=(one, other))
@@ -114,3 +120,39 @@ def test_many_small_shares_keep_their_sum() -> None:
     even = shares(problem("aqlm-1x16", profile=(Even(),)), 0, 65536)
     assert sum(even) == pytest.approx(1, abs=1e-12)
     assert weighted_wavefronts(even, 16) == pytest.approx(uniform_wavefronts(65536, 16), rel=0.02)
+
+
+def test_hot_entries_are_counted_table_by_table() -> None:
+    """A stage with nine of them and one with none are not two stages with half of nine."""
+    task = problem("aqlm-2x8")
+    profile = hot_profile(task, 9, 0)
+    plan = planned(profile)
+    assert plan.hotness is not None
+    assert (plan.hotness.hot, plan.hotness.hot_by_table) == (4.5, (9.0, 0.0))
+    assert plan.decisions[-1].inputs["hot_by_table"] == "9, 0"
+    both = planned(profile, hot_profile(task, 1, 3))
+    assert both.hotness is not None
+    assert both.hotness.hot_by_table == (5.0, 1.5)
+
+
+def test_coverage_of_tables_apart() -> None:
+    task = problem("aqlm-2x8")
+    task = problem("aqlm-2x8", profile=(hot_profile(task, 9, 0),))
+    (profile,) = task.profile
+    hot, flat = profile.counts[0, 0, :9].sum() / profile.counts[0, 0].sum(), 9 / 256
+    assert covered(task, (9, 0)) == pytest.approx(hot / 2)
+    assert covered(task, (0, 9)) == pytest.approx(flat / 2)
+    assert covered(task, (9, 9)) == pytest.approx((hot + flat) / 2) == pytest.approx(coverage(task, 9))
+    assert covered(task, (256, 0)) == 0.5
+    assert covered(problem("aqlm-2x8"), (128, 0)) == 0.25
+    assert sum(shares(task, 0, 9, 0)) == pytest.approx(hot)
+    assert sum(shares(task, 0, 9, 1)) == pytest.approx(flat)
+
+
+def test_counts_of_a_part_are_those_of_every_part() -> None:
+    """Two parts of four stages: counts of tables 0 and 1 are those of tables 2 and 3."""
+    stages = kmeans(residuals=4)
+    task = problem(stages)
+    task = problem(stages, profile=(hot_profile(task, 9, 0, 0, 5),))
+    curves = [sum(shares(task, 0, first, table)) for table, first in enumerate((3, 7, 3, 7))]
+    assert covered(task, (3, 7)) == pytest.approx(sum(curves) / 4)

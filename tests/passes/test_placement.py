@@ -88,17 +88,17 @@ def refusal(action: Any, *arguments: Any) -> Any:
 
 
 def test_gc_caches_nothing() -> None:
-    assert nothing(problem("aqlm-2x8")) == Placement(0, 0, 1, 0)
-    assert nothing(problem("gptvq-2", k=1024)) == Placement(0, 0, 4, 0)
+    assert nothing(problem("aqlm-2x8")) == Placement((0, 0), 0, 1, 0)
+    assert nothing(problem("gptvq-2", k=1024)) == Placement((0,), 0, 4, 0)
 
 
 def test_sc_caches_everything() -> None:
-    assert everything(problem("aqlm-2x8")) == Placement(0, 256, 1, 8192)
+    assert everything(problem("aqlm-2x8")) == Placement((0, 0), 256, 1, 8192)
 
 
 def test_a_computed_decoder_caches_its_rows_and_what_signs_do() -> None:
-    assert everything(problem("quip-4")) == Placement(0, 256, 1, 2048)
-    assert nothing(problem("quip-2")) == Placement(0, 0, 1, 0)
+    assert everything(problem("quip-4")) == Placement((0,), 256, 1, 2048)
+    assert nothing(problem("quip-2")) == Placement((0,), 0, 1, 0)
 
 
 def test_aqlm_3_on_a_99_kb_gpu() -> None:
@@ -114,7 +114,7 @@ def test_aqlm_3_on_a_99_kb_gpu() -> None:
 
 def test_aqlm_3_where_it_fits() -> None:
     for gpu in ("a100", "h100", "h200", "b200"):
-        assert everything(problem("aqlm-3", gpu=gpu)) == Placement(0, 4096, 1, 131072)
+        assert everything(problem("aqlm-3", gpu=gpu)) == Placement((0, 0), 4096, 1, 131072)
 
 
 @pytest.mark.parametrize("gpu", GPUS)
@@ -152,7 +152,12 @@ def test_the_decision_says_what_and_why() -> None:
 def test_placements_of_whole_books_fit(task: Problem) -> None:
     none = nothing(task)
     _, tiles = task.algorithm.scope.grid(*task.op.weight_shape)
-    assert (none.n_registers, none.n_shared, none.shared_bytes, none.resident_tiles) == (0, 0, 0, tiles)
+    assert (any(none.n_registers), none.n_shared, none.shared_bytes, none.resident_tiles) == (
+        False,
+        0,
+        0,
+        tiles,
+    )
     if not is_legal(task, STRATEGIES["sc"]):
         return
     placement = everything(task)
@@ -194,12 +199,13 @@ def test_the_cache_takes_no_more_than_the_slack(
     placement, algorithm = placement_of(plan), task.algorithm
     assert placement.shared_bytes == entry_bytes(task, plan, placement.n_shared, placement.copies) <= shared
     assert 0 <= placement.n_shared <= algorithm.table_entries
-    held = placement.n_registers * algorithm.entry_words * cached_tables(task, plan)
+    assert len(placement.n_registers) == cached_tables(task, plan)
+    held = sum(placement.n_registers) * algorithm.entry_words
     assert held <= registers
     if placement.n_shared:
-        assert placement.n_registers <= placement.n_shared
+        assert max(placement.n_registers) <= placement.n_shared
     if not (has_profile and strategy.registers) or part_tiles(task, plan) > 1:
-        assert placement.n_registers == 0
+        assert not any(placement.n_registers)
     # What is copied to shared memory is whole words of 16 bytes, from where one begins.
     whole = placement.n_shared * algorithm.entry_stride * placement.copies % 16 == 0
     aligned = algorithm.stage_bytes % 16 == 0 or plan.split.stages == 1
@@ -229,7 +235,10 @@ def test_more_slack_holds_no_less(
     small = placement_of(from_slack(task, strategy, registers=registers, shared=shared))
     large = placement_of(from_slack(task, strategy, registers=registers + more // 512, shared=shared + more))
     assert large.n_shared >= small.n_shared
-    assert large.n_registers >= small.n_registers or (small.n_shared == 0) != (large.n_shared == 0)
+    more_held = zip(small.n_registers, large.n_registers, strict=True)
+    assert all(after >= before for before, after in more_held) or (small.n_shared == 0) != (
+        large.n_shared == 0
+    )
 
 
 @settings(max_examples=100)
@@ -239,7 +248,8 @@ def test_each_cut_halves_what_registers_hold(task: Problem, registers: int, shar
     plans = [placement_of(from_slack(task, registers=registers, shared=shared, cut=cut)) for cut in range(5)]
     assert len({plan.n_shared for plan in plans}) == 1
     for before, after in pairwise(plans):
-        assert after.n_registers == 0 or after.n_registers < before.n_registers
+        for fewer, held in zip(after.n_registers, before.n_registers, strict=True):
+            assert fewer == 0 or fewer < held
 
 
 @settings(max_examples=200)
@@ -262,11 +272,48 @@ def test_hot_entries_go_to_registers() -> None:
     hot = round(profile.statistics().hot)
     assert hot == 8
     words = task.algorithm.entry_words
-    assert placement_of(from_slack(task, registers=200, shared=KIB)).n_registers == hot
-    assert placement_of(from_slack(task, registers=2 * words, shared=KIB)).n_registers == 2
-    assert placement_of(from_slack(task, registers=words - 1, shared=KIB)).n_registers == 0
-    assert placement_of(from_slack(task, STRATEGIES["o1"], registers=200, shared=KIB)).n_registers == 0
+    assert placement_of(from_slack(task, registers=200, shared=KIB)).n_registers == (hot,)
+    assert placement_of(from_slack(task, registers=2 * words, shared=KIB)).n_registers == (2,)
+    assert placement_of(from_slack(task, registers=words - 1, shared=KIB)).n_registers == (0,)
+    assert placement_of(from_slack(task, STRATEGIES["o1"], registers=200, shared=KIB)).n_registers == (0,)
     assert placement_of(from_slack(task, registers=200, shared=0)).n_shared == 0
+
+
+@pytest.mark.parametrize(
+    ("hot", "registers", "held"),
+    [
+        ((9, 0), 200, (9, 0)),
+        ((9, 3), 200, (9, 3)),
+        ((9, 3), 4 * 10, (7, 3)),  # an entry takes four registers
+        ((9, 3), 4 * 5, (2, 2)),
+        ((0, 0), 200, (0, 0)),
+    ],
+)
+def test_each_table_has_its_own_hot_entries(
+    hot: tuple[int, int], registers: int, held: tuple[int, int]
+) -> None:
+    """A stage without any gets none; where registers are few, the most that all tables can have."""
+    task = problem("aqlm-2x8")
+    task = replace(task, profile=(hot_profile(task, *hot),)) if any(hot) else task
+    plan = from_slack(task, registers=registers, shared=64 * KIB)
+    assert placement_of(plan).n_registers == held
+    decision = next(each for each in plan.decisions if each.name == "n_registers")
+    assert decision.value == (", ".join(map(str, held)) if any(held) and held[0] != held[1] else held[0])
+    assert decision.inputs["hot"] == ", ".join(map(str, hot))
+    cut = placement_of(from_slack(task, registers=registers, shared=64 * KIB, cut=1))
+    assert cut.n_registers == tuple(each >> 1 for each in held)
+
+
+@pytest.mark.parametrize(
+    ("split", "held"), [(Split(), (9, 0, 4, 7)), (Split(1, 2), (4, 0)), (Split(1, 4), (0,))]
+)
+def test_parts_hold_what_is_hot_in_all_of_them(split: Split, held: tuple[int, ...]) -> None:
+    """Parts that do other stages run the same code."""
+    stages = kmeans(residuals=4)
+    task = problem(stages)
+    task = replace(task, profile=(hot_profile(task, 9, 0, 4, 7),))
+    plan = from_slack(task, STRATEGIES["o3"], registers=200, shared=64 * KIB, split=split)
+    assert placement_of(plan).n_registers == held
 
 
 @pytest.mark.parametrize(
@@ -281,7 +328,7 @@ def test_hot_entries_go_to_registers() -> None:
 def test_why_no_entry_is_in_registers(task: Problem, strategy: Strategy, registers: int, reason: str) -> None:
     plan = from_slack(task, strategy, registers=registers, shared=64 * KIB)
     decision = next(each for each in plan.decisions if each.name == "n_registers")
-    assert decision.value == placement_of(plan).n_registers == 0
+    assert (decision.value, placement_of(plan).n_registers) == (0, (0,))
     assert reason in decision.reason
 
 
@@ -346,12 +393,12 @@ def test_boundaries_overrule_the_slack_or_are_refused(
         assert wanted.shared - unit < placement.n_shared <= wanted.shared or ends_inside_a_word
     if wanted.registers is not None:
         most = placement.n_shared or wanted.registers
-        assert placement.n_registers == min(wanted.registers, most)
+        assert set(placement.n_registers) == {min(wanted.registers, most)}
     if wanted.shared is not None:
         needed = placement.shared_bytes + plan.tile.shared_bytes  # type: ignore[union-attr]
         assert needed <= task.gpu.shared_bytes_per_block.integer
     if part_tiles(task, plan) > 1:
-        assert placement.n_registers == 0, "registers hold entries of one book"
+        assert not any(placement.n_registers), "registers hold entries of one book"
 
 
 def test_boundaries_that_no_block_can_have() -> None:
@@ -377,7 +424,7 @@ def test_more_entries_than_a_thread_has_registers() -> None:
     task = problem(kmeans(vector_size=8), boundaries=Boundaries(registers=64))
     assert "take 256 registers; a thread of h200 has 255" in refusal(from_slack, task).message
     fitting = problem(kmeans(vector_size=8), boundaries=Boundaries(registers=63))
-    assert placement_of(from_slack(fitting)).n_registers == 63
+    assert placement_of(from_slack(fitting)).n_registers == (63,)
 
 
 def test_boundaries_are_named_in_the_decisions() -> None:
@@ -386,7 +433,7 @@ def test_boundaries_are_named_in_the_decisions() -> None:
     formulas = {each.name: each.formula for each in plan.decisions}
     assert formulas["n_registers"] == "the spec's cache.registers"
     assert formulas["n_shared"] == "the spec's cache.shared"
-    assert (placement_of(plan).n_registers, placement_of(plan).n_shared) == (3, 64)
+    assert (placement_of(plan).n_registers, placement_of(plan).n_shared) == ((3,), 64)
 
 
 def test_why_not_all_entries_are_shared() -> None:

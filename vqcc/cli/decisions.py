@@ -53,11 +53,18 @@ def _summary(kernel: Mapping[str, Any]) -> list[str]:
 
 
 def _places(placement: Mapping[str, Any]) -> str:
-    registers, shared = placement["n_registers"], placement["n_shared"]
+    """Where the entries of each table are; of tables that differ in it, one after the other."""
+    places = [_table_places(registers, placement["n_shared"]) for registers in placement["n_registers"]]
+    if len(set(places)) == 1:
+        return f"entries {places[0]}" if places[0] else "no entries cached"
+    return f"entries by table: {' | '.join(each or 'none cached' for each in places)}"
+
+
+def _table_places(registers: int, shared: int) -> str:
     places = [f"[0, {registers}) in registers"] if registers else []
     if shared > registers:
         places.append(f"[{registers}, {shared}) in shared memory")
-    return f"entries {', '.join(places)}" if places else "no entries cached"
+    return ", ".join(places)
 
 
 def _show_decision(decision: Mapping[str, Any]) -> None:

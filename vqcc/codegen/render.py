@@ -60,6 +60,7 @@ class _Kernel:
     threads: int
     minimum_blocks: int
     tile: _Struct
+    register_entries: tuple[int, ...]
     notes: tuple[Fragment, ...]
 
 
@@ -128,6 +129,7 @@ def _banner(problem: Problem, plan: Plan) -> list[str]:
 
 def _kernel(problem: Problem, plan: Plan) -> _Kernel:
     assert plan.tile is not None
+    assert plan.placement is not None
     short_name = plan.kernel.removeprefix(f"{problem.library}_").removesuffix(f"_{UNNAMED}")
     return _Kernel(
         name=c_identifier(plan.kernel),
@@ -140,8 +142,14 @@ def _kernel(problem: Problem, plan: Plan) -> _Kernel:
             f"Decisions for {problem.variant.suffix}.",
             (*plan.tile.constants(), *_exchange_constants(plan), *_cache_constants(plan)),
         ),
+        register_entries=_without_repetition(plan.placement.n_registers),
         notes=tuple(comment(line) for line in _notes(plan)),
     )
+
+
+def _without_repetition(counts: tuple[int, ...]) -> tuple[int, ...]:
+    """One count if all are the same."""
+    return counts[:1] if len(set(counts)) == 1 else counts
 
 
 def _notes(plan: Plan) -> list[str]:
@@ -192,7 +200,7 @@ def _cache_constants(plan: Plan) -> tuple[Constant, ...]:
     assert plan.placement is not None
     place = plan.placement
     return (
-        Constant("int", "kRegisterEntries", place.n_registers, "entries of each table in registers"),
+        Constant("int", "kRegisterEntries", max(place.n_registers), "most entries of a table in registers"),
         Constant(
             "int", "kSharedEntries", place.n_shared, "entries of each table in shared memory, those included"
         ),

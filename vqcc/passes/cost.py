@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from vqcc.passes.hotness import coverage, shares
+from vqcc.passes.hotness import covered, shares
 from vqcc.passes.placement import cached_tables, part_tiles
 from vqcc.passes.wavefronts import copied_wavefronts, uniform_wavefronts, weighted_wavefronts
 from vqcc.plan import Decision
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vqcc.ops.base import Traffic
-    from vqcc.plan import Plan
+    from vqcc.plan import Placement, Plan
     from vqcc.problem import Problem
 
 __all__ = ["ENGINES", "Counts", "EngineCost", "count", "plan_cost", "predict"]
@@ -164,8 +164,9 @@ def count(problem: Problem, plan: Plan) -> Counts:
     lookups = vectors * algorithm.residuals
     exchanged = vectors if plan.exchange.engine == "fma" else lookups  # tensor cores take stages apart
     traffic = problem.op.traffic(problem.variant, plan.tile, plan.exchange, algorithm.vector_size)
-    in_registers = coverage(problem, plan.placement.n_registers)
-    in_shared = coverage(problem, max(plan.placement.n_shared, plan.placement.n_registers))
+    registers = plan.placement.n_registers
+    in_registers = covered(problem, registers)
+    in_shared = covered(problem, [max(plan.placement.n_shared, each) for each in registers])
     code_bytes = n * plan.layout.row_words * 4
     blocks = min(plan.tile.blocks, problem.gpu.sm_count.integer * _blocks_per_sm(plan))
     loaded = _book_loads(problem, plan, blocks) * _book_bytes(plan)
@@ -201,7 +202,8 @@ def _instructions(problem: Problem, plan: Plan, traffic: Traffic, in_shared: flo
     lookup += 4 if algorithm.constant_entries else 0
     if 0 < in_shared < 1:
         lookup += 3 + loads  # both places are asked for
-    lookup += plan.placement.n_registers * (1 + algorithm.entry_words)
+    held = sum(plan.placement.n_registers) / len(plan.placement.n_registers)
+    lookup += held * (1 + algorithm.entry_words)
     if plan.exchange.engine == "fma":
         lookup += 1.5 * algorithm.vector_size  # taken apart, and to fp32
     stages = algorithm.residuals
@@ -221,17 +223,35 @@ def _shared_wavefronts(problem: Problem, plan: Plan, share: float) -> float:
     """Wavefronts of one look-up of a warp, `share` of whose lanes find their entry in shared memory."""
     assert plan.placement is not None
     placement, stride = plan.placement, problem.algorithm.entry_stride
-    cached = placement.n_shared - placement.n_registers
-    if cached <= 0 or share <= 0:
+    if placement.n_shared == 0 or share <= 0:
         return 0.0
     constants = 0.0
     if problem.algorithm.constant_entries:
         constants = copied_wavefronts(problem.algorithm.constant_entries, stride, placement.copies)
+    counts = placement.n_registers
+    if len(set(counts)) == 1:
+        return constants + _table_wavefronts(problem, placement, counts[0], share)
+    tables = range(problem.algorithm.table_count)
+    each = [_table_wavefronts(problem, placement, counts[t % len(counts)], None, t) for t in tables]
+    return constants + sum(each) / len(each)
+
+
+def _table_wavefronts(
+    problem: Problem, placement: Placement, held: int, share: float | None, table: int | None = None
+) -> float:
+    """Wavefronts of one look-up of a table of which registers hold `held` entries.
+
+    `share` of the lanes find their entry in shared memory; None: as many as look up the others of the shared ones.
+    """
+    stride, cached = problem.algorithm.entry_stride, placement.n_shared - held
+    if cached <= 0:
+        return 0.0
     if placement.copies > 1:
-        return constants + copied_wavefronts(cached, stride, placement.copies)
+        return copied_wavefronts(cached, stride, placement.copies)
     if not problem.profile:
-        return constants + uniform_wavefronts(cached, stride, round(share, 6))
-    return constants + weighted_wavefronts(shares(problem, placement.n_registers, placement.n_shared), stride)
+        active = cached / problem.algorithm.table_entries if share is None else share
+        return uniform_wavefronts(cached, stride, round(active, 6))
+    return weighted_wavefronts(shares(problem, held, placement.n_shared, table), stride)
 
 
 def _book_loads(problem: Problem, plan: Plan, blocks: int) -> int:

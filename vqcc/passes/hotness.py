@@ -6,6 +6,7 @@ stays as it is and no entry is hot.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from vqcc.plan import Decision, Hotness, Rejected
@@ -13,10 +14,13 @@ from vqcc.plan import Decision, Hotness, Rejected
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from vqcc.plan import Plan
     from vqcc.problem import Problem
 
-__all__ = ["Profiled", "Statistics", "coverage", "plan_hotness", "shares"]
+__all__ = ["Profiled", "Statistics", "coverage", "covered", "plan_hotness", "shares"]
 
 
 class Statistics(Protocol):
@@ -55,6 +59,15 @@ class _Shares(Protocol):
 class Profiled(Protocol):
     """What this pass asks of a profiled tensor."""
 
+    def __hash__(self) -> int:
+        """What it counts does not change: passes ask again and again."""
+        ...
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Look-ups, [books, tables, entries]."""
+        ...
+
     def statistics(self) -> Statistics:
         """Means over its tables."""
         ...
@@ -85,6 +98,9 @@ def plan_hotness(problem: Problem, plan: Plan) -> Plan:
         _average([getattr(each, name) for each in found])
         for name in ("mean", "sigma", "hot", "medium", "cold")
     )
+    by_table = tuple(
+        _average(each) for each in zip(*(_hot_by_table(tensor) for tensor in profile), strict=True)
+    )
     return plan.decide(
         Decision(
             "entry_order",
@@ -96,6 +112,7 @@ def plan_hotness(problem: Problem, plan: Plan) -> Plan:
                 "mean": mean,
                 "sigma": sigma,
                 "hot": hot,
+                "hot_by_table": ", ".join(f"{each:g}" for each in by_table),
                 "medium": medium,
                 "cold": cold,
             },
@@ -109,7 +126,7 @@ def plan_hotness(problem: Problem, plan: Plan) -> Plan:
                 Rejected("an order per part of the tensor", "the same entries are hot all over it (Fig. 9)"),
             ),
         ),
-        hotness=Hotness("profile", hot, medium, cold),
+        hotness=Hotness("profile", hot, medium, cold, by_table),
     )
 
 
@@ -122,16 +139,54 @@ def coverage(problem: Problem, first: int) -> float:
     return _average([tensor.coverage()[counted] for tensor in problem.profile])
 
 
-def shares(problem: Problem, first: int, last: int) -> tuple[float, ...]:
-    """Share of look-ups of each of the entries [first, last) of a table, in their order."""
+def covered(problem: Problem, entries: Sequence[int]) -> float:
+    """Share of look-ups that the first entries of each table serve, so many of table t: entries[t % len(entries)].
+
+    Parts of the stages look up one count of tables after another: the counts are those of one part.
+    """
+    if len(set(entries)) == 1:
+        return coverage(problem, entries[0])
+    if not problem.profile:
+        return _average([coverage(problem, each) for each in entries])
+    most, tables = problem.algorithm.table_entries, problem.algorithm.table_count
+    wanted = [min(max(entries[table % len(entries)], 0), most) for table in range(tables)]
+    curves = [_coverage_by_table(tensor) for tensor in problem.profile]
+    return _average([float(curve[table][first]) for curve in curves for table, first in enumerate(wanted)])
+
+
+def shares(problem: Problem, first: int, last: int, table: int | None = None) -> tuple[float, ...]:
+    """Share of look-ups of each of the entries [first, last) of a table, in their order.
+
+    Of the mean table, or of table number `table` alone.
+    """
     entries = problem.algorithm.table_entries
     first, last = max(first, 0), min(last, entries)
     if not problem.profile:
         return (1 / entries,) * max(0, last - first)
-    curves = [tensor.coverage() for tensor in problem.profile]
+    curves: list[_Shares] = [
+        tensor.coverage() if table is None else _coverage_by_table(tensor)[table]
+        for tensor in problem.profile
+    ]
     return tuple(
         float(sum(curve[i + 1] - curve[i] for curve in curves)) / len(curves) for i in range(first, last)
     )
+
+
+@lru_cache(maxsize=64)
+def _hot_by_table(tensor: Profiled) -> tuple[float, ...]:
+    """Entries of each table looked up more than its mean + 3 sigma times: means over books."""
+    limits = tensor.counts.mean(axis=-1) + 3 * tensor.counts.std(axis=-1)
+    hot = (tensor.counts > limits[..., None]).sum(axis=-1)
+    return tuple(hot.mean(axis=0).tolist())
+
+
+@lru_cache(maxsize=64)
+def _coverage_by_table(tensor: Profiled) -> tuple[tuple[float, ...], ...]:
+    """Share of each table's look-ups that its first i entries in order serve, i from 0 to all: means over books."""
+    ordered = tensor.counts.copy()
+    ordered.sort(axis=-1)
+    served = ordered[..., ::-1].cumsum(axis=-1).sum(axis=0)
+    return tuple((0.0, *(curve / curve[-1]).tolist()) for curve in served)
 
 
 def _average(values: Sequence[float]) -> float:

@@ -1,7 +1,8 @@
 """Placement: which codebook entries live where (VQ-LLM, Sec. V-B).
 
-Of each table, entries [0, n_registers) are in registers, [n_registers, n_shared) in shared memory, the rest in global
-memory. The slack of the base kernel says how many fit; a spec may overrule that (Sec. V-C).
+Of each table, entries [0, n_registers) are in registers, as many as are hot in that table, [n_registers, n_shared) in
+shared memory, the rest in global memory. The slack of the base kernel says how many fit; a spec may overrule that
+(Sec. V-C).
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vqcc.diagnostics import Diagnostic, Finding, VqccError, raise_findings
-from vqcc.passes.hotness import coverage
+from vqcc.passes.hotness import covered
 from vqcc.plan import Decision, Placement, Rejected
 from vqcc.problem import Boundaries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from vqcc.algorithms.base import Algorithm
     from vqcc.gpus.model import Gpu
@@ -57,12 +58,13 @@ def certain_placement(problem: Problem, plan: Plan) -> Placement:
     Raises VQ0403 if shared memory cannot hold one book that it must.
     """
     algorithm, tiles = problem.algorithm, part_tiles(problem, plan)
+    none = (0,) * cached_tables(problem, plan)
     if plan.strategy.caching != "all":
-        return Placement(0, 0, tiles, 0)
+        return Placement(none, 0, tiles, 0)
     raise_findings(check_placement(algorithm, problem.gpu, "sc"))
     book_bytes = _book_bytes(problem, plan, algorithm.table_entries)
     room = problem.gpu.shared_bytes_per_block.integer - RESERVED_FOR_SUMS
-    return Placement(0, algorithm.table_entries, max(1, min(room // book_bytes, tiles)), book_bytes)
+    return Placement(none, algorithm.table_entries, max(1, min(room // book_bytes, tiles)), book_bytes)
 
 
 def place_none(problem: Problem, plan: Plan) -> Plan:
@@ -76,7 +78,7 @@ def place_none(problem: Problem, plan: Plan) -> Plan:
             "look-ups go to global memory through the first-level cache",
             "Table IV",
         ),
-        placement=Placement(0, 0, part_tiles(problem, plan), 0),
+        placement=Placement((0,) * cached_tables(problem, plan), 0, part_tiles(problem, plan), 0),
     )
 
 
@@ -116,7 +118,8 @@ def place_slack(problem: Problem, plan: Plan, cut: int = 0) -> Plan:
         _check_boundaries(problem, plan, n_registers, n_shared)
     algorithm = problem.algorithm
     tables, tiles = cached_tables(problem, plan), part_tiles(problem, plan)
-    in_registers, in_shared = coverage(problem, n_registers), coverage(problem, max(n_shared, n_registers))
+    in_registers = covered(problem, n_registers)
+    in_shared = covered(problem, [max(n_shared, each) for each in n_registers])
     decision = Decision(
         "n_shared",
         n_shared,
@@ -220,49 +223,72 @@ def _book_bytes(problem: Problem, plan: Plan, n_shared: int, copies: int = 1) ->
     return -(-entries * copies * problem.algorithm.entry_stride // COPY_BYTES) * COPY_BYTES
 
 
-def _register_entries(problem: Problem, plan: Plan, n_shared: int, cut: int) -> tuple[int, Decision]:
-    """Hot entries, as far as the slack's registers hold them: every thread keeps its own copies.
+def _register_entries(
+    problem: Problem, plan: Plan, n_shared: int, cut: int
+) -> tuple[tuple[int, ...], Decision]:
+    """Hot entries of each table, as far as the slack's registers hold them: every thread keeps its own copies.
 
     They are the first of the shared ones, if any are.
     """
     assert plan.slack is not None
-    assert plan.hotness is not None
-    algorithm = problem.algorithm
-    words = algorithm.entry_words * cached_tables(problem, plan)
-    tiles = part_tiles(problem, plan)
-    fitting = plan.slack.registers // words
-    hot = round(plan.hotness.hot)
-    most = n_shared or algorithm.table_entries
-    wanted = min(hot, fitting, most) >> cut if plan.strategy.registers and tiles == 1 else 0
-    reason = f"every thread holds {wanted} entries of each table, selected without indexing registers"
-    if not plan.strategy.registers:
-        reason = "the level keeps no entries in registers"
-    elif tiles > 1:
-        reason = f"a thread's look-ups go to {tiles} books: their entries would need as many registers"
-    elif hot == 0:
-        reason = "no entry is hot: a register is worth more elsewhere"
-    elif fitting == 0:
-        reason = "no register is slack"
-    elif cut:
-        reason = f"{reason}; fewer than the slack, which the compiled kernel overran"
-    formula = "min(hot entries, slack_registers / (tables * entry_words), n_shared if any entry is shared)"
+    algorithm, tables = problem.algorithm, cached_tables(problem, plan)
+    most, words = n_shared or algorithm.table_entries, algorithm.entry_words
+    hot = [min(each, most) for each in _hot_entries(problem, plan)]
+    wanted = (0,) * tables
+    if plan.strategy.registers and part_tiles(problem, plan) == 1:
+        cap = max(cap for cap in range(max(hot) + 1) if words * _capped(hot, cap) <= plan.slack.registers)
+        wanted = tuple(min(each, cap) >> cut for each in hot)
+    formula = (
+        "min(hot entries of the table, c, n_shared if any entry is shared), the largest c for which the sum over "
+        "tables * entry_words <= slack_registers"
+    )
+    reason = _why_registers(problem, plan, hot, wanted, cut)
     if problem.boundaries.registers is not None:
-        wanted, formula, reason = (
-            min(problem.boundaries.registers, most),
-            "the spec's cache.registers",
-            "as the spec says",
-        )
+        wanted = (min(problem.boundaries.registers, most),) * tables
+        formula, reason = "the spec's cache.registers", "as the spec says"
     return wanted, Decision(
         "n_registers",
-        wanted,
+        wanted[0] if len(set(wanted)) == 1 else ", ".join(map(str, wanted)),
         formula,
-        {"hot": plan.hotness.hot, "slack_registers": plan.slack.registers, "registers_per_entry": words},
+        {
+            "hot": ", ".join(map(str, hot)),
+            "tables": tables,
+            "entry_words": words,
+            "slack_registers": plan.slack.registers,
+        },
         reason,
         "V-B, Fig. 10",
     )
 
 
-def _check_boundaries(problem: Problem, plan: Plan, n_registers: int, n_shared: int) -> None:
+def _hot_entries(problem: Problem, plan: Plan) -> list[int]:
+    """Hot entries of each table that a part looks up; of parts with other stages, what all of them have."""
+    assert plan.hotness is not None
+    tables = cached_tables(problem, plan)
+    hot = [round(each) for each in plan.hotness.hot_by_table] or [0] * tables
+    return [min(hot[table::tables]) for table in range(tables)]
+
+
+def _capped(hot: Sequence[int], cap: int) -> int:
+    return sum(min(each, cap) for each in hot)
+
+
+def _why_registers(problem: Problem, plan: Plan, hot: Sequence[int], wanted: Sequence[int], cut: int) -> str:
+    assert plan.slack is not None
+    tiles = part_tiles(problem, plan)
+    if not plan.strategy.registers:
+        return "the level keeps no entries in registers"
+    if tiles > 1:
+        return f"a thread's look-ups go to {tiles} books: their entries would need as many registers"
+    if not any(hot):
+        return "no entry is hot: a register is worth more elsewhere"
+    if plan.slack.registers < problem.algorithm.entry_words:
+        return "no register is slack"
+    held = f"every thread holds {sum(wanted)} entries of {len(wanted)} tables, selected without indexing registers"
+    return f"{held}; fewer than the slack, which the compiled kernel overran" if cut else held
+
+
+def _check_boundaries(problem: Problem, plan: Plan, n_registers: Sequence[int], n_shared: int) -> None:
     """Refuse boundaries that no block of this GPU can have."""
     assert plan.tile is not None
     tiles = part_tiles(problem, plan)
@@ -277,17 +303,17 @@ def _check_boundaries(problem: Problem, plan: Plan, n_registers: int, n_shared: 
                 help="lower cache.shared, or leave it out: the slack then decides",
             )
         )
-    words = n_registers * cached_tables(problem, plan) * problem.algorithm.entry_words
+    words = sum(n_registers) * problem.algorithm.entry_words
     if words >= problem.gpu.registers_per_thread.integer:
         raise VqccError(
             Diagnostic(
                 "VQ0406",
-                f"cache.registers: {n_registers} entries of {cached_tables(problem, plan)} tables take {words} "
+                f"cache.registers: {max(n_registers)} entries of {len(n_registers)} tables take {words} "
                 f"registers; a thread of {problem.gpu.name} has {problem.gpu.registers_per_thread.integer}",
                 help="lower cache.registers, or leave it out: the slack then decides",
             )
         )
-    if n_registers and tiles > 1:
+    if any(n_registers) and tiles > 1:
         raise VqccError(
             Diagnostic(
                 "VQ0406",

@@ -326,7 +326,7 @@ VQCC_DEVICE float load_element(const void* array, int index) {
 }  // namespace vqcc
 
 // ==== codebook_cache.cuh =====================================================================================
-// The codebook cache (VQ-LLM, Sec. V): Load, Access and Switch. Of every table, entries [0, kRegisterEntries) are in
+// The codebook cache (VQ-LLM, Sec. V): Load, Access and Switch. Of table t, entries [0, register_entries(t)) are in
 // registers, those up to kSharedEntries in shared memory and the rest in global memory. Entries are in the order of
 // their frequency if the plan has a profile, so an entry's number says where it is.
 
@@ -334,10 +334,11 @@ namespace vqcc {
 
 /// Where a block finds the books of the column tiles and stages it is working on.
 ///
-/// `Tile` names kRegisterEntries, kSharedEntries, kCopies, kSharedBookBytes, kResidentTiles and kSplitStages. A book has
-/// one table per residual stage, or one that its stages share (Algorithm::kStagesShareTable), and possibly one of
-/// constants (Algorithm::kConstantEntries), cached whenever any entry is. The kCopies copies of an entry are neighbours,
-/// and lane l looks up copy l % kCopies: with 128 bytes of copies, lanes of one wavefront never meet in a bank.
+/// `Tile` names kSharedEntries, kCopies, kSharedBookBytes, kResidentTiles, kSplitStages, register_entries(table) and the
+/// most of these, kRegisterEntries. A book has one table per residual stage, or one that its stages share
+/// (Algorithm::kStagesShareTable), and possibly one of constants (Algorithm::kConstantEntries), cached whenever any entry
+/// is. The kCopies copies of an entry are neighbours, and lane l looks up copy l % kCopies: with 128 bytes of copies,
+/// lanes of one wavefront never meet in a bank.
 template <class Algorithm, class Tile, int kThreads>
 class CodebookCache {
   using Entry = typename Algorithm::Entry;
@@ -380,8 +381,9 @@ class CodebookCache {
   /// resident book `book`.
   VQCC_DEVICE Entry access(int book, int stage, uint32 index) const {
     const int table = Algorithm::kStagesShareTable ? 0 : stage;
+    const int held = Tile::register_entries(table);
     Entry entry = {};
-    if (kRegisters == 0 || index >= static_cast<uint32>(kRegisters)) {
+    if (held == 0 || index >= static_cast<uint32>(held)) {
       if (kAllShared || (kShared > 0 && index < static_cast<uint32>(kShared))) {
         entry = shared_entry(book, table * kSharedTableBytes, index);
       } else {
@@ -391,7 +393,7 @@ class CodebookCache {
     if constexpr (kRegisters > 0) {
 #pragma unroll
       for (int i = 0; i < kRegisters; ++i) {
-        if (index == static_cast<uint32>(i)) entry = hot_[table][i];
+        if (i < held && index == static_cast<uint32>(i)) entry = hot_[table][i];
       }
     }
     return entry;
@@ -479,6 +481,7 @@ class CodebookCache {
     for (int table = 0; table < kTables; ++table) {
 #pragma unroll
       for (int i = 0; i < kRegisters; ++i) {
+        if (i >= Tile::register_entries(table)) continue;
         hot_[table][i] = Entry::template load_from<Space::kGlobal>(table_of(0, table) + i * kEntryBytes);
       }
     }
@@ -1433,15 +1436,17 @@ struct Tile_m1_float16 {
   static constexpr vqcc::Fusion kFusion = vqcc::Fusion::kNone;  // how decoded elements reach their multiplies
   static constexpr int kSplitTiles = 1;  // parts of the column tiles, for different blocks
   static constexpr int kSplitStages = 1;  // parts of the residual stages
-  static constexpr int kRegisterEntries = 0;  // entries of each table in registers
+  static constexpr int kRegisterEntries = 0;  // most entries of a table in registers
   static constexpr int kSharedEntries = 256;  // entries of each table in shared memory, those included
   static constexpr int kCopies = 1;  // copies of a shared entry, for lanes to look up in turn
   static constexpr int kSharedBookBytes = 8192;  // of one book
   static constexpr int kResidentTiles = 1;  // column tiles whose books are present at once
+  /// Entries of a part's table number `table` in registers.
+  VQCC_HOST_DEVICE static constexpr int register_entries(int) { return 0; }
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 3) aqlm_2x8_sc_m1_float16_65b2bc85(
+extern "C" __global__ void __launch_bounds__(256, 3) aqlm_2x8_sc_m1_float16_15235cbd(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,
