@@ -3,7 +3,8 @@
     python bench/occupancy.py --gpu h200 --commit "$(git rev-parse HEAD)" -o tests/data/occupancy-h200.json
 
 Compiles kernels that need many numbers of registers and asks cuOccupancyMaxActiveBlocksPerMultiprocessor about
-each. tests/gpus/test_occupancy_golden.py holds vqcc.gpus.occupancy against the file. Exits with 4 if they differ.
+each, with the largest carve-out of shared memory and with the one that libraries ask for: the answers should be the
+same. tests/gpus/test_occupancy_golden.py holds vqcc.gpus.occupancy against the file. Exits with 4 if they differ.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from vqcc import gpus
 from vqcc.codegen.toolchain import find
-from vqcc.gpus.occupancy import blocks_per_sm
+from vqcc.gpus.occupancy import blocks_per_sm, carveout_percent
 
 if TYPE_CHECKING:
     from vqcc.gpus.model import Gpu
@@ -67,35 +68,43 @@ def measure(driver: Any, cubin: bytes, gpu: Gpu) -> dict[str, list[list[Any]]]:
     """Ask about every kernel of the cubin in the current context.
 
     Returns `points` [registers, shared bytes, threads, blocks], and `refused`, those that the driver would not
-    answer, with its error in place of the blocks. Shared bytes are static and dynamic.
+    answer, with its error in place of the blocks, both with the largest carve-out; `carved` are the answers that the
+    carve-out of `vqcc.gpus.occupancy` changes. Shared bytes are static and dynamic.
     """
     attribute = driver.CUfunction_attribute
-    found: dict[str, list[list[Any]]] = {"points": [], "refused": []}
+    found: dict[str, list[list[Any]]] = {"points": [], "refused": [], "carved": []}
     module = check(driver.cuModuleLoadData(cubin), "cuModuleLoadData")
     for values in VALUES:
         function = check(driver.cuModuleGetFunction(module, f"hold_{values}".encode()), "cuModuleGetFunction")
         registers = _attribute(driver, function, attribute.CU_FUNC_ATTRIBUTE_NUM_REGS)
         static = _attribute(driver, function, attribute.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)
         limit = gpu.shared_bytes_per_block.integer - static
-        for name, value in (
-            (attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, limit),
-            (attribute.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100),
-        ):
-            check(driver.cuFuncSetAttribute(function, name, value), f"cuFuncSetAttribute {name.name}")
+        opt_in = attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        check(driver.cuFuncSetAttribute(function, opt_in, limit), f"cuFuncSetAttribute {opt_in.name}")
         for shared in shared_sizes(gpu):
             for threads in THREADS:
                 dynamic = min(shared, limit)
-                error, *answer = driver.cuOccupancyMaxActiveBlocksPerMultiprocessor(
-                    function, threads, dynamic
-                )
-                kind, last = ("points", int(answer[0])) if int(error) == 0 else ("refused", error.name)
-                found[kind].append([registers, dynamic + static, threads, last])
+                kind, last = ask(driver, function, threads, dynamic, 100)
+                point = [registers, dynamic + static, threads]
+                found[kind].append([*point, last])
+                carveout = carveout_percent(gpu, blocks_per_sm(gpu, threads, registers, dynamic + static))
+                if (carved := ask(driver, function, threads, dynamic, carveout)) != (kind, last):
+                    found["carved"].append([*point, carved[1]])
     return {kind: sorted(map(list, {tuple(row) for row in rows})) for kind, rows in found.items()}
+
+
+def ask(driver: Any, function: Any, threads: int, dynamic: int, carveout: int) -> tuple[str, int | str]:
+    """Blocks with a carve-out in percent: ("points", blocks), or ("refused", the driver's error)."""
+    name = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT
+    check(driver.cuFuncSetAttribute(function, name, carveout), f"cuFuncSetAttribute {name.name}")
+    error, *answer = driver.cuOccupancyMaxActiveBlocksPerMultiprocessor(function, threads, dynamic)
+    return ("points", int(answer[0])) if int(error) == 0 else ("refused", error.name)
 
 
 def differences(gpu: Gpu, found: dict[str, list[list[Any]]]) -> list[tuple[list[Any], int]]:
     """Rows on which vqcc.gpus.occupancy says otherwise, each with its answer; refused ones should have no blocks."""
     rows = [(row, row[3]) for row in found["points"]] + [(row, 0) for row in found["refused"]]
+    rows += [(row, row[3] if isinstance(row[3], int) else 0) for row in found.get("carved", [])]
     return [
         (row, ours)
         for row, theirs in rows

@@ -3,7 +3,8 @@
     python bench/sanitize.py --gpu h200 -o bench/results/h200/gemv-sanitizer.json
 
 Builds libraries with whole and ragged shapes, both types, then runs `vqcc validate --backend cuda` over all of
-them once under each tool. A tool that is missing, or that reports anything, fails the run.
+them once under each tool. A tool that is missing, or that reports anything, fails the run. The file lists
+every library.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from gemv_baseline import PRESETS
 
@@ -49,6 +52,34 @@ OTHERS = (
 )
 
 
+@dataclass(frozen=True)
+class Case:
+    """A library: an algorithm as a spec writes it, a level with what follows it there, and the weight's shape."""
+
+    algorithm: str
+    level: str
+    cache: str
+    n: int
+    k: int
+
+    def spec(self, name: str, gpu: str) -> bytes:
+        """The spec to compile."""
+        return (
+            f"vqcc: 1\nname: {name}\nalgorithm: {self.algorithm}\nop: {{kind: gemv, m: [1, 16], n: {self.n}, "
+            f"k: {self.k}, dtype: [float16, bfloat16]}}\ngpu: {gpu}\nlevel: {self.level}\n{self.cache}\n"
+        ).encode()
+
+
+def all_cases() -> list[Case]:
+    """Every algorithm, level and shape, those that no GPU can hold among them."""
+    return [
+        Case(algorithm, *level.partition("\n")[::2], n, k)
+        for algorithm in (*PRESETS, *OTHERS)
+        for level in LEVELS_AND_CACHES
+        for n, k in SHAPES
+    ]
+
+
 def main() -> None:
     """Run the sanitizer."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -60,7 +91,8 @@ def main() -> None:
     if sanitizer is None:
         sys.exit("compute-sanitizer is not installed")
     with tempfile.TemporaryDirectory() as directory:
-        paths = build_all(Path(directory), options.gpu)
+        built = build_all(Path(directory), options.gpu)
+        paths = [path for path in built.values() if isinstance(path, Path)]
         results = {tool: run_tool(sanitizer, tool, paths) for tool in TOOLS}
     version = subprocess.run([sanitizer, "--version"], capture_output=True, text=True, check=True).stdout
     found = re.search(r"\d+\.\d+\.\d+", version)
@@ -68,41 +100,41 @@ def main() -> None:
         command = f"python bench/sanitize.py --gpu {options.gpu} -o {options.output.name}"
         meta = describe_run(device, find("nvrtc").identity, command, options.commit)
     meta["sanitizer"] = found.group() if found else version
-    report = {"meta": meta, "libraries": len(paths), "tools": results}
+    report = {"meta": meta, **covered(built), "tools": results}
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report, indent=1))
+    print(json.dumps({"meta": meta, "libraries": len(paths), "tools": results}, indent=1))
     if not all(result["clean"] for result in results.values()):
         sys.exit(4)
 
 
-def build_all(directory: Path, gpu: str) -> list[Path]:
-    """Compile every preset and level the GPU can hold, for each shape."""
-    cases = [
-        (algorithm, level, shape)
-        for algorithm in (*PRESETS, *OTHERS)
-        for level in LEVELS_AND_CACHES
-        for shape in SHAPES
-    ]
+def build_all(directory: Path, gpu: str) -> dict[Case, Path | str]:
+    """Compile every case: where its library lies, or why the GPU cannot hold it."""
+    cases = all_cases()
 
-    def build(number: int) -> Path | None:
-        algorithm, level, (n, k) = cases[number]
-        text = (
-            f"vqcc: 1\nname: sanitize-{number}\nalgorithm: {algorithm}\nop: {{kind: gemv, m: [1, 16], n: {n}, "
-            f"k: {k}, dtype: [float16, bfloat16]}}\ngpu: {gpu}\nlevel: {level}\n"
-        )
+    def build(number: int) -> Path | str:
+        name = f"sanitize-{number}"
         try:
-            built = build_library(
-                parse_spec(text.encode(), f"case {number}"), toolchain=find("nvrtc"), cache=None
-            )
+            spec = parse_spec(cases[number].spec(name, gpu), name)
+            built = build_library(spec, toolchain=find("nvrtc"), cache=None)
         except VqccError as error:
-            print(f"{algorithm} {level!r} {n} x {k}: {error}", flush=True)
-            return None
+            print(f"{cases[number]}: {error}", flush=True)
+            return str(error)
         write_library(built, directory / built.name)
         return directory / built.name
 
     with ThreadPoolExecutor(max_workers=12) as pool:
-        return [path for path in pool.map(build, range(len(cases))) if path]
+        return dict(zip(cases, pool.map(build, range(len(cases))), strict=True))
+
+
+def covered(built: dict[Case, Path | str]) -> dict[str, list[dict[str, Any]]]:
+    """What the report says of each case: `libraries` ran under the tools, `left_out` could not be compiled."""
+    return {
+        "libraries": [asdict(case) for case, found in built.items() if isinstance(found, Path)],
+        "left_out": [
+            {**asdict(case), "reason": found} for case, found in built.items() if isinstance(found, str)
+        ],
+    }
 
 
 def run_tool(sanitizer: str, tool: str, paths: list[Path]) -> dict[str, object]:

@@ -1,6 +1,8 @@
-"""Markdown tables from a results file, for docs/performance.md.
+"""Markdown tables from a results file, for docs/performance.md; its tests hold the page against them.
 
-python bench/tables.py bench/results/h200/gemv-baseline.json
+    python bench/tables.py bench/results/h200/gemv-levels.json
+
+Prints levels gc and sc (gemv-baseline.json), all levels (gemv-levels.json) or resources (resources.json).
 """
 
 from __future__ import annotations
@@ -8,30 +10,125 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vqcc.levels import LEVELS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+Row = dict[str, Any]
+
+#: Of the resources, those of the level and shape that are shown kernel by kernel, for the first GPU of the file.
+SHOWN_LEVEL, SHOWN_SHAPE = "o2", (11008, 4096)
 
 
 def main() -> None:
-    """Print one table per m: microseconds, and the ratio to cuBLAS in the same run."""
-    rows = json.loads(Path(sys.argv[1]).read_text())["rows"]
-    cells = {(r["algorithm"], r["level"], (r["n"], r["k"]), r["m"]): r for r in rows}
-    algorithms = list(dict.fromkeys(r["algorithm"] for r in rows))
-    shapes = list(dict.fromkeys((r["n"], r["k"]) for r in rows))
-    for m in sorted({r["m"] for r in rows}):
-        heads = [f"{level} {n} x {k}" for level in ("gc", "sc") for n, k in shapes]
-        print(f"\n| m = {m} | {' | '.join(heads)} |\n|{'---|' * (len(heads) + 1)}")
-        for algorithm in algorithms:
-            line = [
-                _cell(cells.get((algorithm, level, shape, m))) for level in ("gc", "sc") for shape in shapes
+    """Print the tables that the results are for."""
+    for line in tables(json.loads(Path(sys.argv[1]).read_text())["rows"]):
+        print(line)
+
+
+def tables(rows: Sequence[Row]) -> Iterator[str]:
+    """Lines of the tables, an empty one before each."""
+    if "predicted_blocks" in rows[0]:
+        yield from ("", *resources_by_level(rows), "", *resources_by_kernel(rows))
+        return
+    make = levels_table if {row["level"] for row in rows} - {"gc", "sc"} else baseline_table
+    for m in sorted({row["m"] for row in rows}):
+        yield from ("", *make([row for row in rows if row["m"] == m]))
+
+
+def baseline_table(rows: Sequence[Row]) -> Iterator[str]:
+    """A line per algorithm: microseconds of gc and sc, and the ratio to cuBLAS in the same run."""
+    cells = {(row["algorithm"], row["level"], shape_of(row)): row for row in rows}
+    algorithms = list(dict.fromkeys(row["algorithm"] for row in rows))
+    shapes = list(dict.fromkeys(map(shape_of, rows)))
+    columns = [(level, shape) for level in ("gc", "sc") for shape in shapes]
+    yield from _head([f"m = {rows[0]['m']}", *(f"{level} {n} x {k}" for level, (n, k) in columns)])
+    for algorithm in algorithms:
+        yield _line([algorithm, *(_with_ratio(cells.get((algorithm, *column))) for column in columns)])
+    base = [cells[algorithms[0], "gc", shape]["baseline_us"] for _, shape in columns]
+    yield _line(["cuBLAS fp16", *(f"{us:.1f}" for us in base)])
+
+
+def levels_table(rows: Sequence[Row]) -> Iterator[str]:
+    """A line per algorithm and shape: microseconds of each level and of cuBLAS, and two ratios of best."""
+    heads = (f"m = {rows[0]['m']}", "n x k", *LEVELS, "cuBLAS fp16", "best against gc", "cuBLAS / best")
+    yield from _head(heads)
+    cells = {(row["algorithm"], shape_of(row), row["level"]): row for row in rows}
+    algorithms = list(dict.fromkeys(row["algorithm"] for row in rows))
+    shapes = list(dict.fromkeys(map(shape_of, rows)))
+    for algorithm in algorithms:
+        for n, k in shapes:
+            of = {level: cells.get((algorithm, (n, k), level)) for level in LEVELS}
+            times = [_time(row) for row in of.values()]
+            gc, best = of["gc"], of["best"]
+            assert gc is not None
+            assert best is not None
+            blas = best["baseline_us"]
+            ratios = (f"{best['us'] / gc['us'] - 1:+.0%}", f"{blas / best['us']:.2f}")
+            yield _line([algorithm, f"{n} x {k}", *times, f"{blas:.1f}", *ratios])
+
+
+def resources_by_level(rows: Sequence[Row]) -> Iterator[str]:
+    """A line per GPU and level: how many kernels have the blocks per SM that were predicted."""
+    heads = (
+        "GPU", "level", "kernels", "blocks as predicted", "more", "fewer", "spill", "planned again",
+        "entries in registers", "entries left in global memory",
+    )  # fmt: skip
+    yield from _head(heads)
+    for gpu, level in dict.fromkeys((row["gpu"], row["level"]) for row in rows):
+        own = [row for row in rows if (row["gpu"], row["level"]) == (gpu, level)]
+        more = [row["compiled_blocks"] - row["predicted_blocks"] for row in own]
+        cached = [row["register_entries"] + row["shared_entries"] for row in own]
+        yield _line(
+            [
+                gpu, level, len(own), more.count(0), sum(each > 0 for each in more), sum(each < 0 for each in more),
+                sum(row["stack_bytes"] + row["spill_bytes"] > 0 for row in own),
+                sum(row["replans"] > 0 for row in own), sum(row["register_entries"] > 0 for row in own),
+                sum(row["table_entries"] > held for row, held in zip(own, cached, strict=True)),
             ]
-            print(f"| {algorithm} | {' | '.join(line)} |")
-        base = [cells[algorithms[0], "gc", shape, m]["baseline_us"] for shape in shapes]
-        print(f"| cuBLAS fp16 | {' | '.join(f'{us:.1f}' for us in base * 2)} |")
+        )  # fmt: skip
 
 
-def _cell(row: dict[str, float] | None) -> str:
-    if row is None:
-        return "-"
-    return f"{row['us']:.1f} ({row['baseline_us'] / row['us']:.2f})"
+def resources_by_kernel(rows: Sequence[Row]) -> Iterator[str]:
+    """A line per preset and m of one GPU, level and shape."""
+    heads = (
+        "preset", "m", "base registers", "slack registers", "slack shared", "entries shared", "compiled registers",
+        "shared bytes", "blocks predicted", "blocks compiled",
+    )  # fmt: skip
+    yield from _head(heads)
+    for row in rows:
+        if (row["gpu"], row["level"], shape_of(row)) == (rows[0]["gpu"], SHOWN_LEVEL, SHOWN_SHAPE):
+            yield _line(
+                [
+                    row["algorithm"], row["m"], row["base_registers"], row["slack_registers"],
+                    row["slack_shared_bytes"], f"{row['shared_entries']} of {row['table_entries']}",
+                    row["registers"], row["shared_bytes"], row["predicted_blocks"], row["compiled_blocks"],
+                ]
+            )  # fmt: skip
+
+
+def shape_of(row: Row) -> tuple[int, int]:
+    """The weight's [n, k]."""
+    return row["n"], row["k"]
+
+
+def _head(heads: Sequence[str]) -> Iterator[str]:
+    yield from (_line(heads), f"|{'---|' * len(heads)}")
+
+
+def _line(cells: Iterable[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _time(row: Row | None) -> str:
+    return "-" if row is None else f"{row['us']:.1f}"
+
+
+def _with_ratio(row: Row | None) -> str:
+    return "-" if row is None else f"{row['us']:.1f} ({row['baseline_us'] / row['us']:.2f})"
 
 
 if __name__ == "__main__":

@@ -229,6 +229,7 @@ class Launch:
     """Grid and block of a launch; the block is one-dimensional.
 
     `workspace_bytes` of device memory, zero before the first launch and after each, hold what blocks tell each other.
+    `carveout_percent` of an SM's shared memory holds all blocks that are planned; 0: they need none.
     """
 
     grid: int
@@ -237,6 +238,7 @@ class Launch:
     blocks_per_sm: int
     limited_by: str
     workspace_bytes: int = 0
+    carveout_percent: int = 0
 
 
 @dataclass(frozen=True)

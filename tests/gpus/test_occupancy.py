@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqcc import gpus
-from vqcc.gpus.occupancy import blocks_per_sm
+from vqcc.gpus.occupancy import Occupancy, blocks_per_sm, carveout_percent
 
 H200, A100, A40, RTX4090 = (gpus.load(name) for name in ("h200", "a100", "a40", "rtx4090"))
 KIB = 1024
@@ -75,6 +75,27 @@ def test_points_by_hand(gpu, threads, registers, shared, blocks, limited_by):
 def test_the_carveout_is_the_smallest_that_holds_the_blocks(shared, carveout):
     # 8 blocks at most, of 256 threads and 32 registers.
     assert blocks_per_sm(H200, 256, 32, shared).carveout_bytes == carveout * KIB
+
+
+@laws
+@given(any_gpu, threads, registers, shared)
+def test_the_driver_takes_the_carveout_that_is_asked_for(gpu, threads, registers, shared):
+    """It rounds a percentage up to a size that there is: to that of the blocks, no larger and no smaller."""
+    result = blocks_per_sm(gpu, threads, registers, shared)
+    percent = carveout_percent(gpu, result)
+    assert 0 <= percent <= 100
+    wanted = gpu.shared_bytes_per_sm.integer * percent // 100
+    assert min(size for size in gpu.shared_carveouts.value if size >= wanted) == result.carveout_bytes
+
+
+def test_carveouts_less_than_a_percent_apart():
+    """No percentage rounds down to one and stays above the other: then a percent more, and the size after."""
+    sizes = [0, 100 * KIB, 100 * KIB + 128, 228 * KIB]
+    facts = H200.shared_carveouts.model_copy(update={"value": sizes})
+    close = H200.model_copy(update={"shared_carveouts": facts})
+    asked = [carveout_percent(close, Occupancy(8, "shared", size, 8)) for size in sizes]
+    assert asked == [0, 43, 44, 100]
+    assert 43 * 228 < 100 * 100 < 44 * 228
 
 
 def test_warps():
@@ -144,10 +165,10 @@ PROGRAM = r"""
 #include <cstdio>
 int main() {
   cudaOccDeviceProp p;
-  int t, r, s;
-  while (std::scanf("%d %d %d %d %zu %zu %d %d %d", &p.computeMajor, &p.computeMinor,
+  int t, r, s, carveout;
+  while (std::scanf("%d %d %d %d %zu %zu %d %d %d %d", &p.computeMajor, &p.computeMinor,
                     &p.maxThreadsPerMultiprocessor, &p.regsPerMultiprocessor, &p.sharedMemPerMultiprocessor,
-                    &p.sharedMemPerBlockOptin, &t, &r, &s) == 9) {
+                    &p.sharedMemPerBlockOptin, &t, &r, &s, &carveout) == 10) {
     p.maxThreadsPerBlock = 1024;
     p.regsPerBlock = p.regsPerMultiprocessor;
     p.warpSize = 32;
@@ -162,7 +183,7 @@ int main() {
     a.maxDynamicSharedSizeBytes = p.sharedMemPerBlockOptin;
     a.numBlockBarriers = 1;
     cudaOccDeviceState d;
-    d.carveoutConfig = SHAREDMEM_CARVEOUT_MAX_SHARED;
+    d.carveoutConfig = carveout;
     cudaOccResult o;
     if (cudaOccMaxActiveBlocksPerMultiprocessor(&o, &p, &a, &d, t, s) != CUDA_OCC_SUCCESS) return 1;
     std::printf("%d\n", o.activeBlocksPerMultiprocessor);
@@ -234,29 +255,40 @@ def queries(gpu):
                     yield block, per_thread, kib * KIB + more
 
 
-def test_every_answer_is_that_of_the_header(tmp_path):
-    """Compiles NVIDIA's occupancy calculator on the host and compares 24,480 kernels per architecture."""
+@pytest.fixture(scope="module")
+def calculator(tmp_path_factory):
+    """NVIDIA's occupancy calculator, compiled on the host: blocks of queries with a carve-out in percent each."""
     compiler = shutil.which("g++")
     assert compiler, "the emulator needs g++, and so does this test"
-    source = tmp_path / "occupancy.cpp"
+    directory = tmp_path_factory.mktemp("occupancy")
+    source, program = directory / "occupancy.cpp", directory / "occupancy"
     source.write_text(PROGRAM)
-    program = tmp_path / "occupancy"
     subprocess.run([compiler, "-O1", f"-I{header_directory()}", source, "-o", program], check=True)
-    for name in ("a100", "a40", "rtx4090", "h200", "b200", "rtx5090"):
-        gpu = gpus.load(name)
-        asked = list(queries(gpu))
+
+    def ask(gpu, asked):
         head = (
             f"{gpu.sm // 10} {gpu.sm % 10} {gpu.threads_per_sm.integer} {gpu.registers_per_sm.integer} "
             f"{gpu.shared_bytes_per_sm.integer} {gpu.shared_bytes_per_block.integer}"
         )
         text = "".join(f"{head} {' '.join(map(str, query))}\n" for query in asked)
-        answers = subprocess.run(
-            [program], input=text, capture_output=True, text=True, check=True
-        ).stdout.split()
-        assert len(answers) == len(asked)
-        wrong = [
-            (query, int(answer), blocks_per_sm(gpu, *query).blocks)
-            for query, answer in zip(asked, answers, strict=True)
-            if blocks_per_sm(gpu, *query).blocks != int(answer)
-        ]
-        assert not wrong, (name, wrong[:5])
+        done = subprocess.run([program], input=text, capture_output=True, text=True, check=True)
+        return [int(answer) for answer in done.stdout.split()]
+
+    return ask
+
+
+@pytest.mark.parametrize("planned", [False, True], ids=["largest carve-out", "planned carve-out"])
+@pytest.mark.parametrize("name", ["a100", "a40", "rtx4090", "h200", "b200", "rtx5090"])
+def test_every_answer_is_that_of_the_header(name, planned, calculator):
+    """24,480 kernels per architecture, with the largest carve-out and with the one that libraries ask for."""
+    gpu = gpus.load(name)
+    asked = list(queries(gpu))
+    ours = [blocks_per_sm(gpu, *query) for query in asked]
+    carveouts = [carveout_percent(gpu, each) if planned else 100 for each in ours]
+    answers = calculator(gpu, [(*query, carveout) for query, carveout in zip(asked, carveouts, strict=True)])
+    wrong = [
+        (query, carveout, answer, each.blocks)
+        for query, carveout, answer, each in zip(asked, carveouts, answers, ours, strict=True)
+        if each.blocks != answer
+    ]
+    assert not wrong, wrong[:5]

@@ -13,7 +13,7 @@ import pytest
 
 from vqcc import gpus
 from vqcc.codegen.toolchain import find
-from vqcc.gpus.occupancy import blocks_per_sm
+from vqcc.gpus.occupancy import blocks_per_sm, carveout_percent
 
 ROOT = Path(__file__).parent.parent.parent
 MEASURED = ROOT / "tests" / "data" / "occupancy-h200.json"
@@ -50,10 +50,13 @@ class Error(IntEnum):
 
 
 class Driver:
-    """Answers as cuda-bindings does, from our own rules; `wrong_at` threads it adds a block, `refused_at` it errs."""
+    """Answers as cuda-bindings does, from our own rules; `wrong_at` threads it adds a block, `refused_at` it errs.
 
-    def __init__(self, wrong_at: int = 0, refused_at: int = 0) -> None:
-        self.wrong_at, self.refused_at = wrong_at, refused_at
+    At `carved_at` threads it has a block less where the carve-out is not the largest.
+    """
+
+    def __init__(self, wrong_at: int = 0, refused_at: int = 0, carved_at: int = 0) -> None:
+        self.wrong_at, self.refused_at, self.carved_at = wrong_at, refused_at, carved_at
         names = (
             "NUM_REGS",
             "SHARED_SIZE_BYTES",
@@ -83,11 +86,13 @@ class Driver:
         self, function: str, threads: int, dynamic: int
     ) -> tuple[Any, ...]:
         assert dynamic <= self.set[function, "MAX_DYNAMIC_SHARED_SIZE_BYTES"]
-        assert self.set[function, "PREFERRED_SHARED_MEMORY_CARVEOUT"] == 100
+        carveout = self.set[function, "PREFERRED_SHARED_MEMORY_CARVEOUT"]
         if threads == self.refused_at:
             return (Error.CUDA_ERROR_INVALID_VALUE, 0)
-        blocks = blocks_per_sm(H200, threads, int(function.removeprefix("hold_")) + 6, dynamic).blocks
-        return (Error.CUDA_SUCCESS, blocks + (threads == self.wrong_at))
+        ours = blocks_per_sm(H200, threads, int(function.removeprefix("hold_")) + 6, dynamic)
+        assert carveout in {100, carveout_percent(H200, ours)}
+        less = threads == self.carved_at and carveout < 100 and ours.blocks > 0
+        return (Error.CUDA_SUCCESS, ours.blocks + (threads == self.wrong_at) - less)
 
 
 def test_the_program_asks_about_enough_points(program: ModuleType) -> None:
@@ -103,6 +108,14 @@ def test_the_program_finds_a_wrong_answer(program: ModuleType) -> None:
     wrong = program.differences(H200, program.measure(Driver(wrong_at=160), b"cubin", H200))
     assert {row[2] for row, _ in wrong} == {160}
     assert all(row[3] == ours + 1 for row, ours in wrong)
+
+
+def test_the_program_finds_a_carveout_that_holds_too_few(program: ModuleType) -> None:
+    found = program.measure(Driver(carved_at=256), b"cubin", H200)
+    assert {row[2] for row in found["carved"]} == {256}
+    assert program.differences(H200, found)
+    assert {row[2] for row, _ in program.differences(H200, found)} == {256}
+    assert program.measure(Driver(), b"cubin", H200)["carved"] == []
 
 
 def test_what_the_driver_refuses_should_not_fit(program: ModuleType) -> None:

@@ -10,7 +10,7 @@ from plans import EVERY_STRATEGY, forced, is_legal, using
 from problems import kmeans, problem, problems
 
 from vqcc.diagnostics import VqccError
-from vqcc.gpus.occupancy import blocks_per_sm
+from vqcc.gpus.occupancy import blocks_per_sm, carveout_percent
 from vqcc.levels import STRATEGIES, Strategy
 from vqcc.passes.launch import dynamic_shared_bytes, plan_launch
 from vqcc.plan import Split
@@ -52,6 +52,9 @@ def test_launches_fit(task: Problem, strategy: Strategy, registers: int) -> None
     found = blocks_per_sm(gpu, launch.threads, plan.resources.registers, launch.dynamic_shared_bytes)
     assert (launch.blocks_per_sm, launch.limited_by) == (found.blocks, found.limited_by)
     assert launch.workspace_bytes == tile.workspace_bytes
+    needs_any = launch.dynamic_shared_bytes > 0
+    assert launch.carveout_percent == (carveout_percent(gpu, found) if needs_any else 0)
+    assert (launch.carveout_percent > 0) == needs_any
     assert (launch.workspace_bytes > 0) == (plan.split.factor > 1)
 
 

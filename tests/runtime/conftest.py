@@ -28,7 +28,11 @@ class FakeDriver(ModuleType):
     class LogicError(Error):
         """Most of them are of this kind."""
 
-    function_attribute = SimpleNamespace(MAX_DYNAMIC_SHARED_SIZE_BYTES="max_dynamic_shared")
+    class function_attribute(int):
+        """As an enum of Boost.Python: numbers that have no name here are values of it too."""
+
+        MAX_DYNAMIC_SHARED_SIZE_BYTES = "max_dynamic_shared"
+
     device_attribute = SimpleNamespace(L2_CACHE_SIZE="l2")
 
     def __init__(self) -> None:

@@ -76,6 +76,8 @@ def test_validation_on_a_device(library: Library, driver: FakeDriver) -> None:
     for kernel in kernels.values():
         shared = kernel.launch.dynamic_shared_bytes
         assert ("set_attribute", kernel.name, "max_dynamic_shared", shared) in driver.calls
+        assert kernel.launch.carveout_percent > 0
+        assert ("set_attribute", kernel.name, 9, kernel.launch.carveout_percent) in driver.calls
     launches = [call for call in driver.calls if call[0] == "launch"]
     assert [call[1] for call in launches] == [result.kernel for result in results]
     for _, name, arguments, options in launches:

@@ -151,14 +151,23 @@ def test_the_drivers_errors_are_diagnostics(
 
 def test_a_launch(driver: FakeDriver) -> None:
     with open_device() as device:
-        function = device.load(b"the cubin").function("kernel", 70000)
+        function = device.load(b"the cubin").function("kernel", 70000, 44)
         device.launch(function, [np.uint64(1), np.int32(2)], 7, 96, 70000)
         device.synchronize()
     assert ("module_from_buffer", b"the cubin") in driver.calls
     assert ("set_attribute", "kernel", "max_dynamic_shared", 70000) in driver.calls
+    assert ("set_attribute", "kernel", 9, 44) in driver.calls
     (launch,) = [call for call in driver.calls if call[0] == "launch"]
     assert launch[1:3] == ("kernel", (np.uint64(1), np.int32(2)))
     assert launch[3] == {"grid": (7, 1, 1), "block": (96, 1, 1), "shared": 70000, "stream": device.stream}
+
+
+def test_without_a_carveout_the_drivers_default_stays(driver: FakeDriver) -> None:
+    with open_device() as device:
+        device.load(b"the cubin").function("kernel", 0)
+    assert [call for call in driver.calls if call[0] == "set_attribute"] == [
+        ("set_attribute", "kernel", "max_dynamic_shared", 0)
+    ]
 
 
 def test_times_are_in_seconds(driver: FakeDriver) -> None:

@@ -41,6 +41,7 @@ class _Kernel:
     threads: int
     shared_bytes: int
     workspace_bytes: int
+    carveout_percent: int
 
 
 def render_header(
@@ -104,6 +105,7 @@ def _kernel(problem: Problem, plan: Plan) -> _Kernel:
         plan.launch.threads,
         plan.launch.dynamic_shared_bytes,
         plan.launch.workspace_bytes,
+        plan.launch.carveout_percent,
     )
 
 

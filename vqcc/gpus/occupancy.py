@@ -72,6 +72,18 @@ def blocks_per_sm(gpu: Gpu, threads: int, registers_per_thread: int, shared_byte
     return Occupancy(blocks, limited_by, carveout, warps)
 
 
+def carveout_percent(gpu: Gpu, occupancy: Occupancy) -> int:
+    """What to ask the driver for as the carve-out, in percent of the SM's shared memory: 0 to 100.
+
+    The driver takes the next larger of the sizes that there are. So `carveout_bytes` are rounded down: a percent more
+    would take the size after it from the L1 cache; and up only where a percent less would be the size before it.
+    """
+    total = gpu.shared_bytes_per_sm.integer
+    down = 100 * occupancy.carveout_bytes // total
+    smaller = [size for size in gpu.shared_carveouts.value if size < occupancy.carveout_bytes]
+    return down + 1 if smaller and down * total // 100 <= smaller[-1] else down
+
+
 def _by_registers(gpu: Gpu, warps: int, registers_per_thread: int) -> int:
     if registers_per_thread > gpu.registers_per_thread.integer:
         return 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vqcc.diagnostics import Diagnostic, VqccError
-from vqcc.gpus.occupancy import OCCUPANCY_FACTS, blocks_per_sm
+from vqcc.gpus.occupancy import OCCUPANCY_FACTS, blocks_per_sm, carveout_percent
 from vqcc.plan import Decision, Launch
 
 if TYPE_CHECKING:
@@ -67,7 +67,13 @@ def plan_launch(problem: Problem, plan: Plan, resources: Resources) -> Plan:
             facts=("sm_count", *OCCUPANCY_FACTS),
         ),
         launch=Launch(
-            grid, threads, shared, occupancy.blocks, occupancy.limited_by, plan.tile.workspace_bytes
+            grid,
+            threads,
+            shared,
+            occupancy.blocks,
+            occupancy.limited_by,
+            plan.tile.workspace_bytes,
+            carveout_percent(problem.gpu, occupancy) if shared + resources.static_shared_bytes else 0,
         ),
         resources=resources,
     )

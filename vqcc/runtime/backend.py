@@ -64,7 +64,9 @@ class CudaRunner:
         self._library = library
         module = device.load(cubin)
         self._functions = {
-            kernel.name: module.function(kernel.name, kernel.launch.dynamic_shared_bytes)
+            kernel.name: module.function(
+                kernel.name, kernel.launch.dynamic_shared_bytes, kernel.launch.carveout_percent
+            )
             for kernel in library.builds[gpu].kernels
         }
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Device", "DeviceArray", "Graph", "Module", "open_device"]
 
+#: CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, by number: not every PyCUDA has a name for it.
+_PREFERRED_CARVEOUT = 9
+
 
 class DeviceArray:
     """Device memory holding a copy of an array; freed with its device."""
@@ -39,12 +42,17 @@ class Module:
         self._module = module
         self._driver = driver
 
-    def function(self, name: str, shared_bytes: int) -> Any:
-        """Kernel `name`, allowed `shared_bytes` of dynamic shared memory."""
+    def function(self, name: str, shared_bytes: int, carveout_percent: int = 0) -> Any:
+        """Kernel `name`, allowed `shared_bytes` of dynamic shared memory.
+
+        `carveout_percent` of an SM's shared memory is what its blocks need at a time; 0 leaves the driver's default.
+        """
         with _reported(self._driver, f"kernel {name}"):
             function = self._module.get_function(name)
-            attribute = self._driver.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES
-            function.set_attribute(attribute, shared_bytes)
+            attributes = self._driver.function_attribute
+            function.set_attribute(attributes.MAX_DYNAMIC_SHARED_SIZE_BYTES, shared_bytes)
+            if carveout_percent:
+                function.set_attribute(attributes(_PREFERRED_CARVEOUT), carveout_percent)
             return function
 
 

@@ -40,7 +40,7 @@ typedef struct vqcc_driver {
 #endif
 
 #define QUIP_4_SC_ABI_VERSION 2
-#define QUIP_4_SC_BUILD_ID "9557667d1165d424"
+#define QUIP_4_SC_BUILD_ID "0a4be1523b1e86ad"
 #define QUIP_4_SC_LAYOUT_ID "4b6c55d0ce43" /* packed weights carry the same */
 #define QUIP_4_SC_N INT64_C(512)
 #define QUIP_4_SC_K INT64_C(4096)
@@ -110,6 +110,7 @@ typedef struct quip_4_sc_kernel {
   uint32_t threads;
   uint32_t shared_bytes;
   uint64_t workspace_bytes;
+  int32_t carveout_percent; /* of an SM's shared memory: what its blocks need at a time; 0: none */
 } quip_4_sc_kernel;
 
 static inline const char* quip_4_sc_status_string(quip_4_sc_status status) {
@@ -134,9 +135,9 @@ static inline const quip_4_sc_kernel* quip_4_sc_kernel_info(int32_t gpu, int32_t
   static const quip_4_sc_kernel kernels[1][QUIP_4_SC_KERNEL_COUNT] = {
     {
       {"quip_4_sc_m1_float16_62769497", 0, 1, 128u, 256u, 2176u,
-       UINT64_C(0)},
+       UINT64_C(0), 19},
       {"quip_4_sc_m4_float16_62769497", 0, 4, 128u, 256u, 2304u,
-       UINT64_C(0)},
+       UINT64_C(0), 19},
     },
   };
   if (gpu < 0 || gpu >= 1 || index < 0 || index >= QUIP_4_SC_KERNEL_COUNT) return NULL;
@@ -214,13 +215,17 @@ static inline quip_4_sc_status quip_4_sc_load(quip_4_sc_handle* handle, const vq
   }
   for (int32_t i = 0; i < QUIP_4_SC_KERNEL_COUNT; ++i) {
     const quip_4_sc_kernel* kernel = quip_4_sc_kernel_info(handle->gpu, i);
-    const int max_dynamic_shared_size_bytes = 8; /* CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES */
+    const int max_dynamic_shared_size_bytes = 8;    /* CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES */
+    const int preferred_shared_memory_carveout = 9; /* CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT */
     if (driver->module_get_function(&handle->functions[i], handle->module, kernel->name) != 0) {
       quip_4_sc_unload(handle);
       return QUIP_4_SC_ERROR_SYMBOL;
     }
     if (driver->function_set_attribute(handle->functions[i], max_dynamic_shared_size_bytes,
-                                       (int)kernel->shared_bytes) != 0) {
+                                       (int)kernel->shared_bytes) != 0 ||
+        (kernel->carveout_percent != 0 &&
+         driver->function_set_attribute(handle->functions[i], preferred_shared_memory_carveout,
+                                        (int)kernel->carveout_percent) != 0)) {
       quip_4_sc_unload(handle);
       return QUIP_4_SC_ERROR_SHARED_MEMORY;
     }

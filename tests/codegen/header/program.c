@@ -23,7 +23,7 @@ static struct {
   int fail_load, fail_lookup, fail_attribute, fail_launch; /* 0: never; else the number of the call that fails */
   const void* image;
   const char* names[64];
-  int shared[64];
+  int shared[64], carveouts[64];
   void* function;
   unsigned grid[3], block[3], shared_bytes;
   void* stream;
@@ -56,9 +56,11 @@ static int get_function(void** function, void* module, const char* name) {
 }
 
 static int set_attribute(void* function, int attribute, int value) {
-  CHECK(attribute == 8); /* CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES */
-  CHECK(function == &function_tokens[driver_calls.attributes]);
-  driver_calls.shared[driver_calls.attributes] = value;
+  const int index = driver_calls.lookups - 1;
+  CHECK(function == &function_tokens[index]);
+  CHECK(attribute == 8 || attribute == 9);
+  if (attribute == 8) driver_calls.shared[index] = value; /* CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES */
+  if (attribute == 9) driver_calls.carveouts[index] = value; /* ..._PREFERRED_SHARED_MEMORY_CARVEOUT */
   return ++driver_calls.attributes == driver_calls.fail_attribute ? 1 : 0;
 }
 
@@ -94,6 +96,13 @@ static vqcc_driver make_driver(void) {
   return driver;
 }
 
+/* Attributes that a load on `gpu` sets: every kernel's dynamic shared memory, and carve-outs that are not 0. */
+static int attributes_of(int32_t gpu) {
+  int count = KERNELS, i;
+  for (i = 0; i < KERNELS; ++i) count += expected[gpu][i].carveout != 0;
+  return count;
+}
+
 static LIB(args) good_args(void) {
   LIB(args) args;
   memset(&args, 0, sizeof(args));
@@ -122,11 +131,14 @@ static void test_load_and_launch(void) {
     LIB(handle) handle;
     CHECK(LIB(load)(&handle, &driver, gpu, cubin) == CONST(OK));
     CHECK(driver_calls.loads == 1 && driver_calls.image == cubin);
-    CHECK(driver_calls.lookups == KERNELS && driver_calls.attributes == KERNELS && CONST(KERNEL_COUNT) == KERNELS);
+    CHECK(driver_calls.lookups == KERNELS && CONST(KERNEL_COUNT) == KERNELS);
+    CHECK(driver_calls.attributes == attributes_of(gpu));
     CHECK(handle.gpu == gpu && handle.module == &module_token);
     for (i = 0; i < KERNELS; ++i) {
       CHECK(strcmp(driver_calls.names[i], expected[gpu][i].name) == 0);
       CHECK(driver_calls.shared[i] == (int)expected[gpu][i].shared_bytes);
+      CHECK(driver_calls.carveouts[i] == expected[gpu][i].carveout);
+      CHECK(LIB(kernel_info)(gpu, (int32_t)i)->carveout_percent == expected[gpu][i].carveout);
       CHECK(handle.functions[i] == &function_tokens[i]);
     }
     for (i = 0; i < sizeof(selections) / sizeof(selections[0]); ++i) {
@@ -162,6 +174,7 @@ static void test_failing_driver(void) {
   vqcc_driver driver = make_driver();
   LIB(handle) handle;
   LIB(args) args = good_args();
+  int i;
 
   driver_calls.fail_load = 1;
   memset(&handle, 0xA5, sizeof(handle));
@@ -176,12 +189,14 @@ static void test_failing_driver(void) {
   CHECK(driver_calls.unloads == 1 && handle.module == NULL);
   CHECK(LIB(launch)(&handle, &args, NULL) == CONST(ERROR_NULL_POINTER));
 
-  driver = make_driver();
-  driver_calls.fail_attribute = KERNELS;
-  memset(&handle, 0xA5, sizeof(handle));
-  CHECK(LIB(load)(&handle, &driver, 0, cubin) == CONST(ERROR_SHARED_MEMORY));
-  LIB(unload)(&handle);
-  CHECK(driver_calls.loads == 1 && driver_calls.unloads == 1);
+  for (i = 1; i <= attributes_of(0); ++i) {
+    driver = make_driver();
+    driver_calls.fail_attribute = i;
+    memset(&handle, 0xA5, sizeof(handle));
+    CHECK(LIB(load)(&handle, &driver, 0, cubin) == CONST(ERROR_SHARED_MEMORY));
+    LIB(unload)(&handle);
+    CHECK(driver_calls.loads == 1 && driver_calls.unloads == 1);
+  }
 
   driver = make_driver();
   driver_calls.fail_launch = 1;

@@ -1,0 +1,231 @@
+"""What docs/performance.md says of levels, computed from the results files: sentences and cells, to paste there.
+
+    python bench/claims.py
+
+Tests hold the page against them: each must stand there, word for word.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+RESULTS = Path(__file__).parent / "results" / "h200"
+#: Within so much of each other two times count as equal.
+EQUAL = 0.02
+
+Row = dict[str, Any]
+Case = tuple[str, int, int, int]
+
+
+def load(name: str) -> dict[str, Any]:
+    """A results file of the H200."""
+    document: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return document
+
+
+class Times:
+    """Microseconds of one results file by case, (algorithm, n, k, m), and level."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = {((row["algorithm"], row["n"], row["k"], row["m"]), row["level"]): row for row in rows}
+        self.cases = list(dict.fromkeys(case for case, _ in self.rows))
+
+    def us(self, case: Case, level: str) -> float:
+        """Median of one row."""
+        return float(self.rows[case, level]["us"])
+
+    def ratios(self, level: str, base: str, *, m: int | None = None) -> dict[Case, float]:
+        """Time of `level` over that of `base`, of the cases that have both."""
+        return {
+            case: self.us(case, level) / self.us(case, base)
+            for case in self.cases
+            if m in {None, case[3]} and (case, level) in self.rows and (case, base) in self.rows
+        }
+
+
+def claims() -> dict[str, str]:
+    """All that the page says, by a short name."""
+    new, old = (Times(load(f"gemv-{name}")["rows"]) for name in ("levels", "baseline"))
+    return {
+        "spread": spread(new),
+        "best against gc": best_against_gc(new),
+        "faster gc": faster_gc(new, old),
+        "slower gc": slower_gc(new, old),
+        "best against sc": best_against_sc(new, old),
+        "rest": blas_and_predictions(new),
+        "sanitizer": sanitizer(),
+        **dict(levels(new)),
+    }
+
+
+def spread(times: Times) -> str:
+    """How far the replays of a row are apart."""
+    widths = {key: (row["us_max"] - row["us_min"]) / row["us"] for key, row in times.rows.items()}
+    ordered = sorted(widths.values())
+    (worst, level), most = max(widths.items(), key=lambda item: item[1])
+    below = max(1 - row["us_min"] / row["us"] for row in times.rows.values())
+    half, most_rows = ordered[len(ordered) // 2], ordered[len(ordered) * 9 // 10]
+    past, far_past = (sum(width > limit for width in ordered) for limit in (0.02, 0.3))
+    return (
+        f"The slowest replay is at most {half:.1%} of the median above the fastest in half of the {len(ordered)} rows, "
+        f"{most_rows:.1%} in nine of ten; {past} rows exceed 2 %, {far_past} of them 30 %, and {describe(worst)}, "
+        f"{level}, has {most:.0%}. It is single slow replays: no fastest one is more than {below:.1%} below its median."
+    )
+
+
+def best_against_gc(times: Times) -> str:
+    """The average of the run itself."""
+    cuts = {m: [1 - ratio for ratio in times.ratios("best", "gc", m=m).values()] for m in (None, 1, 16)}
+    worst, most = -min(cuts[None]), max(cuts[None])
+    return (
+        f"**Best takes {fmean(cuts[None]):.1%} less time than gc on average over these {len(cuts[None])} rows** "
+        f"({fmean(cuts[1]):.1%} at m = 1, {fmean(cuts[16]):.1%} at m = 16; in the worst row {worst:.1%} more, "
+        f"in the best {most:.1%} less)"
+    )
+
+
+def faster_gc(new: Times, old: Times) -> str:
+    """The same against whichever gc was faster."""
+    cuts = {case: 1 - new.us(case, "best") / fastest(case, "gc", new, old) for case in new.cases}
+    by_m = [fmean(cut for case, cut in cuts.items() if case[3] == m) for m in (1, 16)]
+    shared = sum((case, "gc") in old.rows for case in new.cases)
+    return (
+        f"Against the faster gc of this file and the older `gemv-baseline.json`, which has {shared} of the rows, it is "
+        f"{fmean(cuts.values()):.1%} ({by_m[0]:.1%} at m = 1, {by_m[1]:.1%} at m = 16)"
+    )
+
+
+def slower_gc(new: Times, old: Times) -> str:
+    """The algorithms whose gc is slower than it was, and the others."""
+    shared = [case for case in new.cases if (case, "gc") in old.rows]
+    parts = []
+    for algorithm in dict.fromkeys(case[0] for case in shared):
+        changes = [new.us(case, "gc") / old.us(case, "gc") - 1 for case in shared if case[0] == algorithm]
+        parts.append(
+            f"{algorithm} {signed(median(changes))} ({signed(min(changes))} to {signed(max(changes))})"
+        )
+    worst = max(shared, key=lambda case: new.us(case, "gc") / old.us(case, "gc"))
+    return (
+        f"The gc of this run is not that of the older file, which is of an older commit: over the {len(shared)} rows "
+        f"of both, its time differs by, in the median, {', '.join(parts)}. {describe(worst)} "
+        f"went from {old.us(worst, 'gc'):.1f} to {new.us(worst, 'gc'):.1f} us."
+    )
+
+
+def best_against_sc(new: Times, old: Times) -> str:
+    """In the run itself, and against the earlier sc."""
+    largest = max(new.ratios("best", "sc").values())
+    shared = [case for case in new.cases if (case, "sc") in old.rows]
+    slower = [case for case in shared if new.us(case, "best") > old.us(case, "sc")]
+    named = ", ".join(
+        f"{describe(case)} ({new.us(case, 'best'):.1f} us, was {old.us(case, 'sc'):.1f})" for case in slower
+    )
+    return (
+        f"Best is at most {largest - 1:.1%} slower than sc in this run. Against the sc of the older file it is "
+        f"slower in {len(slower)} of {len(shared)} rows: {named}."
+    )
+
+
+def blas_and_predictions(times: Times) -> str:
+    """Best against cuBLAS, and against what was predicted."""
+    rows = [times.rows[case, "best"] for case in times.cases]
+    blas = [row["baseline_us"] / row["us"] for row in rows]
+    predicted = [row["predicted_us"] / row["us"] for row in rows]
+    return (
+        f"It is {min(blas):.2f} to {max(blas):.2f} times as fast as cuBLAS fp16 at the same m, and faster in "
+        f"{sum(ratio > 1 for ratio in blas)} of {len(blas)} rows. Predicted times of best are {min(predicted):.2f} to "
+        f"{max(predicted):.2f} of the measured ones."
+    )
+
+
+def sanitizer() -> str:
+    """Which tools found nothing, in how many libraries."""
+    found = load("gemv-sanitizer")
+    clean = [tool for tool, result in found["tools"].items() if result["clean"]]
+    libraries = found["libraries"]  # older files have their number only
+    count = libraries if isinstance(libraries, int) else len(libraries)
+    return f"compute-sanitizer's {', '.join(clean[:-1])} and {clean[-1]} are clean over {count} libraries"
+
+
+def levels(times: Times) -> Iterator[tuple[str, str]]:
+    """Each level against another one: cells of the table of differences."""
+    sc, o4 = times.ratios("sc", "gc"), [times.ratios("o4", "gc", m=m).values() for m in (1, 16)]
+    yield (
+        "sc",
+        f"{less(max(sc.values()))} to {less(min(sc.values()))} than gc, {less(fmean(sc.values()))} on average",
+    )
+    for level, base in (("o1", "sc"), ("o2", "o1"), ("o3", "o2")):
+        ratios = times.ratios(level, base)
+        apart = {case: ratio for case, ratio in ratios.items() if abs(ratio - 1) > EQUAL}
+        text = f"within {EQUAL:.0%} of {base} in {len(ratios) - len(apart)} of {len(ratios)} rows"
+        if len(apart) == 1:
+            ((case, _),) = apart.items()
+            text += (
+                f"; {describe(case)} takes {times.us(case, level):.0f} us, {base} {times.us(case, base):.0f}"
+            )
+        elif apart:
+            text += f", in the others {less(min(apart.values()))} to {less(max(apart.values()))}"
+            case = min(apart, key=lambda case: apart[case])
+            text += f"; {describe(case)} gains most, {times.us(case, level):.0f} us after {times.us(case, base):.0f}"
+        yield level, text
+    yield (
+        "o4",
+        "; ".join(
+            f"m = {m}: {min(ratios):.2f} to {max(ratios):.2f} times gc"
+            for m, ratios in zip((1, 16), o4, strict=True)
+        ),
+    )
+    best = [1 - fmean(times.ratios("best", "gc", m=m).values()) for m in (1, 16)]
+    yield "best", f"m = 1: {best[0]:.0%}, m = 16: {best[1]:.0%} less than gc"
+    own = {case: ratio for case, ratio in times.ratios("best", "gc", m=1).items() if case[0] == "aqlm-3"}
+    worst = max(own, key=lambda case: own[case])
+    rest = [1 - ratio for case, ratio in own.items() if case != worst]
+    yield (
+        "aqlm-3",
+        (
+            f"Best is at gc's level at {worst[1]} x {worst[2]} ({times.us(worst, 'best'):.1f} against "
+            f"{times.us(worst, 'gc'):.1f} us), {min(rest):.0%} to {max(rest):.0%} below it elsewhere."
+        ),
+    )
+
+
+def fastest(case: Case, level: str, *files: Times) -> float:
+    """The least time that any of the files has."""
+    return min(times.us(case, level) for times in files if (case, level) in times.rows)
+
+
+def less(ratio: float) -> str:
+    """A ratio of times in words."""
+    return f"{1 - ratio:.0%} less" if ratio <= 1 else f"{ratio - 1:.0%} more"
+
+
+def signed(change: float) -> str:
+    """A change in whole percent, with its sign."""
+    return f"{round(100 * change):+d}%"
+
+
+def describe(case: Case) -> str:
+    """A case in words."""
+    algorithm, n, k, m = case
+    return f"{algorithm} {n} x {k} m {m}"
+
+
+def in_words(text: str) -> str:
+    """As the page writes it: a space before each percent sign."""
+    return text.replace("%", " %").replace("  %", " %")
+
+
+def main() -> None:
+    """Print every claim."""
+    for name, text in claims().items():
+        print(f"{name}: {in_words(text)}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""docs/performance.md says what the results files say: its tables, averages, ranges and worst cases."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from libraries import FakeToolchain
+
+from vqcc import gpus
+from vqcc.building import build_library
+from vqcc.diagnostics import VqccError
+from vqcc.spec.load import parse_spec
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "bench" / "results"
+
+
+@pytest.fixture
+def page() -> str:
+    return (ROOT / "docs" / "performance.md").read_text()
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Programs of bench/ as modules."""
+    monkeypatch.syspath_prepend(ROOT / "bench")
+
+    def load(name: str) -> ModuleType:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return importlib.import_module(name)
+
+    return load
+
+
+def rows(name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
+    return found
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("name", ["h200/gemv-levels", "h200/gemv-baseline"])
+def test_tables(name: str, page: str, bench: Any) -> None:
+    """Line for line, and with nothing else between the lines of one table."""
+    tables = "\n".join(bench("tables").tables(rows(name))).strip().split("\n\n")
+    assert len(tables) == 2
+    for table in tables:
+        assert f"\n\n{table}\n\n" in page
+
+
+def test_claims(page: str, bench: Any) -> None:
+    claims = bench("claims")
+    missing = {
+        name: text for name, text in claims.claims().items() if flat(claims.in_words(text)) not in flat(page)
+    }
+    assert not missing
+
+
+def test_every_row_is_within_its_bound(page: str) -> None:
+    for name in ("gemv-levels", "gemv-baseline"):
+        assert all(row["within_bound"] for row in rows(f"h200/{name}"))
+    assert page.count("within its bound") == 2
+
+
+def test_a_changed_result_is_noticed(page: str, bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row of gc or best that were ten percent off, and the page would be wrong in several places."""
+    claims = bench("claims")
+    load = claims.load
+
+    def changed(level: str) -> Any:
+        def read(name: str) -> Any:
+            document = load(name)
+            if name == "gemv-levels":
+                row = next(row for row in document["rows"] if row["level"] == level)
+                row["us"] *= 1.1
+            return document
+
+        return read
+
+    for level in ("gc", "best"):
+        monkeypatch.setattr(claims, "load", changed(level))
+        wrong = [text for text in claims.claims().values() if flat(claims.in_words(text)) not in flat(page)]
+        assert len(wrong) >= 2
+
+
+def test_the_baseline_in_words(page: str) -> None:
+    """What the older section says of levels gc and sc."""
+    found = {(r["algorithm"], r["level"], r["n"], r["k"], r["m"]): r for r in rows("h200/gemv-baseline")}
+    spreads = sorted((row["us_max"] - row["us_min"]) / row["us"] for row in found.values())
+    text = flat(page)
+    assert (
+        f"is at most {spreads[-1]:.1%} of the median, {median(spreads):.1%} in half".replace("%", " %")
+        in text
+    )
+    gains = []
+    for m in (1, 16):
+        product, count = 1.0, 0
+        for (algorithm, level, n, k, rows_of_x), row in found.items():
+            if level == "sc" and rows_of_x == m:
+                product *= row["us"] / found[algorithm, "gc", n, k, m]["us"]
+                count += 1
+        gains.append(f"{1 - product ** (1 / count):.1%}".replace("%", " %"))
+    assert f"Level sc beats gc by {gains[0]} at m = 1 and {gains[1]} at m = 16" in text
+    reached = {key: row["floor_us"] / row["us"] for key, row in found.items()}
+    for algorithm in ("vq-4-8-1", "vq-2-8-1"):
+        own = {key: share for key, share in reached.items() if key[0] == algorithm}
+        best = max(own, key=lambda key: own[key])
+        assert best[1] == "sc"
+        assert best[4] == 1
+        assert f"{own[best]:.0%}".replace("%", " %") in text
+        assert f"({algorithm} sc, {best[2]} x {best[3]})" in text
+    slower = [found["aqlm-3", level, 11008, 4096, 1]["us"] for level in ("sc", "gc")]
+    assert f"aqlm-3 at 11008 x 4096: {slower[0]:.1f} us against {slower[1]:.1f}" in text
+
+
+def test_what_the_sanitizer_covers(page: str, bench: Any) -> None:
+    """Every case of the program but those that cannot be planned, as many as its results file has."""
+    program = bench("sanitize")
+    built: dict[Any, Path | str] = {}
+    for case in program.all_cases():
+        try:
+            spec = parse_spec(case.spec("x", "h200"), "spec.yaml")
+            build_library(spec, toolchain=FakeToolchain(), cache=None)
+            built[case] = Path("library")
+        except VqccError as error:
+            built[case] = error.diagnostics[0].code
+    report = program.covered(built)
+    left_out = {(case["algorithm"], case["level"], case["reason"]) for case in report["left_out"]}
+    several_books = ("gptvq-2", "gptvq-4", *program.OTHERS)
+    assert left_out == {("aqlm-1x16", "sc", "VQ0403"), *((name, "o2", "VQ0406") for name in several_books)}
+    counted = json.loads((RESULTS / "h200" / "gemv-sanitizer.json").read_text())["libraries"]
+    covered = report["libraries"]
+    assert counted in (len(covered), covered)
+    assert {case["level"] for case in covered} == {"gc", "sc", "o1", "o2", "o3", "o4", "best"}
+    assert {(case["n"], case["k"]) for case in covered} == set(program.SHAPES)
+    assert "left out are sc of aqlm-1x16 and o2 of gptvq-2, gptvq-4 and the two families" in flat(page)
+
+
+def test_the_cost_ratio_is_the_papers_everywhere() -> None:
+    """As docs/gpus.md says; a GPU on which it is measured changes that page."""
+    facts = [gpus.load(name).shared_roundtrip_per_shuffle for name in gpus.names()]
+    assert {fact.value for fact in facts} == {5.0}
+    assert {fact.confidence for fact in facts} <= {"derived", "measured"}
+    text = flat((ROOT / "docs" / "gpus.md").read_text())
+    assert f"All {len(facts)} files carry the paper's 5" in text
