@@ -141,6 +141,8 @@ _FILES = {
     "VQ0708": "another process writes beside this directory",
     "VQ0709": "two libraries would be written to one directory",
     "VQ0710": "unknown diagnostic code",
+    "VQ0711": "an output is an input or another output",
+    "VQ0712": "an output is no file",
 }
 
 _VALIDATION = {
