@@ -34,7 +34,6 @@ __all__ = [
     "open_cache",
     "print_json",
     "reports_errors",
-    "warn",
 ]
 
 P = ParamSpec("P")
@@ -116,22 +115,21 @@ def _finite(data: Any) -> Any:
 
 
 def finish(
-    results: Mapping[str, Any], errors: Sequence[Diagnostic], exit_code: ExitCode, *, as_json: bool
+    results: Mapping[str, Any],
+    errors: Sequence[Diagnostic],
+    exit_code: ExitCode,
+    *,
+    as_json: bool,
+    warnings: Sequence[Diagnostic] = (),
 ) -> None:
-    """End a command that has results and may have errors too: with `--json`, both in one document."""
+    """End a command that has results and may have errors too: with `--json`, all in one document."""
+    told = (*warnings, *errors)
     if as_json:
-        print_json({**results, "diagnostics": [error.to_json() for error in errors]})
-    elif errors:
-        _print(errors, as_json=False)
+        print_json({**results, "diagnostics": [item.to_json() for item in told]})
+    elif told:
+        _print(told, as_json=False)
     if errors:
         sys.exit(int(exit_code))
-
-
-def warn(diagnostics: Iterable[Diagnostic]) -> None:
-    """Print warnings on stderr."""
-    found = list(diagnostics)
-    if found:
-        say(render_text(found, color=color_wanted(sys.stderr)))
 
 
 def reports_errors(function: Callable[P, None]) -> Callable[P, None]:

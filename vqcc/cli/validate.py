@@ -64,7 +64,7 @@ def command(
     from vqcc.diagnostics import ExitCode
     from vqcc.library import load_library
     from vqcc.tensors.container import load, load_all
-    from vqcc.tensors.packed_file import load_packed
+    from vqcc.tensors.packed_file import check_order, load_packed
     from vqcc.verify.harness import validate
 
     if names and tensors is None:
@@ -76,10 +76,13 @@ def command(
     if tensors is not None:
         given = tuple(load(tensors, name) for name in names) if names else load_all(tensors)
     results = []
+    warnings: list[Diagnostic] = []
     with _open_backend(backend) as running:
         for library in loaded:
             chosen = running.gpus(library, gpus)
             packed = None if packed_path is None else load_packed(packed_path, library)
+            if packed_path is not None:
+                warnings += check_order(packed_path, library)
             for result in validate(library, running, tensors=given, packed=packed, gpus=chosen, seed=seed):
                 results.append(result)
                 if not as_json:
@@ -88,7 +91,8 @@ def command(
     if not as_json:
         click.echo(f"{len(results) - len(failed)} of {len(results)} launches within their bounds of float64")
     summary = {"backend": backend, "results": [result.to_json() for result in results]}
-    finish(summary, _mismatches(failed, packed=packed_path is not None), ExitCode.MISMATCH, as_json=as_json)
+    mismatches = _mismatches(failed, packed=packed_path is not None)
+    finish(summary, mismatches, ExitCode.MISMATCH, as_json=as_json, warnings=warnings)
 
 
 @contextmanager

@@ -118,6 +118,7 @@ _TENSOR = {
     "VQ0541": "the plotting package is not installed",
     "VQ0542": "a profile that cannot be plotted so",
     "VQ0543": "parts of a tensor are too small to be counted",
+    "VQ0544": "weights were packed in another order of entries",
 }
 
 _TOOLCHAIN = {
