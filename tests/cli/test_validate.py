@@ -220,6 +220,24 @@ def test_a_manifest_that_does_not_make_sense(library: Path) -> None:
         assert (done.exit_code, done.codes) == (1, ["VQ0705"]), change
 
 
+def test_an_unusable_cache_is_a_warning(
+    compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is for compile; what the emulator compiles then lies in a directory that is gone afterwards."""
+    (tmp_path / "file").write_text("no directory")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    done = run("validate", compiled)
+    assert done.exit_code == 0
+    assert done.stderr.startswith(f"warning[VQ0702]: cannot write to {tmp_path / 'file' / 'cache'}/")
+    assert " = help: validation goes on without it" in done.stderr
+    assert done.stdout.endswith("launches within their bounds of float64\n")
+    assert list(tmp_path.joinpath("temporary").iterdir()) == []
+    done = run("validate", compiled, "--json")
+    assert (done.exit_code, done.codes, done.stderr) == (0, ["VQ0702"], "")
+
+
 @pytest.fixture
 def packed(quantized: Path, compiled: Path, tmp_path: Path) -> Path:
     path = tmp_path / "packed.safetensors"

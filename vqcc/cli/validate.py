@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,7 +78,7 @@ def command(
         given = tuple(load(tensors, name) for name in names) if names else load_all(tensors)
     results = []
     warnings: list[Diagnostic] = []
-    with _open_backend(backend) as running:
+    with _open_backend(backend, warnings) as running:
         for library in loaded:
             chosen = running.gpus(library, gpus)
             packed = None if packed_path is None else load_packed(packed_path, library)
@@ -96,7 +97,7 @@ def command(
 
 
 @contextmanager
-def _open_backend(name: str) -> Iterator[Backend]:
+def _open_backend(name: str, warnings: list[Diagnostic]) -> Iterator[Backend]:
     from vqcc.verify.backends import EmulatorBackend
 
     if name == "cuda":
@@ -107,7 +108,27 @@ def _open_backend(name: str) -> Iterator[Backend]:
             yield CudaBackend(device)
         return
     compiler = next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
-    yield EmulatorBackend(default_cache_directory() / "emulator", compiler)
+    with _cache_or_scratch(default_cache_directory() / "emulator", warnings) as directory:
+        yield EmulatorBackend(directory, compiler)
+
+
+@contextmanager
+def _cache_or_scratch(directory: Path, warnings: list[Diagnostic]) -> Iterator[Path]:
+    """`directory` if modules can be kept there, else, with a warning VQ0702, one that is removed at the end."""
+    from vqcc.diagnostics import Diagnostic
+
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        help_text = "validation goes on without it; set XDG_CACHE_HOME to a writable directory of your own"
+        message = f"cannot write to {directory}: {error.strerror}"
+        warnings.append(Diagnostic("VQ0702", message, help=help_text, severity="warning"))
+        with tempfile.TemporaryDirectory(prefix="vqcc-emulator-") as scratch:
+            yield Path(scratch)
+    else:
+        yield directory
 
 
 def _show(result: CaseResult) -> None:
