@@ -22,6 +22,7 @@ from vqcc.diagnostics import (
     render_json,
     render_text,
 )
+from vqcc.diagnostics.reasons import REASONS
 
 
 def write(tmp_path, text, name="spec.yaml"):
@@ -37,6 +38,19 @@ def test_codes_have_the_form_and_titles():
         assert not title.endswith(".")
         assert len(title) < 70
     assert len(set(CODES.values())) == len(CODES)
+
+
+def test_every_code_has_a_cause_and_a_remedy():
+    assert list(REASONS) == list(CODES)
+    for code, reason in REASONS.items():
+        for text in reason:
+            assert 15 < len(text) <= 200, code
+            assert text.isascii()
+            assert text.isprintable()
+            assert "|" not in text, f"{code}: docs/diagnostics.md has it in a table"
+            assert text == " ".join(text.split()), code
+        assert reason.cause.endswith("."), code
+        assert reason.help.endswith(".") or reason.help.startswith("pip install "), code
 
 
 def test_codes_of_an_area_are_in_order():

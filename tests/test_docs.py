@@ -21,6 +21,7 @@ from vqcc.codegen.cache import CompileCache
 from vqcc.codegen.toolchain import find
 from vqcc.codegen.wheels import installed
 from vqcc.diagnostics import CODES, ExitCode
+from vqcc.diagnostics.reasons import REASONS
 from vqcc.gpus import names as gpu_names
 from vqcc.levels import LEVELS
 from vqcc.library import layout_identity
@@ -142,7 +143,9 @@ def test_ready_specs_are_valid_and_named_as_their_file(path: Path) -> None:
 
 def test_every_code_is_on_its_page() -> None:
     text = (ROOT / "docs" / "diagnostics.md").read_text()
-    assert dict(re.findall(r"^\| (VQ\d{4}) \| (.*) \|$", text, re.MULTILINE)) == dict(CODES)
+    rows = re.findall(r"^\| (VQ\d{4}) \| (.*) \| (.*) \| (.*) \|$", text, re.MULTILINE)
+    assert [row[0] for row in rows] == list(CODES)
+    assert rows == [(code, title, *REASONS[code]) for code, title in CODES.items()]
 
 
 def test_no_page_names_a_code_that_is_not_there() -> None:

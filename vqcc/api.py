@@ -56,10 +56,16 @@ def quantize(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
 ) -> VQTensor:
-    """Quantize tensor `name` of a safetensors file and write it to `output`."""
-    from vqcc.tensors.container import load_weights, save
-    from vqcc.tensors.quantize import quantize as quantize_weights
+    """Quantize tensor `name` of a safetensors file and write it to `output`.
 
+    Raises VQ0711 if that is the file or the spec of the algorithm, and VQ05xx for the tensor.
+    """
+    from vqcc.tensors.container import load_weights, save
+    from vqcc.tensors.output import check_outputs
+    from vqcc.tensors.quantize import quantize as quantize_weights
+    from vqcc.tensors.shards import files_of
+
+    check_outputs([output], (*files_of(weights), Path(algorithm)))
     chosen = algorithm_named(algorithm)
     tensor = quantize_weights(load_weights(weights, name), name, chosen, seed=seed, progress=progress)
     save(output, [tensor])
@@ -79,12 +85,15 @@ def pack(
 
     For a library built from a profile, entries are renamed by how often each tensor's codes look them up. Raises
     VQ0803 for tensors that do not fit the library, VQ0805 for a GPU it was not compiled for, VQ0540 for codes that
-    its profile did not count, unless `other_codes`.
+    its profile did not count, unless `other_codes`, VQ0711 for an output that is an input or in the library.
     """
     from vqcc.tensors.container import load_all
+    from vqcc.tensors.output import check_outputs
     from vqcc.tensors.packed_file import save_packed
+    from vqcc.tensors.shards import files_of
     from vqcc.verify.harness import check_tensors
 
+    check_outputs([output], (*files_of(tensors), library))
     loaded = load_library(library)
     if gpu is not None:
         select_gpus(loaded, (gpu,))
@@ -110,11 +119,14 @@ def profile(
 
     The profile is written to `output`, a figure of them to `plot`, neither if a tensor is wrong. One tensor is in
     memory at a time, more only for a figure. `progress` is called with (name, bytes done, bytes in all). Raises
-    VQ05xx for the tensors and what VQ0541 to VQ0543 say.
+    VQ05xx for the tensors and what VQ0541 to VQ0543 say, VQ0711 for an output that is an input or the other output.
     """
     from vqcc.hotness import profile_tensor, save_profile, summarize
     from vqcc.tensors.container import in_file, load_all
+    from vqcc.tensors.output import check_outputs
+    from vqcc.tensors.shards import files_of
 
+    check_outputs([path for path in (output, plot) if path is not None], files_of(tensors))
     chosen = load_all(tensors, names, check_codes=False)
     if plot is not None:
         from vqcc.report.plots import check_plot

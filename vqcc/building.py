@@ -83,7 +83,7 @@ def build_library(
     """Plan, render and compile a library.
 
     GPUs are compiled by `jobs` threads. Diagnostics of all GPUs are raised together: VQ04xx where a level or a
-    limit forbids a kernel, VQ06xx from the toolchain.
+    limit forbids a kernel, at the field of the spec that asks for it if one does, VQ06xx from the toolchain.
     """
     errors = DiagnosticList()
     exit_codes = []
@@ -93,7 +93,7 @@ def build_library(
         try:
             return _build_gpu(spec, gpu, toolchain, cache, want_ptx="ptx" in emit)
         except VqccError as error:
-            return error
+            return spec.place(error)
 
     for outcome in _in_parallel(build, spec.gpu, jobs):
         if isinstance(outcome, VqccError):

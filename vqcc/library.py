@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vqcc.algorithms import from_mapping
 from vqcc.codegen.bundle import read_bundle
 from vqcc.diagnostics import Diagnostic, VqccError, did_you_mean
+from vqcc.levels import LEVELS
 from vqcc.ops import OPS
 from vqcc.plan import Launch, PackedLayout
 
@@ -176,22 +178,22 @@ def load_library(directory: Path) -> Library:
 
 
 def _described(bundle: Bundle) -> Library:
-    """Read the manifest's fields, trusting none: its hashes say what was written, not that it makes sense."""
+    """Read the manifest's fields, trusting none: its hash says what was written, not that it makes sense."""
     manifest = bundle.manifest
     op = OPS[manifest["op"]["kind"]].model_validate(manifest["op"])
     variants = {variant.suffix: variant for variant in op.variants()}
     library = Library(
         name=_text(manifest["name"]),
-        build_id=_text(manifest["build_id"]),
+        build_id=_build_id(manifest["build_id"], bundle),
         toolchain=_text(manifest["toolchain"]),
         algorithm=from_mapping(manifest["algorithm"]),
         op=op,
-        level=_text(manifest["level"]),
+        level=_level(manifest["level"]),
         layout=_dataclass(PackedLayout, manifest["layout"]),
         builds={
             _text(name): GpuKernels(
                 runs_on=tuple(map(_text, gpu["runs_on"])),
-                dram_bytes_per_second=float(gpu["dram_bytes_per_second"]),
+                dram_bytes_per_second=_rate(gpu["dram_bytes_per_second"]),
                 kernels=tuple(
                     Kernel(
                         _text(kernel["name"]),
@@ -223,6 +225,29 @@ def _profile_codes(profile: Mapping[str, Any] | None) -> tuple[str, ...]:
     if not codes or not all(re.fullmatch("[0-9a-f]{64}", item) for item in codes):
         raise ValueError("its profile names no codes")
     return codes
+
+
+def _level(value: object) -> str:
+    if value not in LEVELS:
+        raise ValueError(f"there is no level {value!r}")
+    return _text(value)
+
+
+def _build_id(value: object, bundle: Bundle) -> str:
+    """The id, which a header of the bundle must state too: an engine compares the two."""
+    build_id = _text(value)
+    if not re.fullmatch("[0-9a-f]{16}", build_id):
+        raise ValueError(f"{build_id!r} is no build id")
+    for name, data in bundle.files.items():
+        if name.endswith(".h") and f'_BUILD_ID "{build_id}"\n'.encode() not in data:
+            raise ValueError(f"its build id {build_id} is not that of {name}")
+    return build_id
+
+
+def _rate(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"dram_bytes_per_second is {value!r}")
+    return float(value)
 
 
 def _text(value: object) -> str:

@@ -333,3 +333,28 @@ def test_names_that_look_like_markup(tmp_path: Path, spec: Path) -> None:
     done = run("compile", spec, "-o", out)
     assert done.exit_code == 0
     assert done.stdout.startswith(f"{out / 'tiny'}: written")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "cache", "code", "shown"),
+    [
+        ("gptvq-2", {"registers": 4}, "VQ0406", "4"),
+        ("gptvq-2", {"shared": 16, "registers": 4}, "VQ0406", "4"),
+        ("vq-4-8-2", {"registers": 60}, "VQ0607", "{"),
+    ],
+)
+def test_what_planning_refuses_is_shown_in_the_file(
+    algorithm: str, cache: dict[str, int], code: str, shown: str, tmp_path: Path
+) -> None:
+    """Boundaries that only a plan can judge: whose books a thread looks up, what the compiler makes of them."""
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(spec_text(algorithm, n=256, k=4096, level="o2", cache=cache))
+    lines = spec.read_text().splitlines()
+    for command in (["compile", spec, "-o", tmp_path / "out"], ["explain", spec]):
+        done = run(*command, "--json")
+        assert (done.exit_code, done.codes) == (1, [code])
+        (found,) = done.json["diagnostics"]
+        assert found["path"] == str(spec)
+        line = lines[found["line"] - 1]
+        assert '"cache"' in line or '"registers"' in line
+        assert line[found["column"] - 1 : found["end_column"] - 1] == shown

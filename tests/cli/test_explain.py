@@ -7,6 +7,7 @@ import pytest
 from command import run
 
 from vqcc.diagnostics import CODES
+from vqcc.diagnostics.reasons import REASONS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,8 +63,12 @@ def test_overrides(spec: Path) -> None:
 @pytest.mark.parametrize("code", ["VQ0403", "vq0403"])
 def test_a_code(code: str) -> None:
     done = run("explain", code)
-    assert (done.exit_code, done.stdout) == (0, f"VQ0403: {CODES['VQ0403']}. See docs/diagnostics.md.\n")
-    assert run("explain", code, "--json").json == {"code": "VQ0403", "title": CODES["VQ0403"]}
+    cause, remedy = REASONS["VQ0403"]
+    told = f"VQ0403: {CODES['VQ0403']}\n  cause: {cause}\n  help: {remedy}\n"
+    assert (done.exit_code, done.stdout) == (0, told)
+    title = CODES["VQ0403"]
+    asked = run("explain", code, "--json").json
+    assert asked == {"code": "VQ0403", "title": title, "cause": cause, "help": remedy}
 
 
 def test_no_such_code() -> None:

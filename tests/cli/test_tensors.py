@@ -263,6 +263,23 @@ def test_pack_by_a_profile(quantized: Path, profiled: Path, tmp_path: Path) -> N
     assert done.exit_code == 0, done.stderr
 
 
+def test_a_file_packed_for_a_library_without_a_profile_is_warned_of(
+    quantized: Path, compiled: Path, profiled: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "packed.safetensors"
+    assert run("pack", quantized, "--library", compiled, "-o", output).exit_code == 0
+    line = ["validate", profiled, "--tensors", quantized, "--packed", output]
+    done = run(*line)
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr.startswith(
+        f"warning[VQ0544]: {output}: the entries of 'w' are in the order 'identity'"
+    )
+    done = run(*line, "--json")
+    assert (done.exit_code, done.codes, done.stderr) == (0, ["VQ0544"], "")
+    assert done.json["diagnostics"][0]["severity"] == "warning"
+    assert all(result["passed"] for result in done.json["results"])
+
+
 def test_pack_refuses_codes_that_the_profile_did_not_count(
     other: Path, profiled: Path, tmp_path: Path
 ) -> None:

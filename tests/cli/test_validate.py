@@ -11,9 +11,14 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from vqcc.codegen.bundle import read_bundle, write_bundle
+from vqcc.codegen.manifest import seal
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+#: Of a manifest, that write_bundle makes.
+OWN_KEYS = {"vqcc", "format", "files", "sha256"}
 
 
 def plant(library: Path, name: str, old: str, new: str) -> None:
@@ -22,14 +27,14 @@ def plant(library: Path, name: str, old: str, new: str) -> None:
     text = bundle.files[name].decode()
     assert text.count(old) == 1, f"{text.count(old)} times: {old}"
     files = {**bundle.files, name: text.replace(old, new).encode()}
-    fields = {key: value for key, value in bundle.manifest.items() if key not in {"vqcc", "format", "files"}}
+    fields = {key: value for key, value in bundle.manifest.items() if key not in OWN_KEYS}
     assert write_bundle(library, files, fields=fields)
 
 
 def drop(library: Path, name: str) -> None:
     bundle = read_bundle(library)
     files = {key: data for key, data in bundle.files.items() if key != name}
-    fields = {key: value for key, value in bundle.manifest.items() if key not in {"vqcc", "format", "files"}}
+    fields = {key: value for key, value in bundle.manifest.items() if key not in OWN_KEYS}
     write_bundle(library, files, fields=fields)
 
 
@@ -214,10 +219,56 @@ def test_a_manifest_that_does_not_make_sense(library: Path) -> None:
         {"gpus": []},
         {"gpus": {"h200": {"kernels": [{"name": "x"}]}}},
         {"name": 5},
+        {"level": "o9"},
+        {"level": None},
+        {"build_id": "0" * 16},
+        {"build_id": "x"},
+        {"gpus": {"h200": {**manifest["gpus"]["h200"], "dram_bytes_per_second": 0}}},
     ):
-        (library / "manifest.json").write_text(json.dumps({**manifest, **change}))
+        (library / "manifest.json").write_text(json.dumps(seal({**manifest, **change})))
         done = run("validate", library, "--json")
         assert (done.exit_code, done.codes) == (1, ["VQ0705"]), change
+        assert "describes no library: " in done.json["diagnostics"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"level": "o2"', '"level": "o1"'),
+        ('"toolchain": "nvrtc', '"toolchain": "nvcc'),
+        ('"threads": ', '"threads": 1'),
+        ('"minimum_driver": "', '"minimum_driver": "1'),
+    ],
+)
+def test_a_manifest_that_was_changed_by_hand(old: str, new: str, library: Path) -> None:
+    """Whatever it says is covered by its own hash, though every file is as it was."""
+    manifest = library / "manifest.json"
+    text = manifest.read_text()
+    old = old.replace("o2", json.loads(text)["level"])
+    assert old in text
+    manifest.write_text(text.replace(old, new, 1))
+    done = run("validate", library)
+    assert done.exit_code == 1
+    assert f"error[VQ0705]: the manifest.json of {library} was changed: it does not have" in done.stderr
+    assert "compile the spec again" in done.stderr
+
+
+def test_an_unusable_cache_is_a_warning(
+    compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is for compile; what the emulator compiles then lies in a directory that is gone afterwards."""
+    (tmp_path / "file").write_text("no directory")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    done = run("validate", compiled)
+    assert done.exit_code == 0
+    assert done.stderr.startswith(f"warning[VQ0702]: cannot write to {tmp_path / 'file' / 'cache'}/")
+    assert " = help: validation goes on without it" in done.stderr
+    assert done.stdout.endswith("launches within their bounds of float64\n")
+    assert list(tmp_path.joinpath("temporary").iterdir()) == []
+    done = run("validate", compiled, "--json")
+    assert (done.exit_code, done.codes, done.stderr) == (0, ["VQ0702"], "")
 
 
 @pytest.fixture

@@ -208,7 +208,7 @@ def test_a_bundle_whose_manifest_is_lost_is_kept(place: Path, damage: bytes) -> 
 def test_a_bundle_of_another_format_is_ours(place: Path) -> None:
     write(place, OLD)
     text = (place / "manifest.json").read_text()
-    (place / "manifest.json").write_text(text.replace('"format": 2', '"format": 3'))
+    (place / "manifest.json").write_text(text.replace('"format": ', '"format": 9'))
     assert write(place, NEW)
 
 

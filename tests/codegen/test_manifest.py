@@ -5,11 +5,11 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import vqcc
-from vqcc.codegen.manifest import FileRecord, is_file_name, listed_names, make_manifest, parse_manifest
+from vqcc.codegen.manifest import FileRecord, is_file_name, listed_names, make_manifest, parse_manifest, seal
 from vqcc.diagnostics import VqccError
 
 FILES = {"b.cu": b"source", "a.h": b""}
@@ -18,7 +18,7 @@ NAMES = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,20}", fullmatch=True).filt
 
 def test_what_it_holds() -> None:
     document = json.loads(make_manifest({"name": "x", "driver": {"minimum": "580"}}, FILES))
-    assert list(document) == ["vqcc", "format", "name", "driver", "files"]
+    assert list(document) == ["vqcc", "format", "name", "driver", "files", "sha256"]
     assert document["vqcc"] == vqcc.__version__
     assert list(document["files"]) == ["a.h", "b.cu"]
     assert document["files"]["b.cu"] == {"sha256": hashlib.sha256(b"source").hexdigest(), "bytes": 6}
@@ -46,7 +46,7 @@ def test_a_record_knows_its_content() -> None:
     assert not record.matches(b"abd")
 
 
-@pytest.mark.parametrize("key", ["vqcc", "format", "files"])
+@pytest.mark.parametrize("key", ["vqcc", "format", "files", "sha256"])
 def test_its_own_keys_are_its_own(key: str) -> None:
     with pytest.raises(ValueError, match=f"the manifest sets {key} itself"):
         make_manifest({key: 1}, {})
@@ -82,7 +82,41 @@ def test_names_that_leave_the_directory_or_hide_in_it(name: str) -> None:
 
 def altered(**changes: Any) -> bytes:
     document = json.loads(make_manifest({}, FILES)) | changes
-    return json.dumps({key: value for key, value in document.items() if value is not None}).encode()
+    return json.dumps(seal({key: value for key, value in document.items() if value is not None})).encode()
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(st.data())
+def test_a_change_of_any_value_shows(data: st.DataObject) -> None:
+    fields = {"name": "x", "gpus": {"h200": {"runs_on": ["sm_90"], "rate": 4.6e12}}, "count": 3}
+    document = json.loads(make_manifest(fields, FILES))
+    changed = json.loads(json.dumps(document))
+    place, key = data.draw(
+        st.sampled_from(
+            [
+                (changed, "vqcc"),
+                (changed, "name"),
+                (changed, "count"),
+                (changed, "sha256"),
+                (changed["gpus"]["h200"], "rate"),
+                (changed["gpus"]["h200"]["runs_on"], 0),
+                (changed["files"]["a.h"], "bytes"),
+            ]
+        )
+    )
+    value = data.draw(st.text() | st.integers(0) | st.floats(allow_nan=False) | st.none())
+    assume(json.dumps(place[key]) != json.dumps(value))
+    assume(key != "vqcc" or isinstance(value, str))
+    place[key] = value
+    with pytest.raises(VqccError) as caught:
+        parse_manifest(json.dumps(changed).encode(), "here")
+    assert caught.value.diagnostics[0].code == "VQ0705"
+
+
+def test_blanks_and_the_order_of_keys_are_free() -> None:
+    document = json.loads(make_manifest({"a": 1}, FILES))
+    turned = json.dumps(dict(reversed(document.items())), indent=7).encode()
+    assert parse_manifest(turned, "here")[0] == document
 
 
 SHA = "0" * 64

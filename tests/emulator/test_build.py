@@ -100,6 +100,7 @@ def test_cache_directory_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(VqccError) as caught:
         build(_STORE, cache_directory=tmp_path / "file" / "cache")
     assert caught.value.diagnostics[0].code == "VQ0702"
+    assert "give a writable directory" in (caught.value.diagnostics[0].help or "")
 
 
 def run_store(cache: Path, value: int, source: str = _STORE) -> None:

@@ -319,3 +319,10 @@ def test_reading_a_spec_imports_nothing_heavy():
         "safetensors",
     ):
         assert f"'{heavy}'" not in loaded
+
+
+def test_specs_are_equal_wherever_their_parts_stand():
+    text = GOOD.replace("level: gc", "level: o2") + "cache: {shared: 16}\n"
+    moved = f"# a line more\n{text}"
+    assert parse_spec(text.encode(), "one.yaml") == parse_spec(moved.encode(), "other.yaml")
+    assert parse(text) != parse(text.replace("16}", "17}"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from vqcc.diagnostics import VqccError
 from vqcc.library import load_library
 from vqcc.spec.load import parse_spec
 from vqcc.tensors.container import write_safetensors
-from vqcc.tensors.packed_file import METADATA_KEY, load_packed, save_packed
+from vqcc.tensors.packed_file import METADATA_KEY, check_order, load_packed, save_packed
 from vqcc.tensors.packing import pack_tensor
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def test_a_missing_part_is_named(library: Library, tmp_path: Path) -> None:
     path = tmp_path / "packed.safetensors"
     arrays = saved(library, path)
     del arrays["books"]
-    rewritten(path, arrays, json.dumps({"w": {"layout_id": library.layout_id}}))
+    rewritten(path, arrays, json.dumps({"w": {"layout_id": library.layout_id, "order": "identity"}}))
     assert "no w.books" in refused(path, library, "VQ0530")
 
 
@@ -99,8 +100,31 @@ def test_a_part_of_the_wrong_shape_is_named(library: Library, tmp_path: Path) ->
     path = tmp_path / "packed.safetensors"
     arrays = saved(library, path)
     arrays["codes"] = arrays["codes"][:-1]
-    rewritten(path, arrays, json.dumps({"w": {"layout_id": library.layout_id}}))
+    rewritten(path, arrays, json.dumps({"w": {"layout_id": library.layout_id, "order": "identity"}}))
     assert "w.codes is uint32" in refused(path, library, "VQ0530")
+
+
+@pytest.mark.parametrize("order", ["alphabet", None, 3, []])
+def test_an_order_that_is_none_is_refused(order: object, library: Library, tmp_path: Path) -> None:
+    path = tmp_path / "packed.safetensors"
+    arrays = saved(library, path)
+    rewritten(path, arrays, json.dumps({"w": {"layout_id": library.layout_id, "order": order}}))
+    assert f"in an order {order!r}" in refused(path, library, "VQ0530")
+
+
+def test_another_order_than_the_librarys_is_a_warning(library: Library, tmp_path: Path) -> None:
+    """Only where kernels look for hot entries: a library without a profile has none."""
+    plain, ordered = tmp_path / "plain", tmp_path / "ordered"
+    profiled = replace(library, profile_codes=("0" * 64,))
+    saved(library, plain)
+    saved(profiled, ordered)
+    assert (
+        check_order(plain, library) == check_order(ordered, library) == check_order(ordered, profiled) == ()
+    )
+    (found,) = check_order(plain, profiled)
+    assert (found.code, found.severity) == ("VQ0544", "warning")
+    assert f"{plain}: the entries of 'w' are in the order 'identity'" in found.message
+    assert load_packed(plain, profiled).keys() == {"w"}
 
 
 def test_two_tensors_of_one_name_are_refused(library: Library, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import vqcc
+from vqcc.cli.streams import StandardOutputError, guarded_output, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,4 +76,19 @@ def main(arguments: list[str] | None = None) -> Any:
     gc.set_threshold(100_000)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
-    return _vqcc.main(arguments, prog_name="vqcc")
+    try:
+        with guarded_output():
+            return _vqcc.main(arguments, prog_name="vqcc")
+    except StandardOutputError as error:
+        _report(error)
+        sys.exit(1)
+
+
+def _report(error: StandardOutputError) -> None:
+    """Say on stderr, with or without `--json`, that standard output takes no more."""
+    if error.is_quiet:
+        return
+    from vqcc.diagnostics import Diagnostic, render_text
+
+    help_text = "results were not all printed; files that the command writes are whole or not there"
+    say(render_text([Diagnostic("VQ0701", str(error), help=help_text)], color=False))

@@ -35,8 +35,10 @@ def command(libraries: tuple[Path, ...], output: Path | None, seed: int, as_json
     from vqcc.library import load_library
     from vqcc.runtime.bench import Baselines, bench_library, describe_run
     from vqcc.runtime.device import open_device
-    from vqcc.tensors.container import write_atomically
+    from vqcc.tensors.output import check_outputs, write_atomically
 
+    if output is not None:
+        check_outputs([output], libraries)
     loaded = [load_library(path) for path in libraries]
     rows: list[dict[str, Any]] = []
     with open_device() as device:

@@ -16,7 +16,6 @@ from vqcc.cli.support import (
     json_option,
     open_cache,
     reports_errors,
-    warn,
 )
 from vqcc.levels import LEVELS
 
@@ -131,9 +130,13 @@ def command(
             continue
         if not as_json:
             _show(results[-1])
-    if cache is not None:
-        warn(cache.warnings)
-    finish({"libraries": results}, tuple(errors), max(exit_codes, default=ExitCode.OK), as_json=as_json)
+    finish(
+        {"libraries": results},
+        tuple(errors),
+        max(exit_codes, default=ExitCode.OK),
+        as_json=as_json,
+        warnings=() if cache is None else cache.warnings,
+    )
 
 
 def _emitted(text: str) -> tuple[Any, ...]:

@@ -57,16 +57,18 @@ def command(
 
 def _explain_code(code: str, *, as_json: bool) -> None:
     from vqcc.diagnostics import CODES, Diagnostic, VqccError, did_you_mean
+    from vqcc.diagnostics.reasons import REASONS
 
     if code not in CODES:
         near = did_you_mean(code, CODES)
         raise VqccError(
             Diagnostic("VQ0710", f"there is no code {code}", help=near or "codes run from VQ0101")
         )
+    reason = REASONS[code]
     if as_json:
-        print_json({"code": code, "title": CODES[code]})
+        print_json({"code": code, "title": CODES[code], "cause": reason.cause, "help": reason.help})
     else:
-        click.echo(f"{code}: {CODES[code]}. See docs/diagnostics.md.")
+        click.echo(f"{code}: {CODES[code]}\n  cause: {reason.cause}\n  help: {reason.help}")
 
 
 def _plans_of_library(path: Path, gpus: tuple[str, ...]) -> dict[str, Any]:

@@ -79,4 +79,5 @@ def command(
         print_summary(console(), summary)
     for path in (output, plot):
         if path is not None:
-            click.echo(f"{path}: written, {path.stat().st_size:,} bytes")
+            size = f", {path.stat().st_size:,} bytes" if path.is_file() else ""
+            click.echo(f"{path}: written{size}")

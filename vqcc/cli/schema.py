@@ -24,7 +24,7 @@ def command(output: Path | None, as_json: bool) -> None:  # noqa: ARG001  (a sch
     import json
 
     from vqcc.spec.schema import json_schema
-    from vqcc.tensors.container import write_atomically
+    from vqcc.tensors.output import write_atomically
 
     text = json.dumps(json_schema(), indent=2) + "\n"
     if output is None:

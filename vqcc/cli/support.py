@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import click
 
+from vqcc.cli.streams import StandardOutputError, say
 from vqcc.diagnostics import Diagnostic, ExitCode, VqccError, render_json, render_text
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ __all__ = [
     "open_cache",
     "print_json",
     "reports_errors",
-    "warn",
 ]
 
 P = ParamSpec("P")
@@ -115,22 +115,21 @@ def _finite(data: Any) -> Any:
 
 
 def finish(
-    results: Mapping[str, Any], errors: Sequence[Diagnostic], exit_code: ExitCode, *, as_json: bool
+    results: Mapping[str, Any],
+    errors: Sequence[Diagnostic],
+    exit_code: ExitCode,
+    *,
+    as_json: bool,
+    warnings: Sequence[Diagnostic] = (),
 ) -> None:
-    """End a command that has results and may have errors too: with `--json`, both in one document."""
+    """End a command that has results and may have errors too: with `--json`, all in one document."""
+    told = (*warnings, *errors)
     if as_json:
-        print_json({**results, "diagnostics": [error.to_json() for error in errors]})
-    elif errors:
-        _print(errors, as_json=False)
+        print_json({**results, "diagnostics": [item.to_json() for item in told]})
+    elif told:
+        _print(told, as_json=False)
     if errors:
         sys.exit(int(exit_code))
-
-
-def warn(diagnostics: Iterable[Diagnostic]) -> None:
-    """Print warnings on stderr."""
-    found = list(diagnostics)
-    if found:
-        click.echo(render_text(found, color=color_wanted(sys.stderr)), err=True)
 
 
 def reports_errors(function: Callable[P, None]) -> Callable[P, None]:
@@ -144,14 +143,15 @@ def reports_errors(function: Callable[P, None]) -> Callable[P, None]:
         except VqccError as error:
             _print(error.diagnostics, as_json=as_json)
             sys.exit(int(error.exit_code))
-        except BrokenPipeError:
-            # The reader of stdout has gone; nothing is left to say, and exiting must not try again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(int(ExitCode.INPUT))
-        except (click.exceptions.ClickException, click.exceptions.Exit, click.exceptions.Abort):
+        except (
+            click.exceptions.ClickException,
+            click.exceptions.Exit,
+            click.exceptions.Abort,
+            StandardOutputError,
+        ):
             raise
         except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
+            say("interrupted")
             sys.exit(130)
         except Exception as error:
             if click.get_current_context().find_root().params.get("traceback"):
@@ -176,4 +176,4 @@ def _print(diagnostics: Iterable[Diagnostic], *, as_json: bool) -> None:
     if as_json:
         click.echo(render_json(tuple(diagnostics)))
     else:
-        click.echo(render_text(tuple(diagnostics), color=color_wanted(sys.stderr)), err=True)
+        say(render_text(tuple(diagnostics), color=color_wanted(sys.stderr)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,7 +65,7 @@ def command(
     from vqcc.diagnostics import ExitCode
     from vqcc.library import load_library
     from vqcc.tensors.container import load, load_all
-    from vqcc.tensors.packed_file import load_packed
+    from vqcc.tensors.packed_file import check_order, load_packed
     from vqcc.verify.harness import validate
 
     if names and tensors is None:
@@ -76,10 +77,13 @@ def command(
     if tensors is not None:
         given = tuple(load(tensors, name) for name in names) if names else load_all(tensors)
     results = []
-    with _open_backend(backend) as running:
+    warnings: list[Diagnostic] = []
+    with _open_backend(backend, warnings) as running:
         for library in loaded:
             chosen = running.gpus(library, gpus)
             packed = None if packed_path is None else load_packed(packed_path, library)
+            if packed_path is not None:
+                warnings += check_order(packed_path, library)
             for result in validate(library, running, tensors=given, packed=packed, gpus=chosen, seed=seed):
                 results.append(result)
                 if not as_json:
@@ -88,11 +92,12 @@ def command(
     if not as_json:
         click.echo(f"{len(results) - len(failed)} of {len(results)} launches within their bounds of float64")
     summary = {"backend": backend, "results": [result.to_json() for result in results]}
-    finish(summary, _mismatches(failed, packed=packed_path is not None), ExitCode.MISMATCH, as_json=as_json)
+    mismatches = _mismatches(failed, packed=packed_path is not None)
+    finish(summary, mismatches, ExitCode.MISMATCH, as_json=as_json, warnings=warnings)
 
 
 @contextmanager
-def _open_backend(name: str) -> Iterator[Backend]:
+def _open_backend(name: str, warnings: list[Diagnostic]) -> Iterator[Backend]:
     from vqcc.verify.backends import EmulatorBackend
 
     if name == "cuda":
@@ -103,7 +108,27 @@ def _open_backend(name: str) -> Iterator[Backend]:
             yield CudaBackend(device)
         return
     compiler = next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
-    yield EmulatorBackend(default_cache_directory() / "emulator", compiler)
+    with _cache_or_scratch(default_cache_directory() / "emulator", warnings) as directory:
+        yield EmulatorBackend(directory, compiler)
+
+
+@contextmanager
+def _cache_or_scratch(directory: Path, warnings: list[Diagnostic]) -> Iterator[Path]:
+    """`directory` if modules can be kept there, else, with a warning VQ0702, one that is removed at the end."""
+    from vqcc.diagnostics import Diagnostic
+
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        help_text = "validation goes on without it; set XDG_CACHE_HOME to a writable directory of your own"
+        message = f"cannot write to {directory}: {error.strerror}"
+        warnings.append(Diagnostic("VQ0702", message, help=help_text, severity="warning"))
+        with tempfile.TemporaryDirectory(prefix="vqcc-emulator-") as scratch:
+            yield Path(scratch)
+    else:
+        yield directory
 
 
 def _show(result: CaseResult) -> None:

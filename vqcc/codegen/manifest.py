@@ -1,4 +1,7 @@
-"""A bundle's manifest: what the bundle is, and the sha256 and size of each of its files."""
+"""A bundle's manifest: what the bundle is, the sha256 and size of each of its files, and its own sha256.
+
+The hashes find what was damaged or changed by hand; they are no signature, and who means to can make them anew.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ from vqcc.diagnostics import Diagnostic, VqccError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FORMAT = 2  # of bundles: what the manifest says and how kernels are called
+FORMAT = 3  # of bundles: what the manifest says and how kernels are called
 NAME = "manifest.json"
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,254}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_OWN_KEYS = ("vqcc", "format", "files")
+_OWN_KEYS = ("vqcc", "format", "files", "sha256")
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class FileRecord:
 
 
 def make_manifest(fields: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
-    """Make the manifest's bytes: `fields` in their order, then `files`. Same input, same bytes.
+    """Make the manifest's bytes: `fields` in their order, then `files` and `sha256`. Same input, same bytes.
 
     VqccError VQ0707 for a name that is no plain file name; ValueError for fields of the manifest's own.
     """
@@ -52,7 +55,14 @@ def make_manifest(fields: Mapping[str, Any], files: Mapping[str, bytes]) -> byte
         for name, data in sorted(files.items())
     }
     document = {"vqcc": vqcc.__version__, "format": FORMAT, **fields, "files": records}
-    return json.dumps(document, indent=2, allow_nan=False).encode() + b"\n"
+    return json.dumps(seal(document), indent=2, allow_nan=False).encode() + b"\n"
+
+
+def seal(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document with `sha256`, last: that of all else in it, as JSON with sorted keys and no blanks."""
+    rest = {key: value for key, value in document.items() if key != "sha256"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return {**rest, "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def is_file_name(name: str) -> bool:
@@ -76,6 +86,8 @@ def parse_manifest(data: bytes, where: str) -> tuple[dict[str, Any], dict[str, F
     if document.get("format") != FORMAT:
         made = f"{where} has format {document.get('format')!r}, written by vqcc {document['vqcc']}"
         raise _refuse("VQ0706", made, f"this is vqcc {vqcc.__version__}, which reads format {FORMAT}")
+    if not _is_sealed(document):
+        raise _refuse("VQ0705", f"the {NAME} of {where} was changed: it does not have its own sha256")
     return document, _records(document.get("files"), where)
 
 
@@ -89,6 +101,13 @@ def listed_names(data: bytes) -> frozenset[str]:
         return frozenset()
     files = document.get("files")
     return frozenset(filter(is_file_name, files)) if isinstance(files, dict) else frozenset()
+
+
+def _is_sealed(document: Mapping[str, Any]) -> bool:
+    try:
+        return bool(document.get("sha256") == seal(document)["sha256"])
+    except RecursionError:  # nested so deep that it can be read but not written
+        return False
 
 
 def _records(files: object, where: str) -> dict[str, FileRecord]:

@@ -118,6 +118,7 @@ _TENSOR = {
     "VQ0541": "the plotting package is not installed",
     "VQ0542": "a profile that cannot be plotted so",
     "VQ0543": "parts of a tensor are too small to be counted",
+    "VQ0544": "weights were packed in another order of entries",
 }
 
 _TOOLCHAIN = {
@@ -141,6 +142,8 @@ _FILES = {
     "VQ0708": "another process writes beside this directory",
     "VQ0709": "two libraries would be written to one directory",
     "VQ0710": "unknown diagnostic code",
+    "VQ0711": "an output is an input or another output",
+    "VQ0712": "an output is no file",
 }
 
 _VALIDATION = {

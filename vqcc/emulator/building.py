@@ -118,7 +118,12 @@ def _scratch(cache_directory: Path) -> Iterator[Path]:
         scratch = Path(tempfile.mkdtemp(prefix="scratch-", dir=cache_directory))
     except OSError as error:
         raise VqccError(
-            Diagnostic("VQ0702", f"{cache_directory}: {error.strerror}"), exit_code=ExitCode.TOOLCHAIN
+            Diagnostic(
+                "VQ0702",
+                f"cannot write to {cache_directory}: {error.strerror}",
+                help="the emulator compiles there: give a writable directory",
+            ),
+            exit_code=ExitCode.TOOLCHAIN,
         ) from error
     try:
         yield scratch

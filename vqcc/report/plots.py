@@ -58,7 +58,7 @@ def save_plot(path: Path, profiles: Sequence[TensorProfile]) -> None:
     from matplotlib import style
     from matplotlib.figure import Figure
 
-    from vqcc.tensors.container import write_atomically
+    from vqcc.tensors.output import write_atomically
 
     kind = path.suffix.lower().lstrip(".")
     data = io.BytesIO()

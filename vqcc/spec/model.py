@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -11,6 +11,7 @@ from pydantic import (
     ConfigDict,
     Field,
     InstanceOf,
+    PrivateAttr,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
@@ -18,7 +19,7 @@ from pydantic import (
 )
 
 from vqcc.algorithms import AnyAlgorithm  # noqa: TC001  (read by pydantic)
-from vqcc.diagnostics import field_error
+from vqcc.diagnostics import ExitCode, VqccError, field_error
 from vqcc.gpus.model import Gpu  # noqa: TC001  (read by pydantic)
 from vqcc.levels import Level  # noqa: TC001  (read by pydantic)
 from vqcc.ops import AnyOp  # noqa: TC001  (read by pydantic)
@@ -27,8 +28,10 @@ from vqcc.spec.identifier import MAX_LENGTH, check_identifier, pattern, to_ident
 from vqcc.spec.wording import describe
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Self
 
+    from vqcc.diagnostics import Diagnostic, Span
     from vqcc.hotness import TensorProfile
 
 SPEC_VERSION = 1
@@ -47,6 +50,14 @@ def _check_version(value: Any) -> Any:
             f"this vqcc reads `vqcc: {SPEC_VERSION}`",
         )
     return value
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a file has a part and each of its fields. Specs are equal wherever their parts stand."""
+
+    part: Span = field(compare=False)
+    fields: Mapping[str, Span] = field(compare=False)
 
 
 class Cache(BaseModel):
@@ -72,6 +83,21 @@ class Cache(BaseModel):
             description="entry of each table, counted from 0, at which shared memory ends and global begins",
         ),
     ] = None
+
+    _places: Places | None = PrivateAttr(None)
+
+    def placed_at(self, places: Places) -> Self:
+        """The same, read at `places` of a file."""
+        made = self.model_copy()
+        made._places = places
+        return made
+
+    def place(self, item: Diagnostic) -> Diagnostic:
+        """`item` at the field that it starts with (`cache.shared: ...`), else at the whole of `cache`."""
+        if self._places is None:
+            return item
+        named = item.message.partition(":")[0].removeprefix("cache.")
+        return replace(item, span=self._places.fields.get(named, self._places.part))
 
     @field_validator("shared")
     @classmethod
@@ -168,6 +194,21 @@ class Spec(BaseModel):
     def boundaries(self) -> Boundaries:
         """What `cache` says, as passes read it."""
         return Boundaries() if self.cache is None else Boundaries(self.cache.registers, self.cache.shared)
+
+    def place(self, error: VqccError) -> VqccError:
+        """What planning this spec raised, with the place in its file where that is known.
+
+        Only `cache` asks for what the planner would not have chosen: VQ0406, and VQ0607 where the input is at fault.
+        """
+        cache = self.cache
+        if cache is None:
+            return error
+        codes = {"VQ0406", "VQ0607"} if error.exit_code == ExitCode.INPUT else set()
+        placed = (
+            cache.place(item) if item.code in codes and item.span is None else item
+            for item in error.diagnostics
+        )
+        return VqccError(*placed, exit_code=error.exit_code)
 
     @field_validator("name")
     @classmethod

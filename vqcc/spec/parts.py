@@ -16,7 +16,7 @@ from vqcc.diagnostics import Diagnostic, DiagnosticList, Span, VqccError
 from vqcc.gpus.loading import gpu_at
 from vqcc.gpus.model import Gpu
 from vqcc.ops import OPS
-from vqcc.spec.model import Cache, SpecProfile
+from vqcc.spec.model import Cache, Places, SpecProfile
 from vqcc.spec.violations import place_of_missing, validate
 from vqcc.spec.wording import choose, describe, dotted, quoted, shorten
 
@@ -100,7 +100,10 @@ def read_cache(source: Source) -> Cache | DiagnosticList:
     data = source.data["cache"]
     if not isinstance(data, dict):
         return _wrong_kind(source, data, where, "a mapping")
-    return validate(Cache, data, source, where)
+    cache = validate(Cache, data, source, where)
+    if isinstance(cache, DiagnosticList):
+        return cache
+    return cache.placed_at(Places(source.span(where), {name: source.span((*where, name)) for name in data}))
 
 
 def read_profile(source: Source, algorithm: Algorithm | None, op: Op | None) -> SpecProfile | DiagnosticList:

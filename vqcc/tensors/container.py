@@ -8,14 +8,12 @@ shape, original type and relative error. The same tensors give the same bytes.
 from __future__ import annotations
 
 import json
-import os
-import secrets
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from vqcc.algorithms.fields import MAX_INDEX
 from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError, did_you_mean
 from vqcc.tensors.header import name_list, release_pages
+from vqcc.tensors.output import write_atomically
 from vqcc.tensors.shards import open_tensors
 from vqcc.tensors.vq_tensor import PART_NAMES, VQTensor
 
@@ -29,6 +27,19 @@ if TYPE_CHECKING:
     from vqcc.algorithms.base import Algorithm
     from vqcc.tensors.header import TensorFile
     from vqcc.tensors.shards import ShardedFile
+
+__all__ = [
+    "METADATA_KEY",
+    "WEIGHT_DTYPES",
+    "in_file",
+    "load",
+    "load_all",
+    "load_weights",
+    "read_algorithm",
+    "save",
+    "write_atomically",
+    "write_safetensors",
+]
 
 METADATA_KEY = "vqcc.algorithm"
 WEIGHT_DTYPES = ("float16", "bfloat16", "float32")
@@ -66,30 +77,6 @@ def write_safetensors(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: 
 
     contiguous = {name: np.require(arrays[name], requirements="C") for name in sorted(arrays)}
     write_atomically(path, to_bytes(contiguous, metadata=dict(metadata)))
-
-
-def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
-    """Replace `path` by a file of `data`, whole or in pieces; on failure the old file stays.
-
-    Raises VqccError VQ0527, and whatever making a piece raises.
-    """
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.writelines([data] if isinstance(data, bytes) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as error:
-        raise VqccError(Diagnostic("VQ0527", f"{path}: {error.strerror or error}")) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def load(path: Path, name: str | None = None) -> VQTensor:

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from vqcc.tensors.packing import PackedTensor
     from vqcc.tensors.vq_tensor import VQTensor
 
-__all__ = ["METADATA_KEY", "load_packed", "save_packed"]
+__all__ = ["METADATA_KEY", "check_order", "load_packed", "save_packed"]
 
 METADATA_KEY = "vqcc.packed"
+_ORDERS = ("identity", "frequency")
 
 
 def save_packed(path: Path, library: Library, packed: Sequence[tuple[VQTensor, PackedTensor]]) -> None:
@@ -43,7 +44,7 @@ def save_packed(path: Path, library: Library, packed: Sequence[tuple[VQTensor, P
             "layout": asdict(library.layout),
             "layout_id": library.layout_id,
             # Codes and tables are permuted alike: kernels need not know, readers of the file may want to.
-            "order": "frequency" if library.profile_codes else "identity",
+            "order": _order(library),
             "shape": list(tensor.shape),
         }
     text = json.dumps(described, sort_keys=True, separators=(",", ":"))
@@ -57,14 +58,7 @@ def load_packed(path: Path, library: Library) -> dict[str, dict[str, NDArray[Any
     library's kernels read, VQ0531 if it was packed for another layout.
     """
     with TensorFile(path) as file:
-        text = file.header.metadata.get(METADATA_KEY)
-        try:
-            described = json.loads(text or "null")
-            layouts = {name: entry["layout_id"] for name, entry in described.items()}
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise VqccError(
-                Diagnostic("VQ0530", f"{path} holds no packed weights", help="make it by `vqcc pack`")
-            ) from None
+        layouts = {name: layout_id for name, (layout_id, _) in _described(path, file).items()}
         found = DiagnosticList()
         for name, layout_id in layouts.items():
             if layout_id != library.layout_id:
@@ -80,6 +74,58 @@ def load_packed(path: Path, library: Library) -> dict[str, dict[str, NDArray[Any
             name: {part: file.array(f"{name}.{part}") for part in _expected_parts(library)}
             for name in layouts
         }
+
+
+def check_order(path: Path, library: Library) -> tuple[Diagnostic, ...]:
+    """Warnings, VQ0544, for each tensor of a packed file whose entries are not where `library` looks for hot ones.
+
+    Results are right in any order, times as planned only in the library's. A library without a profile has no hot
+    entries, and none is in a wrong place. Raises VqccError as `load_packed`, but looks at no arrays.
+    """
+    wanted = _order(library)
+    if wanted == "identity":
+        return ()
+    with TensorFile(path) as file:
+        described = _described(path, file)
+    return tuple(
+        Diagnostic(
+            "VQ0544",
+            f"{path}: the entries of '{name}' are in the order '{order}'; library {library.name} was built from a "
+            f"profile, and its kernels keep the first of the order '{wanted}' nearest",
+            help="results are right, times are not as planned: pack the VQ tensor for this library",
+            severity="warning",
+        )
+        for name, (_, order) in described.items()
+        if order != wanted
+    )
+
+
+def _order(library: Library) -> str:
+    """How the entries of what is packed for `library` are numbered."""
+    return "frequency" if library.profile_codes else "identity"
+
+
+def _described(path: Path, file: TensorFile) -> dict[str, tuple[str, str]]:
+    """Layout id and order of each tensor of a packed file. Raises VqccError VQ0530 if it is none."""
+    text = file.header.metadata.get(METADATA_KEY)
+    try:
+        described = {
+            name: (entry["layout_id"], entry["order"]) for name, entry in json.loads(text or "null").items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise VqccError(
+            Diagnostic("VQ0530", f"{path} holds no packed weights", help="make it by `vqcc pack`")
+        ) from None
+    for name, (_, order) in described.items():
+        if order not in _ORDERS:
+            raise VqccError(
+                Diagnostic(
+                    "VQ0530",
+                    f"{path}: the entries of '{name}' are in an order {order!r}",
+                    help=f"orders are {' and '.join(_ORDERS)}: pack the VQ tensor again",
+                )
+            )
+    return described
 
 
 def _expected_parts(library: Library) -> dict[str, tuple[str, tuple[int, ...]]]:

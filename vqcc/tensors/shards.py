@@ -7,7 +7,7 @@ safetensors file is read, the path of an index, or of a directory that holds one
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from vqcc.tensors.header import Entry
 
-__all__ = ["ShardedFile", "open_tensors"]
+__all__ = ["ShardedFile", "files_of", "open_tensors"]
 
 _SUFFIX = ".index.json"
 _MAX_INDEX_BYTES = 100_000_000
@@ -37,6 +37,18 @@ def open_tensors(path: Path) -> TensorFile | ShardedFile:
     if path.is_dir():
         return ShardedFile(_index_of(path))
     return ShardedFile(path) if path.suffix == ".json" else TensorFile(path)
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files that `open_tensors` reads for `path`: itself, or an index and its shards. Raises nothing.
+
+    Of an index that is wrong, which opening it reports, only its own path.
+    """
+    with suppress(VqccError):
+        index = _index_of(path) if path.is_dir() else path
+        if index.suffix == ".json":
+            return (index, *(index.parent / shard for shard in sorted(set(_read_index(index)[1].values()))))
+    return (path,)
 
 
 class ShardedFile:
