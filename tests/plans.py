@@ -16,7 +16,7 @@ from vqcc.levels import STRATEGIES
 from vqcc.passes.choice import PAST_THE_PAPER, describe
 from vqcc.passes.placement import certain_placement, check_placement
 from vqcc.passes.tile import plan_tile
-from vqcc.pipeline import analyze, base_kernel, plan_compiled, plan_kernel
+from vqcc.pipeline import analyze, base_kernel, decide_split, plan_compiled, plan_kernel
 from vqcc.problem import Boundaries
 from vqcc.search import compile_plans
 
@@ -98,7 +98,8 @@ def forced(
 ) -> Plan:
     """The plan of a strategy, with a split and an exchange of the test's choice if they are given."""
     plan = analyze(problem, strategy)
-    plan = replace(plan, split=split or plan.split, exchange=exchange or plan.exchange)
+    plan = replace(plan, split=split) if split else decide_split(problem, plan)
+    plan = replace(plan, exchange=exchange or plan.exchange)
     tiled = plan_tile(problem, plan, certain_placement(problem, plan))
     assert tiled is not None
     assert tiled.tile is not None

@@ -70,7 +70,10 @@ def planned_kernels(
 
 
 def split_plans(problem: Problem, case: Case, rng: np.random.Generator) -> list[Plan]:
-    """Plans of a split that the planner would not choose, on the CUDA cores and, where they can, on tensor cores."""
+    """Plans of splits that the planner would not choose, on the CUDA cores and, where they can, on tensor cores.
+
+    The finest, and one drawn.
+    """
     _, column_tiles = problem.algorithm.scope.grid(*problem.op.weight_shape)
     tiles = [
         count
@@ -82,11 +85,13 @@ def split_plans(problem: Problem, case: Case, rng: np.random.Generator) -> list[
         for count in range(1, problem.algorithm.table_count + 1)
         if problem.algorithm.table_count % count == 0
     ]
-    split = Split(int(rng.choice(tiles)), int(rng.choice(stages)))
-    if split.factor == 1:
-        return []
-    strategies = (STRATEGIES["o4"], ALIGNED)
-    return [forced(problem, strategy, split=split, registers=case.registers) for strategy in strategies]
+    drawn = Split(int(rng.choice(tiles)), int(rng.choice(stages)))
+    splits = [each for each in dict.fromkeys((Split(tiles[-1], stages[-1]), drawn)) if each.factor > 1]
+    return [
+        forced(problem, strategy, split=split, registers=case.registers)
+        for split in splits
+        for strategy in (STRATEGIES["o4"], ALIGNED)
+    ]
 
 
 def run_case(case: Case, cache_directory: Path, seed: int, most: int | None = None) -> Kernels:

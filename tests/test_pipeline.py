@@ -466,7 +466,7 @@ def test_hot_entries_go_to_registers_from_o2_on() -> None:
 
 def test_splits_appear_at_o3() -> None:
     """One row block of a large table of two stages: parts put idle SMs to work."""
-    task = problem("aqlm-3", n=16, k=4096)
+    task = problem("aqlm-3", n=16, k=65536)
     plans = plans_of(task)
     assert {level: plans[level].split.factor for level in ("o1", "o2", "o3", "o4")} == {
         "o1": 1,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vqcc.codegen.resources import Resources
+from vqcc.diagnostics import VqccError
 from vqcc.passes.bounds import plan_bounds, promised_registers
+from vqcc.passes.choice import predicted
 from vqcc.passes.cost import plan_cost
 from vqcc.passes.exchange import plan_exchange
 from vqcc.passes.hotness import plan_hotness
@@ -13,7 +17,7 @@ from vqcc.passes.launch import plan_launch
 from vqcc.passes.layout import plan_layout
 from vqcc.passes.placement import certain_placement, place_all, place_none, place_slack
 from vqcc.passes.slack import plan_slack
-from vqcc.passes.split import plan_split
+from vqcc.passes.split import WHOLE, plan_split, weigh_split
 from vqcc.passes.tile import plan_tile
 from vqcc.plan import Plan
 
@@ -21,11 +25,11 @@ if TYPE_CHECKING:
     from vqcc.levels import Strategy
     from vqcc.problem import Problem
 
-__all__ = ["analyze", "base_kernel", "estimate", "plan_base", "plan_compiled", "plan_kernel"]
+__all__ = ["analyze", "base_kernel", "decide_split", "estimate", "plan_base", "plan_compiled", "plan_kernel"]
 
 
 def analyze(problem: Problem, strategy: Strategy) -> Plan:
-    """Everything that needs no tile: layout, hotness, exchange, split."""
+    """Everything that needs no tile: layout, hotness, exchange, and the split that bytes propose."""
     plan = Plan(problem.kernel, problem.level, strategy)
     plan = plan_layout(problem, plan)
     plan = plan_hotness(problem, plan)
@@ -35,8 +39,22 @@ def analyze(problem: Problem, strategy: Strategy) -> Plan:
 
 def plan_base(problem: Problem, strategy: Strategy, attempt: int = 0) -> Plan | None:
     """Up to the tile, the op's proposal number `attempt`. None: no more tiles."""
-    plan = analyze(problem, strategy)
+    plan = decide_split(problem, analyze(problem, strategy))
     return plan_tile(problem, plan, certain_placement(problem, plan), attempt)
+
+
+def decide_split(problem: Problem, proposal: Plan) -> Plan:
+    """The plan with the split that it proposes, or without one, whichever is predicted to be faster."""
+    if proposal.split == WHOLE:
+        return proposal
+    times = []
+    for plan in (proposal, replace(proposal, split=WHOLE)):
+        try:
+            estimated = _estimated(problem, plan_tile(problem, plan, certain_placement(problem, plan)))
+        except VqccError:  # boundaries of the spec that only the other one's blocks can have
+            estimated = None
+        times.append(math.inf if estimated is None else predicted(estimated))
+    return weigh_split(proposal, *times)
 
 
 def base_kernel(problem: Problem, base: Plan) -> Plan:
@@ -71,7 +89,10 @@ def plan_compiled(problem: Problem, plan: Plan, resources: Resources) -> Plan:
 
 def estimate(problem: Problem, strategy: Strategy) -> Plan | None:
     """The plan and its predicted time before anything is compiled: with the slack that launch bounds promise."""
-    base = plan_base(problem, strategy)
+    return _estimated(problem, plan_base(problem, strategy))
+
+
+def _estimated(problem: Problem, base: Plan | None) -> Plan | None:
     if base is None:
         return None
     promised = Resources(promised_registers(problem, base_kernel(problem, base)), 0, 0, 0, 0, 0)

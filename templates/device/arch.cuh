@@ -155,9 +155,6 @@ VQCC_DEVICE Word load_fresh(const Word* address) {
 /// The 32 bits that start `shift` (0 to 31) bits above the bottom of `high:low` (PTX shf.r.wrap).
 VQCC_DEVICE uint32 funnel_right(uint32 low, uint32 high, int shift) { return __funnelshift_r(low, high, shift); }
 
-/// Number of set bits modulo 2.
-VQCC_DEVICE uint32 parity(uint32 bits) { return static_cast<uint32>(__popc(bits)) & 1u; }
-
 // ---- Numbers -----------------------------------------------------------------------------------------------
 
 VQCC_DEVICE float fused_multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }

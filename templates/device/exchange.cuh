@@ -64,6 +64,7 @@ VQCC_DEVICE void exchange(Register (&data)[kThreads * kWords], int member) {
 // ---- Layouts -----------------------------------------------------------------------------------------------
 //
 // A layout says what lanes decode and what they multiply, as maps over a warp:
+//   kWidth, kLanes       columns that lie in one lane, and lanes that a row lies in
 //   kRegisters           registers of a lane, before and after the exchange
 //   kMiniWarp            neighbouring lanes that exchange with each other if they decode as vector_of says
 //   kShuffles            of an exchange through registers
@@ -76,6 +77,8 @@ VQCC_DEVICE void exchange(Register (&data)[kThreads * kWords], int member) {
 template <int kVectorSize>
 struct ElementLayout {
   static_assert(kVectorSize >= 2 && kVectorSize <= 16 && (kVectorSize & (kVectorSize - 1)) == 0, "2, 4, 8 or 16");
+  static constexpr int kWidth = 1;
+  static constexpr int kLanes = kWarpSize;
   static constexpr int kRegisters = kVectorSize;
   static constexpr int kMiniWarp = kVectorSize;
   static constexpr int kShuffles = kVectorSize - 1;
@@ -98,6 +101,8 @@ struct ElementLayout {
 template <int kVectorSize>
 struct FragmentLayout {
   static_assert(kVectorSize >= 2 && kVectorSize <= 16 && (kVectorSize & (kVectorSize - 1)) == 0, "2, 4, 8 or 16");
+  static constexpr int kWidth = 2;
+  static constexpr int kLanes = 4;
   static constexpr int kRegisters = kVectorSize / 2;
   static constexpr int kMiniWarp = smaller(kRegisters, 4);
   static constexpr int kShuffles = kRegisters / kMiniWarp * (kMiniWarp - 1);

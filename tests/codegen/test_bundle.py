@@ -15,7 +15,7 @@ import pytest
 
 import vqcc
 from vqcc.codegen import bundle as module
-from vqcc.codegen import exchange as exchange_module
+from vqcc.codegen import directory_swap as swap_module
 from vqcc.codegen.bundle import read_bundle, write_bundle
 from vqcc.diagnostics import VqccError
 
@@ -54,7 +54,7 @@ def place(tmp_path: Path) -> Path:
 @pytest.fixture
 def two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand for a file system that cannot exchange two directories at once."""
-    monkeypatch.setattr(exchange_module, "_exchange_at_once", lambda *_: False)
+    monkeypatch.setattr(swap_module, "_exchange_at_once", lambda *_: False)
 
 
 def test_what_was_written_is_read(place: Path) -> None:
@@ -227,8 +227,8 @@ def test_names_are_checked_before_anything_is_touched(place: Path) -> None:
 
 def test_a_writer_that_stays_in_the_way(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(place, OLD)
-    monkeypatch.setattr(exchange_module.DirectoryLock.__init__, "__defaults__", (0.05,))
-    with exchange_module.DirectoryLock(place.parent):
+    monkeypatch.setattr(swap_module.DirectoryLock.__init__, "__defaults__", (0.05,))
+    with swap_module.DirectoryLock(place.parent):
         assert refusal(place).diagnostics[0].code == "VQ0708"
     assert state(place) == "old"
 
@@ -321,7 +321,7 @@ class Fault:
             (os, "utime"),
             (module, "_write"),
             (module, "sync_directory"),
-            (exchange_module, "_exchange_at_once"),
+            (swap_module, "_exchange_at_once"),
         ):
             monkeypatch.setattr(owner, name, self.watch(getattr(owner, name), name))
 
@@ -401,10 +401,10 @@ def test_a_fault_at_any_step_of_the_first_write_leaves_nothing_or_all(
 WRITER = """
 import sys
 from pathlib import Path
-from vqcc.codegen import exchange
+from vqcc.codegen import directory_swap
 from vqcc.codegen.bundle import write_bundle
 if sys.argv[2] == "two steps":
-    exchange._exchange_at_once = lambda *_: False
+    directory_swap._exchange_at_once = lambda *_: False
 print("ready", flush=True)
 turn = 0
 while True:

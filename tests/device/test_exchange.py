@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from layouts import ELEMENT_LAYOUT, FRAGMENT_LAYOUT, mapped
 
 from vqcc.emulator import Buffer, BugKind, EmulationError
 
@@ -106,6 +107,9 @@ extern "C" __global__ void groups_{kind}_{threads}_{words}_{stride}(const uint32
 )
 
 LANES = np.arange(32)
+COMPUTE = {"Element": ELEMENT_LAYOUT, "Fragment": FRAGMENT_LAYOUT}
+#: Elements of a register, by layout.
+PACKED = {"Element": 1, "Fragment": 2}
 
 
 @pytest.fixture(scope="module")
@@ -131,19 +135,9 @@ def elements_of_lanes(layout: str, size: int) -> NDArray[np.uint32]:
 
 
 def algorithm_1(layout: str, size: int) -> list[int]:
-    """Algorithm 1's thread mapping: the vector that each lane decodes."""
-    decoded, wanted = elements_of_vectors(layout, size, in_order(layout)), elements_of_lanes(layout, size)
-    wants = {int(element): lane for lane in LANES for element in wanted[lane]}
-    mini_warps: dict[tuple[int, ...], list[int]] = {}
-    for lane in LANES:
-        users = tuple(sorted({wants[int(element)] for element in decoded[lane]}))
-        mini_warps.setdefault(users, []).append(int(lane))
-    mapping = [-1] * 32
-    for users, decoders in mini_warps.items():
-        assert len(users) == len(decoders)
-        for user, decoder in zip(users, decoders, strict=True):
-            mapping[user] = in_order(layout)[decoder]
-    return mapping
+    """The vector that each lane decodes, by the pass's thread mapping."""
+    mapping = mapped(size, COMPUTE[layout]).vector_of_thread
+    return [mapping[lane % len(mapping)] for lane in LANES]
 
 
 def in_order(layout: str) -> list[int]:
@@ -173,7 +167,9 @@ def test_a_layout_is_algorithm_1s(kernels: Emulated, layout: str, size: int) -> 
     out = np.zeros(36, np.int32)
     kernels.launch(f"facts_{layout}_{size}", (1, 1, 1), (32, 1, 1), 0, [Buffer("out", out, "output")])
     registers, mini_warp, shuffles, words, *vectors = out.tolist()
+    mapping = mapped(size, COMPUTE[layout])
     assert vectors == algorithm_1(layout, size)
+    assert (mini_warp, shuffles) == (mapping.size, mapping.shuffles(PACKED[layout]))
     assert registers == elements_of_lanes(layout, size).shape[1]
     assert words == 32 * registers
     # What a lane decodes and multiplies itself needs no shuffle; a lane multiplies as many of every member's.

@@ -8,6 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from layouts import (
+    ELEMENT_LAYOUT,
+    FRAGMENT_LAYOUT,
+    FragmentTile,
+    SequentialTile,
+    columns_for,
+    exchange_registers,
+    mapped,
+)
 from matrix import PRESETS
 from problems import problem
 
@@ -15,15 +24,9 @@ from vqcc import gpus
 from vqcc.levels import STRATEGIES, Strategy
 from vqcc.ops.base import ComputeLayout
 from vqcc.passes.exchange import (
-    ELEMENT_LAYOUT,
-    FRAGMENT_LAYOUT,
-    FragmentTile,
     MiniWarp,
-    SequentialTile,
     ThreadLayout,
-    ThreadMapping,
     choose_fusion,
-    exchange_registers,
     find_mini_warps,
     map_threads,
     plan_exchange,
@@ -36,12 +39,6 @@ if TYPE_CHECKING:
 
 LAYOUTS = {"element": ELEMENT_LAYOUT, "fragment": FRAGMENT_LAYOUT}
 VECTOR_SIZES = (2, 4, 8, 16)
-
-
-def mapped(vector_size: int, compute: ThreadLayout) -> ThreadMapping:
-    mapping = map_threads(ThreadLayout(vector_size, compute.lanes), compute)
-    assert mapping is not None
-    return mapping
 
 
 @given(st.integers(1, 16), st.sampled_from([1, 2, 4, 8, 32]), st.integers(0, 5000))
@@ -65,7 +62,7 @@ def test_every_thread_ends_with_exactly_its_elements(vector_size: int, layout: s
     """Exhaustive: over one period of columns, thread by thread and register by register."""
     compute = LAYOUTS[layout]
     mapping = mapped(vector_size, compute)
-    decoded = [mapping.columns_for(thread) for thread in range(compute.lanes)]
+    decoded = [columns_for(mapping, thread) for thread in range(compute.lanes)]
     for thread, parts in enumerate(decoded):
         vector = mapping.vector_of_thread[thread]
         assert sorted(sum(parts, ())) == list(range(vector * vector_size, (vector + 1) * vector_size))
@@ -80,7 +77,7 @@ def test_every_thread_ends_with_exactly_its_elements(vector_size: int, layout: s
 def test_the_exchange_moves_one_amount_between_any_two_threads(vector_size: int, layout: str) -> None:
     """What `data[j]` holds has one size for all threads and peers, so that one shuffle moves it."""
     mapping = mapped(vector_size, LAYOUTS[layout])
-    sizes = {len(part) for thread in range(mapping.compute.lanes) for part in mapping.columns_for(thread)}
+    sizes = {len(part) for thread in range(mapping.compute.lanes) for part in columns_for(mapping, thread)}
     assert sizes == {vector_size // mapping.size}
 
 
@@ -113,7 +110,7 @@ def test_a_warp_fills_operand_b(vector_size: int) -> None:
     mapping = mapped(vector_size, FRAGMENT_LAYOUT)
     tile = FragmentTile(8)
     for row in range(8):
-        decoded = [mapping.columns_for(thread) for thread in range(4)]
+        decoded = [columns_for(mapping, thread) for thread in range(4)]
         exchanged = exchange_registers(decoded, mapping.size)
         for thread, parts in enumerate(exchanged):
             for register, column in enumerate(sum(parts, ())):
@@ -233,7 +230,7 @@ def test_vectors_that_are_no_power_of_two_form_no_mini_warps(vector_size: int) -
 def test_vectors_narrower_than_wanted_are_dequantized_several_at_a_time() -> None:
     mapping = mapped(1, FRAGMENT_LAYOUT)
     assert (mapping.size, mapping.run, mapping.shuffles()) == (1, 2, 0)
-    assert mapping.columns_for(3) == ((6, 7),)
+    assert columns_for(mapping, 3) == ((6, 7),)
 
 
 def test_layouts_over_different_threads_are_refused() -> None:
@@ -401,18 +398,3 @@ def test_layouts_that_ops_ask_for_are_exchanged_right(preset: str, m: int) -> No
     else:
         assert exchange.fusion in {"shared", "aligned"}
         assert exchange.vector_of_lane == tuple(range(exchange.lanes))
-
-
-@pytest.mark.parametrize("vector_size", VECTOR_SIZES)
-def test_the_formulas_of_the_device_are_algorithm_1(vector_size: int) -> None:
-    """`vector_of` and `kShuffles` of templates/device/exchange.cuh, as they stand there."""
-    element, fragment = mapped(vector_size, ELEMENT_LAYOUT), mapped(vector_size, FRAGMENT_LAYOUT)
-    assert element.vector_of_thread == tuple(
-        lane // vector_size + 32 // vector_size * (lane % vector_size) for lane in range(32)
-    )
-    assert element.shuffles() == vector_size - 1
-    registers = vector_size // 2
-    size = min(registers, 4)
-    assert fragment.size == size
-    assert fragment.vector_of_thread == tuple(t // size + 4 // size * (t % size) for t in range(4))
-    assert fragment.shuffles(2) == registers // size * (size - 1)

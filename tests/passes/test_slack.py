@@ -11,7 +11,7 @@ from problems import problem
 
 from vqcc import gpus
 from vqcc.gpus.occupancy import blocks_per_sm
-from vqcc.passes.slack import find_slack, plan_slack, slack_curve
+from vqcc.passes.slack import find_slack, plan_slack
 from vqcc.plan import Plan, Slack
 
 if TYPE_CHECKING:
@@ -69,28 +69,6 @@ def test_one_more_of_either_costs_a_block(gpu: Gpu, threads: int, registers: int
 )
 def test_points_by_hand(gpu: Gpu, threads: int, registers: int, shared: int, slack: Slack) -> None:
     assert find_slack(gpu, threads=threads, registers=registers, shared_bytes=shared) == slack
-
-
-@laws
-@given(any_gpu, threads, registers, shared)
-def test_a_curve_has_every_step(gpu: Gpu, threads: int, registers: int, shared: int) -> None:
-    curve = slack_curve(gpu, threads=threads, registers=registers, shared_bytes=shared)
-    for used, blocks in curve.registers:
-        assert blocks_per_sm(gpu, threads, used, shared).blocks == blocks
-        assert blocks_per_sm(gpu, threads, used + 1, shared).blocks < blocks
-    for used, blocks in curve.shared_bytes:
-        assert blocks_per_sm(gpu, threads, registers, used).blocks == blocks
-        assert blocks_per_sm(gpu, threads, registers, used + 1).blocks < blocks
-    for steps in (curve.registers, curve.shared_bytes):
-        assert [blocks for _, blocks in steps] == sorted({blocks for _, blocks in steps}, reverse=True)
-
-
-def test_a_curve_by_hand() -> None:
-    """8 warps a block: 8, 6, 5, 4, 3, 2 blocks at 32, 40, 48, 64, 80, 128 registers, and 1 from there on."""
-    curve = slack_curve(H200, threads=256, registers=32, shared_bytes=0)
-    assert curve.registers == ((32, 8), (40, 6), (48, 5), (64, 4), (80, 3), (128, 2), (255, 1))
-    assert curve.shared_bytes[0] == (27 * KIB + 512, 8)
-    assert curve.shared_bytes[-1] == (227 * KIB, 1)
 
 
 def test_the_decision_has_the_numbers() -> None:

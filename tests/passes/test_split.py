@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plans import EVERY_STRATEGY, hot_profile, is_legal
 from problems import kmeans, problem, problems
 
 from vqcc.levels import STRATEGIES, Strategy
 from vqcc.passes.axes import find_axes
 from vqcc.passes.exchange import plan_exchange
 from vqcc.passes.layout import plan_layout
-from vqcc.passes.split import SplitCase, best_factor, choose_split, plan_split
+from vqcc.passes.split import SplitCase, best_factor, choose_split, plan_split, weigh_split
+from vqcc.pipeline import estimate
 from vqcc.plan import Plan, Split
 
 if TYPE_CHECKING:
@@ -28,9 +30,10 @@ KIB = 1024
 ALIGNED = Strategy("slack", codebook_centric=True, fusion="aligned")
 
 
-def planned(task: Problem, strategy: Strategy = STRATEGIES["o3"], **estimates: Any) -> Plan:
+def planned(task: Problem, strategy: Strategy = STRATEGIES["o3"]) -> Plan:
+    """What bytes propose."""
     plan = plan_layout(task, Plan(task.kernel, "best", strategy))
-    return plan_split(task, plan_exchange(task, plan), **estimates)
+    return plan_split(task, plan_exchange(task, plan))
 
 
 def case(**changes: Any) -> SplitCase:
@@ -200,13 +203,6 @@ def test_what_does_not_switch_is_not_split() -> None:
     assert "a split would spare no load" in decision.reason
 
 
-def test_estimates_give_way_to_what_is_known() -> None:
-    task = problem("gptvq-2", n=4096, k=4096)
-    inputs = planned(task, rows_per_block=64, blocks_per_sm=2, book_bytes=1024).decisions[-1].inputs
-    assert (inputs["row_blocks"], inputs["slots"]) == (64, 264)
-    assert inputs["codebook_traffic"] == 64 * 16 * 1024
-
-
 @pytest.mark.parametrize(
     ("smallest", "parts"), [(1, {1, 2, 3, 4, 5, 8, 15}), (4, {1, 2, 3, 4}), (7, {1, 2}), (20, {1})]
 )
@@ -233,3 +229,69 @@ def test_splits_divide_what_they_cut(task: Problem) -> None:
     _, column_tiles = task.algorithm.scope.grid(*task.op.weight_shape)
     assert (split.tiles - 1) * -(-column_tiles // split.tiles) < column_tiles
     assert task.algorithm.table_count % split.stages == 0
+
+
+# ---- Proposal against whole rows -------------------------------------------------------------------------------------
+
+
+@settings(max_examples=100)
+@given(problems(), st.sampled_from([*EVERY_STRATEGY.values()]), st.booleans())
+def test_a_split_is_made_only_where_it_is_predicted_to_be_faster(
+    task: Problem, strategy: Strategy, has_profile: bool
+) -> None:
+    if not is_legal(task, strategy):
+        return
+    task = replace(task, profile=(hot_profile(task),) if has_profile else ())
+    free = estimate(task, strategy)
+    whole = estimate(task, replace(strategy, codebook_centric=False))
+    assert free is not None
+    assert whole is not None
+    assert free.predicted_us is not None
+    assert whole.predicted_us is not None
+    if free.split == Split():
+        assert free.predicted_us == whole.predicted_us
+    else:
+        assert free.predicted_us < whole.predicted_us
+
+
+def test_bytes_propose_a_split_that_is_slower() -> None:
+    """Ten parts spare codebooks, and each of the many items pays for its partial sums: whole rows win."""
+    task = problem("gptvq-2", level="o3", n=8192, k=22016, m=16)
+    proposal = planned(task)
+    assert proposal.split.tiles > 1
+    plan = estimate(task, STRATEGIES["o3"])
+    assert plan is not None
+    assert plan.split == Split()
+    (decision,) = (each for each in plan.decisions if each.name == "split")
+    assert decision.value == 1
+    assert decision.inputs["whole_us"] < decision.inputs["split_us"]
+    assert f"whole rows are predicted to take {decision.inputs['whole_us']:g} us" in decision.reason
+    slower = decision.rejected[0]
+    assert slower.value == f"{proposal.split.tiles} x 1"
+    assert slower.reason.startswith(f"predicted to take {decision.inputs['split_us']:g} us")
+    assert "KB of codebooks" in slower.reason
+
+
+def test_a_split_that_is_faster_says_by_how_much() -> None:
+    task = problem("aqlm-3", n=16, k=65536)
+    plan = estimate(task, STRATEGIES["o3"])
+    assert plan is not None
+    assert plan.split == Split(1, 2)
+    (decision,) = (each for each in plan.decisions if each.name == "split")
+    assert decision.value == 2
+    assert decision.reason.startswith(f"predicted to take {decision.inputs['split_us']:g} us")
+    whole = decision.rejected[0]
+    assert whole.value == "1 x 1"
+    assert whole.reason.startswith(f"predicted to take {decision.inputs['whole_us']:g} us")
+
+
+def test_the_smaller_split_wins_a_tie_and_what_cannot_be_made_loses() -> None:
+    proposal = planned(problem("gptvq-2", n=4096, k=4096), ALIGNED)
+    assert proposal.split == Split(tiles=16)
+    assert weigh_split(proposal, 5.0, 5.0).split == Split()
+    assert weigh_split(proposal, 5.0, 6.0).split == Split(tiles=16)
+    one_way = weigh_split(proposal, 5.0, math.inf)
+    assert one_way.split == Split(tiles=16)
+    assert one_way.decisions[-1].rejected[0].reason.startswith("not possible")
+    assert "whole_us" not in one_way.decisions[-1].inputs
+    assert weigh_split(proposal, math.inf, 5.0).split == Split()

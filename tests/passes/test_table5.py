@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from problems import problem
 
@@ -9,11 +11,20 @@ from vqcc.levels import STRATEGIES
 from vqcc.ops.base import ComputeLayout
 from vqcc.passes.exchange import choose_fusion, shuffle_count
 from vqcc.passes.layout import plan_layout
-from vqcc.passes.split import ROWS_PER_BLOCK, codebook_bytes_per_block, plan_split
+from vqcc.passes.split import ROWS_PER_BLOCK, plan_split
 from vqcc.plan import Plan
+
+if TYPE_CHECKING:
+    from vqcc.problem import Problem
 
 #: The engines that the paper gives GeMM and GeMV (Sec. VII-C): fragments of two elements, single elements.
 GEMM, GEMV = ComputeLayout("mma", 2, 4), ComputeLayout("fma", 1, 32)
+
+
+def codebook_bytes_per_block(problem: Problem) -> int:
+    """All books that a row of the weight meets, as the device holds them."""
+    _, column_tiles = problem.algorithm.scope.grid(*problem.op.weight_shape)
+    return column_tiles * problem.algorithm.table_bytes
 
 
 @pytest.mark.parametrize(

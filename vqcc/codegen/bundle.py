@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vqcc.codegen import manifest
-from vqcc.codegen.exchange import DirectoryLock, exchange, sync_directory
+from vqcc.codegen.directory_swap import DirectoryLock, exchange, sync_directory
 from vqcc.codegen.manifest import make_manifest
 from vqcc.diagnostics import Diagnostic, VqccError
 

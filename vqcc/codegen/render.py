@@ -61,6 +61,7 @@ class _Kernel:
     minimum_blocks: int
     tile: _Struct
     register_entries: tuple[int, ...]
+    vector_of_lane: tuple[int, ...]
     notes: tuple[Fragment, ...]
 
 
@@ -143,6 +144,7 @@ def _kernel(problem: Problem, plan: Plan) -> _Kernel:
             (*plan.tile.constants(), *_exchange_constants(plan), *_cache_constants(plan)),
         ),
         register_entries=_without_repetition(plan.placement.n_registers),
+        vector_of_lane=plan.exchange.vector_of_lane if _exchanges(plan) else (),
         notes=tuple(comment(line) for line in _notes(plan)),
     )
 
@@ -188,12 +190,31 @@ def _layout_constants(plan: Plan) -> tuple[Constant, ...]:
 
 
 def _exchange_constants(plan: Plan) -> tuple[Constant, ...]:
-    fusion = _FUSIONS[plan.exchange.fusion]
+    exchange = plan.exchange
+    moves = (
+        Constant("int", "kExchangeLanes", exchange.lanes, "lanes that a row's elements are exchanged over"),
+        Constant(
+            "int", "kExchangeWidth", exchange.width, "neighbouring elements that one of them multiplies"
+        ),
+        Constant("int", "kMiniWarp", exchange.mini_warp, "neighbouring lanes that exchange with each other"),
+        Constant("int", "kShuffles", exchange.shuffles, "of a lane for each vector"),
+    )
     return (
-        Constant("vqcc::Fusion", "kFusion", fusion, "how decoded elements reach their multiplies"),
+        Constant(
+            "vqcc::Fusion",
+            "kFusion",
+            _FUSIONS[exchange.fusion],
+            "how decoded elements reach their multiplies",
+        ),
+        *(moves if _exchanges(plan) else ()),
         Constant("int", "kSplitTiles", plan.split.tiles, "parts of the column tiles, for different blocks"),
         Constant("int", "kSplitStages", plan.split.stages, "parts of the residual stages"),
     )
+
+
+def _exchanges(plan: Plan) -> bool:
+    """Whether elements move between lanes."""
+    return plan.exchange.fusion in {"register", "shared"}
 
 
 def _cache_constants(plan: Plan) -> tuple[Constant, ...]:

@@ -9,37 +9,30 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 from vqcc.plan import Decision, Exchange, Rejected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from vqcc.ops.base import ComputeLayout
     from vqcc.plan import Plan
     from vqcc.problem import Problem
 
 __all__ = [
-    "ELEMENT_LAYOUT",
-    "FRAGMENT_LAYOUT",
-    "FragmentTile",
     "MiniWarp",
-    "SequentialTile",
     "ThreadLayout",
     "ThreadMapping",
     "choose_fusion",
-    "exchange_registers",
     "find_mini_warps",
     "map_threads",
     "plan_exchange",
     "shuffle_count",
 ]
 
-WARP_SIZE = 32
 #: Elements that one shuffle moves: tensor cores take pairs of 16 bits, multiply-adds single ones of 32.
 ELEMENTS_PER_REGISTER: Mapping[str, int] = {"fma": 1, "mma": 2}
-_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -65,43 +58,6 @@ class ThreadLayout:
     def column_of(self, thread: int, register: int) -> int:
         """The column that an element of a thread is: the inverse of the two above."""
         return (register // self.width * self.lanes + thread) * self.width + register % self.width
-
-
-#: Fused multiply-adds: neighbouring threads take neighbouring elements.
-ELEMENT_LAYOUT = ThreadLayout(1, WARP_SIZE)
-#: 16-bit operands of mma.m16n8k16: of 16 columns, thread t of a quad has 2t, 2t + 1, 2t + 8 and 2t + 9.
-FRAGMENT_LAYOUT = ThreadLayout(2, 4)
-
-
-@dataclass(frozen=True)
-class FragmentTile:
-    """An operand of mma.m16n8k16 over a warp: A has 16 rows, B as its 8 columns (PTX ISA, matrix fragments).
-
-    Row g belongs to quad g % 8 of the warp, each quad laid out as FRAGMENT_LAYOUT.
-    """
-
-    rows: Literal[8, 16]
-    columns: int = 16
-
-    def thread_of(self, row: int, column: int) -> int:
-        """The lane that multiplies an element."""
-        return row % 8 * FRAGMENT_LAYOUT.lanes + FRAGMENT_LAYOUT.thread_of(column)
-
-    def register_of(self, row: int, column: int) -> int:
-        """The element's place in its lane's operand: columns 8 to 15 come last, rows 8 to 15 before them."""
-        return column // 8 * (self.rows // 4) + row // 8 * 2 + column % 2
-
-
-@dataclass(frozen=True)
-class SequentialTile:
-    """The naive mapping: vectors of a tile dealt to threads in the order in which they are stored."""
-
-    vector_size: int
-    columns: int
-
-    def thread_of(self, row: int, column: int) -> int:
-        """The lane that dequantizes an element."""
-        return (row * self.columns + column) // self.vector_size % WARP_SIZE
 
 
 @dataclass(frozen=True)
@@ -153,17 +109,6 @@ class ThreadMapping:
         }
         return tuple(taken[thread] for thread in range(self.compute.lanes))
 
-    def columns_for(self, thread: int) -> tuple[tuple[int, ...], ...]:
-        """Before the exchange: of the vector that `thread` holds, the columns for each thread of its mini-warp."""
-        first = self.vector_of_thread[thread] * self.run
-        base = thread - thread % self.size
-        return tuple(
-            tuple(
-                column for column in range(first, first + self.run) if self.compute.thread_of(column) == peer
-            )
-            for peer in range(base, base + self.size)
-        )
-
     def shuffles(self, elements_per_register: int = 1) -> int:
         """xor-shuffles that a thread issues for each vector: its registers for every other thread."""
         return (self.size - 1) * -(-self.run // self.size // elements_per_register)
@@ -202,20 +147,6 @@ def map_threads(dequantize: ThreadLayout, compute: ThreadLayout) -> ThreadMappin
     if len(sizes) > 1 or not even or not all(group.is_closed for group in groups):
         return None
     return ThreadMapping(compute, run, groups)
-
-
-def exchange_registers(data: Sequence[Sequence[_Value]], size: int) -> list[list[_Value]]:
-    """REG_FUSION of Algorithm 1 on all threads at once, as the device does it: a transposition in each mini-warp.
-
-    data[t][j] is what thread t decoded for thread j of its mini-warp of `size`; afterwards it is what thread j
-    decoded for thread t.
-    """
-    held = [list(registers) for registers in data]
-    for offset in range(1, size):
-        sent = [registers[thread % size ^ offset] for thread, registers in enumerate(held)]
-        for thread, registers in enumerate(held):
-            registers[thread % size ^ offset] = sent[thread ^ offset]
-    return held
 
 
 def shuffle_count(source_width: int, target_width: int) -> int:

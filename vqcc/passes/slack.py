@@ -5,8 +5,6 @@ The limits by registers and by shared memory do not depend on each other, so bot
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from vqcc.gpus.occupancy import OCCUPANCY_FACTS, blocks_per_sm
@@ -19,18 +17,7 @@ if TYPE_CHECKING:
     from vqcc.plan import Plan
     from vqcc.problem import Problem
 
-__all__ = ["OccupancySteps", "find_slack", "plan_slack", "slack_curve"]
-
-
-@dataclass(frozen=True)
-class OccupancySteps:
-    """Fig. 10's two axes: (most registers per thread, blocks per SM) and (most shared bytes per block, blocks).
-
-    Each from the most blocks to the last step that still runs; the other resource stays as it is.
-    """
-
-    registers: tuple[tuple[int, int], ...]
-    shared_bytes: tuple[tuple[int, int], ...]
+__all__ = ["find_slack", "plan_slack"]
 
 
 def find_slack(gpu: Gpu, *, threads: int, registers: int, shared_bytes: int) -> Slack:
@@ -53,20 +40,6 @@ def find_slack(gpu: Gpu, *, threads: int, registers: int, shared_bytes: int) -> 
         blocks,
         _largest(most_registers, lambda more: holds(more, 0)),
         _largest(most_shared, lambda more: holds(0, more)),
-    )
-
-
-def slack_curve(gpu: Gpu, *, threads: int, registers: int, shared_bytes: int) -> OccupancySteps:
-    """Where the blocks per SM fall as one resource grows from nothing: the borders of Fig. 10's regions."""
-    return OccupancySteps(
-        _steps(
-            gpu.registers_per_thread.integer,
-            lambda used: blocks_per_sm(gpu, threads, used, shared_bytes).blocks,
-        ),
-        _steps(
-            gpu.shared_bytes_per_block.integer,
-            lambda used: blocks_per_sm(gpu, threads, registers, used).blocks,
-        ),
     )
 
 
@@ -116,17 +89,3 @@ def _largest(most: int, holds: Callable[[int], bool]) -> int:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if holds(middle) else (low, middle - 1)
     return low
-
-
-def _steps(most: int, blocks_at: Callable[[int], int]) -> tuple[tuple[int, int], ...]:
-    steps: list[tuple[int, int]] = []
-    used = 0
-    while used <= most and (blocks := blocks_at(used)) > 0:
-        used += _largest(most - used, partial(_keeps, blocks_at, used, blocks))
-        steps.append((used, blocks))
-        used += 1
-    return tuple(steps)
-
-
-def _keeps(blocks_at: Callable[[int], int], used: int, blocks: int, more: int) -> bool:
-    return blocks_at(used + more) >= blocks

@@ -1,13 +1,14 @@
 """Split: how far work is parallelized along the axes where codebooks switch (VQ-LLM, Sec. VI-A, Table III).
 
 Parts of a row then belong to different blocks. Each loads fewer codebooks, and their partial sums need a reduction
-in global memory. Not to split is an answer.
+in global memory. Not to split is an answer: bytes propose a split, and it is made where the tiled plan that has it is
+predicted to be faster than the one that has not.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vqcc.passes.axes import find_axes
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
     from vqcc.plan import Plan
     from vqcc.problem import Problem
 
-__all__ = ["SplitCase", "best_factor", "choose_split", "codebook_bytes_per_block", "plan_split"]
+__all__ = ["WHOLE", "SplitCase", "best_factor", "choose_split", "plan_split", "weigh_split"]
 
 #: Blocks do whole rows.
 WHOLE = Split()
+_WHOLE_NAME = "1 x 1"
 #: A partial sum is fp32.
 SUM_BYTES = 4
 #: Rows that a block finishes at a time, where no tile is chosen yet: 4 a warp, 4 warps with rows of their own.
@@ -103,25 +105,12 @@ def choose_split(case: SplitCase) -> Split:
     return min(case.legal(), key=lambda split: (case.cost(split), split.factor))
 
 
-def codebook_bytes_per_block(problem: Problem) -> int:
-    """Table V's codebook per block: all books that a row of the weight meets, as the device holds them."""
-    _, column_tiles = problem.algorithm.scope.grid(*problem.op.weight_shape)
-    return column_tiles * problem.algorithm.table_bytes
+def plan_split(problem: Problem, plan: Plan) -> Plan:
+    """Propose a split along the axes that are both switched and summed, as far as the level's strategy lets it.
 
-
-def plan_split(
-    problem: Problem,
-    plan: Plan,
-    *,
-    rows_per_block: int = ROWS_PER_BLOCK,
-    blocks_per_sm: int | None = None,
-    book_bytes: int | None = None,
-) -> Plan:
-    """Split along the axes that are both switched and summed, as far as the level's strategy lets it.
-
-    The tile and the launch come later, so what they decide is estimated unless given: rows that a block finishes at
-    a time, resident blocks (as many as shared memory lets hold one book, at most 4), and the bytes that a block
-    loads of a book (all of it, or what a block's shared memory holds).
+    The tile and the launch come later, so what they decide is estimated: `ROWS_PER_BLOCK` rows that a block finishes at
+    a time, as many resident blocks as shared memory lets hold one book, at most `BLOCKS_PER_SM`, and the bytes that a
+    block loads of a book, all of it or what its shared memory holds. `weigh_split` decides.
     """
     axes = find_axes(problem)
     if not plan.strategy.codebook_centric:
@@ -130,7 +119,7 @@ def plan_split(
         return _unsplit(
             plan, axes, "codebooks switch along no axis that is summed over: a split would spare no load"
         )
-    case = _case(problem, plan, axes, rows_per_block, blocks_per_sm, book_bytes)
+    case = _case(problem, plan, axes)
     split = choose_split(case)
     factor = best_factor(case.codebook_bytes(), case.output_bytes)
     return plan.decide(
@@ -138,7 +127,8 @@ def plan_split(
             "split",
             split.factor,
             "factor* = sqrt(codebook traffic / output bytes); of the legal ones the least "
-            "(codebook traffic + sums written and read + codes read) / share of SMs at work",
+            "(codebook traffic + sums written and read + codes read) / share of SMs at work; "
+            "whole rows if they are predicted to be no slower",
             {
                 "axes": ", ".join(axes.split),
                 "factor*": round(factor, 2),
@@ -165,29 +155,51 @@ def plan_split(
     )
 
 
-def _case(
-    problem: Problem,
-    plan: Plan,
-    axes: Axes,
-    rows_per_block: int,
-    blocks_per_sm: int | None,
-    book_bytes: int | None,
-) -> SplitCase:
+def weigh_split(plan: Plan, split_us: float, whole_us: float) -> Plan:
+    """Take the split that the plan's last decision proposes, or whole rows if these are predicted to be no slower.
+
+    Times are those of both plans' estimates in microseconds, infinite for one that cannot be made.
+    """
+    *before, proposal = plan.decisions
+    name = f"{plan.split.tiles} x {plan.split.stages}"
+    inputs = {**proposal.inputs, **_finite({"split_us": split_us, "whole_us": whole_us})}
+    rejected = tuple(other for other in proposal.rejected if other.value != _WHOLE_NAME)
+    if split_us < whole_us:
+        whole = next((other.reason for other in proposal.rejected if other.value == _WHOLE_NAME), "")
+        rejected = (Rejected(_WHOLE_NAME, f"{_predicted(whole_us)}; {whole}"), *rejected)
+        reason = f"{_predicted(split_us)}; {proposal.reason}"
+        decision = replace(proposal, inputs=inputs, reason=reason, rejected=rejected)
+        return replace(plan, decisions=(*before, decision))
+    rejected = (Rejected(name, f"{_predicted(split_us)}; {proposal.reason}"), *rejected)
+    reason = f"a split costs more than it spares: whole rows are {_predicted(whole_us)}"
+    decision = replace(proposal, value=1, inputs=inputs, reason=reason, rejected=rejected)
+    return replace(plan, decisions=(*before, decision), split=WHOLE)
+
+
+def _predicted(microseconds: float) -> str:
+    if math.isinf(microseconds):
+        return "not possible"
+    return f"predicted to take {microseconds:g} us"
+
+
+def _finite(times: dict[str, float]) -> dict[str, float]:
+    return {name: time for name, time in times.items() if math.isfinite(time)}
+
+
+def _case(problem: Problem, plan: Plan, axes: Axes) -> SplitCase:
     algorithm, gpu = problem.algorithm, problem.gpu
     n, k = problem.op.weight_shape
     bands, column_tiles = algorithm.scope.grid(n, k)
     band_rows = min(algorithm.scope.tile(n, k)[0], n)
-    loaded = (
-        min(algorithm.table_bytes, gpu.shared_bytes_per_block.integer) if book_bytes is None else book_bytes
-    )
+    loaded = min(algorithm.table_bytes, gpu.shared_bytes_per_block.integer)
     fitting = gpu.shared_bytes_per_sm.integer // (loaded + gpu.shared_bytes_reserved.integer)
-    per_sm = blocks_per_sm or max(1, min(BLOCKS_PER_SM, fitting))
+    per_sm = max(1, min(BLOCKS_PER_SM, fitting))
     return SplitCase(
         output_bytes=n * math.prod(problem.variant.sizes.values()) * SUM_BYTES,
         book_bytes=loaded,
         column_tiles=column_tiles,
         stages=algorithm.residuals if "residual" in axes.split else 1,
-        row_blocks=bands * -(-band_rows // rows_per_block),
+        row_blocks=bands * -(-band_rows // ROWS_PER_BLOCK),
         bands=bands,
         code_bytes=n * (k // algorithm.vector_size) * algorithm.residuals * algorithm.code_bits // 8,
         slots=gpu.sm_count.integer * per_sm,

@@ -27,6 +27,7 @@ class FmaEngine {
   static constexpr int kSegmentsPerVisit = kWarpSize / kLanes;
   using Exchanged = ElementLayout<kVectorSize>;  // of power-of-two vectors only
   static constexpr bool kExchanged = Tile::kFusion == Fusion::kRegister || Tile::kFusion == Fusion::kShared;
+  static_assert(exchanges_as_planned<Tile, Exchanged>(), "the plan's thread mapping is the one of the layout");
   static constexpr bool kAnyChecked =
       Parts::kCutSegments || Shape::kTailVectors > 0 || Shape::kFullSegments % kSegmentsPerVisit != 0 ||
       (Parts::kSteps > 1 && Matrix::kTileColumns % (kSegmentsPerVisit * Shape::kSegmentColumns) != 0);

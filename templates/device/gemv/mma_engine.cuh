@@ -36,6 +36,7 @@ class MmaEngine {
   static constexpr int kUnroll = Tile::kUnroll;
   using Exchanged = FragmentLayout<kVectorSize>;
   static constexpr bool kExchanged = Tile::kFusion == Fusion::kRegister || Tile::kFusion == Fusion::kShared;
+  static_assert(exchanges_as_planned<Tile, Exchanged>(), "the plan's thread mapping is the one of the layout");
   /// Stages with factors of their own are summed apart.
   static constexpr int kStageSums = Algorithm::kStageFactors ? Parts::kStages : 1;
   /// Whether units have vectors past the row's end or in columns that are not resident: at its end only, or anywhere.

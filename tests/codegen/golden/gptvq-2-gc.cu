@@ -162,9 +162,6 @@ VQCC_DEVICE Word load_fresh(const Word* address) {
 /// The 32 bits that start `shift` (0 to 31) bits above the bottom of `high:low` (PTX shf.r.wrap).
 VQCC_DEVICE uint32 funnel_right(uint32 low, uint32 high, int shift) { return __funnelshift_r(low, high, shift); }
 
-/// Number of set bits modulo 2.
-VQCC_DEVICE uint32 parity(uint32 bits) { return static_cast<uint32>(__popc(bits)) & 1u; }
-
 // ---- Numbers -----------------------------------------------------------------------------------------------
 
 VQCC_DEVICE float fused_multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
@@ -562,6 +559,23 @@ namespace vqcc {
 /// operand is read in a permuted order (kAligned).
 enum class Fusion { kNone, kRegister, kShared, kAligned };
 
+/// Whether lanes decode for `Layout`, and exchange in it, as the plan's thread mapping says (Algorithm 1): through
+/// registers by the mapping, through shared memory in the order of the lanes. `Tile` names kExchangeLanes, kExchangeWidth,
+/// kMiniWarp, kShuffles and vector_of_lane(lane) where anything is exchanged.
+template <class Tile, class Layout>
+VQCC_HOST_DEVICE constexpr bool exchanges_as_planned() {
+  if constexpr (Tile::kFusion == Fusion::kRegister || Tile::kFusion == Fusion::kShared) {
+    constexpr bool kMapped = Tile::kFusion == Fusion::kRegister;
+    if (Tile::kExchangeLanes != Layout::kLanes || Tile::kExchangeWidth != Layout::kWidth) return false;
+    if (Tile::kMiniWarp != (kMapped ? Layout::kMiniWarp : 1)) return false;
+    if (Tile::kShuffles != (kMapped ? Layout::kShuffles : 0)) return false;
+    for (int lane = 0; lane < Layout::kLanes; ++lane) {
+      if (Tile::vector_of_lane(lane) != (kMapped ? Layout::vector_of(lane) : lane)) return false;
+    }
+  }
+  return true;
+}
+
 /// What a launch passes. Strides are in elements; x, y and bias have the activations' type.
 template <class Element>
 struct GemvArguments {
@@ -709,6 +723,7 @@ VQCC_DEVICE void exchange(Register (&data)[kThreads * kWords], int member) {
 // ---- Layouts -----------------------------------------------------------------------------------------------
 //
 // A layout says what lanes decode and what they multiply, as maps over a warp:
+//   kWidth, kLanes       columns that lie in one lane, and lanes that a row lies in
 //   kRegisters           registers of a lane, before and after the exchange
 //   kMiniWarp            neighbouring lanes that exchange with each other if they decode as vector_of says
 //   kShuffles            of an exchange through registers
@@ -721,6 +736,8 @@ VQCC_DEVICE void exchange(Register (&data)[kThreads * kWords], int member) {
 template <int kVectorSize>
 struct ElementLayout {
   static_assert(kVectorSize >= 2 && kVectorSize <= 16 && (kVectorSize & (kVectorSize - 1)) == 0, "2, 4, 8 or 16");
+  static constexpr int kWidth = 1;
+  static constexpr int kLanes = kWarpSize;
   static constexpr int kRegisters = kVectorSize;
   static constexpr int kMiniWarp = kVectorSize;
   static constexpr int kShuffles = kVectorSize - 1;
@@ -743,6 +760,8 @@ struct ElementLayout {
 template <int kVectorSize>
 struct FragmentLayout {
   static_assert(kVectorSize >= 2 && kVectorSize <= 16 && (kVectorSize & (kVectorSize - 1)) == 0, "2, 4, 8 or 16");
+  static constexpr int kWidth = 2;
+  static constexpr int kLanes = 4;
   static constexpr int kRegisters = kVectorSize / 2;
   static constexpr int kMiniWarp = smaller(kRegisters, 4);
   static constexpr int kShuffles = kRegisters / kMiniWarp * (kMiniWarp - 1);
@@ -960,6 +979,7 @@ class FmaEngine {
   static constexpr int kSegmentsPerVisit = kWarpSize / kLanes;
   using Exchanged = ElementLayout<kVectorSize>;  // of power-of-two vectors only
   static constexpr bool kExchanged = Tile::kFusion == Fusion::kRegister || Tile::kFusion == Fusion::kShared;
+  static_assert(exchanges_as_planned<Tile, Exchanged>(), "the plan's thread mapping is the one of the layout");
   static constexpr bool kAnyChecked =
       Parts::kCutSegments || Shape::kTailVectors > 0 || Shape::kFullSegments % kSegmentsPerVisit != 0 ||
       (Parts::kSteps > 1 && Matrix::kTileColumns % (kSegmentsPerVisit * Shape::kSegmentColumns) != 0);
@@ -1445,7 +1465,7 @@ struct Tile_m4_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 4) gptvq_2_gc_m4_float16_8ca81796(
+extern "C" __global__ void __launch_bounds__(256, 4) gptvq_2_gc_m4_float16_37c16551(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vqcc.codegen import exchange as module
-from vqcc.codegen.exchange import DirectoryLock, exchange, sync_directory
+from vqcc.codegen import directory_swap as module
+from vqcc.codegen.directory_swap import DirectoryLock, exchange, sync_directory
 from vqcc.diagnostics import VqccError
 
 if TYPE_CHECKING:
