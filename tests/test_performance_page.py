@@ -50,7 +50,7 @@ def flat(text: str) -> str:
     return " ".join(text.split())
 
 
-@pytest.mark.parametrize("name", ["h200/gemv-levels", "h200/gemv-baseline"])
+@pytest.mark.parametrize("name", ["h200/gemv-levels", "h200/gemv-baseline", "resources"])
 def test_tables(name: str, page: str, bench: Any) -> None:
     """Line for line, and with nothing else between the lines of one table."""
     tables = "\n".join(bench("tables").tables(rows(name))).strip().split("\n\n")
@@ -122,6 +122,22 @@ def test_the_baseline_in_words(page: str) -> None:
         assert f"({algorithm} sc, {best[2]} x {best[3]})" in text
     slower = [found["aqlm-3", level, 11008, 4096, 1]["us"] for level in ("sc", "gc")]
     assert f"aqlm-3 at 11008 x 4096: {slower[0]:.1f} us against {slower[1]:.1f}" in text
+
+
+def test_resources_in_words(page: str) -> None:
+    """No kernel spills, and how many have the blocks that were predicted."""
+    found = rows("resources")
+    assert not any(row["stack_bytes"] + row["spill_bytes"] for row in found)
+    kept = sum(row["compiled_blocks"] >= row["predicted_blocks"] for row in found)
+    assert f"{kept} of {len(found)} kernels have at least the blocks per SM that were predicted" in flat(page)
+    assert {row["gpu"] for row in found} >= {"h200", "rtx4090"}
+    assert {row["level"] for row in found} == {"o1", "o2", "o3", "o4"}
+    fewer = [row for row in found if row["compiled_blocks"] < row["predicted_blocks"]]
+    assert {(row["gpu"], row["algorithm"], row["n"], row["k"], row["m"]) for row in fewer} == {
+        ("rtx4090", "aqlm-3", 8192, 22016, 1)
+    }
+    assert {(row["predicted_blocks"], row["compiled_blocks"]) for row in fewer} == {(2, 1)}
+    assert all(row["replans"] > 0 for row in fewer)
 
 
 def test_what_the_sanitizer_covers(page: str, bench: Any) -> None:
