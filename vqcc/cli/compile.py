@@ -16,6 +16,7 @@ from vqcc.cli.support import (
     json_option,
     open_cache,
     reports_errors,
+    usable_cpus,
 )
 from vqcc.levels import LEVELS
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command", "find_toolchain", "toolchain_options"]
 
+_MOST_JOBS = 256
 _EMIT_DEFAULT = "cu,cubin,header,plan"
 
 
@@ -86,7 +88,14 @@ def find_toolchain(name: str, nvcc_path: Path | None) -> Toolchain:
     "--explain", is_flag=True, help="Print the decisions behind the kernels, as `vqcc explain` does."
 )
 @click.option("--dry-run", is_flag=True, help="Compile, list what would be written, write nothing.")
-@click.option("-j", "--jobs", type=click.IntRange(1, 256), default=1, help="GPUs compiled at a time.")
+@click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(1, _MOST_JOBS),
+    default=lambda: min(usable_cpus(), _MOST_JOBS),
+    show_default="the CPUs this process may use",
+    help="GPUs of a spec compiled at a time; files do not depend on it.",
+)
 @toolchain_options
 @cache_options
 @json_option

@@ -11,7 +11,7 @@ import click
 
 from vqcc.cli.compile import find_toolchain, toolchain_options
 from vqcc.cli.decisions import show_plans
-from vqcc.cli.support import cache_options, json_option, open_cache, print_json, reports_errors
+from vqcc.cli.support import cache_options, json_option, open_cache, print_json, reports_errors, usable_cpus
 from vqcc.levels import LEVELS
 
 __all__ = ["command"]
@@ -99,5 +99,6 @@ def _plans_of_spec(
     from vqcc.spec.load import load_spec
 
     spec = load_spec(path, gpu_override=gpus, level_override=level)
-    built = build_library(spec, toolchain=tools, cache=open_cache(cache_dir, disabled=no_cache))
+    cache = open_cache(cache_dir, disabled=no_cache)
+    built = build_library(spec, toolchain=tools, cache=cache, jobs=usable_cpus())
     return {build.gpu.name: explain_plans(build.gpu, build.plans) for build in built.gpus}

@@ -34,6 +34,7 @@ __all__ = [
     "open_cache",
     "print_json",
     "reports_errors",
+    "usable_cpus",
 ]
 
 P = ParamSpec("P")
@@ -99,6 +100,11 @@ def console(*, error: bool = False) -> Console:
         markup=False,
         emoji=False,
     )
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may use, which a container or `taskset` may have made fewer than there are."""
+    return len(os.sched_getaffinity(0))
 
 
 def print_json(data: Any) -> None:
