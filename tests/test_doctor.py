@@ -228,7 +228,7 @@ def test_a_driver_that_raises(monkeypatch: pytest.MonkeyPatch, error: Exception,
 def test_the_cache(tmp_path: Path) -> None:
     CompileCache(tmp_path / "cache", LIMIT).put("0" * 64, bytes(3 << 20))
     check = run(tmp_path)["compile cache"]
-    assert check == Check("compile cache", "ok", f"{tmp_path}/cache: 1 entries, 3.0 MiB of 64.0 MiB")
+    assert check == Check("compile cache", "ok", f"{tmp_path}/cache: 1 entry, 3.0 MiB of 64.0 MiB")
 
 
 def test_a_cache_that_cannot_be(tmp_path: Path) -> None:

@@ -199,6 +199,20 @@ def test_help_says_how_many_jobs_there_are() -> None:
     assert "[default: (the CPUs this process may use); 1<=x<=256]" in text
 
 
+def test_one_of_something_is_told_so(tmp_path: Path) -> None:
+    """Whole books of `sc` leave room for one block, and a small weight makes a grid of one."""
+    spec = tmp_path / "tiny.yaml"
+    spec.write_text(spec_text("vq-16-12-1", n=1, k=64, level="sc"))
+    done = run("compile", spec, "-o", tmp_path, "--explain")
+    assert done.exit_code == 0, done.stderr
+    assert ", 1 block per SM, " in done.stdout
+    assert re.search(r" 1 block of \d+ threads, ", done.stdout)
+    assert not re.search(r"\b1 (blocks|registers|bytes|shuffles)\b", done.stdout)
+    done = run("validate", tmp_path / "tiny", "--json")
+    assert len(done.json["results"]) == 1
+    assert run("validate", tmp_path / "tiny").stdout.endswith("1 of 1 launch within its bounds of float64\n")
+
+
 def test_no_cache(spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
     assert run("compile", spec, "-o", tmp_path / "out", "--no-cache").exit_code == 0

@@ -19,6 +19,7 @@ from vqcc.cli.support import (
     usable_cpus,
 )
 from vqcc.levels import LEVELS
+from vqcc.report.text import counted
 
 if TYPE_CHECKING:
     from vqcc.codegen.toolchain import Toolchain
@@ -166,15 +167,16 @@ def _emitted(text: str) -> tuple[Any, ...]:
 
 
 def _show(result: dict[str, Any]) -> None:
-    click.echo(f"{result['directory']}: {result['state']}, {sum(result['files'].values()):,} bytes")
+    size = counted(sum(result["files"].values()), "byte", grouped=True)
+    click.echo(f"{result['directory']}: {result['state']}, {size}")
     for name, size in result["files"].items():
         click.echo(f"  {name}  {size:,}")
     for gpu, kernels in result["gpus"].items():
         for kernel in kernels:
             click.echo(
-                f"  {gpu}: {kernel['kernel']}: {kernel['registers']} registers, "
-                f"{kernel['shared_bytes']:,} bytes of shared memory, {kernel['blocks_per_sm']} blocks per SM, "
-                f"{kernel['grid']} x {kernel['threads']} threads"
+                f"  {gpu}: {kernel['kernel']}: {counted(kernel['registers'], 'register')}, "
+                f"{counted(kernel['shared_bytes'], 'byte', grouped=True)} of shared memory, "
+                f"{counted(kernel['blocks_per_sm'], 'block')} per SM, {kernel['grid']} x {kernel['threads']} threads"
                 + (f", {kernel['workspace_bytes']:,} bytes of workspace" if kernel["workspace_bytes"] else "")
             )
     if "plans" in result:
