@@ -206,6 +206,13 @@ def _gpus() -> Iterator[Check]:
             yield Check("GPU", "warning", "the driver shows no GPU", "not needed to compile")
 
 
+def why_no_gpu() -> str | None:
+    """Why this machine runs no kernels, driver and GPU before all else; None if it has both, or nobody can tell."""
+    last = list(_gpus())[-1]
+    unknown = _version("cuda-bindings") is None  # which asks the driver
+    return None if unknown or last.status == "ok" else last.detail
+
+
 def _ask_driver() -> tuple[int, list[str]]:
     """Ask for the CUDA version of the driver (13020 means 13.2), and each GPU's name and architecture."""
     from cuda.bindings import driver

@@ -10,6 +10,7 @@ import click
 
 from vqcc.cli.decisions import show_plans
 from vqcc.cli.support import (
+    WordChoice,
     cache_options,
     default_cache_directory,
     finish,
@@ -35,7 +36,7 @@ def toolchain_options(function: Any) -> Any:
     for option in (
         click.option(
             "--toolchain",
-            type=click.Choice(["nvrtc", "nvcc"]),
+            type=WordChoice(["nvrtc", "nvcc"]),
             default="nvrtc",
             show_default=True,
             help="NVRTC comes with vqcc; nvcc is the one of an installed CUDA toolkit.",
@@ -78,7 +79,7 @@ def find_toolchain(name: str, nvcc_path: Path | None) -> Toolchain:
     show_default=True,
     help="Each spec's bundle becomes OUT/<spec name>/.",
 )
-@click.option("--level", type=click.Choice(LEVELS), help="Override the spec's level.")
+@click.option("--level", type=WordChoice(LEVELS), help="Override the spec's level.")
 @click.option(
     "--gpu", "gpus", multiple=True, metavar="NAME", help="Override the spec's GPUs; may be repeated."
 )

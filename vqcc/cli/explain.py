@@ -11,7 +11,15 @@ import click
 
 from vqcc.cli.compile import find_toolchain, toolchain_options
 from vqcc.cli.decisions import show_plans
-from vqcc.cli.support import cache_options, json_option, open_cache, print_json, reports_errors, usable_cpus
+from vqcc.cli.support import (
+    WordChoice,
+    cache_options,
+    json_option,
+    open_cache,
+    print_json,
+    reports_errors,
+    usable_cpus,
+)
 from vqcc.levels import LEVELS
 
 __all__ = ["command"]
@@ -20,7 +28,7 @@ __all__ = ["command"]
 @click.command("explain")
 @click.argument("what", metavar="OUT/<name> | SPEC | CODE")
 @click.option("--gpu", "gpus", multiple=True, metavar="NAME", help="Only these GPUs.")
-@click.option("--level", type=click.Choice(LEVELS), help="Override a spec's level.")
+@click.option("--level", type=WordChoice(LEVELS), help="Override a spec's level.")
 @toolchain_options
 @cache_options
 @json_option

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vqcc.cli.support import default_cache_directory, finish, json_option, reports_errors
+from vqcc.cli.support import WordChoice, default_cache_directory, finish, json_option, reports_errors
 from vqcc.report.text import counted
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _PACKED_HELP = "the packed file may hold other weights than --tensors; without -
 @click.option("--tensor", "names", multiple=True, metavar="NAME", help="Only these tensors of the file.")
 @click.option(
     "--backend",
-    type=click.Choice(["emulate", "cuda"]),
+    type=WordChoice(["emulate", "cuda"]),
     default="emulate",
     show_default=True,
     help="Run the emitted source on the CPU, or the cubin on the GPU of this machine.",
