@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import stat
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -225,10 +225,31 @@ def test_a_driver_that_raises(monkeypatch: pytest.MonkeyPatch, error: Exception,
     assert (check.status, check.detail) == ("warning", detail)
 
 
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (RuntimeError("no libcuda"), "no CUDA driver: no libcuda"),
+        ((13020, []), "the driver shows no GPU"),
+        ((13020, ["GPU 0 (sm_90)"]), None),
+    ],
+)
+def test_why_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch, answer: Any, expected: str | None) -> None:
+    def ask() -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(doctor, "_ask_driver", ask)
+    monkeypatch.setattr(doctor, "_version", lambda _name: "13.0")
+    assert doctor.why_no_gpu() == expected
+    monkeypatch.setattr(doctor, "_version", lambda _name: None)
+    assert doctor.why_no_gpu() is None
+
+
 def test_the_cache(tmp_path: Path) -> None:
     CompileCache(tmp_path / "cache", LIMIT).put("0" * 64, bytes(3 << 20))
     check = run(tmp_path)["compile cache"]
-    assert check == Check("compile cache", "ok", f"{tmp_path}/cache: 1 entries, 3.0 MiB of 64.0 MiB")
+    assert check == Check("compile cache", "ok", f"{tmp_path}/cache: 1 entry, 3.0 MiB of 64.0 MiB")
 
 
 def test_a_cache_that_cannot_be(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import vqcc
 from vqcc.diagnostics import VqccError
+from vqcc.report.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,7 +119,9 @@ def _nvrtc() -> Check:
     except VqccError as error:
         first = error.diagnostics[0]
         return Check("NVRTC", "missing", first.message, first.help)
-    detail = f"{toolchain.identity}: compiled a kernel for {_TARGET} ({len(compiled.cubin)} bytes);"
+    detail = (
+        f"{toolchain.identity}: compiled a kernel for {_TARGET} ({counted(len(compiled.cubin), 'byte')});"
+    )
     return Check("NVRTC", "ok", f"{detail} its cubins need driver {toolchain.minimum_driver} or newer")
 
 
@@ -203,6 +206,13 @@ def _gpus() -> Iterator[Check]:
             yield Check("GPU", "warning", "the driver shows no GPU", "not needed to compile")
 
 
+def why_no_gpu() -> str | None:
+    """Why this machine runs no kernels, driver and GPU before all else; None if it has both, or nobody can tell."""
+    last = list(_gpus())[-1]
+    unknown = _version("cuda-bindings") is None  # which asks the driver
+    return None if unknown or last.status == "ok" else last.detail
+
+
 def _ask_driver() -> tuple[int, list[str]]:
     """Ask for the CUDA version of the driver (13020 means 13.2), and each GPU's name and architecture."""
     from cuda.bindings import driver
@@ -231,7 +241,8 @@ def _cache(directory: Path, limit_bytes: int) -> Check:
     from vqcc.codegen.cache import CompileCache
 
     held = CompileCache(directory, limit_bytes).stats()
-    detail = f"{directory}: {held.entries} entries, {_size(held.total_bytes)} of {_size(limit_bytes)}"
+    entries = counted(held.entries, "entry", "entries")
+    detail = f"{directory}: {entries}, {_size(held.total_bytes)} of {_size(limit_bytes)}"
     nearest = next((place for place in (directory, *directory.parents) if place.exists()), None)
     if nearest is None or not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         return Check("compile cache", "warning", f"{detail}; it cannot be written to", "use --cache-dir")

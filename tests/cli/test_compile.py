@@ -168,6 +168,51 @@ def test_cache_directory(spec: Path, tmp_path: Path) -> None:
     assert [path for path in cache.rglob("*") if path.is_file()]
 
 
+def test_files_do_not_depend_on_jobs(tmp_path: Path) -> None:
+    spec = tmp_path / "tiny.yaml"
+    spec.write_text(spec_text("vq-4-4-1", gpu=["h200", "rtx4090", "a100"]))
+    made = {}
+    for jobs in ("1", "2", "3", "7", None):
+        out = tmp_path / f"out{jobs}"
+        options = [] if jobs is None else ["-j", jobs]
+        assert run("compile", spec, "-o", out, "--no-cache", *options).exit_code == 0
+        made[jobs] = {path.name: path.read_bytes() for path in (out / "tiny").iterdir()}
+    assert len(made["1"]) == 11
+    assert all(held == made["1"] for held in made.values())
+
+
+@pytest.mark.parametrize(
+    ("cpus", "options", "expected"), [(3, [], 3), (1, [], 1), (1000, [], 256), (8, ["-j", "2"], 2)]
+)
+def test_as_many_jobs_as_the_process_may_use_cpus(
+    cpus: int, options: list[str], expected: int, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr("os.sched_getaffinity", lambda _process: set(range(cpus)))
+    monkeypatch.setattr("vqcc.compiling.compile_file", lambda _path, chosen, *_: asked.append(chosen.jobs))
+    run("compile", spec, "-o", tmp_path / "out", *options, "--json")
+    assert asked == [expected]
+
+
+def test_help_says_how_many_jobs_there_are() -> None:
+    text = " ".join(run("compile", "--help").stdout.split())
+    assert "[default: (the CPUs this process may use); 1<=x<=256]" in text
+
+
+def test_one_of_something_is_told_so(tmp_path: Path) -> None:
+    """Whole books of `sc` leave room for one block, and a small weight makes a grid of one."""
+    spec = tmp_path / "tiny.yaml"
+    spec.write_text(spec_text("vq-16-12-1", n=1, k=64, level="sc"))
+    done = run("compile", spec, "-o", tmp_path, "--explain")
+    assert done.exit_code == 0, done.stderr
+    assert ", 1 block per SM, " in done.stdout
+    assert re.search(r" 1 block of \d+ threads, ", done.stdout)
+    assert not re.search(r"\b1 (blocks|registers|bytes|shuffles)\b", done.stdout)
+    done = run("validate", tmp_path / "tiny", "--json")
+    assert len(done.json["results"]) == 1
+    assert run("validate", tmp_path / "tiny").stdout.endswith("1 of 1 launch within its bounds of float64\n")
+
+
 def test_no_cache(spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
     assert run("compile", spec, "-o", tmp_path / "out", "--no-cache").exit_code == 0

@@ -64,6 +64,22 @@ def test_an_unknown_command(word: str, hint: str) -> None:
     assert hint in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("compile x.yaml --level O2", "'--level': unknown value 'O2'; did you mean 'o2'? use gc, sc, o1, "),
+        ("explain x.yaml --level bset", "'--level': unknown value 'bset'; did you mean 'best'? use gc, sc, "),
+        ("compile x.yaml --toolchain nvc", "'--toolchain': unknown value 'nvc'; did you mean 'nvcc'? use "),
+        ("validate x --backend cpu", "'--backend': unknown value 'cpu'; use emulate or cuda"),
+        ("list gpu", "unknown value 'gpu'; did you mean 'gpus'? use algorithms, ops, gpus or levels"),
+    ],
+)
+def test_a_word_that_is_none_of_a_choice_is_helped_with_as_in_a_spec(line: str, text: str) -> None:
+    done = run(*line.split())
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert text in done.stderr
+
+
 def imported(*arguments: str) -> set[str]:
     """Top-level modules that a command imports."""
     program = (

@@ -243,7 +243,7 @@ def test_wrong_arguments_are_all_reported(kernels: Emulated) -> None:
 
 
 def test_wrong_number_of_arguments(kernels: Emulated) -> None:
-    with pytest.raises(VqccError, match="tile_sums takes 3 arguments, 1 are given"):
+    with pytest.raises(VqccError, match="tile_sums takes 3 arguments, not 1"):
         kernels.launch("tile_sums", (1, 1, 1), (32, 1, 1), 0, [None])
 
 

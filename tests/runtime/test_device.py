@@ -42,6 +42,23 @@ def test_without_pycuda(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pip install 'vqcc[gpu]'" in str(error.diagnostics[0].help)
 
 
+@pytest.mark.parametrize(
+    "trouble", ["no CUDA driver: libcuda.so.1 not found", "the driver shows no GPU", None]
+)
+def test_a_missing_driver_or_gpu_is_named_before_pycuda(
+    trouble: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    monkeypatch.setattr("vqcc.doctor.why_no_gpu", lambda: trouble)
+    (found,) = refusal(opened).diagnostics
+    assert "PyCUDA cannot be imported" in found.message
+    first = "PyCUDA" if trouble is None else trouble
+    assert found.message.startswith(first)
+    assert found.help is not None
+    assert found.help.startswith("pip install") is (trouble is None)
+    assert "on the CPU" in found.help
+
+
 def test_with_a_pycuda_that_does_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An extension without the driver's library raises ImportError when its driver module is imported."""
     (tmp_path / "pycuda").mkdir()

@@ -60,7 +60,7 @@ def report(text):
 @pytest.mark.parametrize(
     ("text", "code", "column", "message", "help_text"),
     [
-        ("text: a", "VQ0214", 7, "text is text of 1 characters", "use at least 2"),
+        ("text: a", "VQ0214", 7, "text is text of 1 character", "use at least 2"),
         ("text: abcde", "VQ0214", 7, "text is text of 5 characters", "use at most 4"),
         ("text: 12", "VQ0203", 7, "text must be text, got 12", "write it in quotes"),
         ("flag: yes", "VQ0203", 7, "flag must be true or false, got the text 'yes'", None),

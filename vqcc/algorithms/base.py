@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from vqcc.algorithms.fields import FROZEN, MAX_INDEX, DirectionField, Scales, ScalesField, Scope, ScopeField
 from vqcc.diagnostics import Finding
+from vqcc.report.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -258,7 +259,7 @@ class Algorithm(BaseModel, ABC):
             yield Finding(
                 ("algorithm", "scope"),
                 "VQ0307",
-                f"{self.scope.books(n, k)} codebooks of {self.table_bytes} bytes are {table} bytes; "
+                f"{counted(self.scope.books(n, k), 'codebook')} of {self.table_bytes} bytes: {table} bytes in all; "
                 f"a 32-bit offset reaches {MAX_INDEX}",
                 "use larger tiles, scope: tensor, or fewer entries",
             )

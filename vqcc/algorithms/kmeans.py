@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 
 from vqcc.algorithms.base import Algorithm, DeviceAlgorithm, Part
 from vqcc.diagnostics import Finding, field_error
+from vqcc.report.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -132,7 +133,7 @@ class KMeans(Algorithm):
             yield Finding(
                 ("algorithm", "code_bits"),
                 "VQ0305",
-                f"code_bits is {stated}, but {self.entries} entries are named by {self.code_bits} bits",
+                f"code_bits is {stated}, but {self.entries} entries are named by {counted(self.code_bits, 'bit')}",
                 f"write code_bits: {self.code_bits}, leave it out, or use entries: {2**stated}; "
                 "codes that a checkpoint stores wider are narrowed when they are packed",
             )

@@ -10,20 +10,24 @@ import click
 
 from vqcc.cli.decisions import show_plans
 from vqcc.cli.support import (
+    WordChoice,
     cache_options,
     default_cache_directory,
     finish,
     json_option,
     open_cache,
     reports_errors,
+    usable_cpus,
 )
 from vqcc.levels import LEVELS
+from vqcc.report.text import counted
 
 if TYPE_CHECKING:
     from vqcc.codegen.toolchain import Toolchain
 
 __all__ = ["command", "find_toolchain", "toolchain_options"]
 
+_MOST_JOBS = 256
 _EMIT_DEFAULT = "cu,cubin,header,plan"
 
 
@@ -32,7 +36,7 @@ def toolchain_options(function: Any) -> Any:
     for option in (
         click.option(
             "--toolchain",
-            type=click.Choice(["nvrtc", "nvcc"]),
+            type=WordChoice(["nvrtc", "nvcc"]),
             default="nvrtc",
             show_default=True,
             help="NVRTC comes with vqcc; nvcc is the one of an installed CUDA toolkit.",
@@ -75,7 +79,7 @@ def find_toolchain(name: str, nvcc_path: Path | None) -> Toolchain:
     show_default=True,
     help="Each spec's bundle becomes OUT/<spec name>/.",
 )
-@click.option("--level", type=click.Choice(LEVELS), help="Override the spec's level.")
+@click.option("--level", type=WordChoice(LEVELS), help="Override the spec's level.")
 @click.option(
     "--gpu", "gpus", multiple=True, metavar="NAME", help="Override the spec's GPUs; may be repeated."
 )
@@ -86,7 +90,14 @@ def find_toolchain(name: str, nvcc_path: Path | None) -> Toolchain:
     "--explain", is_flag=True, help="Print the decisions behind the kernels, as `vqcc explain` does."
 )
 @click.option("--dry-run", is_flag=True, help="Compile, list what would be written, write nothing.")
-@click.option("-j", "--jobs", type=click.IntRange(1, 256), default=1, help="GPUs compiled at a time.")
+@click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(1, _MOST_JOBS),
+    default=lambda: min(usable_cpus(), _MOST_JOBS),
+    show_default="the CPUs this process may use",
+    help="GPUs of a spec compiled at a time; files do not depend on it.",
+)
 @toolchain_options
 @cache_options
 @json_option
@@ -157,15 +168,16 @@ def _emitted(text: str) -> tuple[Any, ...]:
 
 
 def _show(result: dict[str, Any]) -> None:
-    click.echo(f"{result['directory']}: {result['state']}, {sum(result['files'].values()):,} bytes")
+    size = counted(sum(result["files"].values()), "byte", grouped=True)
+    click.echo(f"{result['directory']}: {result['state']}, {size}")
     for name, size in result["files"].items():
         click.echo(f"  {name}  {size:,}")
     for gpu, kernels in result["gpus"].items():
         for kernel in kernels:
             click.echo(
-                f"  {gpu}: {kernel['kernel']}: {kernel['registers']} registers, "
-                f"{kernel['shared_bytes']:,} bytes of shared memory, {kernel['blocks_per_sm']} blocks per SM, "
-                f"{kernel['grid']} x {kernel['threads']} threads"
+                f"  {gpu}: {kernel['kernel']}: {counted(kernel['registers'], 'register')}, "
+                f"{counted(kernel['shared_bytes'], 'byte', grouped=True)} of shared memory, "
+                f"{counted(kernel['blocks_per_sm'], 'block')} per SM, {kernel['grid']} x {kernel['threads']} threads"
                 + (f", {kernel['workspace_bytes']:,} bytes of workspace" if kernel["workspace_bytes"] else "")
             )
     if "plans" in result:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vqcc.report.text import counted
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -32,8 +34,7 @@ def _summary(kernel: Mapping[str, Any]) -> list[str]:
     exchange, split, launch = kernel["exchange"], kernel["split"], kernel["launch"]
     fusion = f"fusion {exchange['fusion']}"
     if exchange["shuffles"]:
-        plural = "s" * (exchange["shuffles"] > 1)
-        fusion += f" ({exchange['shuffles']} shuffle{plural} in mini-warps of {exchange['mini_warp']})"
+        fusion += f" ({counted(exchange['shuffles'], 'shuffle')} in mini-warps of {exchange['mini_warp']})"
     parts = [f"{exchange['engine']}, {fusion}", _places(kernel["placement"])]
     factor = split["tiles"] * split["stages"]
     parts.append(
@@ -42,7 +43,7 @@ def _summary(kernel: Mapping[str, Any]) -> list[str]:
         else f"split {factor} ways ({split['tiles']} of columns x {split['stages']} of stages)"
     )
     parts.append(
-        f"{launch['grid']} blocks of {launch['threads']} threads, {launch['blocks_per_sm']} per SM "
+        f"{counted(launch['grid'], 'block')} of {launch['threads']} threads, {launch['blocks_per_sm']} per SM "
         f"({launch['limited_by']})"
     )
     if launch["workspace_bytes"]:

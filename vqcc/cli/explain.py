@@ -11,7 +11,15 @@ import click
 
 from vqcc.cli.compile import find_toolchain, toolchain_options
 from vqcc.cli.decisions import show_plans
-from vqcc.cli.support import cache_options, json_option, open_cache, print_json, reports_errors
+from vqcc.cli.support import (
+    WordChoice,
+    cache_options,
+    json_option,
+    open_cache,
+    print_json,
+    reports_errors,
+    usable_cpus,
+)
 from vqcc.levels import LEVELS
 
 __all__ = ["command"]
@@ -20,7 +28,7 @@ __all__ = ["command"]
 @click.command("explain")
 @click.argument("what", metavar="OUT/<name> | SPEC | CODE")
 @click.option("--gpu", "gpus", multiple=True, metavar="NAME", help="Only these GPUs.")
-@click.option("--level", type=click.Choice(LEVELS), help="Override a spec's level.")
+@click.option("--level", type=WordChoice(LEVELS), help="Override a spec's level.")
 @toolchain_options
 @cache_options
 @json_option
@@ -99,5 +107,6 @@ def _plans_of_spec(
     from vqcc.spec.load import load_spec
 
     spec = load_spec(path, gpu_override=gpus, level_override=level)
-    built = build_library(spec, toolchain=tools, cache=open_cache(cache_dir, disabled=no_cache))
+    cache = open_cache(cache_dir, disabled=no_cache)
+    built = build_library(spec, toolchain=tools, cache=cache, jobs=usable_cpus())
     return {build.gpu.name: explain_plans(build.gpu, build.plans) for build in built.gpus}

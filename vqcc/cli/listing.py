@@ -6,13 +6,13 @@ from typing import Any
 
 import click
 
-from vqcc.cli.support import console, json_option, print_json, reports_errors
+from vqcc.cli.support import WordChoice, console, json_option, print_json, reports_errors
 
 __all__ = ["command"]
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(["algorithms", "ops", "gpus", "levels"]))
+@click.argument("what", type=WordChoice(["algorithms", "ops", "gpus", "levels"]))
 @json_option
 @reports_errors
 def command(what: str, as_json: bool) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from vqcc.cli.support import console, json_option, print_json, reports_errors
+from vqcc.report.text import counted
 
 __all__ = ["command"]
 
@@ -79,5 +80,5 @@ def command(
         print_summary(console(), summary)
     for path in (output, plot):
         if path is not None:
-            size = f", {path.stat().st_size:,} bytes" if path.is_file() else ""
+            size = f", {counted(path.stat().st_size, 'byte', grouped=True)}" if path.is_file() else ""
             click.echo(f"{path}: written{size}")

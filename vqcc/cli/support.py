@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CACHE_LIMIT_BYTES",
+    "WordChoice",
     "cache_options",
     "compiled_directory",
     "console",
@@ -34,9 +35,23 @@ __all__ = [
     "open_cache",
     "print_json",
     "reports_errors",
+    "usable_cpus",
 ]
 
 P = ParamSpec("P")
+
+
+class WordChoice(click.Choice[str]):
+    """A choice that helps with a word that is none, as a spec does: did you mean 'o2'? use gc, sc or o2."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The word. A click usage error, exit code 2, for any other."""
+        if value not in self.choices:
+            from vqcc.spec.wording import choose, quoted
+
+            self.fail(f"unknown value {quoted(value)}; {choose(value, self.choices)}", param, ctx)
+        return value
+
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print machine-readable JSON on stdout.")
 
@@ -99,6 +114,11 @@ def console(*, error: bool = False) -> Console:
         markup=False,
         emoji=False,
     )
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may use, which a container or `taskset` may have made fewer than there are."""
+    return len(os.sched_getaffinity(0))
 
 
 def print_json(data: Any) -> None:

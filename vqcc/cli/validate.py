@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vqcc.cli.support import default_cache_directory, finish, json_option, reports_errors
+from vqcc.cli.support import WordChoice, default_cache_directory, finish, json_option, reports_errors
+from vqcc.report.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -38,7 +39,7 @@ _PACKED_HELP = "the packed file may hold other weights than --tensors; without -
 @click.option("--tensor", "names", multiple=True, metavar="NAME", help="Only these tensors of the file.")
 @click.option(
     "--backend",
-    type=click.Choice(["emulate", "cuda"]),
+    type=WordChoice(["emulate", "cuda"]),
     default="emulate",
     show_default=True,
     help="Run the emitted source on the CPU, or the cubin on the GPU of this machine.",
@@ -90,7 +91,9 @@ def command(
                     _show(result)
     failed = [result for result in results if not result.comparison.passed]
     if not as_json:
-        click.echo(f"{len(results) - len(failed)} of {len(results)} launches within their bounds of float64")
+        launches = counted(len(results), "launch", "launches")
+        whose = "its" if len(results) == 1 else "their"
+        click.echo(f"{len(results) - len(failed)} of {launches} within {whose} bounds of float64")
     summary = {"backend": backend, "results": [result.to_json() for result in results]}
     mismatches = _mismatches(failed, packed=packed_path is not None)
     finish(summary, mismatches, ExitCode.MISMATCH, as_json=as_json, warnings=warnings)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vqcc.diagnostics import Diagnostic, VqccError
+from vqcc.report.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,7 +81,7 @@ def bind(kernel: str, entry: KernelEntry, arguments: Sequence[Argument]) -> list
     """
     problems = []
     if len(arguments) != entry.parameter_count:
-        problems.append(f"{kernel} takes {entry.parameter_count} arguments, {len(arguments)} are given")
+        problems.append(f"{kernel} takes {counted(entry.parameter_count, 'argument')}, not {len(arguments)}")
     bound: list[Bound] = []
     for i, argument in enumerate(arguments[: entry.parameter_count]):
         parameter = entry.parameters[i]
@@ -88,7 +89,8 @@ def bind(kernel: str, entry: KernelEntry, arguments: Sequence[Argument]) -> list
         value = _typed(argument, kind, size)
         if value is _UNTYPED or not _fits(value, kind, size):
             problems.append(
-                f"{kernel}: parameter {i} is {_KINDS[kind]} of {size} bytes, the argument is {_describe(argument)}"
+                f"{kernel}: parameter {i} is {_KINDS[kind]} of {counted(size, 'byte')}, "
+                f"the argument is {_describe(argument)}"
             )
         else:
             bound.append(value)
@@ -122,7 +124,7 @@ def _describe(argument: Argument) -> str:
     if isinstance(argument, Buffer | Pointer):
         return "a buffer"
     if isinstance(argument, Struct):
-        return f"a structure of {_layout(argument)[1]} bytes"
+        return f"a structure of {counted(_layout(argument)[1], 'byte')}"
     if isinstance(argument, np.generic):
         return f"{argument.dtype.name} {argument}"
     return "null" if argument is None else str(argument)

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vqcc.emulator.errors import BugKind
+from vqcc.report.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -59,7 +60,7 @@ class Record:
     @property
     def verb(self) -> str:
         """What the thread does, to how many bytes."""
-        return f"{_VERBS[self.failure.access]} {self.failure.bytes} bytes"
+        return f"{_VERBS[self.failure.access]} {counted(self.failure.bytes, 'byte')}"
 
     @property
     def where(self) -> str:
@@ -183,7 +184,7 @@ def _ranges(numbers: Sequence[int]) -> str:
 def _misaligned(c: Record) -> str:
     f = c.failure
     where = c.where if c.region is not None else f"address {f.address:#x}"
-    return f"accesses {f.bytes} bytes at {where}, which is only {math.gcd(f.address, 16)}-byte aligned"
+    return f"accesses {counted(f.bytes, 'byte')} at {where}, which is only {math.gcd(f.address, 16)}-byte aligned"
 
 
 def _inactive_source_lane(c: Record) -> str:

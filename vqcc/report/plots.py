@@ -7,7 +7,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
-from vqcc.report.text import printable
+from vqcc.report.text import counted, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,7 +121,7 @@ def _draw_parts(axes: Axes, profile: TensorProfile) -> None:
     image = axes.imshow(share, aspect="auto", cmap="gray", vmin=0, vmax=top, interpolation="nearest")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(which)
-    axes.set_ylabel(f"part of {profile.parts.rows} rows")
+    axes.set_ylabel(f"part of {counted(profile.parts.rows, 'row')}")
     table = f"table 0 of {profile.counts.shape[1]}, " if profile.counts.shape[1] > 1 else ""
     axes.set_title(f"{table}look-ups over the part's mean")
     axes.figure.colorbar(image, ax=axes, pad=0.01)

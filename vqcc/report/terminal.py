@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from vqcc.report.text import printable
+from vqcc.report.text import counted, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,11 +24,11 @@ def print_summary(console: Console, summary: Summary) -> None:
     """Print what is told of one profiled tensor, about a dozen lines."""
     n, k = summary.shape
     tables = summary.books * summary.tables
-    what = "table" if tables == 1 else f"{tables:,} tables, each"
+    what = "table" if tables == 1 else f"{counted(tables, 'table', grouped=True)}, each"
     console.print(
         Text(printable(summary.name), style="bold"),
         Text(f"[{n}, {k}] {summary.algorithm.label}:"),
-        Text(f"{summary.codes:,} codes, {what} of {summary.entries:,} entries"),
+        Text(f"{counted(summary.codes, 'code', grouped=True)}, {what} of {summary.entries:,} entries"),
     )
     for line in (*_hotness(summary), *_coverage(summary, console), *_parts(summary)):
         console.print(line)
@@ -65,7 +65,7 @@ def _parts(summary: Summary) -> Iterator[Text]:
     if summary.part_rows is None:
         return
     found = summary.consistency
-    rows = "1 row" if summary.part_rows == 1 else f"{summary.part_rows} rows"
+    rows = counted(summary.part_rows, "row")
     if found is None:
         yield Text(f"  parts of {rows}: one per table, none to compare")
         return

@@ -1,8 +1,17 @@
-"""Text of files that is safe to show."""
+"""Text as people read it: numbers with their words, and what of files is safe to show."""
 
 from __future__ import annotations
 
-__all__ = ["printable"]
+__all__ = ["counted", "printable"]
+
+
+def counted(count: int, one: str, several: str | None = None, *, grouped: bool = False) -> str:
+    """Return `1 block`, `2 blocks`; `several` is the plural where that is not `one` and s.
+
+    With `grouped`, thousands have commas.
+    """
+    number = f"{count:,}" if grouped else str(count)
+    return f"{number} {one if count == 1 else several or f'{one}s'}"
 
 
 def printable(text: str) -> str:

@@ -180,11 +180,7 @@ def open_device(index: int = 0) -> Iterator[Device]:
     try:
         from pycuda import driver
     except ImportError as error:
-        raise _no_device(
-            f"PyCUDA cannot be imported: {error}",
-            "pip install 'vqcc[gpu]' (it builds from source and needs a CUDA toolkit); "
-            "`vqcc validate` runs kernels on the CPU without it",
-        ) from None
+        raise _without_pycuda(error) from None
     try:
         driver.init()
         gpu = driver.Device(index)
@@ -198,6 +194,19 @@ def open_device(index: int = 0) -> Iterator[Device]:
         yield device
     finally:
         context.pop()
+
+
+def _without_pycuda(error: ImportError) -> VqccError:
+    """Name what to mend first: without a driver or a GPU, PyCUDA would help nobody."""
+    from vqcc.doctor import why_no_gpu
+
+    trouble = why_no_gpu()
+    install = "pip install 'vqcc[gpu]' (it builds from source and needs a CUDA toolkit)"
+    message = f"PyCUDA cannot be imported: {error}"
+    if trouble is not None:
+        message = f"{trouble.rstrip('.')}; and {message}"
+        install = f"on a machine with an NVIDIA GPU and its driver, {install}"
+    return _no_device(message, f"{install}; `vqcc validate` runs kernels on the CPU without it")
 
 
 def _no_device(message: str, help_text: str) -> VqccError:

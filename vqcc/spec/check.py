@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from vqcc.diagnostics import Diagnostic, DiagnosticList, Finding
 from vqcc.levels import LEVELS, STRATEGIES
 from vqcc.passes.placement import check_placement
+from vqcc.report.text import counted
 from vqcc.spec.wording import either
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _check_bytes(cache: Cache, algorithm: Algorithm, gpu: Gpu) -> Iterator[Findi
         yield Finding(
             ("cache", "shared"),
             "VQ0406",
-            f"{cache.shared} entries of a table of {algorithm.label} take "
+            f"{counted(cache.shared, 'entry', 'entries')} of a table of {algorithm.label} take "
             f"{cache.shared * algorithm.entry_stride} bytes; a block of {gpu.name} has at most {limit} of shared "
             "memory",
             f"use less than {limit // algorithm.entry_stride}, or leave cache.shared out: the slack then decides",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from vqcc.diagnostics import CODES, Diagnostic, DiagnosticList, Span, did_you_mean, nearest
+from vqcc.report.text import counted
 from vqcc.spec.fields import bounds, field_info, field_names
 from vqcc.spec.wording import choose, describe, dotted, either, flow, quoted, shorten
 
@@ -223,12 +224,14 @@ class _Violation:
         low, high = self.context.get("min_length"), self.context.get("max_length")
         wanted = f"at least {low}" if self.type == "too_short" else f"at most {high}"
         got = len(self.value) if isinstance(self.value, list | dict | str) else 0
-        return self._make("VQ0209", f"{self.name} has {got} values", f"give {wanted}")
+        return self._make("VQ0209", f"{self.name} has {counted(got, 'value')}", f"give {wanted}")
 
     def _wrong_text_length(self) -> Diagnostic:
         low, high = self.context.get("min_length"), self.context.get("max_length")
         wanted = f"at least {low}" if self.type == "string_too_short" else f"at most {high}"
-        return self._make("VQ0214", f"{self.name} is text of {len(self.value)} characters", f"use {wanted}")
+        return self._make(
+            "VQ0214", f"{self.name} is text of {counted(len(self.value), 'character')}", f"use {wanted}"
+        )
 
     def _other(self) -> Diagnostic:
         if self.type == "finite_number":

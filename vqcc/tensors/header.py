@@ -14,6 +14,7 @@ from mmap import ACCESS_READ, MADV_DONTNEED, PAGESIZE, mmap
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Self, TypeGuard
 
 from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError
+from vqcc.report.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -181,7 +182,7 @@ def _fail(code: str, message: str, help: str | None = None) -> NoReturn:  # noqa
 def _read_text(path: Path, file: BinaryIO, size: int) -> tuple[bytes, int]:
     """Return the header's bytes and where the tensors' bytes start."""
     if size < _LENGTH_BYTES:
-        what = "is empty" if size == 0 else f"has {size} bytes"
+        what = "is empty" if size == 0 else f"has {counted(size, 'byte')}"
         _fail(
             "VQ0502", f"{path} {what}", "a safetensors file starts with 8 bytes that give its header's length"
         )
@@ -190,7 +191,7 @@ def _read_text(path: Path, file: BinaryIO, size: int) -> tuple[bytes, int]:
         there = size - _LENGTH_BYTES
         _fail(
             "VQ0503",
-            f"{path}: the header has {length} bytes by the file's first 8 bytes, but {there} follow",
+            f"{path}: the header has {counted(length, 'byte')} by the file's first 8 bytes, but {there} follow",
             "the file is truncated, or is not a safetensors file",
         )
     if length > _MAX_HEADER_BYTES:
@@ -251,7 +252,8 @@ def _read_entry(path: Path, name: str, value: object, start: int, found: Diagnos
     if end - begin != needed:
         found.error(
             "VQ0510",
-            f"{path}: tensor '{name}', {dtype} {shape}, needs {needed} bytes; its offsets give {end - begin}",
+            f"{path}: tensor '{name}', {dtype} {shape}, needs {counted(needed, 'byte')}; "
+            f"its offsets give {end - begin}",
             help="the file is damaged, or was written by a faulty program",
         )
         return None
@@ -269,7 +271,7 @@ def _check_places(path: Path, entries: list[Entry], start: int, size: int) -> No
         if entry.end > size:
             found.error(
                 "VQ0507",
-                f"{path}: tensor '{entry.name}' ends at byte {entry.end}, the file has {size} bytes",
+                f"{path}: tensor '{entry.name}' ends at byte {entry.end}, the file has {counted(size, 'byte')}",
                 help="the file is truncated",
             )
     found.raise_if_errors()

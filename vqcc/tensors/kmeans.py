@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vqcc.diagnostics import Finding, raise_findings
+from vqcc.report.text import counted
 from vqcc.tensors import residual, scaling
 from vqcc.tensors.vq_tensor import VQTensor, numpy_dtype
 
@@ -110,8 +111,8 @@ def _too_few_vectors(algorithm: KMeans, n: int, k: int) -> Iterator[Finding]:
     yield Finding(
         ("algorithm", "entries"),
         "VQ0306",
-        f"{place} has {count} vectors of {algorithm.vector_size}, fewer than the {algorithm.entries} entries "
-        "to be learnt from them",
+        f"{place} has {counted(count, 'vector')} of {algorithm.vector_size}, fewer than the "
+        f"{algorithm.entries} entries to be learnt from them",
         f"use{larger} {legal}",
     )
 

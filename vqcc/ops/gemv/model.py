@@ -17,6 +17,7 @@ from vqcc.ops.gemv.reference import draw_case, reference
 from vqcc.ops.gemv.tile import GemvTile, activation_alignment
 from vqcc.ops.gemv.traffic import count_traffic
 from vqcc.plan import Constant, Tile
+from vqcc.report.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -129,7 +130,7 @@ class Gemv(Op):
                 ("op", "n"),
                 "VQ0307",
                 f"the {what} of {self.n} x {self.k} weights pass the {reach} that 32-bit offsets reach",
-                f"split the rows: at most {limit} rows of {self.k} columns fit one library",
+                f"split the rows: at most {counted(limit, 'row')} of {counted(self.k, 'column')} fit one library",
             )
 
     def element_type(self, variant: Variant) -> str:
