@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 32
 MAX_NODES = 10_000
+TOO_DEEP, TOO_DEEP_HELP = f"nested more than {MAX_DEPTH} deep", "a spec needs about four levels"
 # Past this many, more of the same help nobody.
 MAX_DIAGNOSTICS = 20
 
@@ -100,9 +101,7 @@ class TreeBuilder:
             self._error("VQ0111", f"the file has more than {MAX_NODES} YAML nodes", event, "split the file")
             return False
         if len(self.stack) >= MAX_DEPTH and isinstance(event, yaml.CollectionStartEvent):
-            self._error(
-                "VQ0110", f"nested more than {MAX_DEPTH} deep", event, "a spec needs about four levels"
-            )
+            self._error("VQ0110", TOO_DEEP, event, TOO_DEEP_HELP)
             return False
         self._guard(event)
         if isinstance(event, yaml.ScalarEvent):
@@ -234,6 +233,9 @@ class TreeBuilder:
             # The end of the file is no place to look for a bracket or quote that was not closed.
             mark, start = start, None
         span = Span(self.path, mark.line + 1, mark.column + 1) if mark else Span(self.path, 1, 1)
+        if "nesting depth" in str(error.problem):  # libyaml's scanner, which runs ahead, has a limit of its own
+            self.diagnostics.error("VQ0110", TOO_DEEP, span=span, help=TOO_DEEP_HELP)
+            return
         context = f" ({error.context})" if error.context else ""
         hint = f"look at what starts on line {start.line + 1}" if start is not None else None
         if mark is not None and text[mark.index : mark.index + 1] == "\t":
