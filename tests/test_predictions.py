@@ -17,6 +17,7 @@ from vqcc.hotness import profile_tensor
 from vqcc.levels import STRATEGIES, Strategy
 from vqcc.ops.gemv import GemvTile
 from vqcc.passes.cost import count
+from vqcc.passes.hotness import covered
 from vqcc.passes.wavefronts import copied_wavefronts
 from vqcc.plan import Exchange, Placement, Plan, Split
 from vqcc.problem import Boundaries
@@ -159,18 +160,25 @@ ALL_SHARED = [
     ("vq-4-8-1", 2048, 4, 256),
     ("vq-2-8-1", 2048, 1, 256),
     ("gptvq-2", 2048, 16, 256),
+    ("gptvq-4", 2048, 1, 256),
+    ("gptvq-4", 2048, 16, 256),
     (kmeans(vector_size=16, entries=128), 2048, 1, 128),
     (kmeans(vector_size=12, entries=128, codebook_dtype="int8"), 1536, 1, 128),
 ]
 SOME_SHARED = [
-    # Multiplies on tensor cores keep the lanes of a warp in step: only then is it known which loads go together.
+    # Algorithm, boundaries.
     ("vq-4-8-1", Boundaries(shared=128)),
     ("vq-4-8-1", Boundaries(registers=4, shared=132)),
     ("vq-4-8-1", Boundaries(registers=3, shared=256)),
     ("quip-2", Boundaries(registers=4, shared=128)),
     ("quip-2", Boundaries(shared=64)),
     ("gptvq-2", Boundaries(shared=128)),
+    ("aqlm-1x16", Boundaries(shared=4096)),
+    ("aqlm-1x16", Boundaries(registers=4, shared=8192)),
 ]
+#: What keeps the lanes of a warp in step, so that it is known which loads go together: multiplies on tensor cores, and
+#: an exchange after each decoded vector on the CUDA cores.
+IN_STEP = pytest.mark.parametrize(("strategy", "m"), [(ALIGNED, 16), (O4_UNSPLIT, 1)], ids=["mma", "fma"])
 SKEWED = pytest.mark.parametrize("skewed", [False, True], ids=["uniform", "skewed"])
 
 
@@ -191,8 +199,9 @@ def check_lookups(task: Problem, strategy: Strategy, cache_directory: Path, *, s
 def test_wavefronts_where_all_entries_are_shared(
     algorithm: Any, k: int, m: int, entries: int, skewed: bool, cache_directory: Path
 ) -> None:
-    boundaries = Boundaries(0 if algorithm != "gptvq-2" else None, entries)
-    task = problem(algorithm, gpu="h200", level="best", n=ROWS, k=k, m=m, boundaries=boundaries)
+    task = problem(algorithm, gpu="h200", level="best", n=ROWS, k=k, m=m)
+    # Registers hold entries of one book only.
+    task = replace(task, boundaries=Boundaries(0 if task.algorithm.scope.is_tensor else None, entries))
     strategy = ALIGNED if m == 16 else STRATEGIES["o1"]
     plan = check_lookups(task, strategy, cache_directory, skewed=skewed)
     assert plan.placement is not None
@@ -200,12 +209,48 @@ def test_wavefronts_where_all_entries_are_shared(
 
 
 @SKEWED
+@IN_STEP
 @pytest.mark.parametrize(("preset", "boundaries"), SOME_SHARED)
 def test_wavefronts_where_some_entries_are_shared(
-    preset: str, boundaries: Boundaries, skewed: bool, cache_directory: Path
+    preset: str, boundaries: Boundaries, strategy: Strategy, m: int, skewed: bool, cache_directory: Path
 ) -> None:
-    task = problem(preset, gpu="h200", level="best", n=ROWS, k=2048, m=16, boundaries=boundaries)
-    check_lookups(task, ALIGNED, cache_directory, skewed=skewed)
+    task = problem(preset, gpu="h200", level="best", n=ROWS, k=2048, m=m, boundaries=boundaries)
+    plan = check_lookups(task, strategy, cache_directory, skewed=skewed)
+    assert plan.exchange.engine == ("mma" if m == 16 else "fma")
+    assert plan.placement is not None
+    assert 0 < plan.placement.n_shared - max(plan.placement.n_registers) < task.algorithm.table_entries
+
+
+@SKEWED
+def test_wavefronts_of_pairs_where_some_entries_are_shared(skewed: bool, cache_directory: Path) -> None:
+    """Vectors of two: tensor cores take two of them at a time, so that only multiply-adds keep lanes in step."""
+    task = problem("gptvq-4", gpu="h200", level="best", n=ROWS, k=2048, boundaries=Boundaries(shared=128))
+    plan = check_lookups(task, O4_UNSPLIT, cache_directory, skewed=skewed)
+    assert (plan.exchange.engine, plan.exchange.fusion) == ("fma", "register")
+
+
+@SKEWED
+@pytest.mark.parametrize("level", ["o1", "o2", "o3"])
+@pytest.mark.parametrize(("preset", "boundaries"), [*SOME_SHARED, ("gptvq-4", Boundaries(shared=128))])
+def test_loads_where_some_entries_are_shared(
+    preset: str, boundaries: Boundaries, level: str, skewed: bool, cache_directory: Path
+) -> None:
+    """Levels that exchange nothing: lanes are not in step, but how many look-ups each place serves is known."""
+    task = problem(preset, gpu="h200", level=level, n=ROWS, k=2048, boundaries=boundaries)
+    if skewed:
+        task = replace(task, profile=drawn_profile(task))
+    plan = forced(task, STRATEGIES[level])
+    assert plan.exchange == Exchange()
+    assert plan.placement is not None
+    cached, plain = counted(task, [plan, without_cache(plan)], cache_directory, skewed=skewed)
+    held, shared = plan.placement.n_registers, plan.placement.n_shared
+    share = covered(task, [max(shared, each) for each in held]) - covered(task, held)
+    constants = 1 if task.algorithm.constant_entries else 0
+    lookups = ROWS * 2048 // task.algorithm.vector_size * task.algorithm.residuals
+    measured = cached.shared_loads - plain.shared_loads - constants * lookups
+    # A profile is of these codes; codes that are drawn evenly come near their expectation.
+    expected = share * lookups
+    assert measured == pytest.approx(expected, abs=0.5 if skewed else 0.05 * lookups)
 
 
 def drawn_profile(task: Problem, even_stages: int = 0) -> tuple[Any, ...]:

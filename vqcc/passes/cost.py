@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 
 from vqcc.passes.hotness import covered, shares
 from vqcc.passes.placement import cached_tables, part_tiles
-from vqcc.passes.wavefronts import copied_wavefronts, uniform_wavefronts, weighted_wavefronts
+from vqcc.passes.wavefronts import (
+    WIDEST_LOAD,
+    copied_wavefronts,
+    lanes_per_phase,
+    uniform_wavefronts,
+    weighted_wavefronts,
+)
 from vqcc.plan import Decision
 
 if TYPE_CHECKING:
@@ -229,19 +235,43 @@ def _shared_wavefronts(problem: Problem, plan: Plan, share: float) -> float:
     if problem.algorithm.constant_entries:
         constants = copied_wavefronts(problem.algorithm.constant_entries, stride, placement.copies)
     counts = placement.n_registers
-    if len(set(counts)) == 1:
-        return constants + _table_wavefronts(problem, placement, counts[0], share)
+    if len(set(counts)) == 1:  # registers hold entries of one book only
+        return constants + _table_wavefronts(
+            problem, placement, counts[0], share, books=_books_met(problem, plan)
+        )
     tables = range(problem.algorithm.table_count)
-    each = [_table_wavefronts(problem, placement, counts[t % len(counts)], None, t) for t in tables]
+    each = [_table_wavefronts(problem, placement, counts[t % len(counts)], None, table=t) for t in tables]
     return constants + sum(each) / len(each)
 
 
+def _books_met(problem: Problem, plan: Plan) -> int:
+    """Books that lanes meet whose loads go together: those of a row are in different column tiles if these are narrow.
+
+    Lanes are in groups of a segment's lanes, one segment after the other; those of a group have neighbouring vectors.
+    """
+    assert plan.layout is not None
+    _, tile_columns = problem.algorithm.scope.tile(*problem.op.weight_shape)
+    size = problem.algorithm.vector_size
+    lanes = min(plan.exchange.lanes, lanes_per_phase(min(problem.algorithm.entry_stride, WIDEST_LOAD)))
+    group = min(lanes, plan.layout.lanes)
+    by_groups = lanes // group * -(-group * size // tile_columns)
+    in_all = -(-lanes * plan.layout.chunk_vectors * size // tile_columns)
+    return max(1, min(by_groups, in_all, part_tiles(problem, plan)))
+
+
 def _table_wavefronts(
-    problem: Problem, placement: Placement, held: int, share: float | None, table: int | None = None
+    problem: Problem,
+    placement: Placement,
+    held: int,
+    share: float | None,
+    *,
+    table: int | None = None,
+    books: int = 1,
 ) -> float:
     """Wavefronts of one look-up of a table of which registers hold `held` entries.
 
     `share` of the lanes find their entry in shared memory; None: as many as look up the others of the shared ones.
+    Lanes that meet different `books` share no words, and equally frequent entries of theirs lie in the same banks.
     """
     stride, cached = problem.algorithm.entry_stride, placement.n_shared - held
     if cached <= 0:
@@ -250,8 +280,8 @@ def _table_wavefronts(
         return copied_wavefronts(cached, stride, placement.copies)
     if not problem.profile:
         active = cached / problem.algorithm.table_entries if share is None else share
-        return uniform_wavefronts(cached, stride, round(active, 6))
-    return weighted_wavefronts(shares(problem, held, placement.n_shared, table), stride)
+        return uniform_wavefronts(books * cached, stride, round(active, 6))
+    return weighted_wavefronts(shares(problem, held, placement.n_shared, table), stride, books)
 
 
 def _book_loads(problem: Problem, plan: Plan, blocks: int) -> int:

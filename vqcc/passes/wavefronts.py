@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["copied_wavefronts", "count_wavefronts", "uniform_wavefronts", "weighted_wavefronts"]
+__all__ = [
+    "WIDEST_LOAD",
+    "copied_wavefronts",
+    "count_wavefronts",
+    "lanes_per_phase",
+    "uniform_wavefronts",
+    "weighted_wavefronts",
+]
 
 WARP_SIZE = 32
 BANKS = 32
@@ -34,7 +41,7 @@ def count_wavefronts(offsets: Sequence[int | None], load_bytes: int) -> int:
 
     Offsets are multiples of `load_bytes`, which is at most 16.
     """
-    lanes = _lanes_per_phase(load_bytes)
+    lanes = lanes_per_phase(load_bytes)
     total = 0
     for first in range(0, len(offsets), lanes):
         words = {
@@ -72,7 +79,7 @@ def copied_wavefronts(entries: int, entry_bytes: int, copies: int) -> float:
     load_bytes = min(entry_bytes, WIDEST_LOAD)
     loads = entry_bytes // load_bytes
     if copies * entry_bytes >= BANKS * BANK_BYTES:
-        return float(loads * WARP_SIZE // _lanes_per_phase(load_bytes))
+        return float(loads * WARP_SIZE // lanes_per_phase(load_bytes))
     source = random.Random(0)  # noqa: S311  (a fixed sequence is what is wanted)
     drawn = 200
     total = sum(
@@ -88,10 +95,11 @@ def copied_wavefronts(entries: int, entry_bytes: int, copies: int) -> float:
     return loads * total / drawn
 
 
-def weighted_wavefronts(shares: Sequence[float], entry_bytes: int) -> float:
+def weighted_wavefronts(shares: Sequence[float], entry_bytes: int, books: int = 1) -> float:
     """Expected wavefronts of one look-up of a warp, by the share of look-ups of each entry of the table, in order.
 
-    Shares add up to at most 1; the rest are look-ups of entries that are kept elsewhere. Banks are taken as
+    Shares add up to at most 1; the rest are look-ups of entries that are kept elsewhere. Lanes whose loads go together
+    are dealt out to `books` tables that begin in one bank and have these shares each. Banks are taken as
     independent, which is within 2 % of the truth. Raises ValueError for no entries or shares that are none.
     """
     _check(len(shares), entry_bytes)
@@ -101,7 +109,8 @@ def weighted_wavefronts(shares: Sequence[float], entry_bytes: int) -> float:
     per_cell = -(-len(shares) // cells)
     if per_cell > 1:
         shares = [math.fsum(shares[cell * per_cell : (cell + 1) * per_cell]) for cell in range(cells)]
-    bins = [_distinct(shares[group::groups], lanes) for group in range(groups)]
+    own = max(1, lanes // books)  # of each table
+    bins = [_distinct(tuple(shares[group::groups]) * books, own, lanes) for group in range(groups)]
     return loads * (WARP_SIZE // lanes) * _expected_maximum_of(bins)
 
 
@@ -112,7 +121,8 @@ def _check(entries: int, entry_bytes: int) -> None:
         )
 
 
-def _lanes_per_phase(load_bytes: int) -> int:
+def lanes_per_phase(load_bytes: int) -> int:
+    """Neighbouring lanes whose loads of so many bytes go together."""
     return WARP_SIZE * BANK_BYTES // max(BANK_BYTES, load_bytes)
 
 
@@ -125,7 +135,7 @@ def _geometry(entries: int, entry_bytes: int) -> tuple[int, int, int, int]:
     loads = -(-entry_bytes // WIDEST_LOAD)
     cells = -(-entries * min(entry_bytes, BANK_BYTES) // BANK_BYTES)
     groups = max(1, BANKS * BANK_BYTES // load // loads)
-    return cells, groups, _lanes_per_phase(load), loads
+    return cells, groups, lanes_per_phase(load), loads
 
 
 def _expected_maximum(cells: int, groups: int, lanes: int, active: float) -> float:
@@ -169,18 +179,18 @@ def _expected_maximum_of(bins: Sequence[Sequence[float]]) -> float:
     return expected
 
 
-def _distinct(shares: Sequence[float], lanes: int) -> list[float]:
-    """Chances that 0, 1, ... `lanes` of the cells are hit, each as often as its share says.
+def _distinct(shares: Sequence[float], lanes: int, most: int) -> list[float]:
+    """Chances that 0, 1, ... `most` of the cells are hit, each by `lanes` lanes as often as its share says.
 
     Rare cells are taken together: how many of them are hit is nearly Poisson.
     """
     rare = RARE / lanes
     rate = lanes * math.fsum(share + share * share / 2 for share in shares if share < rare)
-    chances = [math.exp(-rate) * rate**count / math.factorial(count) for count in range(lanes + 1)]
+    chances = [math.exp(-rate) * rate**count / math.factorial(count) for count in range(most + 1)]
     for share in shares:
         if share >= rare:
             hit = 1 - (1 - share) ** lanes
-            for count in range(lanes, 0, -1):
+            for count in range(most, 0, -1):
                 chances[count] += (chances[count - 1] - chances[count]) * hit
             chances[0] *= 1 - hit
     return chances
