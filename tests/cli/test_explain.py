@@ -1,16 +1,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import re
+from pathlib import Path
 
 import pytest
 from command import run
 
 from vqcc.diagnostics import CODES
 from vqcc.diagnostics.reasons import REASONS
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def shown(value: object) -> str:
@@ -58,6 +56,34 @@ def test_overrides(spec: Path) -> None:
     assert done.exit_code == 0
     assert list(done.json["gpus"]) == ["a100"]
     assert {kernel["level"] for kernel in done.json["gpus"]["a100"]["kernels"]} == {"gc"}
+
+
+@pytest.mark.parametrize(
+    ("level", "missing"),
+    [
+        ("gc", {"grid", "predicted_us"}),
+        ("o2", {"grid", "predicted_us", "occupancy"}),
+        ("best", {"strategy", "grid", "predicted_us"}),
+    ],
+)
+def test_the_source_has_the_decisions_that_the_page_says(
+    level: str, missing: set[str], spec: Path, tmp_path: Path
+) -> None:
+    """docs/explain.md names those that are in the plan and not in the `.cu`."""
+    assert run("compile", spec, "-o", tmp_path, "--level", level).exit_code == 0
+    source = (tmp_path / "tiny" / "tiny.h200.cu").read_text()
+    plain = " ".join(re.sub(r"\n// *", " ", source).split())
+    plan = json.loads((tmp_path / "tiny" / "tiny.h200.plan.json").read_text())
+    for kernel in plan["kernels"]:
+        shown = {each["name"] for each in kernel["decisions"] if f"\n// {each['name']} = " in source}
+        lacking = {each["name"] for each in kernel["decisions"]} - shown
+        assert lacking == missing
+        for each in kernel["decisions"]:
+            for rejected in each["rejected"] if each["name"] in shown else ():
+                words = f"instead of {rejected['value']}: {rejected['reason']}"
+                assert " ".join(words.split()) in plain
+    page = (Path(__file__).parents[2] / "docs" / "explain.md").read_text()
+    assert all(f"`{name}`" in page for name in missing)
 
 
 @pytest.mark.parametrize("code", ["VQ0403", "vq0403"])
