@@ -233,7 +233,9 @@ class TreeBuilder:
             # The end of the file is no place to look for a bracket or quote that was not closed.
             mark, start = start, None
         span = Span(self.path, mark.line + 1, mark.column + 1) if mark else Span(self.path, 1, 1)
-        if "nesting depth" in str(error.problem):  # libyaml's scanner, which runs ahead, has a limit of its own
+        if "nesting depth" in str(
+            error.problem
+        ):  # libyaml's scanner, which runs ahead, has a limit of its own
             self.diagnostics.error("VQ0110", TOO_DEEP, span=span, help=TOO_DEEP_HELP)
             return
         context = f" ({error.context})" if error.context else ""
