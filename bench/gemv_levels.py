@@ -3,9 +3,9 @@
     python bench/gemv_levels.py --gpu h200 -o bench/results/h200/gemv-levels.json
     python bench/gemv_levels.py --gpu h200 --codes zipf -o bench/results/h200/gemv-hot.json
 
-Compiles, checks each kernel against float64 on the GPU, times it beside cuBLAS, and writes the rows. Levels that
-cannot hold a preset's codebooks are left out, and named. With `--codes zipf` codes are skewed and specs have their
-profile, so that entries are hot and o2 caches some in registers.
+Compiles a library for each m, checks each kernel against float64 on the GPU, times it beside cuBLAS, and writes the
+rows. Levels that cannot hold a preset's codebooks are left out, and named. With `--codes zipf` codes are skewed and
+specs have their profile, so that entries are hot and o2 caches some in registers.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from zipf import save_zipf_profile, zipf_tensor
 
 from vqcc.algorithms.presets import resolve
@@ -28,12 +29,12 @@ from vqcc.codegen.toolchain import find
 from vqcc.diagnostics import VqccError
 from vqcc.levels import LEVELS
 from vqcc.library import load_library
-from vqcc.runtime.bench import Baselines, bench_library, describe_run, packed_weights, random_weights
+from vqcc.runtime.bench import Baselines, bench_library, describe_run, shared_weights
 from vqcc.runtime.device import open_device
 from vqcc.spec.load import parse_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from concurrent.futures import Future
 
     from vqcc.library import Library
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 PRESETS = ("quip-4", "aqlm-3", "gptvq-2", "aqlm-2x8")
 SHAPES = ((4096, 4096), (11008, 4096), (4096, 11008), (8192, 8192), (22016, 8192), (8192, 22016))
+BATCHES = (1, 16)
 #: Libraries compiled at a time, and weights made at a time: the latter take gigabytes.
 COMPILERS, PACKERS = 14, 3
 
@@ -64,22 +66,25 @@ class Codes:
         save_zipf_profile(path, resolve(preset), n, k)
         return f"profile: {json.dumps(str(path))}\n"
 
-    def weights(self, library: Library) -> Weights:
-        """Weights that the libraries of a group share."""
+    def weights(self, libraries: Sequence[Library]) -> dict[str, Weights]:
+        """Weights that the libraries of a group share, by layout."""
+        algorithm, shape = libraries[0].algorithm, libraries[0].op.weight_shape
         if self.name == "uniform":
-            return random_weights(library)
-        return packed_weights(library, zipf_tensor(library.algorithm, *library.op.weight_shape))
+            return shared_weights(
+                libraries, algorithm.random_tensor(np.random.default_rng(0), "random", *shape)
+            )
+        return shared_weights(libraries, zipf_tensor(algorithm, *shape))
 
 
 def compile_one(
-    group: Group, level: str, gpu: str, out: Path, profile: Future[str]
-) -> tuple[Path, dict[str, dict[str, Any]]] | None:
-    """Compile one library; its directory and what the plan says of each kernel. None where a level cannot be."""
+    group: Group, level: str, m: int, gpu: str, out: Path, profile: Future[str]
+) -> tuple[Path, dict[str, Any]] | None:
+    """Compile one library; its directory and what the plan says of its kernel. None where a level cannot be."""
     preset, (n, k) = group
-    name = f"{preset}-{level}-{n}-{k}"
+    name = f"{preset}-{level}-{n}-{k}-m{m}"
     text = (
         f"vqcc: 1\nname: bench-{name}\nalgorithm: {preset}\n"
-        f"op: {{kind: gemv, m: [1, 16], n: {n}, k: {k}}}\ngpu: {gpu}\nlevel: {level}\n{profile.result()}"
+        f"op: {{kind: gemv, m: {m}, n: {n}, k: {k}}}\ngpu: {gpu}\nlevel: {level}\n{profile.result()}"
     )
     try:
         built = build_library(parse_spec(text.encode(), name), toolchain=find("nvrtc"), cache=None)
@@ -87,60 +92,56 @@ def compile_one(
         print(f"{name}: {error}", flush=True)
         return None
     write_library(built, out / built.name)
-    return out / built.name, {plan.kernel: planned(plan) for plan in built.gpus[0].plans}
+    return out / built.name, planned(*built.gpus[0].plans)
 
 
 def planned(plan: Plan) -> dict[str, Any]:
     """What a row says of a kernel's plan."""
     assert plan.placement is not None
+    in_registers = max(plan.placement.n_registers)  # of the table that has most there
     return {
         "predicted_us": plan.predicted_us or 0.0,
-        "register_entries": plan.placement.n_registers,
-        "shared_entries": plan.placement.n_shared - plan.placement.n_registers,
+        "dataflow": plan.strategy.dataflow,
+        "register_entries": in_registers,
+        "shared_entries": max(0, plan.placement.n_shared - in_registers),
     }
 
 
 def measure(
-    groups: list[Group], levels: list[str], gpu: str, out: Path, device: Any, codes: Codes
+    groups: list[Group], kernels: list[tuple[str, int]], gpu: str, out: Path, device: Any, codes: Codes
 ) -> Iterator[dict[str, Any]]:
-    """Rows of all levels of each group, which share their weights."""
+    """Rows of all `kernels`, levels and m, of each group, which share their weights."""
     baselines = Baselines(device.l2_bytes)
     with ThreadPoolExecutor(COMPILERS) as compilers, ThreadPoolExecutor(PACKERS) as packers:
         profiles = {group: packers.submit(codes.prepare, group) for group in groups}
         built = {
             group: [
-                compilers.submit(compile_one, group, level, gpu, out, profiles[group]) for level in levels
+                compilers.submit(compile_one, group, *each, gpu, out, profiles[group]) for each in kernels
             ]
             for group in groups
         }
 
-        def prepare(group: Group) -> Weights:
-            return codes.weights(load_library(next(filter(None, (job.result() for job in built[group])))[0]))
+        def prepare(group: Group) -> tuple[list[tuple[Library, dict[str, Any]]], dict[str, Weights]]:
+            made = [(load_library(done[0]), done[1]) for job in built[group] if (done := job.result())]
+            return made, codes.weights([library for library, _ in made])
 
         waiting = {group: packers.submit(prepare, group) for group in groups[:PACKERS]}
         for index, group in enumerate(groups):
-            weights = waiting.pop(group).result()
+            made, weights = waiting.pop(group).result()
             if index + PACKERS < len(groups):
                 following = groups[index + PACKERS]
                 waiting[following] = packers.submit(prepare, following)
-            for job in built[group]:
-                done = job.result()
-                if done is None:
-                    continue
-                path, plans = done
-                library = load_library(path)
-                kernels = library.builds[gpu].kernels
-                for kernel, row in zip(
-                    kernels, bench_library(library, device, baselines, weights=weights), strict=True
-                ):
-                    yield {**row, **plans[kernel.name], "codes": codes.name}
+            for library, plan in made:
+                for row in bench_library(library, device, baselines, weights=weights[library.layout_id]):
+                    yield {**row, **plan, "codes": codes.name}
 
 
 def show(row: dict[str, Any]) -> None:
     """One line per row, as it comes."""
     ratio = row["baseline_us"] / row["us"] if "baseline_us" in row else float("nan")
     print(
-        f"{row['algorithm']:10} {row['level']:4} {row['n']:6}x{row['k']:<6} m={row['m']:<3} {row['us']:8.1f} us "
+        f"{row['algorithm']:10} {row['level']:4} {row['dataflow']:6} {row['n']:6}x{row['k']:<6} m={row['m']:<3} "
+        f"{row['us']:8.2f} us "
         f"(predicted {row['predicted_us']:6.1f})  {ratio:5.2f} x cuBLAS  {row['register_entries']:2} in registers  "
         f"error {row['error']:.1e} {'ok' if row['within_bound'] else 'OUTSIDE ITS BOUND'}",
         flush=True,
@@ -150,35 +151,53 @@ def show(row: dict[str, Any]) -> None:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gpu", default="h200")
     parser.add_argument("--preset", action="append", choices=PRESETS)
     parser.add_argument("--shape", action="append", metavar="NxK", help="only these shapes")
     parser.add_argument("--level", action="append", choices=LEVELS)
     parser.add_argument("--codes", choices=("uniform", "zipf"), default="uniform")
-    parser.add_argument("--commit")
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    options = parser.parse_args()
+    options = add_common(parser).parse_args()
     shapes = [shape for shape in SHAPES if not options.shape or f"{shape[0]}x{shape[1]}" in options.shape]
     groups = [(preset, shape) for shape in shapes for preset in options.preset or PRESETS]
+    kernels = [(level, m) for level in options.level or LEVELS for m in BATCHES]
+    kind = "" if options.codes == "uniform" else f" --codes {options.codes}"
+    run("gemv_levels", kind, groups, kernels, options, codes=options.codes)
+
+
+def add_common(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Options of all programs that measure gemv."""
+    parser.add_argument("--gpu", default="h200")
+    parser.add_argument("--commit", help="where the tree is no checkout")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    return parser
+
+
+def run(
+    program: str,
+    arguments: str,
+    groups: list[Group],
+    kernels: list[tuple[str, int]],
+    options: argparse.Namespace,
+    *,
+    codes: str = "uniform",
+) -> None:
+    """Measure, show, and write the results file; exit code 4 if a kernel is outside its bound."""
     rows = []
     with tempfile.TemporaryDirectory() as directory, open_device() as device:
-        levels, out = options.level or list(LEVELS), Path(directory)
-        for row in measure(groups, levels, options.gpu, out, device, Codes(options.codes, out)):
+        out = Path(directory)
+        for row in measure(groups, kernels, options.gpu, out, device, Codes(codes, out)):
             rows.append(row)
             show(row)
-        commit = (
-            options.commit
-            or subprocess.run(
-                ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-            ).stdout.strip()
-        )
-        kind = "" if options.codes == "uniform" else f" --codes {options.codes}"
-        command = f"python bench/gemv_levels.py --gpu {options.gpu}{kind} -o {options.output.name}"
-        meta = describe_run(device, find("nvrtc").identity, command, commit or None)
+        command = f"python bench/{program}.py --gpu {options.gpu}{arguments} -o {options.output.name}"
+        meta = describe_run(device, find("nvrtc").identity, command, options.commit or _head())
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps({"meta": meta, "rows": rows}, indent=1) + "\n")
     if not all(row["within_bound"] for row in rows):
         sys.exit(4)
+
+
+def _head() -> str | None:
+    git = ["git", "rev-parse", "HEAD"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or None
 
 
 if __name__ == "__main__":

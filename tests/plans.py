@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from vqcc.plan import Exchange, Plan, Split
     from vqcc.problem import Problem
 
-#: Every strategy that a level may have: the paper's by its level, and those that only `best` may take.
+#: Every strategy that decodes: the paper's by its level, and those that only `best` may take (tests/test_score.py has
+#: score tables).
 EVERY_STRATEGY: dict[str, Strategy] = {
     **STRATEGIES,
-    **{describe(strategy): strategy for strategy in PAST_THE_PAPER},
+    **{describe(strategy): strategy for strategy in PAST_THE_PAPER if strategy.dataflow == "decode"},
 }
 _KERNEL = re.compile(r"__launch_bounds__\((\d+), (\d+)\) (\w+)\(")
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -25,7 +26,7 @@ from vqcc.diagnostics.reasons import REASONS
 from vqcc.gpus import names as gpu_names
 from vqcc.levels import LEVELS
 from vqcc.library import layout_identity
-from vqcc.passes.layout import choose_layout
+from vqcc.passes.layout import choose_layout, rotated_layout
 from vqcc.spec.load import load_spec, parse_spec
 from vqcc.tensors.container import load
 from vqcc.tensors.packing import pack_codes
@@ -207,14 +208,40 @@ def test_the_occupancy_example_prints_what_it_says() -> None:
     assert done.stdout.strip() == wanted.removeprefix("# ")
 
 
+def compiled_function(name: str, source: str, directory: Path) -> Any:
+    """A C function of a page, by itself."""
+    compiler = next(filter(None, map(shutil.which, ("gcc", "clang", "cc"))))
+    (directory / "reader.c").write_text(source)
+    command = [compiler, "-std=c99", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", "reader.so"]
+    subprocess.run([*command, "reader.c"], cwd=directory, check=True)
+    function = getattr(ctypes.CDLL(str(directory / "reader.so")), name)
+    function.restype = ctypes.c_uint32
+    return function
+
+
+def test_the_c_reader_finds_every_rotated_code(tmp_path: Path) -> None:
+    """The function of packed-layout.md against the packer, for rows and vectors that leave padding."""
+    source = fence("packed-layout.md", "c", "rotated_code_of")
+    code_of = compiled_function("rotated_code_of", source, tmp_path)
+    for rows, vectors, residuals in ((33, 40, 2), (5, 64, 1), (70, 33, 3)):
+        layout = rotated_layout(vectors, residuals)
+        codes = np.random.default_rng(1).integers(0, 256, (residuals, rows, vectors), dtype=np.uint8)
+        packed = pack_codes(codes, layout).tobytes()
+        numbers = (layout.vectors, layout.residuals, layout.padded_vectors, layout.panels)
+        fields = (ctypes.c_uint32 * 4)(*numbers)
+        found = [
+            [
+                [code_of(fields, packed, rows, row, vector, stage) for vector in range(vectors)]
+                for row in range(rows)
+            ]
+            for stage in range(residuals)
+        ]
+        np.testing.assert_array_equal(found, codes)
+
+
 def test_the_c_reader_finds_every_code(tmp_path: Path) -> None:
     """The function of packed-layout.md against the packer, and the words and id of its example."""
-    compiler = next(filter(None, map(shutil.which, ("gcc", "clang", "cc"))))
-    (tmp_path / "reader.c").write_text(fence("packed-layout.md", "c", "code_of"))
-    command = [compiler, "-std=c99", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", "reader.so"]
-    subprocess.run([*command, "reader.c"], cwd=tmp_path, check=True)
-    code_of = ctypes.CDLL(str(tmp_path / "reader.so")).code_of
-    code_of.restype = ctypes.c_uint32
+    code_of = compiled_function("code_of", fence("packed-layout.md", "c", " code_of("), tmp_path)
     for vectors, residuals, code_bits in ((1376, 2, 12), (700, 1, 11), (48, 2, 8), (333, 5, 16), (90, 8, 1)):
         layout = choose_layout(vectors, residuals, code_bits)
         codes = np.random.default_rng(0).integers(0, 1 << code_bits, (residuals, 1, vectors), dtype=np.uint16)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["LEVELS", "STRATEGIES", "Caching", "Fusion", "Level", "Strategy"]
+__all__ = ["LEVELS", "STRATEGIES", "Caching", "Dataflow", "Fusion", "Level", "Strategy"]
 
 #: `best` is whatever the planner predicts to be fastest, dataflows beyond the paper's included.
 Level = Literal["gc", "sc", "o1", "o2", "o3", "o4", "best"]
@@ -16,6 +16,8 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 
 Caching = Literal["global", "all", "slack"]
 Fusion = Literal["none", "exchange", "aligned"]
+#: What becomes of a code: its entry is decoded and multiplied, or it looks up a score that is added.
+Dataflow = Literal["decode", "score"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Strategy:
     (Sec. V-B). `registers`: hot entries may live in registers. `codebook_centric`: blocks may be split along the
     codebook-switch axes (Sec. VI-A). `fusion`: decoded vectors are used as they come, exchanged into the layout
     the op's compute engine wants (Sec. VI-B), or decoded straight into it. `copies`: past the paper, shared memory that
-    is left may hold copies of entries.
+    is left may hold copies of entries. `dataflow`: also past it, products of entries with the inputs may be tabulated
+    (score tables), which leaves nothing to cache and nothing to exchange.
     """
 
     caching: Caching
@@ -34,6 +37,7 @@ class Strategy:
     codebook_centric: bool = False
     fusion: Fusion = "none"
     copies: int = 1
+    dataflow: Dataflow = "decode"
 
 
 #: Table IV. Each level has all that the one before it has.

@@ -14,7 +14,7 @@ from vqcc.codegen.bundle import read_bundle
 from vqcc.diagnostics import Diagnostic, VqccError, did_you_mean
 from vqcc.levels import LEVELS
 from vqcc.ops import OPS
-from vqcc.plan import Launch, PackedLayout
+from vqcc.plan import CODE_LAYOUTS, CodeLayout, Launch, layout_mapping
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,7 +74,7 @@ class Library:
     op: Op
     level: str
     toolchain: str
-    layout: PackedLayout
+    layout: CodeLayout
     builds: Mapping[str, GpuKernels]
     bundle: Bundle
     #: SHA-256 of the codes that its profile counted, one per tensor; empty without a profile.
@@ -127,9 +127,9 @@ def select_gpus(library: Library, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names) or library.gpus
 
 
-def layout_identity(algorithm: Algorithm, shape: tuple[int, int], layout: PackedLayout) -> str:
+def layout_identity(algorithm: Algorithm, shape: tuple[int, int], layout: CodeLayout) -> str:
     """Name of what packed weights and kernels must agree on: algorithm, shape and layout, 12 hex digits."""
-    text = json.dumps([algorithm.mapping(), list(shape), asdict(layout)], sort_keys=True)
+    text = json.dumps([algorithm.mapping(), list(shape), layout_mapping(layout)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -156,7 +156,7 @@ def describe_library(problem: Problem, plan: Plan) -> dict[str, Any]:
         "algorithm": problem.algorithm.mapping(),
         "op": problem.op.model_dump(mode="json"),
         "level": problem.level,
-        "layout": asdict(plan.layout),
+        "layout": layout_mapping(plan.layout),
         "layout_id": layout_identity(problem.algorithm, problem.op.weight_shape, plan.layout),
     }
 
@@ -189,7 +189,7 @@ def _described(bundle: Bundle) -> Library:
         algorithm=from_mapping(manifest["algorithm"]),
         op=op,
         level=_level(manifest["level"]),
-        layout=_dataclass(PackedLayout, manifest["layout"]),
+        layout=_layout(manifest["layout"]),
         builds={
             _text(name): GpuKernels(
                 runs_on=tuple(map(_text, gpu["runs_on"])),
@@ -198,7 +198,7 @@ def _described(bundle: Bundle) -> Library:
                     Kernel(
                         _text(kernel["name"]),
                         variants[kernel["variant"]],
-                        _dataclass(op.tile_type, kernel["tile"]),
+                        _dataclass(op.tile_types[kernel["strategy"]["dataflow"]], kernel["tile"]),
                         _dataclass(Launch, kernel["launch"]),
                         int(kernel["resources"]["registers"]),
                     )
@@ -215,6 +215,12 @@ def _described(bundle: Bundle) -> Library:
     if not library.builds or not all(build.kernels for build in library.builds.values()):
         raise ValueError("it names no kernels")
     return library
+
+
+def _layout(values: Mapping[str, Any]) -> CodeLayout:
+    fields_of = {name: value for name, value in values.items() if name != "kind"}
+    layout: CodeLayout = _dataclass(CODE_LAYOUTS[values["kind"]], fields_of)
+    return layout
 
 
 def _profile_codes(profile: Mapping[str, Any] | None) -> tuple[str, ...]:

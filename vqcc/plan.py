@@ -7,7 +7,7 @@ A plan is frozen and serialises to JSON; equal plans give equal text.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from vqcc.levels import STRATEGIES, Level, Strategy
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from vqcc.codegen.toolchain import Resources
 
 __all__ = [
+    "CODE_LAYOUTS",
+    "CodeLayout",
     "Constant",
     "Decision",
     "Exchange",
@@ -27,9 +29,11 @@ __all__ = [
     "Placement",
     "Plan",
     "Rejected",
+    "RotatedLayout",
     "Slack",
     "Split",
     "Tile",
+    "layout_mapping",
 ]
 
 Value = int | str | float | bool
@@ -86,6 +90,7 @@ class PackedLayout:
     chunk_vectors: int
     chunk_words: int
     lanes: int = 32
+    kind: ClassVar[str] = "chunked"
 
     @property
     def segment_vectors(self) -> int:
@@ -107,6 +112,52 @@ class PackedLayout:
         """32-bit words of a packed row."""
         return (self.vectors // self.segment_vectors * self.lanes + self.tail_lanes) * self.chunk_words
 
+    def code_shape(self, rows: int) -> tuple[int, ...]:
+        """Shape of the packed codes of `rows` rows, in 32-bit words."""
+        return (rows, self.row_words)
+
+
+@dataclass(frozen=True)
+class RotatedLayout:
+    """How codes of a weight [n, k] lie in memory for score tables (docs/packed-layout.md).
+
+    Codes are bytes. A row's lie stage after stage, each stage's padded to `padded_vectors`, a multiple of 32. They are
+    cut into `panels` of PANEL_CODES; a panel of 32 neighbouring rows is four runs of 16 bytes a row, the rows' next to
+    each other. Every 32 codes of row r are rotated: in place s stands code s ^ (r % 32).
+    """
+
+    vectors: int
+    residuals: int
+    padded_vectors: int
+    panels: int
+    kind: ClassVar[str] = "rotated"
+
+    #: Codes of a panel's row, and rows that share a panel: the lanes of a warp.
+    PANEL_CODES: ClassVar[int] = 64
+    GROUP_ROWS: ClassVar[int] = 32
+
+    @property
+    def row_words(self) -> int:
+        """32-bit words that a row takes, padding included."""
+        return self.panels * self.PANEL_CODES // 4
+
+    def code_shape(self, rows: int) -> tuple[int, ...]:
+        """Shape of the packed codes of `rows` rows, in 32-bit words."""
+        groups = -(-rows // self.GROUP_ROWS)
+        return (self.panels, groups, self.GROUP_ROWS * self.PANEL_CODES // 4)
+
+
+CodeLayout = PackedLayout | RotatedLayout
+#: Code layouts by what the manifest and packed files call them.
+CODE_LAYOUTS: Mapping[str, type[PackedLayout | RotatedLayout]] = {
+    layout.kind: layout for layout in (PackedLayout, RotatedLayout)
+}
+
+
+def layout_mapping(layout: CodeLayout) -> dict[str, Any]:
+    """A layout as plain data, its kind first."""
+    return {"kind": layout.kind, **asdict(layout)}
+
 
 class Tile(Protocol):
     """What one block and one warp work on; each op has its own."""
@@ -124,6 +175,11 @@ class Tile(Protocol):
     @property
     def blocks(self) -> int:
         """Items of work in the problem: a block takes one at a time."""
+        ...
+
+    @property
+    def one_item_per_block(self) -> bool:
+        """Whether every item needs a block of its own; else blocks stay and take several."""
         ...
 
     @property
@@ -174,14 +230,14 @@ class Split:
 class Exchange:
     """How decoded elements reach the threads that multiply them (Sec. VI-B, Algorithm 1).
 
-    `engine` multiplies with fused multiply-adds (`fma`) or tensor cores (`mma`). `width` consecutive elements of a
-    row belong to one thread, the next `width` to the next of `lanes` threads. `fusion` is how they get there: not
-    at all (a thread multiplies what it decodes, wherever that lies), through registers (`shuffles` xor-shuffles
-    inside mini-warps of `mini_warp` threads), through shared memory, or not at all because the sum's order was
-    permuted (`aligned`). Thread t of the `lanes` decodes vector `vector_of_lane[t]`.
+    `engine` multiplies with fused multiply-adds (`fma`) or tensor cores (`mma`), or adds looked-up products (`score`).
+    `width` consecutive elements of a row belong to one thread, the next `width` to the next of `lanes` threads.
+    `fusion` is how they get there: not at all (a thread multiplies what it decodes, wherever that lies), through
+    registers (`shuffles` xor-shuffles inside mini-warps of `mini_warp` threads), through shared memory, or not at all
+    because the sum's order was permuted (`aligned`). Thread t of the `lanes` decodes vector `vector_of_lane[t]`.
     """
 
-    engine: Literal["fma", "mma"] = "fma"
+    engine: Literal["fma", "mma", "score"] = "fma"
     fusion: Literal["none", "register", "shared", "aligned"] = "none"
     width: int = 0
     lanes: int = 32
@@ -252,7 +308,7 @@ class Plan:
     level: Level
     strategy: Strategy = STRATEGIES["gc"]
     decisions: tuple[Decision, ...] = ()
-    layout: PackedLayout | None = None
+    layout: CodeLayout | None = None
     hotness: Hotness | None = None
     split: Split = Split()
     exchange: Exchange = Exchange()

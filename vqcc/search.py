@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
 from vqcc.levels import STRATEGIES
 from vqcc.passes.bounds import held_blocks
-from vqcc.passes.choice import contenders, explain_choice, predicted
+from vqcc.passes.choice import agree, explain_choice, predicted
 from vqcc.passes.launch import dynamic_shared_bytes
 from vqcc.pipeline import estimate
-from vqcc.plan import Decision
+from vqcc.plan import Decision, Rejected
 from vqcc.trial import Trial, render_named, render_numbered, settle
 
 if TYPE_CHECKING:
@@ -35,7 +35,24 @@ def compile_plans(
     stack frame or spills is planned again with its op's next tile, one that overruns its slack with fewer register
     entries. Raises VQ0607 for a kernel that spills with every tile of every strategy it may have.
     """
-    races = [_Race(problem) for problem in problems]
+    if problems[0].level != "best":
+        waiting = [[(0.0, STRATEGIES[problem.level])] for problem in problems]
+        return _compile_racing([_Race(*pair) for pair in zip(problems, waiting, strict=True)], compile_source)
+    dataflows, rejected = agree(problems, estimate)
+    for number, waiting in enumerate(dataflows.values(), start=1):
+        try:
+            races = [_Race(*pair, rejected) for pair in zip(problems, waiting, strict=True)]
+            return _compile_racing(races, compile_source)
+        except VqccError:
+            if number == len(dataflows):
+                raise
+    raise AssertionError("some dataflow has contenders")
+
+
+def _compile_racing(
+    races: Sequence[_Race], compile_source: Callable[[str], Compiled]
+) -> tuple[str, tuple[Plan, ...], Compiled]:
+    """Compile until every race is decided."""
     settled = _record(races, settle([race.next_trial() for race in races], compile_source, render_named))
     while True:
         while running := [race for race in races if not race.decided]:
@@ -68,11 +85,10 @@ class _Race:
     kernel may be slower than estimated once the compiler has had its say on tiles and occupancy.
     """
 
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
-        self.waiting: list[tuple[float, Strategy]] = (
-            contenders(problem, estimate) if problem.level == "best" else [(0.0, STRATEGIES[problem.level])]
-        )
+    def __init__(
+        self, problem: Problem, waiting: list[tuple[float, Strategy]], others: tuple[Rejected, ...] = ()
+    ) -> None:
+        self.problem, self.waiting, self.others = problem, list(waiting), others
         self.started: list[Trial] = []
         self.finished: dict[Trial, Plan] = {}
 
@@ -110,7 +126,7 @@ class _Race:
             return ()
         compiled = [(trial.strategy, predicted(plan)) for trial, plan in self.finished.items()]
         spilled = [trial.strategy for trial in self.started if trial.exhausted]
-        return (explain_choice(compiled, self.waiting, spilled),)
+        return (explain_choice(compiled, self.waiting, spilled, self.others),)
 
 
 def _explained(trial: Trial, plan: Plan, choice: tuple[Decision, ...]) -> Plan:

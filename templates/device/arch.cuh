@@ -121,6 +121,30 @@ VQCC_DEVICE uint4 from_registers(const uint32 (&registers)[4]) {
   return make_uint4(registers[0], registers[1], registers[2], registers[3]);
 }
 
+// ---- Copies on their way -----------------------------------------------------------------------------------
+
+/// Starts to copy 16 bytes from global to shared memory, past L1: they arrive at the wait, for this thread
+/// (PTX cp.async.cg).
+VQCC_DEVICE void start_copy(uint4* shared, const uint4* global) {
+#ifdef VQCC_EMULATE
+  vqcc_emulator::copy_async(shared, global, 16, 16);
+#else
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+               :
+               : "r"(static_cast<uint32>(__cvta_generic_to_shared(shared))), "l"(__cvta_generic_to_global(global))
+               : "memory");
+#endif
+}
+
+/// Waits for all copies that this thread has started (PTX cp.async.wait_all).
+VQCC_DEVICE void wait_for_copies() {
+#ifdef VQCC_EMULATE
+  vqcc_emulator::copy_async_wait_all();
+#else
+  asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+
 // ---- Blocks that work together -----------------------------------------------------------------------------
 
 /// This thread's writes before it are visible to the whole device before its writes after it (PTX membar.gl).
@@ -154,6 +178,17 @@ VQCC_DEVICE Word load_fresh(const Word* address) {
 
 /// The 32 bits that start `shift` (0 to 31) bits above the bottom of `high:low` (PTX shf.r.wrap).
 VQCC_DEVICE uint32 funnel_right(uint32 low, uint32 high, int shift) { return __funnelshift_r(low, high, shift); }
+
+/// Four bytes of the eight of `high:low`, each named by four bits of `selector`, the lowest first (PTX prmt).
+VQCC_DEVICE uint32 permute_bytes(uint32 low, uint32 high, uint32 selector) {
+#ifdef VQCC_EMULATE
+  return vqcc_emulator::prmt(low, high, selector);
+#else
+  uint32 bytes;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(bytes) : "r"(low), "r"(high), "r"(selector));
+  return bytes;
+#endif
+}
 
 // ---- Numbers -----------------------------------------------------------------------------------------------
 

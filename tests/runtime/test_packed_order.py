@@ -108,7 +108,8 @@ def test_levels_of_skewed_codes(preset: str, bench: ModuleType, driver: FakeDriv
         (tmp_path / kind).mkdir()
         with open_device() as device:
             codes = bench.Codes(kind, tmp_path / kind)
-            rows = list(bench.measure(groups, ["o1", "o2"], "h200", tmp_path / kind, device, codes))
+            kernels = [(level, m) for level in ("o1", "o2") for m in (1, 16)]
+            rows = list(bench.measure(groups, kernels, "h200", tmp_path / kind, device, codes))
         assert [(row["level"], row["m"]) for row in rows] == [("o1", 1), ("o1", 16), ("o2", 1), ("o2", 16)]
         for row in rows:
             assert row["codes"] == kind

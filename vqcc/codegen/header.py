@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,7 @@ def render_header(
             ),
             build_id=hexadecimal(build_id),
             layout_id=hexadecimal(layout_identity(algorithm, op.weight_shape, plan.layout)),
-            codes_bytes=rows * plan.layout.row_words * 4,
+            codes_bytes=math.prod(plan.layout.code_shape(rows)) * 4,
             books_bytes=algorithm.scope.books(rows, columns) * algorithm.table_bytes,
             gpu_count=len(gpus),
             gpus=tuple(

@@ -14,7 +14,7 @@ import vqcc
 from vqcc.codegen.device_parts import inline_headers
 from vqcc.codegen.text import Fragment, c_identifier, comment, enumerator, finalize, literal
 from vqcc.data_files import templates_directory
-from vqcc.plan import Constant
+from vqcc.plan import Constant, RotatedLayout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,7 +141,10 @@ def _kernel(problem: Problem, plan: Plan) -> _Kernel:
         tile=_struct(
             f"Tile_{short_name}",
             f"Decisions for {problem.variant.suffix}.",
-            (*plan.tile.constants(), *_exchange_constants(plan), *_cache_constants(plan)),
+            (
+                *plan.tile.constants(),
+                *(_decode_constants(plan) if plan.strategy.dataflow == "decode" else ()),
+            ),
         ),
         register_entries=_without_repetition(plan.placement.n_registers),
         vector_of_lane=plan.exchange.vector_of_lane if _exchanges(plan) else (),
@@ -182,11 +185,22 @@ def _algorithm_constants(problem: Problem) -> tuple[Constant, ...]:
 
 def _layout_constants(plan: Plan) -> tuple[Constant, ...]:
     assert plan.layout is not None
+    if isinstance(plan.layout, RotatedLayout):
+        return (
+            Constant(
+                "int", "kPaddedVectors", plan.layout.padded_vectors, "of a row's stage, whole sets of 32"
+            ),
+            Constant("int", "kPanelCodes", plan.layout.PANEL_CODES, "codes of a row that lie together"),
+        )
     return (
         Constant("int", "kChunkVectors", plan.layout.chunk_vectors, "vectors a lane reads at a time"),
         Constant("int", "kChunkWords", plan.layout.chunk_words, "32-bit words they take"),
         Constant("int", "kLanes", plan.layout.lanes, "chunks of a segment"),
     )
+
+
+def _decode_constants(plan: Plan) -> tuple[Constant, ...]:
+    return (*_exchange_constants(plan), *_cache_constants(plan))
 
 
 def _exchange_constants(plan: Plan) -> tuple[Constant, ...]:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from vqcc.plan import PackedLayout
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from vqcc.algorithms.base import Algorithm
     from vqcc.diagnostics import Finding
     from vqcc.gpus.model import Gpu
-    from vqcc.plan import Constant, Decision, Exchange, PackedLayout, Split, Tile
+    from vqcc.levels import Dataflow
+    from vqcc.plan import CodeLayout, Constant, Decision, Exchange, Split, Tile
 
 __all__ = [
     "Argument",
@@ -89,7 +92,7 @@ class ComputeLayout:
 
 @dataclass(frozen=True)
 class DeviceEngine:
-    """Device header and type of a compute engine."""
+    """Device header and class template of the kernels of a compute engine: `run` works on a launch."""
 
     header: str
     type_name: str
@@ -105,7 +108,7 @@ class Workload:
     `band_rows` the rows that share their books.
     """
 
-    layout: PackedLayout
+    layout: CodeLayout
     vector_size: int
     stages: int
     stage_sums: int
@@ -118,10 +121,16 @@ class Workload:
     split: Split
     exchange: Exchange
 
+    @property
+    def chunked(self) -> PackedLayout:
+        """The layout of codes that are decoded."""
+        assert isinstance(self.layout, PackedLayout)
+        return self.layout
+
 
 @dataclass(frozen=True)
 class Machine:
-    """Limits of a GPU that bound a tile; sizes in bytes, registers of 32 bits."""
+    """Limits of a GPU that bound a tile, sizes in bytes, registers of 32 bits; and what DRAM gives the whole GPU."""
 
     sm_count: int
     threads_per_block: int
@@ -129,6 +138,7 @@ class Machine:
     registers_per_block: int
     shared_bytes_per_block: int
     shared_bytes_per_sm: int
+    dram_bytes_per_cycle: float
 
 
 @dataclass(frozen=True)
@@ -164,8 +174,10 @@ class Op(BaseModel, ABC):
     template: ClassVar[str]
     #: The C header's template, relative to templates/host.
     header_template: ClassVar[str]
-    #: The tile of this op's plans.
-    tile_type: ClassVar[type[Tile]]
+    #: The tiles of this op's plans, by dataflow.
+    tile_types: ClassVar[Mapping[Dataflow, type[Tile]]]
+    #: The most rows of inputs that one look-up in a score table can serve; 0 if the op has no such kernels.
+    scored_rows: ClassVar[int] = 0
     #: Device headers the template builds on, beside the algorithm's own and the engine's.
     device_headers: ClassVar[tuple[str, ...]]
     #: What multiplies decoded vectors, by the names of `Exchange.engine`.
@@ -177,6 +189,10 @@ class Op(BaseModel, ABC):
     @abstractmethod
     def weight_shape(self) -> tuple[int, int]:
         """Shape [n, k] of the quantized weight."""
+
+    @abstractmethod
+    def input_rows(self, variant: Variant) -> int:
+        """Rows of inputs that every weight is multiplied with, at the variant's bound."""
 
     @abstractmethod
     def variants(self) -> tuple[Variant, ...]:
@@ -216,6 +232,10 @@ class Op(BaseModel, ABC):
     @abstractmethod
     def traffic(self, variant: Variant, tile: Tile, exchange: Exchange, vector_size: int) -> Traffic:
         """What the kernel moves and executes beside looking entries up."""
+
+    def scored_cycles(self, tile: Tile, machine: Machine) -> Mapping[str, float]:  # noqa: ARG002
+        """Cycles of a launch over score tables, part by part; nothing for an op without them."""
+        return {}
 
     @abstractmethod
     def header_values(self, algorithm: Algorithm) -> Mapping[str, int]:

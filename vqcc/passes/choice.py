@@ -6,24 +6,28 @@ compiled; the pipeline compiles the first, and others while their estimate is be
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, get_args
 
 from vqcc.diagnostics import VqccError
-from vqcc.levels import STRATEGIES, Strategy
+from vqcc.levels import STRATEGIES, Dataflow, Strategy
+from vqcc.passes.dataflow import refusals
 from vqcc.passes.placement import check_placement
 from vqcc.plan import Decision, Rejected
-from vqcc.problem import Boundaries
+from vqcc.problem import Boundaries, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from vqcc.plan import Plan
-    from vqcc.problem import Problem
 
-__all__ = ["PAST_THE_PAPER", "contenders", "describe", "explain_choice", "predicted"]
+__all__ = ["PAST_THE_PAPER", "agree", "contenders", "describe", "explain_choice", "predicted"]
 
-#: Strategies past the paper's: copies of entries, and entries decoded straight into the fragments of tensor cores.
+#: Dataflows by what the packed codes of their kernels are like: a library has one layout of codes.
+DATAFLOWS: tuple[Dataflow, ...] = get_args(Dataflow)
+
+#: Strategies past the paper's: score tables, copies of entries, and entries decoded straight into the fragments of
+#: tensor cores.
 PAST_THE_PAPER = (
+    Strategy("global", dataflow="score"),
     Strategy("all", fusion="aligned"),
     *(
         Strategy("slack", registers=True, codebook_centric=centric, fusion=fusion, copies=copies)
@@ -37,9 +41,40 @@ PAST_THE_PAPER = (
 FINALISTS, RACE = 3, 1.15
 
 
-def contenders(
-    problem: Problem, estimate: Callable[[Problem, Strategy], Plan | None]
-) -> list[tuple[float, Strategy]]:
+Estimate = Callable[[Problem, Strategy], "Plan | None"]
+Contenders = list[tuple[float, Strategy]]
+
+
+def agree(
+    problems: Sequence[Problem], estimate: Estimate
+) -> tuple[dict[Dataflow, list[Contenders]], tuple[Rejected, ...]]:
+    """Contenders for each of a library's kernels by the dataflows that all of them can have, the fastest in sum first.
+
+    All kernels of a library read the same packed codes, so they share a dataflow. And why others were passed over.
+    """
+    found: dict[Dataflow, list[Contenders]] = {}
+    rejected: dict[Dataflow, str] = {}
+    for dataflow in DATAFLOWS:
+        reasons = dict.fromkeys(reason for problem in problems for reason in refusals(problem, dataflow))
+        if reasons:
+            rejected[dataflow] = "; ".join(reasons)
+            continue
+        ranked = [contenders(problem, estimate, dataflow) for problem in problems]
+        if all(ranked):
+            found[dataflow] = ranked
+        else:
+            rejected[dataflow] = "no tile of it fits the GPU"
+    totals = {dataflow: sum(ranked[0][0] for ranked in lists) for dataflow, lists in found.items()}
+    order = sorted(found, key=lambda dataflow: totals[dataflow])
+    rejected |= {
+        dataflow: f"{totals[dataflow]:g} us in sum over the kernels of the library" for dataflow in order[1:]
+    }
+    return {dataflow: found[dataflow] for dataflow in order}, tuple(
+        Rejected(dataflow, reason) for dataflow, reason in rejected.items()
+    )
+
+
+def contenders(problem: Problem, estimate: Estimate, dataflow: Dataflow = "decode") -> Contenders:
     """Estimated microseconds and strategies that stay in the race, the most promising first; the first on a tie.
 
     `estimate` plans a strategy before anything is compiled; None if it has no tile. The last one is there in case
@@ -50,6 +85,8 @@ def contenders(
     ranked: list[tuple[float, Strategy]] = []
     plain: list[tuple[float, Strategy]] = []
     for strategy in (*STRATEGIES.values(), *PAST_THE_PAPER):
+        if strategy.dataflow != dataflow:
+            continue
         try:
             plan = estimate(problem, strategy) if _legal(problem, strategy) else None
         except VqccError as error:  # boundaries that this strategy's blocks cannot have
@@ -67,7 +104,7 @@ def contenders(
     if not ranked and refused:
         raise refused[0]
     if not ranked:  # no strategy has a tile: whoever plans the first one finds out
-        return [(0.0, STRATEGIES["gc"])]
+        return [(0.0, STRATEGIES["gc"])] if dataflow == "decode" else []
     ranked.sort(key=lambda pair: pair[0])
     chosen = [(time, strategy) for time, strategy in ranked[:FINALISTS] if time <= RACE * ranked[0][0]]
     # Were every tile of these to spill, the plainest kernel would still do.
@@ -78,6 +115,8 @@ def _legal(problem: Problem, strategy: Strategy) -> bool:
     """Whether the strategy can be had: a spec's boundaries are for the slack, and whole books must fit."""
     if strategy.caching != "slack" and problem.boundaries != Boundaries():
         return False
+    if any(refusals(problem, strategy.dataflow)):
+        return False
     return strategy.caching != "all" or not any(check_placement(problem.algorithm, problem.gpu, "sc"))
 
 
@@ -85,10 +124,12 @@ def explain_choice(
     compiled: Sequence[tuple[Strategy, float]],
     estimated: Sequence[tuple[float, Strategy]],
     spilled: Sequence[Strategy] = (),
+    others: Sequence[Rejected] = (),
 ) -> Decision:
     """Why the fastest of the `compiled` strategies won, against these and those that were only `estimated`.
 
-    `spilled` are those of which no tile compiled without a stack frame or spills.
+    `spilled` are those of which no tile compiled without a stack frame or spills, `others` dataflows that the library
+    does without.
     """
     winner, time = min(compiled, key=lambda pair: pair[1])
     losers = [
@@ -96,6 +137,7 @@ def explain_choice(
     ]
     losers += [Rejected(describe(other), f"{its:g} us as estimated") for its, other in estimated]
     losers += [Rejected(describe(other), "each of its tiles spills registers") for other in spilled]
+    losers += others
     return Decision(
         "strategy",
         describe(winner),
@@ -119,6 +161,8 @@ def describe(strategy: Strategy) -> str:
     named = {value: name for name, value in STRATEGIES.items()}
     if strategy in named:
         return named[strategy]
+    if strategy.dataflow == "score":
+        return "score tables"
     parts = [
         {"global": "global look-ups", "all": "whole books shared", "slack": "books in the slack"}[
             strategy.caching

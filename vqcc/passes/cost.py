@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from vqcc.passes.hotness import covered, shares
 from vqcc.passes.placement import cached_tables, part_tiles
+from vqcc.passes.tile import machine_of
 from vqcc.passes.wavefronts import (
     WIDEST_LOAD,
     copied_wavefronts,
@@ -19,7 +20,7 @@ from vqcc.passes.wavefronts import (
     uniform_wavefronts,
     weighted_wavefronts,
 )
-from vqcc.plan import Decision
+from vqcc.plan import Decision, PackedLayout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ENGINES", "Counts", "EngineCost", "count", "plan_cost", "predict"]
 
+#: Of a kernel over score tables: from one launch to the next, and the clock it runs at relative to the boost clock.
+SCORE_LAUNCH_SECONDS, CLOCK_UNDER_LOAD = 1e-6, 0.89
 WARP_SIZE = 32
 LINE_BYTES = 128
 SECTOR_BYTES = 32
@@ -93,6 +96,8 @@ class Counts:
 
 def plan_cost(problem: Problem, plan: Plan) -> Plan:
     """Note the predicted time and what it is made of."""
+    if plan.strategy.dataflow == "score":
+        return _plan_scored(problem, plan)
     counts = count(problem, plan)
     parts = _times(problem, counts)
     weights = ENGINES[plan.exchange.engine].weights
@@ -108,6 +113,27 @@ def plan_cost(problem: Problem, plan: Plan) -> Plan:
             {**{f"{name}_us": value for name, value in shown.items()}, **figures},
             f"bound by {bound}",
             facts=RATES,
+        ),
+        predicted_us=round(1e6 * seconds, 2),
+    )
+
+
+def _plan_scored(problem: Problem, plan: Plan) -> Plan:
+    """Score tables: the op counts the cycles of a block's phases, which follow one another."""
+    assert plan.tile is not None
+    cycles = problem.op.scored_cycles(plan.tile, machine_of(problem.gpu))
+    hertz = float(problem.gpu.boost_hertz.value) * CLOCK_UNDER_LOAD
+    seconds = SCORE_LAUNCH_SECONDS + sum(cycles.values()) / hertz
+    return plan.decide(
+        Decision(
+            "predicted_us",
+            round(1e6 * seconds, 2),
+            "launch + (start + rounds + end) / clock",
+            {
+                "launch_us": 1e6 * SCORE_LAUNCH_SECONDS,
+                **{f"{name}_us": round(1e6 * value / hertz, 2) for name, value in cycles.items()},
+            },
+            f"bound by {max(cycles, key=lambda name: cycles[name])}",
         ),
         predicted_us=round(1e6 * seconds, 2),
     )
@@ -249,7 +275,7 @@ def _books_met(problem: Problem, plan: Plan) -> int:
 
     Lanes are in groups of a segment's lanes, one segment after the other; those of a group have neighbouring vectors.
     """
-    assert plan.layout is not None
+    assert isinstance(plan.layout, PackedLayout)
     _, tile_columns = problem.algorithm.scope.tile(*problem.op.weight_shape)
     size = problem.algorithm.vector_size
     lanes = min(plan.exchange.lanes, lanes_per_phase(min(problem.algorithm.entry_stride, WIDEST_LOAD)))

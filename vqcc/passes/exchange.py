@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from vqcc.plan import Decision, Exchange, Rejected
+from vqcc.plan import Decision, Exchange, PackedLayout, Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -162,6 +162,17 @@ def choose_fusion(shuffles: int, shared_roundtrip_per_shuffle: float) -> Literal
 def plan_exchange(problem: Problem, plan: Plan) -> Plan:
     """Choose engine, layout and the way there, as far as the level's strategy lets it."""
     vector_size = problem.algorithm.vector_size
+    if plan.strategy.dataflow == "score":
+        return plan.decide(
+            Decision(
+                "dataflow",
+                "score",
+                "T[entry] = <entry, x of one vector>, made once for all rows of a block; a code adds one number",
+                {"vector_size": vector_size, "entries": problem.algorithm.table_entries},
+                f"a look-up reads one number instead of {vector_size}, and multiplies nothing",
+            ),
+            exchange=Exchange("score"),
+        )
     if plan.strategy.fusion == "none":
         return plan.decide(
             Decision(
@@ -188,7 +199,7 @@ def plan_exchange(problem: Problem, plan: Plan) -> Plan:
 
 def _fits_tensor_cores(problem: Problem, plan: Plan) -> bool:
     """Whether decoded entries can be operands as they are: exact in the type, scaled by whole rows at most."""
-    assert plan.layout is not None
+    assert isinstance(plan.layout, PackedLayout)
     algorithm = problem.algorithm
     pairs_up = (
         algorithm.vector_size > 2 or plan.layout.chunk_vectors % 2 == 0

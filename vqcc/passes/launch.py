@@ -49,12 +49,12 @@ def plan_launch(problem: Problem, plan: Plan, resources: Resources) -> Plan:
             )
         )
     resident = occupancy.blocks * problem.gpu.sm_count.integer
-    grid = min(plan.tile.blocks, resident)
+    grid = plan.tile.blocks if plan.tile.one_item_per_block else min(plan.tile.blocks, resident)
     return plan.decide(
         Decision(
             "grid",
             grid,
-            "min(items, blocks per SM * SMs)",
+            "items" if plan.tile.one_item_per_block else "min(items, blocks per SM * SMs)",
             {
                 "items": plan.tile.blocks,
                 "blocks_per_sm": occupancy.blocks,
@@ -62,7 +62,12 @@ def plan_launch(problem: Problem, plan: Plan, resources: Resources) -> Plan:
                 "registers": resources.registers,
                 "shared_bytes": shared,
             },
-            f"occupancy is limited by {occupancy.limited_by}; resident blocks walk consecutive items",
+            f"occupancy is limited by {occupancy.limited_by}; "
+            + (
+                "each block has one item"
+                if plan.tile.one_item_per_block
+                else "resident blocks walk consecutive items"
+            ),
             "V-B, Fig. 10",
             facts=("sm_count", *OCCUPANCY_FACTS),
         ),

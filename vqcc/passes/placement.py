@@ -7,6 +7,7 @@ shared memory, the rest in global memory. The slack of the base kernel says how 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vqcc.diagnostics import Diagnostic, Finding, VqccError, raise_findings
@@ -68,7 +69,10 @@ def certain_placement(problem: Problem, plan: Plan) -> Placement:
 
 
 def place_none(problem: Problem, plan: Plan) -> Plan:
-    """Nothing is cached: level gc, and the base kernel of the others."""
+    """Nothing is cached: level gc, the base kernel of the others, and score tables, which hold no entries."""
+    placement = Placement((0,) * cached_tables(problem, plan), 0, part_tiles(problem, plan), 0)
+    if plan.strategy.dataflow == "score":
+        return replace(plan, placement=placement)
     return plan.decide(
         Decision(
             "n_shared",
@@ -78,7 +82,7 @@ def place_none(problem: Problem, plan: Plan) -> Plan:
             "look-ups go to global memory through the first-level cache",
             "Table IV",
         ),
-        placement=Placement((0,) * cached_tables(problem, plan), 0, part_tiles(problem, plan), 0),
+        placement=placement,
     )
 
 

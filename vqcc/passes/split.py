@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vqcc.passes.axes import find_axes
-from vqcc.plan import Decision, Rejected, Split
+from vqcc.plan import Decision, PackedLayout, Rejected, Split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -210,7 +210,7 @@ def _case(problem: Problem, plan: Plan, axes: Axes) -> SplitCase:
 
 def _smallest_tiles(problem: Problem, plan: Plan) -> int:
     """Column tiles whose chunks keep all lanes of a row busy."""
-    assert plan.layout is not None
+    assert isinstance(plan.layout, PackedLayout)
     _, tile_columns = problem.algorithm.scope.tile(*problem.op.weight_shape)
     columns = plan.exchange.lanes * plan.layout.chunk_vectors * problem.algorithm.vector_size
     return -(-columns // tile_columns)

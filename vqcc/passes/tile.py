@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from vqcc.gpus.model import RANGES
 from vqcc.ops.base import Machine, Workload
 from vqcc.passes.placement import part_tiles
 
@@ -37,7 +38,11 @@ def plan_tile(problem: Problem, plan: Plan, certain: Placement, attempt: int = 0
     if chosen is None:
         return None
     tile, decisions = chosen
-    facts = tuple(field.name for field in fields(Machine))
+    facts = (
+        *(field.name for field in fields(Machine) if field.name in RANGES),
+        "dram_bytes_per_second",
+        "boost_hertz",
+    )
     return plan.decide(*(replace(decision, facts=facts) for decision in decisions), tile=tile)
 
 
@@ -72,4 +77,5 @@ def machine_of(gpu: Gpu) -> Machine:
         registers_per_block=gpu.registers_per_block.integer,
         shared_bytes_per_block=gpu.shared_bytes_per_block.integer,
         shared_bytes_per_sm=gpu.shared_bytes_per_sm.integer,
+        dram_bytes_per_cycle=float(gpu.dram_bytes_per_second.value) / float(gpu.boost_hertz.value),
     )

@@ -12,7 +12,7 @@ from vqcc.runtime.timing import copies_past_cache, time_kernel, time_torch
 from vqcc.verify.harness import blank_outputs, make_workspace, repeat_case, run_case
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from vqcc.runtime.timing import Timing
     from vqcc.tensors.vq_tensor import VQTensor
 
-__all__ = ["Baselines", "Weights", "bench_library", "describe_run", "packed_weights", "random_weights"]
+__all__ = [
+    "Baselines",
+    "Weights",
+    "bench_library",
+    "describe_run",
+    "packed_weights",
+    "random_weights",
+    "shared_weights",
+]
 
 
 class Baselines:
@@ -72,14 +80,19 @@ def random_weights(library: Library, *, seed: int = 0) -> Weights:
 
 
 def packed_weights(library: Library, tensor: VQTensor) -> Weights:
-    """`tensor` as `library` reads it.
+    """`tensor` as `library` reads it."""
+    return shared_weights([library], tensor)[library.layout_id]
 
-    All libraries of its algorithm, shape and layout can share it that, like this one, have a profile, or have none.
+
+def shared_weights(libraries: Sequence[Library], tensor: VQTensor) -> dict[str, Weights]:
+    """`tensor` as `libraries` of its algorithm and shape read it, by the ids of their layouts.
+
+    Of the libraries, all have a profile, or none has.
     """
-    return Weights(
-        library.pack(tensor).arrays(),
-        (library.algorithm.decode(tensor), library.algorithm.decode(tensor, magnitudes=True)),
-    )
+    algorithm = tensor.algorithm
+    decoded = (algorithm.decode(tensor), algorithm.decode(tensor, magnitudes=True))
+    layouts = {library.layout_id: library for library in libraries}
+    return {name: Weights(library.pack(tensor).arrays(), decoded) for name, library in layouts.items()}
 
 
 def bench_library(

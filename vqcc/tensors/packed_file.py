@@ -8,10 +8,10 @@ entries of its tables are numbered.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError
+from vqcc.plan import layout_mapping
 from vqcc.tensors.container import write_safetensors
 from vqcc.tensors.header import TensorFile
 
@@ -41,7 +41,7 @@ def save_packed(path: Path, library: Library, packed: Sequence[tuple[VQTensor, P
         arrays |= {f"{tensor.name}.{part}": array for part, array in parts.arrays().items()}
         described[tensor.name] = {
             "algorithm": tensor.algorithm.mapping(),
-            "layout": asdict(library.layout),
+            "layout": layout_mapping(library.layout),
             "layout_id": library.layout_id,
             # Codes and tables are permuted alike: kernels need not know, readers of the file may want to.
             "order": _order(library),
@@ -134,7 +134,7 @@ def _expected_parts(library: Library) -> dict[str, tuple[str, tuple[int, ...]]]:
     n, k = library.op.weight_shape
     books = algorithm.scope.books(n, k)
     parts: dict[str, tuple[str, tuple[int, ...]]] = {
-        "codes": ("uint32", (n, library.layout.row_words)),
+        "codes": ("uint32", library.layout.code_shape(n)),
         "books": ("uint8", (books, algorithm.table_bytes)),
     }
     if algorithm.has_codebook_scales:

@@ -1,6 +1,6 @@
 """Packing: a VQ tensor becomes exactly the bytes that a library's kernels read, and back.
 
-The layout is `vqcc.plan.PackedLayout`; docs/packed-layout.md describes it for readers without Python.
+The layouts are those of `vqcc.plan.CODE_LAYOUTS`; docs/packed-layout.md describes them for readers without Python.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vqcc.plan import RotatedLayout
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vqcc.plan import PackedLayout
+    from vqcc.plan import CodeLayout, PackedLayout
     from vqcc.tensors.vq_tensor import VQTensor
 
 __all__ = ["PackedTensor", "pack_codes", "pack_tensor", "unpack_codes"]
@@ -23,7 +25,7 @@ __all__ = ["PackedTensor", "pack_codes", "pack_tensor", "unpack_codes"]
 class PackedTensor:
     """What a kernel reads of one weight.
 
-    codes uint32 [n, row_words]; books uint8 [books, table_bytes]; stage_scales float32 [books, residuals]
+    codes uint32 of the layout's `code_shape`; books uint8 [books, table_bytes]; stage_scales float32 [books, residuals]
     or None; scales float32 [1] (tensor) or [n] (row), float16 [n, groups] (group), or None.
     """
 
@@ -43,7 +45,7 @@ class PackedTensor:
         return {name: array for name, array in named.items() if array is not None}
 
 
-def pack_tensor(tensor: VQTensor, layout: PackedLayout, *, by_frequency: bool = False) -> PackedTensor:
+def pack_tensor(tensor: VQTensor, layout: CodeLayout, *, by_frequency: bool = False) -> PackedTensor:
     """Pack a valid `tensor` [n, k] whose rows have `layout.vectors` vectors.
 
     With `by_frequency` the entries of each table are renamed by how often the tensor's own codes look them up, the
@@ -79,10 +81,59 @@ def _vector_of_slot(layout: PackedLayout) -> NDArray[np.int64]:
     return np.where(vector < layout.vectors, vector, -1)
 
 
-def pack_codes(codes: NDArray[Any], layout: PackedLayout) -> NDArray[np.uint32]:
-    """Codes [residuals, n, vectors] to words [n, row_words]; padding is zero."""
-    residuals, rows, vectors = codes.shape
+def pack_codes(codes: NDArray[Any], layout: CodeLayout) -> NDArray[np.uint32]:
+    """Codes [residuals, n, vectors] to words of the layout's `code_shape`; padding is zero."""
+    residuals, _, vectors = codes.shape
     assert (residuals, vectors) == (layout.residuals, layout.vectors)
+    return _rotate(codes, layout) if isinstance(layout, RotatedLayout) else _pack_chunks(codes, layout)
+
+
+def unpack_codes(
+    words: NDArray[np.uint32], layout: CodeLayout, rows: int | None = None
+) -> NDArray[np.uint16]:
+    """Inverse of `pack_codes`: codes [residuals, n, vectors], of the first `rows` rows if that is given.
+
+    A rotated layout is padded to whole groups of rows, which only `rows` takes away again.
+    """
+    if isinstance(layout, RotatedLayout):
+        return _rotate_back(words, layout)[:, :rows]
+    return _unpack_chunks(words, layout)[:, :rows]
+
+
+def _turns() -> NDArray[np.int64]:
+    """Which of 32 codes stands in place s of row r: r ^ s [rows, places]. It is its own inverse."""
+    lanes = np.arange(RotatedLayout.GROUP_ROWS)
+    return lanes[:, None] ^ lanes[None, :]
+
+
+def _rotate(codes: NDArray[Any], layout: RotatedLayout) -> NDArray[np.uint32]:
+    residuals, rows, vectors = codes.shape
+    panels, groups, _ = layout.code_shape(rows)
+    lanes, panel = layout.GROUP_ROWS, layout.PANEL_CODES
+    stages = np.zeros((groups * lanes, residuals, layout.padded_vectors), dtype=np.uint8)
+    stages[:rows, :, :vectors] = codes.transpose(1, 0, 2)
+    whole = np.zeros((groups * lanes, panels * panel), dtype=np.uint8)
+    whole[:, : residuals * layout.padded_vectors] = stages.reshape(groups * lanes, -1)
+    sets = whole.reshape(groups, lanes, panels * panel // lanes, lanes)
+    rotated = np.take_along_axis(sets, _turns()[None, :, None, :], axis=3)
+    runs = rotated.reshape(groups, lanes, panels, panel // 16, 16).transpose(2, 0, 3, 1, 4)
+    return np.ascontiguousarray(runs).view(np.uint32).reshape(layout.code_shape(rows))
+
+
+def _rotate_back(words: NDArray[np.uint32], layout: RotatedLayout) -> NDArray[np.uint16]:
+    panels, groups, _ = words.shape
+    rows = groups * layout.GROUP_ROWS
+    lanes, panel = layout.GROUP_ROWS, layout.PANEL_CODES
+    runs = np.ascontiguousarray(words).view(np.uint8).reshape(panels, groups, panel // 16, lanes, 16)
+    rotated = runs.transpose(1, 3, 0, 2, 4).reshape(groups, lanes, panels * panel // lanes, lanes)
+    sets = np.take_along_axis(rotated, _turns()[None, :, None, :], axis=3)
+    whole = sets.reshape(rows, panels * panel)[:, : layout.residuals * layout.padded_vectors]
+    stages = whole.reshape(rows, layout.residuals, layout.padded_vectors)[:, :, : layout.vectors]
+    return stages.transpose(1, 0, 2).astype(np.uint16)
+
+
+def _pack_chunks(codes: NDArray[Any], layout: PackedLayout) -> NDArray[np.uint32]:
+    residuals, rows, _ = codes.shape
     slots = _vector_of_slot(layout)
     words = np.zeros((rows, slots.shape[0], layout.chunk_words + 1), dtype=np.uint32)
     for j in range(layout.chunk_vectors):
@@ -97,8 +148,7 @@ def pack_codes(codes: NDArray[Any], layout: PackedLayout) -> NDArray[np.uint32]:
     return np.ascontiguousarray(words[:, :, : layout.chunk_words].reshape(rows, layout.row_words))
 
 
-def unpack_codes(words: NDArray[np.uint32], layout: PackedLayout) -> NDArray[np.uint16]:
-    """Inverse of `pack_codes`: words [n, row_words] to codes [residuals, n, vectors]."""
+def _unpack_chunks(words: NDArray[np.uint32], layout: PackedLayout) -> NDArray[np.uint16]:
     rows = words.shape[0]
     slots = _vector_of_slot(layout)
     chunks = words.reshape(rows, slots.shape[0], layout.chunk_words).astype(np.uint64)

@@ -4,7 +4,7 @@
 #include "../exchange.cuh"
 #include "../reduce.cuh"
 #include "../unpack.cuh"
-#include "work.cuh"
+#include "decode_kernel.cuh"
 
 namespace vqcc {
 
@@ -200,5 +200,8 @@ class FmaEngine {
     }
   }
 };
+
+template <class Algorithm, class Matrix, class Layout, class Tile>
+using FmaGemv = DecodeGemv<Algorithm, Matrix, Layout, Tile, FmaEngine>;
 
 }  // namespace vqcc

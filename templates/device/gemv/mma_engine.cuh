@@ -3,7 +3,7 @@
 
 #include "../exchange.cuh"
 #include "../unpack.cuh"
-#include "work.cuh"
+#include "decode_kernel.cuh"
 
 namespace vqcc {
 
@@ -295,5 +295,8 @@ class MmaEngine {
     }
   }
 };
+
+template <class Algorithm, class Matrix, class Layout, class Tile>
+using MmaGemv = DecodeGemv<Algorithm, Matrix, Layout, Tile, MmaEngine>;
 
 }  // namespace vqcc

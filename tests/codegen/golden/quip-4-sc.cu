@@ -128,6 +128,30 @@ VQCC_DEVICE uint4 from_registers(const uint32 (&registers)[4]) {
   return make_uint4(registers[0], registers[1], registers[2], registers[3]);
 }
 
+// ---- Copies on their way -----------------------------------------------------------------------------------
+
+/// Starts to copy 16 bytes from global to shared memory, past L1: they arrive at the wait, for this thread
+/// (PTX cp.async.cg).
+VQCC_DEVICE void start_copy(uint4* shared, const uint4* global) {
+#ifdef VQCC_EMULATE
+  vqcc_emulator::copy_async(shared, global, 16, 16);
+#else
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+               :
+               : "r"(static_cast<uint32>(__cvta_generic_to_shared(shared))), "l"(__cvta_generic_to_global(global))
+               : "memory");
+#endif
+}
+
+/// Waits for all copies that this thread has started (PTX cp.async.wait_all).
+VQCC_DEVICE void wait_for_copies() {
+#ifdef VQCC_EMULATE
+  vqcc_emulator::copy_async_wait_all();
+#else
+  asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+
 // ---- Blocks that work together -----------------------------------------------------------------------------
 
 /// This thread's writes before it are visible to the whole device before its writes after it (PTX membar.gl).
@@ -161,6 +185,17 @@ VQCC_DEVICE Word load_fresh(const Word* address) {
 
 /// The 32 bits that start `shift` (0 to 31) bits above the bottom of `high:low` (PTX shf.r.wrap).
 VQCC_DEVICE uint32 funnel_right(uint32 low, uint32 high, int shift) { return __funnelshift_r(low, high, shift); }
+
+/// Four bytes of the eight of `high:low`, each named by four bits of `selector`, the lowest first (PTX prmt).
+VQCC_DEVICE uint32 permute_bytes(uint32 low, uint32 high, uint32 selector) {
+#ifdef VQCC_EMULATE
+  return vqcc_emulator::prmt(low, high, selector);
+#else
+  uint32 bytes;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(bytes) : "r"(low), "r"(high), "r"(selector));
+  return bytes;
+#endif
+}
 
 // ---- Numbers -----------------------------------------------------------------------------------------------
 
@@ -319,179 +354,6 @@ VQCC_DEVICE float load_element(const void* array, int index) {
       .to_float(value);
   return value[0];
 }
-
-}  // namespace vqcc
-
-// ==== codebook_cache.cuh =====================================================================================
-// The codebook cache (VQ-LLM, Sec. V): Load, Access and Switch. Of table t, entries [0, register_entries(t)) are in
-// registers, those up to kSharedEntries in shared memory and the rest in global memory. Entries are in the order of
-// their frequency if the plan has a profile, so an entry's number says where it is.
-
-namespace vqcc {
-
-/// Where a block finds the books of the column tiles and stages it is working on.
-///
-/// `Tile` names kSharedEntries, kCopies, kSharedBookBytes, kResidentTiles, kSplitStages, register_entries(table) and the
-/// most of these, kRegisterEntries. A book has one table per residual stage, or one that its stages share
-/// (Algorithm::kStagesShareTable), and possibly one of constants (Algorithm::kConstantEntries), cached whenever any entry
-/// is. The kCopies copies of an entry are neighbours, and lane l looks up copy l % kCopies: with 128 bytes of copies,
-/// lanes of one wavefront never meet in a bank.
-template <class Algorithm, class Tile, int kThreads>
-class CodebookCache {
-  using Entry = typename Algorithm::Entry;
-
-  static constexpr int kStages = Algorithm::kResiduals / Tile::kSplitStages;
-  static constexpr int kTables = Algorithm::kStagesShareTable ? 1 : kStages;
-  static constexpr int kRegisters = Tile::kRegisterEntries;
-  static constexpr int kShared = Tile::kSharedEntries;
-  static constexpr int kCopies = Tile::kCopies;
-  static constexpr int kEntryBytes = Algorithm::kEntryBytes;
-  static constexpr bool kAllShared = kShared == Algorithm::kTableEntries;
-  static constexpr int kSlotBytes = kCopies * kEntryBytes;
-  static constexpr int kSharedTableBytes = kShared * kSlotBytes;
-  static constexpr int kConstantBytes = kShared > 0 ? Algorithm::kConstantEntries * kSlotBytes : 0;
-  static_assert(kRegisters == 0 || Tile::kResidentTiles == 1, "registers hold entries of one book");
-  static_assert(kRegisters <= kShared || kShared == 0, "register entries are the first of the shared ones");
-  static_assert(kCopies == 1 || kSlotBytes % 16 == 0, "copies fill whole words");
-
- public:
-  /// `books` are all tables of the matrix, one book after another; `shared` has room for the resident ones.
-  VQCC_DEVICE CodebookCache(const uint8* books, const float* stage_scales, uint8* shared)
-      : books_(books), stage_scales_(stage_scales), shared_(shared), own_copy_(lane_index() % kCopies * kEntryBytes) {}
-
-  /// Switch: makes `count` books from `first_book` on, and their stages from `first_stage` on, the ones that `access`
-  /// finds. Every thread of the block calls it.
-  VQCC_DEVICE void switch_to(int first_book, int first_stage, int count) {
-    if (first_book == first_book_ && first_stage == first_stage_) return;  // one book for all: it is loaded once
-    const bool reload = first_book_ >= 0;
-    first_book_ = first_book;
-    first_stage_ = first_stage;
-    if constexpr (kShared > 0) {
-      if (reload) block_barrier();  // the entries being replaced have been read
-      load_shared(count);
-      block_barrier();
-    }
-    if constexpr (kRegisters > 0) load_registers();
-  }
-
-  /// Access: entry `index` of stage `stage` (counted from the block's first; constant once loops are unrolled) in
-  /// resident book `book`.
-  VQCC_DEVICE Entry access(int book, int stage, uint32 index) const {
-    const int table = Algorithm::kStagesShareTable ? 0 : stage;
-    const int held = Tile::register_entries(table);
-    Entry entry = {};
-    if (held == 0 || index >= static_cast<uint32>(held)) {
-      if (kAllShared || (kShared > 0 && index < static_cast<uint32>(kShared))) {
-        entry = shared_entry(book, table * kSharedTableBytes, index);
-      } else {
-        entry = Entry::template load_from<Space::kGlobal>(table_of(book, table) + index * static_cast<uint32>(kEntryBytes));
-      }
-    }
-    if constexpr (kRegisters > 0) {
-#pragma unroll
-      for (int i = 0; i < kRegisters; ++i) {
-        if (i < held && index == static_cast<uint32>(i)) entry = hot_[table][i];
-      }
-    }
-    return entry;
-  }
-
-  /// Constant `index` of resident book `book`.
-  VQCC_DEVICE Entry constant(int book, uint32 index) const {
-    if constexpr (kShared > 0) return shared_entry(book, kTables * kSharedTableBytes, index);
-    return Entry::template load_from<Space::kGlobal>(constants_of(book) + index * static_cast<uint32>(kEntryBytes));
-  }
-
-  /// The number of the stage that `access` calls `stage`.
-  VQCC_DEVICE int stage_number(int stage) const { return Tile::kSplitStages == 1 ? stage : first_stage_ + stage; }
-
-  /// The fp32 factor of an int8 book's stage.
-  VQCC_DEVICE float stage_scale(int book, int stage) const {
-    return load<Space::kGlobal>(stage_scales_ + (first_book_ + book) * Algorithm::kResiduals + stage_number(stage));
-  }
-
- private:
-  VQCC_DEVICE Entry shared_entry(int book, int table_offset, uint32 index) const {
-    return Entry::template load_from<Space::kShared>(
-        shared_ + (book * Tile::kSharedBookBytes + table_offset + own_copy_ + index * static_cast<uint32>(kSlotBytes)));
-  }
-
-  VQCC_DEVICE const uint8* table_of(int book, int table) const {
-    return books_ + static_cast<int64>(first_book_ + book) * Algorithm::kTableBytes +
-           (Algorithm::kStagesShareTable ? 0 : stage_number(table)) * Algorithm::kStageBytes;
-  }
-
-  VQCC_DEVICE const uint8* constants_of(int book) const {
-    return books_ + static_cast<int64>(first_book_ + book) * Algorithm::kTableBytes +
-           Algorithm::kTableBytes - Algorithm::kConstantEntries * kEntryBytes;
-  }
-
-  /// Load, shared part. Whole single books are copied at once; else one table at a time.
-  VQCC_DEVICE void load_shared(int count) const {
-    if constexpr (kCopies == 1 && kAllShared && Tile::kSharedBookBytes == Algorithm::kTableBytes) {
-      load_runs<Algorithm::kTableBytes, 1>(count, [this](int book, int) { return table_of(book, 0); });
-    } else {
-      load_runs<kSharedTableBytes, kTables>(count, [this](int book, int table) { return table_of(book, table); });
-      if constexpr (kConstantBytes > 0) {
-        load_runs<kConstantBytes, 1, kTables * kSharedTableBytes>(
-            count, [this](int book, int) { return constants_of(book); });
-      }
-    }
-  }
-
-  /// Fills kRuns runs of kBytes each of `count` resident books, kCopies of every entry, from `source_of(book, run)`.
-  template <int kBytes, int kRuns, int kOffset = 0, class Source>
-  VQCC_DEVICE void load_runs(int count, Source source_of) const {
-    static_assert(kBytes % 16 == 0, "tables are copied by 16-byte words");
-    constexpr int kWords = kBytes / 16;
-#pragma unroll 4
-    for (int i = static_cast<int>(threadIdx.x); i < count * kRuns * kWords; i += kThreads) {
-      const int word = i % kWords;
-      const int run = i / kWords % kRuns;
-      const int book = i / kWords / kRuns;
-      uint8* target = shared_ + book * Tile::kSharedBookBytes + kOffset + run * kBytes + word * 16;
-      *reinterpret_cast<uint4*>(target) = copied_word(source_of(book, run), word);
-    }
-  }
-
-  /// Word `word` of kCopies-fold entries made from those at `source`.
-  VQCC_DEVICE static uint4 copied_word(const uint8* source, int word) {
-    if constexpr (kCopies == 1) {
-      return load<Space::kGlobal>(reinterpret_cast<const uint4*>(source) + word);
-    } else if constexpr (kEntryBytes >= 16) {
-      constexpr int kEntryWords = kEntryBytes / 16;
-      const int entry = word / (kCopies * kEntryWords);
-      return load<Space::kGlobal>(reinterpret_cast<const uint4*>(source) + entry * kEntryWords + word % kEntryWords);
-    } else if constexpr (kEntryBytes == 8) {
-      const uint2 entry = load<Space::kGlobal>(reinterpret_cast<const uint2*>(source) + word / (kCopies / 2));
-      return make_uint4(entry.x, entry.y, entry.x, entry.y);
-    } else {
-      static_assert(kEntryBytes >= 4, "entries of less than a bank have no copies of their own");
-      const uint32 entry = load<Space::kGlobal>(reinterpret_cast<const uint32*>(source) + word / (kCopies / 4));
-      return make_uint4(entry, entry, entry, entry);
-    }
-  }
-
-  /// Load, register part: every thread holds the hot entries.
-  VQCC_DEVICE void load_registers() {
-#pragma unroll
-    for (int table = 0; table < kTables; ++table) {
-#pragma unroll
-      for (int i = 0; i < kRegisters; ++i) {
-        if (i >= Tile::register_entries(table)) continue;
-        hot_[table][i] = Entry::template load_from<Space::kGlobal>(table_of(0, table) + i * kEntryBytes);
-      }
-    }
-  }
-
-  const uint8* books_;
-  const float* stage_scales_;
-  uint8* shared_;
-  int own_copy_;  // byte offset of the copy that this lane looks up
-  int first_book_ = -1;
-  int first_stage_ = 0;
-  Entry hot_[kTables][kRegisters > 0 ? kRegisters : 1];
-};
 
 }  // namespace vqcc
 
@@ -955,6 +817,361 @@ struct CodeChunk {
 
 }  // namespace vqcc
 
+// ==== codebook_cache.cuh =====================================================================================
+// The codebook cache (VQ-LLM, Sec. V): Load, Access and Switch. Of table t, entries [0, register_entries(t)) are in
+// registers, those up to kSharedEntries in shared memory and the rest in global memory. Entries are in the order of
+// their frequency if the plan has a profile, so an entry's number says where it is.
+
+namespace vqcc {
+
+/// Where a block finds the books of the column tiles and stages it is working on.
+///
+/// `Tile` names kSharedEntries, kCopies, kSharedBookBytes, kResidentTiles, kSplitStages, register_entries(table) and the
+/// most of these, kRegisterEntries. A book has one table per residual stage, or one that its stages share
+/// (Algorithm::kStagesShareTable), and possibly one of constants (Algorithm::kConstantEntries), cached whenever any entry
+/// is. The kCopies copies of an entry are neighbours, and lane l looks up copy l % kCopies: with 128 bytes of copies,
+/// lanes of one wavefront never meet in a bank.
+template <class Algorithm, class Tile, int kThreads>
+class CodebookCache {
+  using Entry = typename Algorithm::Entry;
+
+  static constexpr int kStages = Algorithm::kResiduals / Tile::kSplitStages;
+  static constexpr int kTables = Algorithm::kStagesShareTable ? 1 : kStages;
+  static constexpr int kRegisters = Tile::kRegisterEntries;
+  static constexpr int kShared = Tile::kSharedEntries;
+  static constexpr int kCopies = Tile::kCopies;
+  static constexpr int kEntryBytes = Algorithm::kEntryBytes;
+  static constexpr bool kAllShared = kShared == Algorithm::kTableEntries;
+  static constexpr int kSlotBytes = kCopies * kEntryBytes;
+  static constexpr int kSharedTableBytes = kShared * kSlotBytes;
+  static constexpr int kConstantBytes = kShared > 0 ? Algorithm::kConstantEntries * kSlotBytes : 0;
+  static_assert(kRegisters == 0 || Tile::kResidentTiles == 1, "registers hold entries of one book");
+  static_assert(kRegisters <= kShared || kShared == 0, "register entries are the first of the shared ones");
+  static_assert(kCopies == 1 || kSlotBytes % 16 == 0, "copies fill whole words");
+
+ public:
+  /// `books` are all tables of the matrix, one book after another; `shared` has room for the resident ones.
+  VQCC_DEVICE CodebookCache(const uint8* books, const float* stage_scales, uint8* shared)
+      : books_(books), stage_scales_(stage_scales), shared_(shared), own_copy_(lane_index() % kCopies * kEntryBytes) {}
+
+  /// Switch: makes `count` books from `first_book` on, and their stages from `first_stage` on, the ones that `access`
+  /// finds. Every thread of the block calls it.
+  VQCC_DEVICE void switch_to(int first_book, int first_stage, int count) {
+    if (first_book == first_book_ && first_stage == first_stage_) return;  // one book for all: it is loaded once
+    const bool reload = first_book_ >= 0;
+    first_book_ = first_book;
+    first_stage_ = first_stage;
+    if constexpr (kShared > 0) {
+      if (reload) block_barrier();  // the entries being replaced have been read
+      load_shared(count);
+      block_barrier();
+    }
+    if constexpr (kRegisters > 0) load_registers();
+  }
+
+  /// Access: entry `index` of stage `stage` (counted from the block's first; constant once loops are unrolled) in
+  /// resident book `book`.
+  VQCC_DEVICE Entry access(int book, int stage, uint32 index) const {
+    const int table = Algorithm::kStagesShareTable ? 0 : stage;
+    const int held = Tile::register_entries(table);
+    Entry entry = {};
+    if (held == 0 || index >= static_cast<uint32>(held)) {
+      if (kAllShared || (kShared > 0 && index < static_cast<uint32>(kShared))) {
+        entry = shared_entry(book, table * kSharedTableBytes, index);
+      } else {
+        entry = Entry::template load_from<Space::kGlobal>(table_of(book, table) + index * static_cast<uint32>(kEntryBytes));
+      }
+    }
+    if constexpr (kRegisters > 0) {
+#pragma unroll
+      for (int i = 0; i < kRegisters; ++i) {
+        if (i < held && index == static_cast<uint32>(i)) entry = hot_[table][i];
+      }
+    }
+    return entry;
+  }
+
+  /// Constant `index` of resident book `book`.
+  VQCC_DEVICE Entry constant(int book, uint32 index) const {
+    if constexpr (kShared > 0) return shared_entry(book, kTables * kSharedTableBytes, index);
+    return Entry::template load_from<Space::kGlobal>(constants_of(book) + index * static_cast<uint32>(kEntryBytes));
+  }
+
+  /// The number of the stage that `access` calls `stage`.
+  VQCC_DEVICE int stage_number(int stage) const { return Tile::kSplitStages == 1 ? stage : first_stage_ + stage; }
+
+  /// The fp32 factor of an int8 book's stage.
+  VQCC_DEVICE float stage_scale(int book, int stage) const {
+    return load<Space::kGlobal>(stage_scales_ + (first_book_ + book) * Algorithm::kResiduals + stage_number(stage));
+  }
+
+ private:
+  VQCC_DEVICE Entry shared_entry(int book, int table_offset, uint32 index) const {
+    return Entry::template load_from<Space::kShared>(
+        shared_ + (book * Tile::kSharedBookBytes + table_offset + own_copy_ + index * static_cast<uint32>(kSlotBytes)));
+  }
+
+  VQCC_DEVICE const uint8* table_of(int book, int table) const {
+    return books_ + static_cast<int64>(first_book_ + book) * Algorithm::kTableBytes +
+           (Algorithm::kStagesShareTable ? 0 : stage_number(table)) * Algorithm::kStageBytes;
+  }
+
+  VQCC_DEVICE const uint8* constants_of(int book) const {
+    return books_ + static_cast<int64>(first_book_ + book) * Algorithm::kTableBytes +
+           Algorithm::kTableBytes - Algorithm::kConstantEntries * kEntryBytes;
+  }
+
+  /// Load, shared part. Whole single books are copied at once; else one table at a time.
+  VQCC_DEVICE void load_shared(int count) const {
+    if constexpr (kCopies == 1 && kAllShared && Tile::kSharedBookBytes == Algorithm::kTableBytes) {
+      load_runs<Algorithm::kTableBytes, 1>(count, [this](int book, int) { return table_of(book, 0); });
+    } else {
+      load_runs<kSharedTableBytes, kTables>(count, [this](int book, int table) { return table_of(book, table); });
+      if constexpr (kConstantBytes > 0) {
+        load_runs<kConstantBytes, 1, kTables * kSharedTableBytes>(
+            count, [this](int book, int) { return constants_of(book); });
+      }
+    }
+  }
+
+  /// Fills kRuns runs of kBytes each of `count` resident books, kCopies of every entry, from `source_of(book, run)`.
+  template <int kBytes, int kRuns, int kOffset = 0, class Source>
+  VQCC_DEVICE void load_runs(int count, Source source_of) const {
+    static_assert(kBytes % 16 == 0, "tables are copied by 16-byte words");
+    constexpr int kWords = kBytes / 16;
+#pragma unroll 4
+    for (int i = static_cast<int>(threadIdx.x); i < count * kRuns * kWords; i += kThreads) {
+      const int word = i % kWords;
+      const int run = i / kWords % kRuns;
+      const int book = i / kWords / kRuns;
+      uint8* target = shared_ + book * Tile::kSharedBookBytes + kOffset + run * kBytes + word * 16;
+      *reinterpret_cast<uint4*>(target) = copied_word(source_of(book, run), word);
+    }
+  }
+
+  /// Word `word` of kCopies-fold entries made from those at `source`.
+  VQCC_DEVICE static uint4 copied_word(const uint8* source, int word) {
+    if constexpr (kCopies == 1) {
+      return load<Space::kGlobal>(reinterpret_cast<const uint4*>(source) + word);
+    } else if constexpr (kEntryBytes >= 16) {
+      constexpr int kEntryWords = kEntryBytes / 16;
+      const int entry = word / (kCopies * kEntryWords);
+      return load<Space::kGlobal>(reinterpret_cast<const uint4*>(source) + entry * kEntryWords + word % kEntryWords);
+    } else if constexpr (kEntryBytes == 8) {
+      const uint2 entry = load<Space::kGlobal>(reinterpret_cast<const uint2*>(source) + word / (kCopies / 2));
+      return make_uint4(entry.x, entry.y, entry.x, entry.y);
+    } else {
+      static_assert(kEntryBytes >= 4, "entries of less than a bank have no copies of their own");
+      const uint32 entry = load<Space::kGlobal>(reinterpret_cast<const uint32*>(source) + word / (kCopies / 4));
+      return make_uint4(entry, entry, entry, entry);
+    }
+  }
+
+  /// Load, register part: every thread holds the hot entries.
+  VQCC_DEVICE void load_registers() {
+#pragma unroll
+    for (int table = 0; table < kTables; ++table) {
+#pragma unroll
+      for (int i = 0; i < kRegisters; ++i) {
+        if (i >= Tile::register_entries(table)) continue;
+        hot_[table][i] = Entry::template load_from<Space::kGlobal>(table_of(0, table) + i * kEntryBytes);
+      }
+    }
+  }
+
+  const uint8* books_;
+  const float* stage_scales_;
+  uint8* shared_;
+  int own_copy_;  // byte offset of the copy that this lane looks up
+  int first_book_ = -1;
+  int first_stage_ = 0;
+  Entry hot_[kTables][kRegisters > 0 ? kRegisters : 1];
+};
+
+}  // namespace vqcc
+
+// ==== gemv/outputs.cuh =======================================================================================
+// From sums to y: what every gemv kernel does last.
+
+namespace vqcc {
+
+/// y[b][row] = `sum`, scaled and biased. Rows of x past m are not stored.
+template <class Tile, class Matrix, class Arguments>
+VQCC_DEVICE void store_output(const Arguments& arguments, int row, int b, float sum) {
+  if (b >= arguments.m) return;
+  sum *= row_scale<Matrix>(arguments.scales, row);
+  if (arguments.bias != nullptr) sum += load_element<Tile::kElement>(arguments.bias, row);
+  store_rounded(arguments.y + b * arguments.y_stride + row, sum);
+}
+
+/// Where a workspace has its counters of arrivals, and behind kArrivals of them the sums of parts.
+VQCC_DEVICE uint32* arrival_of(uint8* workspace, int outputs) { return reinterpret_cast<uint32*>(workspace) + outputs; }
+template <int kArrivals>
+VQCC_DEVICE float* part_sums(uint8* workspace) {
+  constexpr int64 kArrivalBytes = (static_cast<int64>(kArrivals) * 4 + 255) / 256 * 256;
+  return reinterpret_cast<float*>(workspace + kArrivalBytes);
+}
+
+/// The global reduction (Algorithm 2, line 21) of the kParts blocks that share kOutputs outputs. Each leaves its sums in
+/// the workspace, and the one that arrives last adds them in the order of the parts, whichever block that is.
+///
+/// `arrivals` and `sums` are those of the outputs in the workspace, `flag` a word of shared memory that nothing else
+/// uses. `own_sum(i)` is this block's sum i, `finish(i, sum)` takes the whole one. Every thread of the block calls it.
+template <int kParts, int kOutputs, int kThreads, class OwnSum, class Finish>
+VQCC_DEVICE void reduce_parts(uint32* arrivals, float* sums, uint32* flag, int part, const OwnSum& own_sum,
+                              const Finish& finish) {
+  for (int i = static_cast<int>(threadIdx.x); i < kOutputs; i += kThreads) sums[part * kOutputs + i] = own_sum(i);
+  block_barrier();  // every thread's sums are written, and `flag` may be what was read for them
+  if (threadIdx.x == 0) *flag = count_arrival(arrivals);
+  block_barrier();
+  if (*flag != kParts - 1) return;
+  for (int i = static_cast<int>(threadIdx.x); i < kOutputs; i += kThreads) {
+    float sum = 0.0f;
+#pragma unroll 8
+    for (int p = 0; p < kParts; ++p) sum += load_fresh(sums + p * kOutputs + i);
+    finish(i, sum);
+  }
+  if (threadIdx.x == 0) *arrivals = 0u;  // as the next launch expects it
+}
+
+}  // namespace vqcc
+
+// ==== gemv/decode_kernel.cuh =================================================================================
+// gemv by decoding: an engine multiplies what the codes of its rows stand for.
+
+namespace vqcc {
+
+/// y[m, n] = sum over k of x[m, k] W[n, k] (+ bias[n]), W dequantized on the way to the multiply-adds (Algorithm 2).
+///
+/// Work is dealt out by items: a block of rows, and one codebook-centric part of them (Sec. VI-A). Blocks stay
+/// resident and take consecutive items, which share codebooks. Sums are fp32 and added in a fixed order.
+template <class Algorithm, class Matrix, class Layout, class Tile, template <class, class, class, class> class Engine>
+class DecodeGemv {
+  using Multiplier = Engine<Algorithm, Matrix, Layout, Tile>;
+  using Warp = GemvWarp<Tile>;
+  using Shape = Geometry<Algorithm, Matrix, Layout>;
+  using Parts = GemvParts<Algorithm, Matrix, Layout, Tile>;
+  using Element = typename ElementTraits<Tile::kElement>::Type;
+  using Arguments = GemvArguments<Element>;
+
+  static constexpr int kBatch = Tile::kBatch;
+  static constexpr int kRowsPerBlock = Tile::kRowsPerWarp * Tile::kWarpsAcrossRows;
+  static constexpr int kWarps = Tile::kWarpsAcrossRows * Tile::kWarpsAlongRow;
+  static constexpr int kThreads = kWarpSize * kWarps;
+  static constexpr int kBlocksPerBand = ceil_divide(smaller(Matrix::kTileRows, Matrix::kRows), kRowsPerBlock);
+  static constexpr int kOutputs = kRowsPerBlock * kBatch;  // of an item
+  static constexpr int kSumsBytes = ceil_divide(Tile::kWarpsAlongRow * kOutputs * 4, 16) * 16;
+  static_assert(kSumsBytes + kWarps * Multiplier::kScratchBytes <= Tile::kOwnSharedBytes, "the plan has room for sums");
+
+  using Cache = CodebookCache<Algorithm, Tile, kThreads>;
+
+ public:
+  VQCC_DEVICE static void run(const Arguments& arguments) {
+    uint8* shared = dynamic_shared();
+    float* warp_sums = reinterpret_cast<float*>(shared);
+    uint8* scratch = shared + kSumsBytes + warp_index() * Multiplier::kScratchBytes;
+    Cache cache(arguments.books, arguments.stage_scales, shared + Tile::kOwnSharedBytes);
+
+    const int end_item = first_item_of(blockIdx.x + 1);
+    int item = first_item_of(blockIdx.x) - 1;
+    int phase = Parts::kPhases;
+    GemvWork work;
+    int tiles = advance(item, phase, end_item, work);
+    if (tiles == 0) return;
+    typename Multiplier::Codes codes;
+    Multiplier::prefetch(arguments, work, codes);
+    typename Multiplier::Sums sums = {};
+    for (bool first = true;; first = false) {
+      cache.switch_to(work.first_book, work.first_stage, tiles);
+      int next_item = item;
+      int next_phase = phase;
+      GemvWork next;
+      const int next_tiles = advance(next_item, next_phase, end_item, next);
+      Multiplier::accumulate(arguments, cache, work, next, next_tiles > 0, scratch, codes, sums);
+
+      if (next_item != item || next_tiles == 0) {
+        finish(arguments, work, item, !first, warp_sums, sums);
+        if (next_tiles == 0) return;
+        sums = {};
+      }
+      item = next_item;
+      phase = next_phase;
+      work = next;
+      tiles = next_tiles;
+    }
+  }
+
+ private:
+  /// Items are dealt out in order: to each block as many as to the others, or one more to the first ones.
+  VQCC_DEVICE static int first_item_of(uint32 block) {
+    constexpr uint32 kItems = Shape::kBands * Parts::kParts * kBlocksPerBand;
+    const uint32 more = kItems % gridDim.x;
+    return static_cast<int>(kItems / gridDim.x * block + (block < more ? block : more));
+  }
+
+  /// What the block does of phase `phase` of item `item`; the column tiles of that, 0 or less if there is no such phase.
+  VQCC_DEVICE static int locate(int item, int phase, GemvWork& work) {
+    const int block = item % kBlocksPerBand;
+    const int part = item / kBlocksPerBand % Parts::kParts;
+    const int band = item / kBlocksPerBand / Parts::kParts;
+    work.block_row = band * Matrix::kTileRows + block * kRowsPerBlock;
+    work.end_row = smaller(Matrix::kRows, (band + 1) * Matrix::kTileRows);
+    const int tiles = Parts::narrow(work, part, phase);
+    work.first_book = band * Shape::kColumnTiles + work.first_tile;
+    return work.block_row < work.end_row ? tiles : 0;  // the last band may have fewer blocks
+  }
+
+  /// Moves on to the block's next phase, of the same item or of the next that has any, and locates it; 0 if none is left.
+  VQCC_DEVICE static int advance(int& item, int& phase, int end_item, GemvWork& work) {
+    if (++phase < Parts::kPhases) {
+      const int tiles = locate(item, phase, work);
+      if (tiles > 0) return tiles;
+    }
+    phase = 0;
+    while (++item < end_item) {
+      const int tiles = locate(item, 0, work);
+      if (tiles > 0) return tiles;
+    }
+    return 0;
+  }
+
+  /// Adds up the sums of the warps that share rows, and stores them or leaves them to the other parts.
+  VQCC_DEVICE static void finish(const Arguments& arguments, const GemvWork& work, int item, bool again,
+                                 float* warp_sums, typename Multiplier::Sums& sums) {
+    if (again) block_barrier();  // the last item's sums have been read
+    float* own_sums = warp_sums + Warp::share() * kOutputs + Warp::row();
+    Multiplier::store_sums(work, sums, own_sums, kRowsPerBlock);
+    block_barrier();
+    const auto store = [&](int i, float sum) {
+      const int row = work.block_row + i % kRowsPerBlock;
+      if (row < work.end_row) store_output<Tile, Matrix>(arguments, row, i / kRowsPerBlock, sum);
+    };
+    if constexpr (Parts::kParts == 1) {
+      for (int i = static_cast<int>(threadIdx.x); i < kOutputs; i += kThreads) store(i, block_sum(warp_sums, i));
+    } else {
+      // As many as there could be row blocks: kernels of one library then agree on where arrivals end.
+      constexpr int kArrivals = Shape::kBands * smaller(Matrix::kTileRows, Matrix::kRows);
+      const int part = item / kBlocksPerBand % Parts::kParts;
+      const int row_block = item / kBlocksPerBand / Parts::kParts * kBlocksPerBand + item % kBlocksPerBand;
+      uint32* flag = reinterpret_cast<uint32*>(warp_sums);
+      reduce_parts<Parts::kParts, kOutputs, kThreads>(
+          arrival_of(arguments.workspace, row_block),
+          part_sums<kArrivals>(arguments.workspace) + static_cast<int64>(row_block) * Parts::kParts * kOutputs, flag, part,
+          [&](int i) { return block_sum(warp_sums, i); }, store);
+    }
+  }
+
+  /// Output `index` ([row of x][row of the block]) of the item, summed over the warps that share its row.
+  VQCC_DEVICE static float block_sum(const float* warp_sums, int index) {
+    float sum = 0.0f;
+#pragma unroll
+    for (int w = 0; w < Tile::kWarpsAlongRow; ++w) sum += warp_sums[w * kOutputs + index];
+    return sum;
+  }
+};
+
+}  // namespace vqcc
+
 // ==== gemv/fma_engine.cuh ====================================================================================
 // Multiplies decoded vectors with activations on the CUDA cores, in fp32.
 
@@ -1153,6 +1370,9 @@ class FmaEngine {
   }
 };
 
+template <class Algorithm, class Matrix, class Layout, class Tile>
+using FmaGemv = DecodeGemv<Algorithm, Matrix, Layout, Tile, FmaEngine>;
+
 }  // namespace vqcc
 
 // ==== algorithms/e8p.cuh =====================================================================================
@@ -1221,168 +1441,6 @@ struct E8P : Codes {
       const uint32 point = add_float16_pairs((field_pair & 0x00f000f0u) | 0x50085008u, 0xd080d080u);
       pairs[i] = kType == ElementType::kFloat16 ? point : to_bfloat16_pair(float16_pair(point));
     }
-  }
-};
-
-}  // namespace vqcc
-
-namespace vqcc {
-
-/// y[m, n] = sum over k of x[m, k] W[n, k] (+ bias[n]), W dequantized on the way to the multiply-adds (Algorithm 2).
-///
-/// Work is dealt out by items: a block of rows, and one codebook-centric part of them (Sec. VI-A). Blocks stay
-/// resident and take consecutive items, which share codebooks. Sums are fp32 and added in a fixed order.
-template <class Algorithm, class Matrix, class Layout, class Tile, template <class, class, class, class> class Engine>
-class Gemv {
-  using Multiplier = Engine<Algorithm, Matrix, Layout, Tile>;
-  using Warp = GemvWarp<Tile>;
-  using Shape = Geometry<Algorithm, Matrix, Layout>;
-  using Parts = GemvParts<Algorithm, Matrix, Layout, Tile>;
-  using Element = typename ElementTraits<Tile::kElement>::Type;
-  using Arguments = GemvArguments<Element>;
-
-  static constexpr int kBatch = Tile::kBatch;
-  static constexpr int kRowsPerBlock = Tile::kRowsPerWarp * Tile::kWarpsAcrossRows;
-  static constexpr int kWarps = Tile::kWarpsAcrossRows * Tile::kWarpsAlongRow;
-  static constexpr int kThreads = kWarpSize * kWarps;
-  static constexpr int kBlocksPerBand = ceil_divide(smaller(Matrix::kTileRows, Matrix::kRows), kRowsPerBlock);
-  static constexpr int kOutputs = kRowsPerBlock * kBatch;  // of an item
-  static constexpr int kSumsBytes = ceil_divide(Tile::kWarpsAlongRow * kOutputs * 4, 16) * 16;
-  static_assert(kSumsBytes + kWarps * Multiplier::kScratchBytes <= Tile::kOwnSharedBytes, "the plan has room for sums");
-
-  using Cache = CodebookCache<Algorithm, Tile, kThreads>;
-
- public:
-  VQCC_DEVICE static void run(const Arguments& arguments) {
-    uint8* shared = dynamic_shared();
-    float* warp_sums = reinterpret_cast<float*>(shared);
-    uint8* scratch = shared + kSumsBytes + warp_index() * Multiplier::kScratchBytes;
-    Cache cache(arguments.books, arguments.stage_scales, shared + Tile::kOwnSharedBytes);
-
-    const int end_item = first_item_of(blockIdx.x + 1);
-    int item = first_item_of(blockIdx.x) - 1;
-    int phase = Parts::kPhases;
-    GemvWork work;
-    int tiles = advance(item, phase, end_item, work);
-    if (tiles == 0) return;
-    typename Multiplier::Codes codes;
-    Multiplier::prefetch(arguments, work, codes);
-    typename Multiplier::Sums sums = {};
-    for (bool first = true;; first = false) {
-      cache.switch_to(work.first_book, work.first_stage, tiles);
-      int next_item = item;
-      int next_phase = phase;
-      GemvWork next;
-      const int next_tiles = advance(next_item, next_phase, end_item, next);
-      Multiplier::accumulate(arguments, cache, work, next, next_tiles > 0, scratch, codes, sums);
-
-      if (next_item != item || next_tiles == 0) {
-        finish(arguments, work, item, !first, warp_sums, sums);
-        if (next_tiles == 0) return;
-        sums = {};
-      }
-      item = next_item;
-      phase = next_phase;
-      work = next;
-      tiles = next_tiles;
-    }
-  }
-
- private:
-  /// Items are dealt out in order: to each block as many as to the others, or one more to the first ones.
-  VQCC_DEVICE static int first_item_of(uint32 block) {
-    constexpr uint32 kItems = Shape::kBands * Parts::kParts * kBlocksPerBand;
-    const uint32 more = kItems % gridDim.x;
-    return static_cast<int>(kItems / gridDim.x * block + (block < more ? block : more));
-  }
-
-  /// What the block does of phase `phase` of item `item`; the column tiles of that, 0 or less if there is no such phase.
-  VQCC_DEVICE static int locate(int item, int phase, GemvWork& work) {
-    const int block = item % kBlocksPerBand;
-    const int part = item / kBlocksPerBand % Parts::kParts;
-    const int band = item / kBlocksPerBand / Parts::kParts;
-    work.block_row = band * Matrix::kTileRows + block * kRowsPerBlock;
-    work.end_row = smaller(Matrix::kRows, (band + 1) * Matrix::kTileRows);
-    const int tiles = Parts::narrow(work, part, phase);
-    work.first_book = band * Shape::kColumnTiles + work.first_tile;
-    return work.block_row < work.end_row ? tiles : 0;  // the last band may have fewer blocks
-  }
-
-  /// Moves on to the block's next phase, of the same item or of the next that has any, and locates it; 0 if none is left.
-  VQCC_DEVICE static int advance(int& item, int& phase, int end_item, GemvWork& work) {
-    if (++phase < Parts::kPhases) {
-      const int tiles = locate(item, phase, work);
-      if (tiles > 0) return tiles;
-    }
-    phase = 0;
-    while (++item < end_item) {
-      const int tiles = locate(item, 0, work);
-      if (tiles > 0) return tiles;
-    }
-    return 0;
-  }
-
-  /// Adds up the sums of the warps that share rows, and stores them or leaves them to the other parts.
-  VQCC_DEVICE static void finish(const Arguments& arguments, const GemvWork& work, int item, bool again,
-                                 float* warp_sums, typename Multiplier::Sums& sums) {
-    if (again) block_barrier();  // the last item's sums have been read
-    float* own_sums = warp_sums + Warp::share() * kOutputs + Warp::row();
-    Multiplier::store_sums(work, sums, own_sums, kRowsPerBlock);
-    block_barrier();
-    if constexpr (Parts::kParts == 1) {
-      for (int i = static_cast<int>(threadIdx.x); i < kOutputs; i += kThreads) {
-        store(arguments, work, i, block_sum(warp_sums, i));
-      }
-    } else {
-      const int part = item / kBlocksPerBand % Parts::kParts;
-      const int row_block = item / kBlocksPerBand / Parts::kParts * kBlocksPerBand + item % kBlocksPerBand;
-      reduce_parts(arguments, work, warp_sums, row_block, part);
-    }
-  }
-
-  /// Output `index` ([row of x][row of the block]) of the item, summed over the warps that share its row.
-  VQCC_DEVICE static float block_sum(const float* warp_sums, int index) {
-    float sum = 0.0f;
-#pragma unroll
-    for (int w = 0; w < Tile::kWarpsAlongRow; ++w) sum += warp_sums[w * kOutputs + index];
-    return sum;
-  }
-
-  /// The global reduction (Algorithm 2, line 21): parts leave their sums in the workspace, and the block that arrives
-  /// last adds them in the order of the parts, whichever that block is.
-  VQCC_DEVICE static void reduce_parts(const Arguments& arguments, const GemvWork& work, float* warp_sums,
-                                       int row_block, int part) {
-    // As many as there could be row blocks: kernels of one library then agree on where arrivals end.
-    constexpr int64 kArrivals = static_cast<int64>(Shape::kBands) * smaller(Matrix::kTileRows, Matrix::kRows);
-    constexpr int64 kArrivalBytes = (kArrivals * 4 + 255) / 256 * 256;
-    uint32* arrivals = reinterpret_cast<uint32*>(arguments.workspace) + row_block;
-    float* parts = reinterpret_cast<float*>(arguments.workspace + kArrivalBytes) +
-                   static_cast<int64>(row_block) * Parts::kParts * kOutputs;
-    for (int i = static_cast<int>(threadIdx.x); i < kOutputs; i += kThreads) {
-      parts[part * kOutputs + i] = block_sum(warp_sums, i);
-    }
-    block_barrier();  // every thread's sums are written, and those of the warps have been read
-    uint32* arrival = reinterpret_cast<uint32*>(warp_sums);
-    if (threadIdx.x == 0) *arrival = count_arrival(arrivals);
-    block_barrier();
-    if (*arrival != Parts::kParts - 1) return;
-    memory_fence();
-    for (int i = static_cast<int>(threadIdx.x); i < kOutputs; i += kThreads) {
-      float sum = 0.0f;
-#pragma unroll 4
-      for (int p = 0; p < Parts::kParts; ++p) sum += load_fresh(parts + p * kOutputs + i);
-      store(arguments, work, i, sum);
-    }
-    if (threadIdx.x == 0) *arrivals = 0u;  // as the next launch expects it
-  }
-
-  VQCC_DEVICE static void store(const Arguments& arguments, const GemvWork& work, int index, float sum) {
-    const int row = work.block_row + index % kRowsPerBlock;
-    const int b = index / kRowsPerBlock;
-    if (row >= work.end_row || b >= arguments.m) return;
-    sum *= row_scale<Matrix>(arguments.scales, row);
-    if (arguments.bias != nullptr) sum += load_element<Tile::kElement>(arguments.bias, row);
-    store_rounded(arguments.y + b * arguments.y_stride + row, sum);
   }
 };
 
@@ -1478,12 +1536,12 @@ struct Tile_m1_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_cd6a0111(
+extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_4b36998f(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,
     long long x_stride, long long y_stride) {
-  vqcc::Gemv<plan::Algorithm, plan::Matrix, plan::Layout, plan::Tile_m1_float16, vqcc::FmaEngine>::run(
+  vqcc::FmaGemv<plan::Algorithm, plan::Matrix, plan::Layout, plan::Tile_m1_float16>::run(
       {codes, books, stage_scales, scales, x, bias, y, workspace, m, x_stride, y_stride});
 }
 // packed_layout = 4 vectors in 4 words, 512 words a row: min over chunks of row_words * load_penalty * (1 +
@@ -1543,11 +1601,11 @@ struct Tile_m4_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 3) quip_4_sc_m4_float16_cd6a0111(
+extern "C" __global__ void __launch_bounds__(256, 3) quip_4_sc_m4_float16_4b36998f(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,
     long long x_stride, long long y_stride) {
-  vqcc::Gemv<plan::Algorithm, plan::Matrix, plan::Layout, plan::Tile_m4_float16, vqcc::FmaEngine>::run(
+  vqcc::FmaGemv<plan::Algorithm, plan::Matrix, plan::Layout, plan::Tile_m4_float16>::run(
       {codes, books, stage_scales, scales, x, bias, y, workspace, m, x_stride, y_stride});
 }

@@ -85,7 +85,7 @@ def _rows_per_warp(rows: int, work: Workload, machine: Machine) -> tuple[int, De
 
 def _visits(work: Workload) -> int:
     """Times that a warp's 32 lanes take 32 chunks of a part of a row."""
-    chunks = work.layout.row_words // work.layout.chunk_words
+    chunks = work.chunked.row_words // work.chunked.chunk_words
     return -(-chunks // (32 * work.split.tiles))
 
 
@@ -96,7 +96,7 @@ def _registers(rows: int, variant: Variant, work: Workload) -> int:
     decoded_rows = rows if batch > 1 or exchanged else 1
     entries = decoded_rows * work.stages * work.entry_words
     activations = 2 * batch if batch > 1 else 0  # loaded ahead of their multiply-adds
-    owned = rows * (batch + work.layout.chunk_words)
+    owned = rows * (batch + work.chunked.chunk_words)
     columns = work.vector_size if exchanged else 0
     return BASE_REGISTERS + owned + (decoded_rows + 1) * work.vector_size + entries + activations + columns
 
@@ -115,10 +115,10 @@ def _tile(
     budget = max(1, min(MAX_UNROLLED // vector_work, MAX_ACTIVATIONS // batch))
     if work.exchange.fusion in {"register", "shared"}:  # each step keeps a row's elements and their columns
         budget = max(1, budget // 4)
-    unroll = largest_divisor(work.layout.chunk_vectors, budget)
+    unroll = largest_divisor(work.chunked.chunk_vectors, budget)
     visits = -(-_visits(work) // along) + phases(work)
     shape = Shape(rows_per_warp, across, along, unroll, cap)
-    roundings = visits * work.layout.chunk_vectors * work.vector_size + 5
+    roundings = visits * work.chunked.chunk_vectors * work.vector_size + 5
     tile = make_tile(rows, variant, work, shape, scratch=scratch, roundings=roundings)
     return tile, (
         Decision(
@@ -133,7 +133,7 @@ def _tile(
             unroll,
             f"largest divisor of chunk_vectors with rows * m * vector_size * unroll <= {MAX_UNROLLED} "
             f"and m * unroll <= {MAX_ACTIVATIONS}",
-            {"chunk_vectors": work.layout.chunk_vectors, "m": batch, "rows_per_warp": rows_per_warp},
+            {"chunk_vectors": work.chunked.chunk_vectors, "m": batch, "rows_per_warp": rows_per_warp},
             "independent look-ups in flight, without outgrowing the instruction cache",
         ),
     )

@@ -77,7 +77,7 @@ def _blocks(rows: int, groups: int, work: Workload, machine: Machine) -> Iterato
 
 def _units(work: Workload) -> int:
     """Times that four lanes take four chunks of a part of a row."""
-    chunks = work.layout.row_words // work.layout.chunk_words
+    chunks = work.chunked.row_words // work.chunked.chunk_words
     return -(-chunks // (4 * work.split.tiles))
 
 
@@ -102,7 +102,7 @@ def _groups(rows: int, variant: Variant, work: Workload, machine: Machine) -> tu
 def _unroll(groups: int, work: Workload) -> int:
     """Steps in one piece, a whole chunk if that is not too much code: codes then need not be moved along."""
     vectors = 2 if work.vector_size == 2 else 1
-    steps = work.layout.chunk_vectors // vectors
+    steps = work.chunked.chunk_vectors // vectors
     lookup = LOOKUP_INSTRUCTIONS + work.entry_operations + work.vector_size // 4
     step = groups * work.stages * vectors * lookup + STEP_INSTRUCTIONS
     return largest_divisor(steps, max(1, MAX_INSTRUCTIONS // step))
@@ -112,7 +112,7 @@ def _registers(groups: int, variant: Variant, work: Workload) -> int:
     """Registers live in the inner loop, roughly."""
     pairs = max(2, work.vector_size // 2)
     halves = 2 if variant.sizes["m"] > 8 else 1
-    codes = 2 * groups * work.layout.chunk_words
+    codes = 2 * groups * work.chunked.chunk_words
     weights = work.stages * max(pairs, work.entry_words) * min(groups, 2)
     return BASE_REGISTERS + 4 * groups * work.stage_sums + codes + weights + 2 * halves * pairs
 
@@ -135,5 +135,5 @@ def _scratch(work: Workload) -> int:
 
 def _roundings(shape: Shape, work: Workload) -> int:
     units = -(-_units(work) // shape.warps_along_row) + phases(work)
-    products = units * 4 * work.layout.chunk_vectors * work.vector_size * work.stages
+    products = units * 4 * work.chunked.chunk_vectors * work.vector_size * work.stages
     return ROUNDINGS_PER_PRODUCT * products

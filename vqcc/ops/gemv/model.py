@@ -14,6 +14,7 @@ from vqcc.ops.base import Argument, ComputeLayout, DeviceEngine, Dtype, Op, Vari
 from vqcc.ops.gemv.fma_tile import propose_fma_tiles
 from vqcc.ops.gemv.mma_tile import propose_mma_tiles
 from vqcc.ops.gemv.reference import draw_case, reference
+from vqcc.ops.gemv.score_tile import MAX_SCORED_BATCH, ScoreTile, count_cycles, propose_score_tiles
 from vqcc.ops.gemv.tile import GemvTile, activation_alignment
 from vqcc.ops.gemv.traffic import count_traffic
 from vqcc.plan import Constant, Tile
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from vqcc.algorithms.base import Algorithm
     from vqcc.gpus.model import Gpu
+    from vqcc.levels import Dataflow
     from vqcc.ops.base import LaunchCase, Machine, Traffic, Workload
     from vqcc.plan import Decision, Exchange
 
@@ -74,11 +76,13 @@ class Gemv(Op):
     stand_ins: ClassVar[dict[str, Any]] = {"m": 1}
     template: ClassVar[str] = "gemv.cu.j2"
     header_template: ClassVar[str] = "gemv.h.j2"
-    tile_type: ClassVar[type[Tile]] = GemvTile
-    device_headers: ClassVar[tuple[str, ...]] = ("codebook_cache.cuh", "gemv/work.cuh")
+    tile_types: ClassVar[Mapping[Dataflow, type[Tile]]] = {"decode": GemvTile, "score": ScoreTile}
+    scored_rows: ClassVar[int] = MAX_SCORED_BATCH
+    device_headers: ClassVar[tuple[str, ...]] = ("gemv/work.cuh",)
     engines: ClassVar[Mapping[str, DeviceEngine]] = {
-        "fma": DeviceEngine("gemv/fma_engine.cuh", "vqcc::FmaEngine"),
-        "mma": DeviceEngine("gemv/mma_engine.cuh", "vqcc::MmaEngine"),
+        "fma": DeviceEngine("gemv/fma_engine.cuh", "vqcc::FmaGemv"),
+        "mma": DeviceEngine("gemv/mma_engine.cuh", "vqcc::MmaGemv"),
+        "score": DeviceEngine("gemv/score_kernel.cuh", "vqcc::ScoreGemv"),
     }
 
     kind: Literal["gemv"]
@@ -101,6 +105,10 @@ class Gemv(Op):
     def weight_shape(self) -> tuple[int, int]:
         """Shape [n, k] of W."""
         return (self.n, self.k)
+
+    def input_rows(self, variant: Variant) -> int:
+        """The bound on m."""
+        return variant.sizes["m"]
 
     def variants(self) -> tuple[Variant, ...]:
         """One kernel per bound on m and type; a launch takes the smallest bound that covers its m."""
@@ -187,8 +195,10 @@ class Gemv(Op):
 
     def tiles(
         self, variant: Variant, work: Workload, machine: Machine
-    ) -> Iterator[tuple[GemvTile, tuple[Decision, ...]]]:
+    ) -> Iterator[tuple[GemvTile | ScoreTile, tuple[Decision, ...]]]:
         """Tiles to try, the most promising first; later ones leave a thread more registers."""
+        if work.exchange.engine == "score":
+            return propose_score_tiles(self.n, variant, work, machine)
         propose = propose_mma_tiles if work.exchange.engine == "mma" else propose_fma_tiles
         return propose(self.n, variant, work, machine)
 
@@ -196,6 +206,11 @@ class Gemv(Op):
         """What the kernel moves and executes beside looking entries up."""
         assert isinstance(tile, GemvTile)
         return count_traffic(self.weight_shape, variant, tile, exchange, vector_size)
+
+    def scored_cycles(self, tile: Tile, machine: Machine) -> Mapping[str, float]:
+        """Cycles of a launch over score tables, part by part."""
+        assert isinstance(tile, ScoreTile)
+        return count_cycles(tile, machine)
 
     def header_values(self, algorithm: Algorithm) -> Mapping[str, int]:
         """What `_supports` checks against."""
@@ -230,5 +245,5 @@ class Gemv(Op):
 
     def longest_sum(self, tile: Tile, algorithm: Algorithm) -> int:
         """Roundings on the way to an output: those of the sums, scale and bias, and of decoding."""
-        assert isinstance(tile, GemvTile)
+        assert isinstance(tile, GemvTile | ScoreTile)
         return tile.roundings + 2 + 2 * algorithm.residuals + 1

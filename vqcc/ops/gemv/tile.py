@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GemvTile", "Shape", "activation_alignment", "make_tile", "power_of_two_at_most"]
 
-_ELEMENT_TYPES: Mapping[str, str] = {
+ELEMENT_TYPES: Mapping[str, str] = {
     "float16": "vqcc::ElementType::kFloat16",
     "bfloat16": "vqcc::ElementType::kBfloat16",
 }
@@ -55,6 +55,11 @@ class GemvTile:
         return self.row_blocks * self.parts
 
     @property
+    def one_item_per_block(self) -> bool:
+        """Blocks stay, and walk consecutive items."""
+        return False
+
+    @property
     def rows_per_block(self) -> int:
         """Rows of W that one block finishes at a time."""
         return self.rows_per_warp * self.warps_across_rows
@@ -62,22 +67,22 @@ class GemvTile:
     @property
     def shared_bytes(self) -> int:
         """Shared memory beside the codebooks: sums through which warps that share rows add up, and scratch."""
-        sums = _round_up(self.warps_along_row * self.rows_per_block * self.batch * 4, 16)
-        return _round_up(sums + self.warps * self.scratch_bytes, 128)
+        sums = round_up(self.warps_along_row * self.rows_per_block * self.batch * 4, 16)
+        return round_up(sums + self.warps * self.scratch_bytes, 128)
 
     @property
     def workspace_bytes(self) -> int:
         """Device memory through which blocks that share rows add up: arrivals, then sums; 0 if none do."""
         if self.parts == 1:
             return 0
-        arrivals = _round_up(4 * self.arrivals, 256)
+        arrivals = round_up(4 * self.arrivals, 256)
         return arrivals + self.row_blocks * self.parts * self.rows_per_block * self.batch * 4
 
     def constants(self) -> tuple[Constant, ...]:
         """The template's `Tile`, less where codebooks are."""
         return (
             Constant("int", "kBatch", self.batch, "rows of x served by one pass over the weights"),
-            Constant("vqcc::ElementType", "kElement", _ELEMENT_TYPES[self.dtype], "type of x, bias and y"),
+            Constant("vqcc::ElementType", "kElement", ELEMENT_TYPES[self.dtype], "type of x, bias and y"),
             Constant("int", "kActivationAlignment", self.activation_alignment, "bytes, of every vector of x"),
             Constant("int", "kRowsPerWarp", self.rows_per_warp, "rows of W that share loaded activations"),
             Constant("int", "kWarpsAcrossRows", self.warps_across_rows, "warps with rows of their own"),
@@ -177,5 +182,5 @@ def power_of_two_at_least(value: int) -> int:
     return 1 << (max(value, 1) - 1).bit_length()
 
 
-def _round_up(value: int, unit: int) -> int:
+def round_up(value: int, unit: int) -> int:
     return -(-value // unit) * unit

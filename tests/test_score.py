@@ -1,0 +1,162 @@
+"""Score tables: kernels that never decode a weight are right, never meet in a bank, and look up what they say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from launches import Kernels
+from matrix import changed
+from plans import using
+from problems import kmeans, problem
+
+from vqcc.algorithms import from_mapping
+from vqcc.algorithms.presets import resolve
+from vqcc.levels import Strategy
+from vqcc.ops.gemv.score_tile import ScoreTile, tables_of
+from vqcc.passes.dataflow import refusals
+from vqcc.passes.placement import certain_placement
+from vqcc.passes.tile import plan_tile
+from vqcc.pipeline import analyze, plan_compiled, plan_kernel
+from vqcc.plan import RotatedLayout
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from launches import Outcome
+
+    from vqcc.plan import Plan
+    from vqcc.problem import Problem
+
+SCORE = Strategy("global", dataflow="score")
+
+
+def dealt(task: Problem, **tile: int) -> Plan:
+    """The plan of a problem over score tables, its tile changed."""
+    plan = analyze(task, SCORE)
+    plan = plan_tile(task, plan, certain_placement(task, plan)) or plan
+    assert isinstance(plan.tile, ScoreTile)
+    plan = replace(plan, tile=replace(plan.tile, **tile))
+    return plan_compiled(task, plan_kernel(task, plan, None), using(64))
+
+
+def scored(task: Problem, plan: Plan, cache_directory: Path, *, count: bool = False) -> list[Outcome]:
+    """What launches of a plan gave, at its bound on m and at 1; each is repeated, and must give the same bits."""
+    assert not any(refusals(task, "score"))
+    rng = np.random.default_rng(3)
+    tensor = task.algorithm.random_tensor(rng, "w", *task.op.weight_shape)
+    kernels = Kernels([(task, plan)], tensor, cache_directory)
+    outcomes = []
+    for m in sorted({task.variant.sizes["m"], 1}, reverse=True):
+        inputs = kernels.draw(task, m, rng, bias=m > 1)
+        outcomes.append(kernels.run(kernels.kernels[0], inputs, count=count))
+        again = kernels.run(kernels.kernels[0], inputs)
+        assert again.result.tobytes() == outcomes[-1].result.tobytes()
+    return outcomes
+
+
+CASES: list[dict[str, Any]] = [
+    # One round and several, one part of the columns and many, whole and ragged in every direction.
+    {"algorithm": "aqlm-2x8", "n": 64, "k": 512, "m": 1},
+    {"algorithm": "aqlm-2x8", "n": 33, "k": 1096, "m": 1, "sm_count": 2},
+    {"algorithm": "aqlm-2x8", "n": 100, "k": 264, "m": 2, "sm_count": 3},
+    {"algorithm": "aqlm-2x8", "n": 70, "k": 1032, "m": 4, "sm_count": 5},
+    {"algorithm": "vq-4-8-1", "n": 1, "k": 4, "m": 1},
+    {"algorithm": "vq-4-8-1", "n": 300, "k": 516, "m": 3, "gpu": "rtx4090"},
+    {"algorithm": "vq-2-8-1", "n": 40, "k": 390, "m": 1, "gpu": "rtx4090", "sm_count": 1},
+    {"algorithm": "vq-2-8-3", "n": 65, "k": 130, "m": 4, "dtype": "bfloat16"},
+    {"algorithm": "vq-16-8-3", "n": 37, "k": 1040, "m": 2, "dtype": "bfloat16", "sm_count": 4},
+    {"algorithm": "vq-16-8-1", "n": 1100, "k": 528, "m": 1, "sm_count": 1},
+]
+
+
+def task_of(case: dict[str, Any]) -> Problem:
+    dtype = case.get("dtype", "float16")
+    mapping = {**resolve(case["algorithm"]).mapping(), "codebook_dtype": dtype}
+    algorithm = from_mapping(mapping)
+    gpu = changed(case.get("gpu", "h200"), **({"sm_count": case["sm_count"]} if "sm_count" in case else {}))
+    return problem(
+        algorithm.mapping(), n=case["n"], k=case["k"], m=case["m"], dtype=dtype, gpu=gpu, level="best"
+    )
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
+def test_results_are_within_their_bound(case: dict[str, Any], cache_directory: Path) -> None:
+    task = task_of(case)
+    for outcome in scored(task, dealt(task), cache_directory):
+        assert outcome.comparison.passed, outcome.comparison
+
+
+def random_tile(tile: ScoreTile, rng: np.random.Generator) -> dict[str, int]:
+    """Another way to deal the same work: more or fewer parts, warps and regions."""
+    return {
+        "block_warps": int(rng.choice([2, 4, 6, 16])),
+        "regions": int(rng.integers(1, 3)),
+        "row_parts": int(rng.integers(1, tile.row_groups + 1)),
+        "column_parts": int(rng.integers(1, tile.rounds + 1)),
+    }
+
+
+def check_random_tiles(seed: int, cache_directory: Path) -> None:
+    rng = np.random.default_rng([seed, 11])
+    x = int(rng.choice([2, 4, 8, 16]))
+    case = {
+        "algorithm": f"vq-{x}-8-{rng.integers(1, 4)}",
+        "n": int(rng.integers(1, 200)),
+        "k": x * int(rng.integers(1, 700 // x)),
+        "m": int(rng.integers(1, 5)),
+        "dtype": str(rng.choice(["float16", "bfloat16"])),
+    }
+    task = task_of(case)
+    plan = dealt(task)
+    assert isinstance(plan.tile, ScoreTile)
+    for outcome in scored(task, dealt(task, **random_tile(plan.tile, rng)), cache_directory):
+        assert outcome.comparison.passed, outcome.comparison
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_way_to_deal_the_work_is_right(seed: int, cache_directory: Path) -> None:
+    check_random_tiles(seed, cache_directory)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("seed", range(8, 60))
+def test_more_ways_to_deal_the_work_are_right(seed: int, cache_directory: Path) -> None:
+    check_random_tiles(seed, cache_directory)
+
+
+@pytest.mark.parametrize("m", [1, 2, 4])
+def test_look_ups_and_tables_meet_no_bank_twice(m: int, cache_directory: Path) -> None:
+    """Loads of shared memory take the wavefronts of their width, whatever the codes are; so do stores."""
+    task = task_of({"algorithm": "aqlm-2x8", "n": 64, "k": 1024, "m": m, "sm_count": 2})
+    plan = dealt(task)
+    outcome, *_ = scored(task, plan, cache_directory, count=True)
+    counters = outcome.counters
+    assert counters is not None
+    assert isinstance(plan.layout, RotatedLayout)
+    assert isinstance(plan.tile, ScoreTile)
+    assert counters.shared_load_wavefronts == counters.shared_load_ideal
+    assert counters.shared_store_wavefronts == counters.shared_store_ideal
+    # Every code is looked up once: that is what 32 lanes of each group do in each step.
+    look_ups = 2 * plan.layout.panels * RotatedLayout.PANEL_CODES
+    codes = look_ups // 16 * 4
+    assert counters.shared_load_wavefronts >= look_ups * (2 if m == 4 else 1) + codes
+    assert tables_of(m) == (32 if m == 4 else 64)
+
+
+@pytest.mark.parametrize(
+    ("task", "reason"),
+    [
+        (problem("aqlm-2x8", m=5), "at most 4 rows"),
+        (problem("aqlm-3"), "12 bits"),
+        (problem("gptvq-2", n=512, k=512), "tables of its own"),
+        (problem(kmeans(vector_size=6, entries=256), k=600), "vectors of 6"),
+        (problem(kmeans(vector_size=8, entries=256, scales={"group": 64}), k=512), "different scales"),
+        (problem(kmeans(vector_size=8, entries=256, codebook_dtype="int8")), "not exact"),
+    ],
+)
+def test_what_has_no_score_tables_is_told_why(task: Problem, reason: str) -> None:
+    assert any(reason in found for found in refusals(task, "score"))
+    assert not any(refusals(task, "decode"))

@@ -1,0 +1,260 @@
+"""Tiles for gemv over score tables: how rows and columns are dealt to blocks, and how many warps a block has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vqcc.ops.gemv.tile import ELEMENT_TYPES, activation_alignment, round_up
+from vqcc.plan import Constant, Decision, Rejected, RotatedLayout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vqcc.ops.base import Dtype, Machine, Variant, Workload
+
+__all__ = ["MAX_SCORED_BATCH", "ScoreTile", "count_cycles", "propose_score_tiles", "score_slots"]
+
+#: Rows of x whose scores share an entry of a table: four 16-bit values are one look-up of 8 bytes.
+MAX_SCORED_BATCH = 4
+#: Tables of a region lie in 64 KB: 256 entries of 256 bytes (device/score_table.cuh).
+REGION_BYTES = 65536
+#: Rows that the lanes of a warp have.
+GROUP_ROWS = 32
+#: Warps of a block, and the registers that they leave a thread; more warps hide more latency.
+BLOCKS = ((32, 64), (28, 72), (24, 80), (20, 96), (16, 128), (8, 255))
+#: Bits of a score that is rounded to the type of x: half a unit in its last place, in units of fp32's.
+SCORE_ROUNDINGS = {"float16": 1 << 13, "bfloat16": 1 << 16}
+#: The tensor cores' fp32 sums are not rounded to nearest after each product but cut: a bit or two more each.
+ROUNDINGS_PER_SUM = 4
+#: Parts of the columns to choose from: each leaves sums that one block adds up.
+MAX_COLUMN_PARTS = 64
+#: Cycles, counted from the inner loops and measured on an H200 (docs/performance.md): until the first look-up, of a
+#: region's making, and of the end where parts of the columns are added up.
+START_CYCLES, BUILD_CYCLES, END_CYCLES = 4000, 1200, 3000
+#: Instructions of a lane's look-up by slots of a score, and of what else a warp does for a group of rows.
+LOOKUP_INSTRUCTIONS = {1: 3.2, 2: 2.5, 4: 2.7}
+GROUP_INSTRUCTIONS = 60
+#: Cycles that a warp alone takes for a group's look-ups: they wait for shared memory one after another.
+GROUP_LATENCY = 900
+#: Bytes that an SM reads from the second-level cache in a cycle.
+L2_BYTES_PER_CYCLE = 50
+SUB_PARTITIONS = 4
+WAVEFRONT_BYTES = 128
+
+
+@dataclass(frozen=True)
+class ScoreTile:
+    """Rows in `row_parts`, columns in `column_parts`: a block for each pair, of `block_warps` warps.
+
+    A block tabulates a round of its columns at a time, into one of `regions`, and a warp looks a group of 32 of its
+    rows up. `rounds` and `row_groups` are those of the whole weight. `arrivals` and `roundings` are as in GemvTile.
+    """
+
+    batch: int
+    dtype: Dtype
+    block_warps: int
+    regions: int
+    row_groups: int
+    row_parts: int
+    rounds: int
+    column_parts: int
+    activation_alignment: int
+    arrivals: int
+    register_cap: int
+    roundings: int
+
+    @property
+    def warps(self) -> int:
+        """Warps of a block."""
+        return self.block_warps
+
+    @property
+    def blocks(self) -> int:
+        """Pairs of a part of the rows and one of the columns."""
+        return self.row_parts * self.column_parts
+
+    @property
+    def one_item_per_block(self) -> bool:
+        """Tables are made for one part of the columns."""
+        return True
+
+    @property
+    def groups_per_block(self) -> int:
+        """Groups of rows that a block has, at most."""
+        return -(-self.row_groups // self.row_parts)
+
+    @property
+    def rounds_per_block(self) -> int:
+        """Rounds of a block, at most."""
+        return -(-self.rounds // self.column_parts)
+
+    @property
+    def outputs_per_block(self) -> int:
+        """Sums that a block has."""
+        return self.groups_per_block * GROUP_ROWS * self.batch
+
+    @property
+    def codes_bytes(self) -> int:
+        """Of a group of rows in one round: each lane has its row's codes on their way."""
+        return GROUP_ROWS * tables_of(self.batch)
+
+    @property
+    def shared_bytes(self) -> int:
+        """Tables, codes on their way, sums."""
+        codes = self.block_warps * self.codes_bytes
+        return self.regions * REGION_BYTES + codes + round_up(4 * self.outputs_per_block, 128)
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Device memory through which parts of the columns add up: arrivals, then sums; 0 if there is one part."""
+        if self.column_parts == 1:
+            return 0
+        return round_up(4 * self.arrivals, 256) + 4 * self.blocks * self.outputs_per_block
+
+    def constants(self) -> tuple[Constant, ...]:
+        """The template's `Tile`."""
+        return (
+            Constant("int", "kBatch", self.batch, "rows of x that a look-up serves"),
+            Constant("vqcc::ElementType", "kElement", ELEMENT_TYPES[self.dtype], "type of x, bias and y"),
+            Constant(
+                "int", "kWarps", self.block_warps, "warps of a block, each with a group of 32 rows at a time"
+            ),
+            Constant(
+                "int",
+                "kRegions",
+                self.regions,
+                "regions of score tables: with two, the next round's are made ahead",
+            ),
+            Constant("int", "kRowParts", self.row_parts, "parts of the rows, for different blocks"),
+            Constant("int", "kColumnParts", self.column_parts, "parts of the columns, for different blocks"),
+            Constant("int", "kArrivals", self.arrivals, "counters before the sums in the workspace"),
+            Constant("int", "kOwnSharedBytes", self.shared_bytes, "of a block: tables, codes, sums"),
+        )
+
+
+def score_slots(batch: int) -> int:
+    """Rows of x that a score has room for: one in fp32, or two or four in the type of x."""
+    return 1 if batch == 1 else 2 if batch == 2 else 4
+
+
+def tables_of(batch: int) -> int:
+    """Tables of a region: 64, or 32 where a score takes 8 bytes."""
+    return 32 if score_slots(batch) == 4 else 64
+
+
+def propose_score_tiles(
+    rows: int, variant: Variant, work: Workload, machine: Machine
+) -> Iterator[tuple[ScoreTile, tuple[Decision, ...]]]:
+    """Tiles for W of `rows` rows, by estimated time for each size of a block; the largest block first.
+
+    Later ones leave a thread more registers.
+    """
+    for warps, cap in BLOCKS:
+        if GROUP_ROWS * warps > machine.threads_per_block:
+            continue
+        registers = min(cap, machine.registers_per_thread)
+        candidates = list(_candidates(rows, variant, work, machine, (warps, registers)))
+        if not candidates:
+            continue
+        candidates.sort(key=lambda tile: estimated_cycles(tile, machine))
+        yield candidates[0], _explain(candidates, machine)
+
+
+def _candidates(
+    rows: int, variant: Variant, work: Workload, machine: Machine, block: tuple[int, int]
+) -> Iterator[ScoreTile]:
+    """Tiles of a block's size: one block an SM, as many parts of the rows as that leaves."""
+    assert isinstance(work.layout, RotatedLayout)
+    batch = variant.sizes["m"]
+    row_groups = -(-rows // GROUP_ROWS)
+    codes = work.layout.padded_vectors * work.layout.residuals
+    rounds = -(-codes // tables_of(batch))
+    for column_parts in range(1, min(rounds, MAX_COLUMN_PARTS, machine.sm_count) + 1):
+        if -(-rounds // column_parts) == -(-rounds // max(1, column_parts - 1)) and column_parts > 1:
+            continue  # no block would have fewer rounds
+        most = min(row_groups, machine.sm_count // column_parts)
+        # As few parts as leave each block the same rows.
+        row_parts = -(-row_groups // -(-row_groups // most))
+        per_group = codes + 5 + column_parts + 4  # a lane's sums, and those of the parts
+        scores = SCORE_ROUNDINGS[variant.dtype] if batch > 1 else ROUNDINGS_PER_SUM * work.vector_size
+        for regions in (2, 1) if -(-rounds // column_parts) > 1 else (1,):
+            tile = ScoreTile(
+                batch=batch,
+                dtype=variant.dtype,
+                block_warps=block[0],
+                regions=regions,
+                row_groups=row_groups,
+                row_parts=row_parts,
+                rounds=rounds,
+                column_parts=column_parts,
+                activation_alignment=activation_alignment(work.vector_size),
+                arrivals=rows,
+                register_cap=block[1],
+                roundings=(1 if batch == 1 else ROUNDINGS_PER_SUM) * per_group + scores,
+            )
+            if tile.shared_bytes <= machine.shared_bytes_per_block:
+                yield tile
+
+
+def estimated_cycles(tile: ScoreTile, machine: Machine) -> float:
+    """Cycles of a launch."""
+    return sum(count_cycles(tile, machine).values())
+
+
+def count_cycles(tile: ScoreTile, machine: Machine) -> dict[str, float]:
+    """Cycles of a launch: start, rounds bound by codes or by look-ups and tables, and the sum of the parts."""
+    slots = score_slots(tile.batch)
+    tables = tables_of(tile.batch)
+    turns = -(-tile.groups_per_block // tile.block_warps)
+    wavefronts = tables * (2 if slots == 4 else 1) + 2 * tile.codes_bytes / WAVEFRONT_BYTES
+    issued = (tables * LOOKUP_INSTRUCTIONS[slots] + GROUP_INSTRUCTIONS) / SUB_PARTITIONS
+    looking_up = max(tile.groups_per_block * max(wavefronts, issued), turns * GROUP_LATENCY)
+    build = BUILD_CYCLES * (1 if slots == 1 else 1.4)
+    streaming = tile.blocks * tile.groups_per_block * tile.codes_bytes / machine.dram_bytes_per_cycle
+    if tile.regions > 1:
+        rounds = tile.rounds_per_block * max(streaming, looking_up + build)
+    else:
+        rounds = tile.rounds_per_block * (max(streaming, looking_up) + build) - build
+    end = 0.0
+    if tile.column_parts > 1:
+        end = END_CYCLES + 4 * tile.column_parts * tile.outputs_per_block / L2_BYTES_PER_CYCLE
+    return {"start": START_CYCLES + build, "rounds": rounds, "end": end}
+
+
+def _explain(candidates: list[ScoreTile], machine: Machine) -> tuple[Decision, ...]:
+    tile = candidates[0]
+    return (
+        Decision(
+            "parts",
+            f"{tile.row_parts} of the rows, {tile.column_parts} of the columns",
+            "least start + rounds * max(codes from DRAM, look-ups + tables) + sum of the parts, in cycles",
+            {
+                "row_groups": tile.row_groups,
+                "rounds": tile.rounds,
+                "groups_per_block": tile.groups_per_block,
+                "rounds_per_block": tile.rounds_per_block,
+                "warps": tile.block_warps,
+                "cycles": round(estimated_cycles(tile, machine)),
+            },
+            "tables are made once per part of the rows, sums are added once per part of the columns",
+            "",
+            tuple(
+                Rejected(
+                    f"{other.row_parts} x {other.column_parts}",
+                    f"{estimated_cycles(other, machine):.0f} cycles",
+                )
+                for other in candidates[1:4]
+                if other.column_parts != tile.column_parts
+            ),
+        ),
+        Decision(
+            "regions",
+            tile.regions,
+            "two where shared memory has room and a block has several rounds, if that is faster",
+            {"shared_bytes": tile.shared_bytes, "rounds_per_block": tile.rounds_per_block},
+            "tables of the next round are made while this one's codes arrive"
+            if tile.regions > 1
+            else "a block makes its tables between barriers",
+        ),
+    )
