@@ -52,6 +52,16 @@ OTHERS = (
 )
 
 
+#: What best has score tables for at up to four rows of x: every vector size, both types, whole and ragged shapes.
+SCORED = (
+    ("aqlm-2x8", "float16"),
+    ("vq-4-8-1", "float16"),
+    ("vq-2-8-1", "float16"),
+    ("{family: kmeans, vector_size: 16, entries: 256, residuals: 3, codebook_dtype: bfloat16}", "bfloat16"),
+)
+SCORED_SHAPES = ((8192, 8192), (7003, 9040))
+
+
 @dataclass(frozen=True)
 class Case:
     """A library: an algorithm as a spec writes it, a level with what follows it there, and the weight's shape."""
@@ -61,23 +71,32 @@ class Case:
     cache: str
     n: int
     k: int
+    m: tuple[int, ...] = (1, 16)
+    dtypes: tuple[str, ...] = ("float16", "bfloat16")
 
     def spec(self, name: str, gpu: str) -> bytes:
         """The spec to compile."""
         return (
-            f"vqcc: 1\nname: {name}\nalgorithm: {self.algorithm}\nop: {{kind: gemv, m: [1, 16], n: {self.n}, "
-            f"k: {self.k}, dtype: [float16, bfloat16]}}\ngpu: {gpu}\nlevel: {self.level}\n{self.cache}\n"
+            f"vqcc: 1\nname: {name}\nalgorithm: {self.algorithm}\nop: {{kind: gemv, m: {list(self.m)}, n: {self.n}, "
+            f"k: {self.k}, dtype: [{', '.join(self.dtypes)}]}}\ngpu: {gpu}\nlevel: {self.level}\n{self.cache}\n"
         ).encode()
 
 
 def all_cases() -> list[Case]:
     """Every algorithm, level and shape, those that no GPU can hold among them."""
-    return [
+    decoded = [
         Case(algorithm, *level.partition("\n")[::2], n, k)
         for algorithm in (*PRESETS, *OTHERS)
         for level in LEVELS_AND_CACHES
         for n, k in SHAPES
     ]
+    scored = [
+        Case(algorithm, "best", "", n, k, (m,), (dtype,))
+        for algorithm, dtype in SCORED
+        for n, k in SCORED_SHAPES
+        for m in (1, 2, 4)
+    ]
+    return [*decoded, *scored]
 
 
 def main() -> None:
