@@ -65,7 +65,8 @@ def quantize(
     from vqcc.tensors.quantize import quantize as quantize_weights
     from vqcc.tensors.shards import files_of
 
-    check_outputs([output], (*files_of(weights), Path(algorithm)))
+    spec = Path(algorithm)
+    check_outputs([output], (*files_of(weights), *([spec] if spec.is_file() else ())))
     chosen = algorithm_named(algorithm)
     tensor = quantize_weights(load_weights(weights, name), name, chosen, seed=seed, progress=progress)
     save(output, [tensor])

@@ -55,6 +55,14 @@ def test_outputs_that_are_inputs_are_refused(
     assert contents(place) == before
 
 
+def test_an_output_may_have_the_name_of_a_preset(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no file that is read."""
+    monkeypatch.chdir(place)
+    done = run("quantize", "w", "--tensor", "w", "--algorithm", "vq-4-4-1", "-o", "vq-4-4-1")
+    assert done.exit_code == 0
+    assert (place / "vq-4-4-1").read_bytes() == (place / "q").read_bytes()
+
+
 def test_the_shards_of_an_index_are_inputs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place / "shards")
     before = contents(place)
