@@ -381,6 +381,7 @@ def test_a_plan_is_plain_data() -> None:
         "caching": "slack",
         "registers": True,
         "codebook_centric": False,
+        "dataflow": "decode",
         "fusion": "none",
         "copies": 1,
     }

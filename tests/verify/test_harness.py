@@ -281,7 +281,7 @@ def test_the_emulator_runs_kernels_whose_blocks_share_rows(
     line: str, codes: list[str], tmp_path: Path, cache_directory: Path
 ) -> None:
     """With one launch after another on one workspace; a kernel that leaves its counters as they are is found."""
-    built = build_fake("vq-4-8-2", n=64, k=1024, m=[1, 3], level="o3")
+    built = build_fake("gptvq-2", n=16, k=16384, m=[1, 3], level="o3")
     source = built.files["tiny.h200.cu"].decode()
     assert line in source
     planted = {**built.files, "tiny.h200.cu": source.replace(line, ";").encode() if line else source.encode()}
