@@ -32,9 +32,14 @@ MAX_COLUMN_PARTS = 64
 #: Cycles, counted from the inner loops and measured on an H200 (docs/performance.md): until the first look-up, of a
 #: region's making, and of the end where parts of the columns are added up.
 START_CYCLES, BUILD_CYCLES, END_CYCLES = 4000, 1200, 3000
-#: Instructions of a lane's look-up by slots of a score, and of what else a warp does for a group of rows.
+#: Of a region's making, the share that shows while the other region is looked up; and cycles of a round whose tables are
+#: made between barriers.
+BUILD_SHOWN, BARRIER_CYCLES = 0.8, 400
+#: Instructions of a lane's look-up by slots of a score, and of what else a warp does for a group of rows; and how much
+#: longer look-ups take than the busier of shared memory and issue, since warps wait for each other.
 LOOKUP_INSTRUCTIONS = {1: 3.2, 2: 2.5, 4: 2.7}
 GROUP_INSTRUCTIONS = 60
+LOOKUP_WAIT = {1: 1.15, 2: 1.35, 4: 1.5}
 #: Cycles that a warp alone takes for a group's look-ups: they wait for shared memory one after another.
 GROUP_LATENCY = 900
 #: Bytes that an SM reads from the second-level cache in a cycle.
@@ -209,13 +214,14 @@ def count_cycles(tile: ScoreTile, machine: Machine) -> dict[str, float]:
     turns = -(-tile.groups_per_block // tile.block_warps)
     wavefronts = tables * (2 if slots == 4 else 1) + 2 * tile.codes_bytes / WAVEFRONT_BYTES
     issued = (tables * LOOKUP_INSTRUCTIONS[slots] + GROUP_INSTRUCTIONS) / SUB_PARTITIONS
-    looking_up = max(tile.groups_per_block * max(wavefronts, issued), turns * GROUP_LATENCY)
+    busy = tile.groups_per_block * max(wavefronts, issued) * LOOKUP_WAIT[slots]
+    looking_up = max(busy, turns * GROUP_LATENCY)
     build = BUILD_CYCLES * (1 if slots == 1 else 1.4)
     streaming = tile.blocks * tile.groups_per_block * tile.codes_bytes / machine.dram_bytes_per_cycle
     if tile.regions > 1:
-        rounds = tile.rounds_per_block * max(streaming, looking_up + build)
+        rounds = tile.rounds_per_block * max(streaming, looking_up + BUILD_SHOWN * build)
     else:
-        rounds = tile.rounds_per_block * (max(streaming, looking_up) + build) - build
+        rounds = tile.rounds_per_block * (max(streaming, looking_up) + build + BARRIER_CYCLES) - build
     end = 0.0
     if tile.column_parts > 1:
         end = END_CYCLES + 4 * tile.column_parts * tile.outputs_per_block / L2_BYTES_PER_CYCLE
