@@ -31,15 +31,15 @@ ROUNDINGS_PER_SUM = 4
 MAX_COLUMN_PARTS = 64
 #: Cycles, counted from the inner loops and measured on an H200 (docs/performance.md): until the first look-up, of a
 #: region's making, and of the end where parts of the columns are added up.
-START_CYCLES, BUILD_CYCLES, END_CYCLES = 4000, 1200, 3000
-#: Of a region's making, the share that shows while the other region is looked up; and cycles of a round whose tables are
-#: made between barriers.
+START_CYCLES, BUILD_CYCLES, END_CYCLES = 3200, 1200, 3000
+#: Of a region's making, the share that shows while the other region is looked up; and cycles of a round whose tables
+#: are made between barriers.
 BUILD_SHOWN, BARRIER_CYCLES = 0.8, 400
 #: Instructions of a lane's look-up by slots of a score, and of what else a warp does for a group of rows; and how much
 #: longer look-ups take than the busier of shared memory and issue, since warps wait for each other.
 LOOKUP_INSTRUCTIONS = {1: 3.2, 2: 2.5, 4: 2.7}
 GROUP_INSTRUCTIONS = 60
-LOOKUP_WAIT = {1: 1.15, 2: 1.35, 4: 1.5}
+LOOKUP_WAIT = {1: 1.2, 2: 1.4, 4: 1.5}
 #: Cycles that a warp alone takes for a group's look-ups: they wait for shared memory one after another.
 GROUP_LATENCY = 900
 #: Bytes that an SM reads from the second-level cache in a cycle.
