@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from vqcc.library import Library
-    from vqcc.plan import Plan
+    from vqcc.plan import Placement, Plan
     from vqcc.runtime.bench import Weights
 
 PRESETS = ("quip-4", "aqlm-3", "gptvq-2", "aqlm-2x8")
@@ -98,13 +98,17 @@ def compile_one(
 def planned(plan: Plan) -> dict[str, Any]:
     """What a row says of a kernel's plan."""
     assert plan.placement is not None
-    in_registers = max(plan.placement.n_registers)  # of the table that has most there
     return {
         "predicted_us": plan.predicted_us or 0.0,
         "dataflow": plan.strategy.dataflow,
-        "register_entries": in_registers,
-        "shared_entries": max(0, plan.placement.n_shared - in_registers),
+        **entries_of(plan.placement),
     }
+
+
+def entries_of(placement: Placement) -> dict[str, int]:
+    """Entries of a table that a kernel keeps in registers, of the table that has most there, and in shared memory."""
+    in_registers = max(placement.n_registers)
+    return {"register_entries": in_registers, "shared_entries": max(0, placement.n_shared - in_registers)}
 
 
 def measure(

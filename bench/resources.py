@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemv_baseline import PRESETS
+from gemv_levels import entries_of
 
 from vqcc.building import build_library
 from vqcc.codegen.toolchain import find
@@ -67,8 +68,7 @@ def describe(problem: Problem, plan: Plan) -> dict[str, Any]:
         "slack_registers": plan.slack.registers,
         "slack_shared_bytes": plan.slack.shared_bytes,
         "table_entries": problem.algorithm.table_entries,
-        "register_entries": plan.placement.n_registers,
-        "shared_entries": plan.placement.n_shared - plan.placement.n_registers,
+        **entries_of(plan.placement),
         "registers": plan.resources.registers,
         "stack_bytes": plan.resources.stack_bytes,
         "spill_bytes": plan.resources.spill_store_bytes + plan.resources.spill_load_bytes,
