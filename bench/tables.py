@@ -34,6 +34,12 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
     if "predicted_blocks" in rows[0]:
         yield from ("", *resources_by_level(rows), "", *resources_by_kernel(rows))
         return
+    if rows[0].get("codes") == "zipf":
+        yield from ("", *hot_table(rows))
+        return
+    if {row["level"] for row in rows} == {"best"}:
+        yield from ("", *best_table(rows))
+        return
     make = levels_table if {row["level"] for row in rows} - {"gc", "sc"} else baseline_table
     for m in sorted({row["m"] for row in rows}):
         yield from ("", *make([row for row in rows if row["m"] == m]))
@@ -69,6 +75,38 @@ def levels_table(rows: Sequence[Row]) -> Iterator[str]:
             blas = best["baseline_us"]
             ratios = (f"{best['us'] / gc['us'] - 1:+.0%}", f"{blas / best['us']:.2f}")
             yield _line([algorithm, f"{n} x {k}", *times, f"{blas:.1f}", *ratios])
+
+
+def hot_table(rows: Sequence[Row]) -> Iterator[str]:
+    """A line per kernel whose hot entries are in registers at o2: microseconds of o1, o2 and best."""
+    yield from _head(("preset", "n x k", "m", "entries in registers at o2", "o1", "o2", "o2 / o1", "best"))
+    cells = {(row["algorithm"], *shape_of(row), row["m"], row["level"]): row for row in rows}
+    for (algorithm, n, k, m, level), row in cells.items():
+        if level == "o2" and row["register_entries"]:
+            o1, best = cells[algorithm, n, k, m, "o1"], cells[algorithm, n, k, m, "best"]
+            ratio = f"{row['us'] / o1['us']:.2f}"
+            yield _line(
+                [
+                    algorithm,
+                    f"{n} x {k}",
+                    m,
+                    row["register_entries"],
+                    *map(_time, (o1, row)),
+                    ratio,
+                    _time(best),
+                ]
+            )
+
+
+def best_table(rows: Sequence[Row]) -> Iterator[str]:
+    """A line per algorithm and m: microseconds at each shape, the ratio to cuBLAS in the same run, d if it decodes."""
+    shapes = list(dict.fromkeys(map(shape_of, rows)))
+    cells = {(row["algorithm"], row["m"], shape_of(row)): row for row in rows}
+    yield from _head(["best", "m", *(f"{n} x {k}" for n, k in shapes)])
+    for algorithm, m in sorted(dict.fromkeys((row["algorithm"], row["m"]) for row in rows)):
+        own = [cells[algorithm, m, shape] for shape in shapes]
+        marks = [" d" if row["dataflow"] == "decode" else "" for row in own]
+        yield _line([algorithm, m, *(_with_ratio(row) + mark for row, mark in zip(own, marks, strict=True))])
 
 
 def resources_by_level(rows: Sequence[Row]) -> Iterator[str]:

@@ -50,11 +50,20 @@ def flat(text: str) -> str:
     return " ".join(text.split())
 
 
-@pytest.mark.parametrize("name", ["h200/gemv-levels", "h200/gemv-baseline", "resources"])
-def test_tables(name: str, page: str, bench: Any) -> None:
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("h200/gemv-levels", 2),
+        ("h200/gemv-baseline", 2),
+        ("h200/gemv-hot", 1),
+        ("h200/gemv-best", 1),
+        ("resources", 2),
+    ],
+)
+def test_tables(name: str, count: int, page: str, bench: Any) -> None:
     """Line for line, and with nothing else between the lines of one table."""
     tables = "\n".join(bench("tables").tables(rows(name))).strip().split("\n\n")
-    assert len(tables) == 2
+    assert len(tables) == count
     for table in tables:
         assert f"\n\n{table}\n\n" in page
 
@@ -68,9 +77,9 @@ def test_claims(page: str, bench: Any) -> None:
 
 
 def test_every_row_is_within_its_bound(page: str) -> None:
-    for name in ("gemv-levels", "gemv-baseline"):
+    for name in ("gemv-levels", "gemv-baseline", "gemv-hot", "gemv-best"):
         assert all(row["within_bound"] for row in rows(f"h200/{name}"))
-    assert page.count("within its bound") == 2
+    assert page.count("within its bound") == 4
 
 
 def test_a_changed_result_is_noticed(page: str, bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +161,11 @@ def test_what_the_sanitizer_covers(page: str, bench: Any) -> None:
         except VqccError as error:
             built[case] = error.diagnostics[0].code
     report = program.covered(built)
+    scored = json.loads((RESULTS / "h200" / "gemv-score-sanitizer.json").read_text())
+    assert all(found["clean"] for found in scored["tools"].values())
+    assert len(scored["libraries"]) + len(scored["left_out"]) == len(program.scored_cases())
+    assert {case["reason"] for case in scored["left_out"]} == {"best decodes it"}
+    assert f"over {len(scored['libraries'])} libraries of score tables" in flat(page)
     left_out = {(case["algorithm"], case["level"], case["reason"]) for case in report["left_out"]}
     several_books = ("gptvq-2", "gptvq-4", *program.OTHERS)
     assert left_out == {("aqlm-1x16", "sc", "VQ0403"), *((name, "o2", "VQ0406") for name in several_books)}
