@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from launches import Kernels
+from libraries import FakeToolchain, build_fake
 from matrix import changed
 from plans import using
 from problems import kmeans, problem
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     from launches import Outcome
 
+    from vqcc.building import Built
+    from vqcc.codegen.toolchain import Compiled
     from vqcc.plan import Plan
     from vqcc.problem import Problem
 
@@ -160,3 +163,40 @@ def test_look_ups_and_tables_meet_no_bank_twice(m: int, cache_directory: Path) -
 def test_what_has_no_score_tables_is_told_why(task: Problem, reason: str) -> None:
     assert any(reason in found for found in refusals(task, "score"))
     assert not any(refusals(task, "decode"))
+
+
+def scored_everywhere(built: Built) -> set[str]:
+    return {plan.strategy.dataflow for build in built.gpus for plan in build.plans}
+
+
+def test_all_kernels_of_a_library_read_the_same_codes() -> None:
+    """Of GPUs and m that by themselves would choose apart, all decode or all look scores up."""
+    alone = [
+        scored_everywhere(build_fake(n=8192, k=8192, m=m, gpu=gpu, level="best"))
+        for m, gpu in ((1, "h200"), (16, "h200"), (1, "b200"))
+    ]
+    assert alone[:2] == [{"score"}, {"decode"}]
+    both = build_fake(n=8192, k=8192, m=[1, 16], level="best")
+    assert scored_everywhere(both) == {"decode"}
+    (decision, *_) = both.gpus[0].plans[0].decisions
+    assert any(other.value == "score" and "at most 4 rows" in other.reason for other in decision.rejected)
+    for gpus in (["h200", "rtx4090"], ["h200", "a40", "b200"]):
+        several = build_fake(n=8192, k=8192, m=[1, 2], gpu=gpus, level="best")
+        assert len(scored_everywhere(several)) == 1
+        assert len({plan.layout for build in several.gpus for plan in build.plans}) == 1
+
+
+def test_a_library_decodes_if_no_tile_of_score_tables_compiles() -> None:
+    """On all of its GPUs, though it is one kernel on one of them that spills."""
+
+    class Spilling(FakeToolchain):
+        def compile(self, source: str, **options: Any) -> Compiled:
+            compiled = super().compile(source, **options)
+            if "ScoreGemv" not in source or options["target"] != "sm_80":
+                return compiled
+            spilling = {name: replace(each, spill_store_bytes=8) for name, each in compiled.resources.items()}
+            return replace(compiled, resources=spilling)
+
+    options = {"n": 16384, "k": 16384, "m": 1, "gpu": ["h200", "a100"], "level": "best"}
+    assert scored_everywhere(build_fake(**options)) == {"score"}
+    assert scored_everywhere(build_fake(toolchain=Spilling(), **options)) == {"decode"}

@@ -14,8 +14,10 @@ from vqcc.diagnostics import DiagnosticList, VqccError
 from vqcc.explaining import explain_plans
 from vqcc.gpus.model import COMPUTE_CAPABILITIES
 from vqcc.library import describe_kernel, describe_library
+from vqcc.passes.choice import Agreed, agree
+from vqcc.pipeline import estimate
 from vqcc.problem import Problem
-from vqcc.search import compile_plans
+from vqcc.search import compile_plans, first_that_fits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -80,18 +82,32 @@ def build_library(
     emit: Sequence[Emit] = ("cu", "cubin", "header", "plan"),
     jobs: int = 1,
 ) -> Built:
-    """Plan, render and compile a library.
+    """Plan, render and compile a library, all of whose kernels read the same packed codes.
 
     GPUs are compiled by `jobs` threads. Diagnostics of all GPUs are raised together: VQ04xx where a level or a
     limit forbids a kernel, at the field of the spec that asks for it if one does, VQ06xx from the toolchain.
     """
+    try:
+        choices = agree([problem for gpu in spec.gpu for problem in problems_of(spec, gpu)], estimate)
+    except VqccError:  # which comes again, for each GPU that it is true of
+        choices = (Agreed("decode"),)
+    builds = first_that_fits(
+        choices, lambda agreed: _build_gpus(spec, agreed, toolchain, cache, want_ptx="ptx" in emit, jobs=jobs)
+    )
+    return _assemble(spec, builds, toolchain, emit)
+
+
+def _build_gpus(
+    spec: Spec, agreed: Agreed, toolchain: Toolchain, cache: CompileCache | None, *, want_ptx: bool, jobs: int
+) -> tuple[GpuBuild, ...]:
+    """The kernels for every GPU, of one dataflow; diagnostics of all GPUs are raised together."""
     errors = DiagnosticList()
     exit_codes = []
     builds: list[GpuBuild] = []
 
     def build(gpu: Gpu) -> GpuBuild | VqccError:
         try:
-            return _build_gpu(spec, gpu, toolchain, cache, want_ptx="ptx" in emit)
+            return _build_gpu(spec, gpu, agreed, toolchain, cache, want_ptx=want_ptx)
         except VqccError as error:
             return spec.place(error)
 
@@ -103,7 +119,7 @@ def build_library(
             builds.append(outcome)
     if exit_codes:
         raise VqccError(*errors, exit_code=max(exit_codes))
-    return _assemble(spec, tuple(builds), toolchain, emit)
+    return tuple(builds)
 
 
 def _in_parallel(
@@ -123,7 +139,7 @@ def write_library(built: Built, directory: Path) -> bool:
 
 
 def _build_gpu(
-    spec: Spec, gpu: Gpu, toolchain: Toolchain, cache: CompileCache | None, *, want_ptx: bool
+    spec: Spec, gpu: Gpu, agreed: Agreed, toolchain: Toolchain, cache: CompileCache | None, *, want_ptx: bool
 ) -> GpuBuild:
     problems = problems_of(spec, gpu)
 
@@ -133,7 +149,7 @@ def _build_gpu(
             toolchain, cache, source, target=gpu.target, want_ptx=want_ptx, file_name=file_name
         )
 
-    source, plans, compiled = compile_plans(problems, compile_source)
+    source, plans, compiled = compile_plans(problems, compile_source, agreed)
     return GpuBuild(gpu, problems, plans, source, compiled)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
 from vqcc.levels import STRATEGIES
 from vqcc.passes.bounds import held_blocks
-from vqcc.passes.choice import agree, explain_choice, predicted
+from vqcc.passes.choice import agree, contenders, explain_choice, predicted
 from vqcc.passes.launch import dynamic_shared_bytes
 from vqcc.pipeline import estimate
 from vqcc.plan import Decision, Rejected
@@ -18,35 +18,54 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from vqcc.codegen.toolchain import Compiled
-    from vqcc.levels import Strategy
+    from vqcc.passes.choice import Agreed, Contenders
     from vqcc.plan import Plan
     from vqcc.problem import Problem
     from vqcc.trial import Settled
 
-__all__ = ["compile_plans"]
+__all__ = ["compile_plans", "first_that_fits"]
+
+Made = TypeVar("Made")
+#: Every tile of every strategy spills.
+NOTHING_FITS = "VQ0607"
 
 
 def compile_plans(
-    problems: Sequence[Problem], compile_source: Callable[[str], Compiled]
+    problems: Sequence[Problem], compile_source: Callable[[str], Compiled], agreed: Agreed | None = None
 ) -> tuple[str, tuple[Plan, ...], Compiled]:
     """Plan, render and compile the kernels of one library on one GPU.
 
     Base kernels, with an empty codebook cache, are compiled first: what they leave is the slack. A kernel with a
     stack frame or spills is planned again with its op's next tile, one that overruns its slack with fewer register
-    entries. Raises VQ0607 for a kernel that spills with every tile of every strategy it may have.
+    entries. Without a dataflow that the library's GPUs have `agreed` on, these kernels agree by themselves. Raises
+    VQ0607 for a kernel that spills with every tile of every strategy it may have.
     """
-    if problems[0].level != "best":
-        waiting = [[(0.0, STRATEGIES[problem.level])] for problem in problems]
-        return _compile_racing([_Race(*pair) for pair in zip(problems, waiting, strict=True)], compile_source)
-    dataflows, rejected = agree(problems, estimate)
-    for number, waiting in enumerate(dataflows.values(), start=1):
+    if agreed is None:
+        return first_that_fits(
+            agree(problems, estimate), lambda each: compile_plans(problems, compile_source, each)
+        )
+    races = [_Race(problem, _waiting(problem, agreed), agreed.others) for problem in problems]
+    return _compile_racing(races, compile_source)
+
+
+def first_that_fits(choices: Sequence[Agreed], make: Callable[[Agreed], Made]) -> Made:
+    """What `make` makes of the first dataflow whose kernels all have a tile that does not spill.
+
+    Raises what the last one raises, and at once whatever has another reason.
+    """
+    for agreed in choices[:-1]:
         try:
-            races = [_Race(*pair, rejected) for pair in zip(problems, waiting, strict=True)]
-            return _compile_racing(races, compile_source)
-        except VqccError:
-            if number == len(dataflows):
+            return make(agreed)
+        except VqccError as error:
+            if any(diagnostic.code != NOTHING_FITS for diagnostic in error.diagnostics):
                 raise
-    raise AssertionError("some dataflow has contenders")
+    return make(choices[-1])
+
+
+def _waiting(problem: Problem, agreed: Agreed) -> Contenders:
+    if problem.level != "best":
+        return [(0.0, STRATEGIES[problem.level])]
+    return contenders(problem, estimate, agreed.dataflow)
 
 
 def _compile_racing(
@@ -85,9 +104,7 @@ class _Race:
     kernel may be slower than estimated once the compiler has had its say on tiles and occupancy.
     """
 
-    def __init__(
-        self, problem: Problem, waiting: list[tuple[float, Strategy]], others: tuple[Rejected, ...] = ()
-    ) -> None:
+    def __init__(self, problem: Problem, waiting: Contenders, others: tuple[Rejected, ...] = ()) -> None:
         self.problem, self.waiting, self.others = problem, list(waiting), others
         self.started: list[Trial] = []
         self.finished: dict[Trial, Plan] = {}
@@ -174,7 +191,7 @@ def _nothing_fits(problem: Problem) -> VqccError:
     asked = problem.boundaries.registers is not None
     return VqccError(
         Diagnostic(
-            "VQ0607",
+            NOTHING_FITS,
             f"every tile of {problem.kernel} spills registers on {problem.gpu.name}",
             help="lower cache.registers, or leave it out: the slack then decides"
             if asked

@@ -167,8 +167,8 @@ def test_a_gpu_without_any_tile_is_refused(level: str) -> None:
 def test_what_is_slower_once_compiled_loses(preset: str, m: int, spills: int) -> None:
     """Tiles that spill are not used; where they were all of a strategy's, or the others are slow, another one wins."""
     task = problem(preset, n=4096, k=4096, m=m, level="best")
-    dataflows, _ = agree([task], estimate)
-    order = [strategy for (racing,) in dataflows.values() for _, strategy in racing]
+    agreed = agree([task], estimate)
+    order = [strategy for each in agreed for _, strategy in contenders(task, estimate, each.dataflow)]
     compiler = Compiler(lambda number, name: using(40, spilled=8 if number < spills else 0))
     _, (plan,), compiled = compile_plans([task], compiler)
     assert plan.strategy in order

@@ -7,6 +7,7 @@ compiled; the pipeline compiles the first, and others while their estimate is be
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 from vqcc.diagnostics import VqccError
@@ -19,7 +20,16 @@ from vqcc.problem import Boundaries, Problem
 if TYPE_CHECKING:
     from vqcc.plan import Plan
 
-__all__ = ["PAST_THE_PAPER", "agree", "contenders", "describe", "explain_choice", "predicted"]
+__all__ = [
+    "DATAFLOWS",
+    "PAST_THE_PAPER",
+    "Agreed",
+    "agree",
+    "contenders",
+    "describe",
+    "explain_choice",
+    "predicted",
+]
 
 #: Dataflows by what the packed codes of their kernels are like: a library has one layout of codes.
 DATAFLOWS: tuple[Dataflow, ...] = get_args(Dataflow)
@@ -45,32 +55,35 @@ Estimate = Callable[[Problem, Strategy], "Plan | None"]
 Contenders = list[tuple[float, Strategy]]
 
 
-def agree(
-    problems: Sequence[Problem], estimate: Estimate
-) -> tuple[dict[Dataflow, list[Contenders]], tuple[Rejected, ...]]:
-    """Contenders for each of a library's kernels by the dataflows that all of them can have, the fastest in sum first.
+@dataclass(frozen=True)
+class Agreed:
+    """A dataflow that all kernels of a library can have, and why the library does without the others."""
 
-    All kernels of a library read the same packed codes, so they share a dataflow. And why others were passed over.
+    dataflow: Dataflow
+    others: tuple[Rejected, ...] = ()
+
+
+def agree(problems: Sequence[Problem], estimate: Estimate) -> tuple[Agreed, ...]:
+    """The dataflows that all kernels of a library can have, on all of its GPUs, the fastest in sum first.
+
+    All of them read the same packed codes, so they share one. Levels of the paper decode. Raises VQ0406 if no strategy
+    can have the spec's boundaries.
     """
-    found: dict[Dataflow, list[Contenders]] = {}
-    rejected: dict[Dataflow, str] = {}
+    if problems[0].level != "best":
+        return (Agreed("decode"),)
+    totals: dict[Dataflow, float] = {}
+    reasons: dict[Dataflow, str] = {}
     for dataflow in DATAFLOWS:
-        reasons = dict.fromkeys(reason for problem in problems for reason in refusals(problem, dataflow))
-        if reasons:
-            rejected[dataflow] = "; ".join(reasons)
-            continue
-        ranked = [contenders(problem, estimate, dataflow) for problem in problems]
-        if all(ranked):
-            found[dataflow] = ranked
+        against = dict.fromkeys(reason for problem in problems for reason in refusals(problem, dataflow))
+        ranked = [] if against else [contenders(problem, estimate, dataflow) for problem in problems]
+        if ranked and all(ranked):
+            totals[dataflow] = sum(times[0][0] for times in ranked)
+            reasons[dataflow] = f"{totals[dataflow]:.5g} us in sum over the kernels of the library"
         else:
-            rejected[dataflow] = "no tile of it fits the GPU"
-    totals = {dataflow: sum(ranked[0][0] for ranked in lists) for dataflow, lists in found.items()}
-    order = sorted(found, key=lambda dataflow: totals[dataflow])
-    rejected |= {
-        dataflow: f"{totals[dataflow]:g} us in sum over the kernels of the library" for dataflow in order[1:]
-    }
-    return {dataflow: found[dataflow] for dataflow in order}, tuple(
-        Rejected(dataflow, reason) for dataflow, reason in rejected.items()
+            reasons[dataflow] = "; ".join(against) or "no tile of it fits"
+    return tuple(
+        Agreed(dataflow, tuple(Rejected(other, why) for other, why in reasons.items() if other != dataflow))
+        for dataflow in sorted(totals, key=lambda dataflow: totals[dataflow])
     )
 
 
