@@ -106,7 +106,7 @@ def test_sharded_input_is_the_same_as_one_file(tensors: Path, tmp_path: Path) ->
         (["."], "VQ0535", "name a file"),
         (["vq.safetensors", "--tensor", "d", "--tensor", "e"], "VQ0514", "VQ tensors of this file: a, b, c"),
         (["vq.safetensors", "-o", "missing/hotness.json"], "VQ0527", ""),
-        (["vq.safetensors", "--plot", "plot.pdf"], "VQ0542", "hotness.svg"),
+        (["vq.safetensors", "--plot", "plot.pdf"], "VQ0542", "name the plot so, as plot.svg"),
         (["vq.safetensors", "--plot", "missing/plot.svg"], "VQ0527", ""),
     ],
 )

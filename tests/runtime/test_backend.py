@@ -252,6 +252,10 @@ def test_the_bench_command(
     as_json = run("bench", library.bundle.directory, "--json")
     assert as_json.json["rows"] == results["rows"]
     assert as_json.json["diagnostics"] == []
+    assert not list(tmp_path.glob("*.svg"))
+    plot = tmp_path / "roofline.svg"
+    assert run("bench", library.bundle.directory, "--plot", f"roofline={plot}").stderr == ""
+    assert "vq-4-4-1" in plot.read_text()
     driver.kernels = lambda **_: None
     wrong = run("bench", library.bundle.directory)
     assert wrong.exit_code == 4

@@ -8,12 +8,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vqcc.cli.support import finish, json_option, reports_errors
 from vqcc.diagnostics import Diagnostic, ExitCode
+
+if TYPE_CHECKING:
+    from vqcc.library import Library
+    from vqcc.report.bench_plots import BenchPlot, Roofs
 
 __all__ = ["command"]
 
@@ -23,23 +27,39 @@ __all__ = ["command"]
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the rows to a JSON file."
 )
+@click.option(
+    "--plot",
+    "plots",
+    multiple=True,
+    metavar="KIND=FILE",
+    callback=lambda _context, _parameter, values: [_plot(value) for value in values],
+    help="Draw a roofline, or levels against gc, to an .svg or .png file: roofline=FILE, levels=FILE. Repeatable.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of random weights and inputs.")
 @json_option
 @reports_errors
-def command(libraries: tuple[Path, ...], output: Path | None, seed: int, as_json: bool) -> None:
+def command(
+    libraries: tuple[Path, ...],
+    output: Path | None,
+    plots: list[tuple[BenchPlot, Path]],
+    seed: int,
+    as_json: bool,
+) -> None:
     """Time every kernel of LIBRARIES on this machine's GPU.
 
     Medians of CUDA-graph replays over inputs that rotate past the L2; cuBLAS in the same run if PyTorch is
     installed. Each result is checked against float64 before it is timed.
     """
     from vqcc.library import load_library
+    from vqcc.report.bench_plots import check_bench_plot, save_bench_plot
     from vqcc.runtime.bench import Baselines, bench_library, describe_run
     from vqcc.runtime.device import open_device
     from vqcc.tensors.output import check_outputs, write_atomically
 
-    if output is not None:
-        check_outputs([output], libraries)
+    check_outputs([*([] if output is None else [output]), *(path for _, path in plots)], libraries)
     loaded = [load_library(path) for path in libraries]
+    for kind, path in plots:
+        check_bench_plot(kind, path, {library.level for library in loaded})
     rows: list[dict[str, Any]] = []
     with open_device() as device:
         baselines = Baselines(device.l2_bytes)
@@ -53,8 +73,34 @@ def command(libraries: tuple[Path, ...], output: Path | None, seed: int, as_json
     results = {"meta": meta, "rows": rows}
     if output is not None:
         write_atomically(output, (json.dumps(results, indent=1) + "\n").encode())
+    for kind, path in plots:
+        save_bench_plot(kind, path, rows, _roofs(loaded[0]), f"{loaded[0].op.kind} on {meta['gpu']}")
     outside = [_outside(row) for row in rows if not row["within_bound"]]
     finish(results, outside, ExitCode.MISMATCH, as_json=as_json)
+
+
+def _plot(value: str) -> tuple[BenchPlot, Path]:
+    """A plot's kind and file, as `--plot` names them."""
+    from vqcc.diagnostics import did_you_mean
+    from vqcc.report.bench_plots import BENCH_PLOTS
+
+    kind, equals, name = value.partition("=")
+    known = next((each for each in BENCH_PLOTS if each == kind), None)
+    if known is None or not name:
+        near = did_you_mean(kind, BENCH_PLOTS) if equals and known is None else None
+        legal = f"write {' or '.join(f'{each}=FILE' for each in BENCH_PLOTS)}"
+        raise click.BadParameter(f"{value!r} is no KIND=FILE: {near or legal}")
+    return known, Path(name)
+
+
+def _roofs(library: Library) -> Roofs:
+    """What bounds kernels on the first GPU of a library that vqcc knows; on no known one, memory alone."""
+    from vqcc import gpus
+
+    for name, build in library.builds.items():
+        if name in gpus.names():
+            return build.dram_bytes_per_second, float(gpus.load(name).tensor_flops_fp16.value)
+    return next(iter(library.builds.values())).dram_bytes_per_second, None
 
 
 def _outside(row: dict[str, Any]) -> Diagnostic:

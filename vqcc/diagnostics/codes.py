@@ -116,7 +116,7 @@ _TENSOR = {
     "VQ0539": "the profile is damaged",
     "VQ0540": "codes other than those of the library's profile",
     "VQ0541": "the plotting package is not installed",
-    "VQ0542": "a profile that cannot be plotted so",
+    "VQ0542": "a plot that cannot be drawn so",
     "VQ0543": "parts of a tensor are too small to be counted",
     "VQ0544": "weights were packed in another order of entries",
 }

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
+from vqcc.diagnostics import Diagnostic, VqccError
+from vqcc.report.figure import check_figure, save_figure
 from vqcc.report.text import counted, printable
 
 if TYPE_CHECKING:
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from vqcc.hotness import TensorProfile
 
@@ -22,31 +22,14 @@ __all__ = ["check_plot", "save_plot"]
 _MOST_TENSORS = 8
 # Entries that the heat map has room for, one pixel or more each.
 _MOST_COLUMNS = 512
-# No dates, versions or random identifiers: bytes depend on the profile and on matplotlib alone.
-_METADATA: dict[str, dict[str, Any]] = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
-_STYLE = {"svg.hashsalt": "vqcc", "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 8}
 
 
 def check_plot(path: Path, tensors: int) -> None:
     """Refuse a plot that cannot be drawn. Raises VqccError: VQ0541 without matplotlib, VQ0542 for what is asked."""
-    if path.suffix.lower().lstrip(".") not in _METADATA:
-        raise VqccError(
-            Diagnostic(
-                "VQ0542", f"{path}: plots are .svg or .png files", help="name the plot so, as hotness.svg"
-            )
-        )
     if tensors > _MOST_TENSORS:
         message = f"a plot has room for {_MOST_TENSORS} tensors, not {tensors}"
         raise VqccError(Diagnostic("VQ0542", message, help="choose some with --tensor NAME"))
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError:
-        raise VqccError(
-            Diagnostic(
-                "VQ0541", "plots need matplotlib, which is not installed", help="pip install 'vqcc[report]'"
-            ),
-            exit_code=ExitCode.TOOLCHAIN,
-        ) from None
+    check_figure(path)
 
 
 def save_plot(path: Path, profiles: Sequence[TensorProfile]) -> None:
@@ -55,23 +38,14 @@ def save_plot(path: Path, profiles: Sequence[TensorProfile]) -> None:
     Raises VqccError: VQ0541 and VQ0542 as `check_plot`, VQ0527 if the file cannot be written.
     """
     check_plot(path, len(profiles))
-    from matplotlib import style
-    from matplotlib.figure import Figure
 
-    from vqcc.tensors.output import write_atomically
-
-    kind = path.suffix.lower().lstrip(".")
-    data = io.BytesIO()
-    with style.context(["default", _STYLE]), warnings.catch_warnings():
-        # Names may have characters that the font lacks: they are drawn as boxes.
-        warnings.simplefilter("ignore", UserWarning)
-        figure = Figure(figsize=(10, 0.4 + 2.6 * len(profiles)), dpi=150, layout="constrained")
+    def draw(figure: Figure) -> None:
         axes = figure.subplots(len(profiles), 2, squeeze=False)
         for row, profile in zip(axes, profiles, strict=True):
             _draw_frequencies(row[0], profile)
             _draw_parts(row[1], profile)
-        figure.savefig(data, format=kind, metadata=_METADATA[kind])
-    write_atomically(path, data.getvalue())
+
+    save_figure(path, (10, 0.4 + 2.6 * len(profiles)), draw)
 
 
 def _draw_frequencies(axes: Axes, profile: TensorProfile) -> None:

@@ -198,8 +198,9 @@ REASONS = {
         "pip install 'vqcc[report]'",
     ),
     "VQ0542": (
-        "The plot's name ends in neither .svg nor .png, or there are more tensors than it has room for.",
-        "Name the plot so; choose tensors with `--tensor`.",
+        "The plot's name ends in neither .svg nor .png, a profile has more tensors than a plot has room for, or no "
+        "library of level gc was timed, against which levels are drawn.",
+        "Name the plot so; choose tensors with `--tensor`; time a library of level gc too.",
     ),
     "VQ0543": (
         "Parts of fewer rows would take more counters than memory should be spent on.",
