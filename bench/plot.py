@@ -1,7 +1,7 @@
 """Plots of a results file, as `vqcc bench --plot` draws them: no GPU needed.
 
 python bench/plot.py levels bench/results/h200/gemv-levels.json -o docs/images/gemv-levels.svg
-python bench/plot.py roofline bench/results/h200/gemv-best.json -o docs/images/gemv-roofline.svg
+python bench/plot.py roofline --m 1 bench/results/h200/gemv-best.json -o docs/images/gemv-roofline.svg
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=BENCH_PLOTS)
     parser.add_argument("results", type=Path)
+    parser.add_argument("--m", type=int, action="append", help="only kernels of this m; repeatable")
     parser.add_argument("--gpu", default="h200", choices=gpus.names())
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     results = json.loads(options.results.read_text())
     gpu = gpus.load(options.gpu)
     roofs = (float(gpu.dram_bytes_per_second.value), float(gpu.tensor_flops_fp16.value))
-    save_bench_plot(options.kind, options.output, results["rows"], roofs, f"gemv on {results['meta']['gpu']}")
+    rows = [row for row in results["rows"] if options.m is None or row["m"] in options.m]
+    save_bench_plot(options.kind, options.output, rows, roofs, f"gemv on {results['meta']['gpu']}")
 
 
 if __name__ == "__main__":

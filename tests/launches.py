@@ -84,10 +84,14 @@ class Kernels:
         most = max(k.plan.launch.workspace_bytes for k in self.kernels if k.plan.launch is not None)
         self.workspace = np.zeros(-(-most // WORKSPACE_UNIT) * WORKSPACE_UNIT, np.uint8)
 
-    def draw(self, problem: Problem, m: int, rng: np.random.Generator, *, bias: bool) -> Inputs:
-        """Inputs of a launch with `m` rows of x."""
+    def draw(
+        self, problem: Problem, m: int, rng: np.random.Generator, *, bias: bool, scale: float = 1.0
+    ) -> Inputs:
+        """Inputs of a launch with `m` rows of x, all of them times `scale`."""
         case = problem.op.draw_case(problem.variant, {"m": m}, problem.algorithm, rng)
         kept = {name: array for name, array in case.inputs.items() if bias or name != "bias"}
+        if scale != 1.0:
+            kept["x"] = (kept["x"] * scale).astype(kept["x"].dtype)
         exact, magnitude = problem.op.reference(*self._weights, kept)
         return Inputs(replace(case, inputs=kept), exact, magnitude)
 

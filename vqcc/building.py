@@ -157,6 +157,9 @@ def _assemble(spec: Spec, builds: tuple[GpuBuild, ...], toolchain: Toolchain, em
     """Name every file that was asked for, and say in the manifest's fields what they are."""
     problems = [build.problems for build in builds]
     plans = [build.plans for build in builds]
+    assert len({plan.layout for kernels in plans for plan in kernels}) == 1, (
+        "one packed file serves a library"
+    )
     parts = {name: data for build in builds for name, data in _files(spec, build).items()}
     # The header states the build's id, which is that of everything: of the header too, but for this line.
     blank = render_header(spec.name, problems, plans, build_id="0").encode()

@@ -15,7 +15,7 @@ from vqcc.plan import Decision, Rejected
 from vqcc.trial import Trial, render_named, render_numbered, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from vqcc.codegen.toolchain import Compiled
     from vqcc.passes.choice import Agreed, Contenders
@@ -53,13 +53,20 @@ def first_that_fits(choices: Sequence[Agreed], make: Callable[[Agreed], Made]) -
 
     Raises what the last one raises, and at once whatever has another reason.
     """
+    spilled: dict[str, Rejected] = {}
     for agreed in choices[:-1]:
         try:
-            return make(agreed)
+            return make(_told(agreed, spilled))
         except VqccError as error:
             if any(diagnostic.code != NOTHING_FITS for diagnostic in error.diagnostics):
                 raise
-    return make(choices[-1])
+            spilled[agreed.dataflow] = Rejected(agreed.dataflow, "each of its tiles spills registers")
+    return make(_told(choices[-1], spilled))
+
+
+def _told(agreed: Agreed, spilled: Mapping[str, Rejected]) -> Agreed:
+    """The choice with what has become of those before it."""
+    return replace(agreed, others=tuple(spilled.get(str(other.value), other) for other in agreed.others))
 
 
 def _waiting(problem: Problem, agreed: Agreed) -> Contenders:

@@ -6,74 +6,56 @@
 
 namespace vqcc {
 
-/// Tables of kTables vectors of x, for up to kBatch rows of x at a time, in a region of kRegionBytes of shared memory.
+/// Tables of kTables vectors of one row of x, in a region of kRegionBytes of shared memory. Scores are fp32.
 ///
-/// Entry e of table t lies at e * 256 + (t / 32) * 128 + (t % 32) * kScoreBytes: 32 tables have one bank each (a pair
-/// of banks where scores take 8 bytes). Lane l looks up table l ^ s of a set of 32 at step s, so in every step the 32
-/// lanes of a warp meet 32 different banks, whatever their codes are: no conflicts, and no copies. The packer has
-/// rotated each row's codes alike (docs/packed-layout.md).
-///
-/// A score is fp32 for one row of x. For more it is two or four values of x's own type, one per row, which tensor cores
-/// add up in fp32.
-template <class Algorithm, ElementType kType, int kBatch, int kWarps>
+/// Entry e of table t lies at e * 256 + (t / 32) * 128 + (t % 32) * 4: 32 tables have one bank each. Lane l looks up
+/// table l ^ s of a set of 32 at step s, so in every step the 32 lanes of a warp meet 32 different banks, whatever their
+/// codes are: no conflicts, and no copies. The packer has rotated each row's codes alike (docs/packed-layout.md).
+template <class Algorithm, ElementType kType, int kWarps>
 class ScoreTable {
  public:
-  static constexpr int kSlots = kBatch == 1 ? 1 : kBatch == 2 ? 2 : 4;  // rows of x that a score holds
-  static constexpr int kScoreBytes = kSlots == 4 ? 8 : 4;
+  static constexpr int kScoreBytes = 4;
   static constexpr int kSetTables = kWarpSize;
-  static constexpr int kSets = kSlots == 4 ? 1 : 2;
+  static constexpr int kSets = 2;
   static constexpr int kTables = kSets * kSetTables;
   static constexpr int kEntryBytes = 256;  // of all tables: a code is the second byte of its score's offset
   static constexpr int kRegionBytes = 256 * kEntryBytes;
   static constexpr int kVectorSize = Algorithm::kVectorSize;
   static constexpr int kPairs = kVectorSize / 2;  // registers of a vector
-  static_assert(kBatch >= 1 && kBatch <= 4, "a score holds four values at most");
   static_assert(Algorithm::kTableEntries == 256 && Algorithm::kCodeBits == 8, "codes are bytes");
   static_assert(kVectorSize % 2 == 0 && 16 % kVectorSize == 0, "vectors fill whole registers of a fragment");
   static_assert(kWarps % kSets == 0, "a warp makes entries of one set");
   static constexpr int kEntryTiles = Algorithm::kTableEntries / 8;
   static constexpr int kTiles = ceil_divide(kEntryTiles * kSets, kWarps);  // of a warp, at most
 
-  /// Sums that tensor cores add to in turn: each waits for its last multiply.
-  static constexpr int kChains = kSlots == 1 ? 1 : 2;
-
   /// What a warp multiplies to make its share of a region: x for the tables of one set as operand A, and tiles of eight
   /// entries as operand B of m16n8k16.
   struct Operands {
-    uint32 x[kSlots][2][4];
+    uint32 x[2][4];
     uint32 entries[kTiles][2];
   };
 
-  /// Sums of a lane over the codes that it has looked up.
+  /// Sums of a lane over the codes that it has looked up: additions to one do not wait for those to another.
   struct Sums {
-    float values[kChains][4] = {};
+    float values[4] = {};
 
-    /// Of row `b` of x.
-    VQCC_DEVICE float of(int b) const {
-      if constexpr (kSlots == 1) return (values[0][0] + values[0][1]) + (values[0][2] + values[0][3]);
-      if constexpr (kSlots == 2) return (values[0][b] + values[0][2 + b]) + (values[1][b] + values[1][2 + b]);
-      return values[0][b] + values[1][b];
-    }
+    VQCC_DEVICE float total() const { return (values[0] + values[1]) + (values[2] + values[3]); }
   };
 
   /// The set that this warp makes entries of.
-  VQCC_DEVICE static int own_set() { return kSets == 1 ? 0 : warp_index() % kSets; }
+  VQCC_DEVICE static int own_set() { return warp_index() % kSets; }
 
-  /// Loads the operands of this warp. `x_of(b, table, pair)` is a pair of elements of x for a table of its set,
+  /// Loads the operands of this warp. `x_of(table, pair)` is a pair of elements of x for a table of its set,
   /// `entry_of(entry, pair)` one of a codebook entry that those tables tabulate.
   template <class XOf, class EntryOf>
   VQCC_DEVICE static void load_operands(Operands& operands, const XOf& x_of, const EntryOf& entry_of) {
 #pragma unroll
-    for (int b = 0; b < kSlots; ++b) {
+    for (int i = 0; i < 4; ++i) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-#pragma unroll
-        for (int upper = 0; upper < 2; ++upper) {
-          // Rows g and g + 8 of two tiles are the tables of `table_of(i)`.
-          const int pair = own_pair() + 4 * upper;
-          const bool present = pair < kPairs && b < kBatch;
-          operands.x[b][i / 2][i % 2 + 2 * upper] = present ? x_of(b, table_of(i), pair) : 0u;
-        }
+      for (int upper = 0; upper < 2; ++upper) {
+        // Rows g and g + 8 of two tiles are the tables of `table_of(i)`.
+        const int pair = own_pair() + 4 * upper;
+        operands.x[i / 2][i % 2 + 2 * upper] = pair < kPairs ? x_of(table_of(i), pair) : 0u;
       }
     }
 #pragma unroll
@@ -92,7 +74,6 @@ class ScoreTable {
   /// tables in one order: lane t of the four stores table (step ^ t) at each step, so that a warp's stores meet 32
   /// banks too.
   VQCC_DEVICE static void build(uint8* region, const Operands& operands) {
-    using Word = typename WordOf<kScoreBytes>::Type;
     const int t = lane_index() % 4;
     int place[4];
 #pragma unroll
@@ -102,19 +83,17 @@ class ScoreTable {
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
       if (tile_of(n) >= kEntryTiles) break;
-      Words words[2][4];  // of entries 2 t and 2 t + 1
-      multiply(operands, n, words);
+      float scores[2][4];  // of entries 2 t and 2 t + 1
+      multiply(operands, n, scores);
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
-        swap_if((t & 1) != 0, words[e][0], words[e][1]);
-        swap_if((t & 1) != 0, words[e][2], words[e][3]);
-        swap_if((t & 2) != 0, words[e][0], words[e][2]);
-        swap_if((t & 2) != 0, words[e][1], words[e][3]);
+        swap_if((t & 1) != 0, scores[e][0], scores[e][1]);
+        swap_if((t & 1) != 0, scores[e][2], scores[e][3]);
+        swap_if((t & 2) != 0, scores[e][0], scores[e][2]);
+        swap_if((t & 2) != 0, scores[e][1], scores[e][3]);
         uint8* entry = region + (n * (kWarps / kSets) * 8 + e) * kEntryBytes;
 #pragma unroll
-        for (int step = 0; step < 4; ++step) {
-          store(reinterpret_cast<Word*>(entry + place[step]), from_registers(words[e][step].registers));
-        }
+        for (int step = 0; step < 4; ++step) store(reinterpret_cast<float*>(entry + place[step]), scores[e][step]);
       }
     }
   }
@@ -125,83 +104,47 @@ class ScoreTable {
     // code, put together in one permutation.
     const uint32 own = static_cast<uint32>(lane_index() * kScoreBytes);
     const uint32 offsets = own | own << 8 | own << 16 | static_cast<uint32>(region) << 24;
-    const Identity ones = identity();
 #pragma unroll
     for (int set = 0; set < kSets; ++set) {
 #pragma unroll
-      for (int first = 0; first < kSetTables; first += kStepsPerMultiply) {
-        uint32 operand[4];
-#pragma unroll
-        for (int i = 0; i < kStepsPerMultiply; ++i) {
-          const int step = first + i;
-          const uint32 rotated = offsets ^ rotation_of(step / 3);
-          const int word = (set * kSetTables + step) / 4;
-          const uint32 offset = permute_bytes(rotated, codes[word], selector_of(step % 3, step % 4));
-          add(regions + set * 128 + offset, i, operand, sums);
-        }
-        if constexpr (kSlots > 1) {
-          multiply_fragments<kType>(sums.values[first / kStepsPerMultiply % kChains], operand, ones.registers);
-        }
+      for (int step = 0; step < kSetTables; ++step) {
+        const uint32 rotated = offsets ^ rotation_of(step / 3);
+        const int word = (set * kSetTables + step) / 4;
+        const uint32 offset = permute_bytes(rotated, codes[word], selector_of(step % 3, step % 4));
+        const uint8* score = regions + set * 128 + offset;
+        sums.values[step % 4] += load<Space::kShared>(reinterpret_cast<const float*>(score));
       }
     }
   }
 
  private:
-  /// Look-ups whose scores fill operand A of one multiply: for fp32 scores there is none.
-  static constexpr int kStepsPerMultiply = kSlots == 4 ? 2 : 4;
-
-  struct Words {
-    uint32 registers[kScoreBytes / 4];
-  };
-
   VQCC_DEVICE static int tile_of(int n) { return warp_index() / kSets + n * (kWarps / kSets); }
   VQCC_DEVICE static int own_pair() { return lane_index() % 4; }
 
-  /// The table in a set whose scores the multiply leaves in register `index` of this lane: neighbours of a warp's first
-  /// half, and of its second, are in different banks for scores of 8 bytes too.
+  /// The table in a set whose scores the multiply leaves in register `index` of this lane.
   VQCC_DEVICE static int table_of(int index) {
     const int g = lane_index() / 4;
     return g % 4 + 4 * index + g / 4 * 16;
   }
 
   /// Scores of entries 2 t and 2 t + 1 of tile number `n`, for tables `table_of(0)` to `table_of(3)`.
-  VQCC_DEVICE static void multiply(const Operands& operands, int n, Words (&words)[2][4]) {
-    constexpr int kTogether = smaller(kSlots, 2);  // rows of x whose scores share a register
+  VQCC_DEVICE static void multiply(const Operands& operands, int n, float (&scores)[2][4]) {
+    float tiles[2][4] = {};
 #pragma unroll
-    for (int w = 0; w < kScoreBytes / 4; ++w) {
-      float scores[kTogether][2][4] = {};
+    for (int tile = 0; tile < 2; ++tile) {
+      multiply_fragments<kType>(tiles[tile], operands.x[tile], operands.entries[n]);
+    }
 #pragma unroll
-      for (int b = 0; b < kTogether; ++b) {
+    for (int e = 0; e < 2; ++e) {
 #pragma unroll
-        for (int tile = 0; tile < 2; ++tile) {
-          multiply_fragments<kType>(scores[b][tile], operands.x[w * kTogether + b][tile], operands.entries[n]);
-        }
-      }
-#pragma unroll
-      for (int e = 0; e < 2; ++e) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int place = i % 2 * 2 + e;
-          words[e][i].registers[w] = packed(scores[0][i / 2][place], scores[kTogether - 1][i / 2][place]);
-        }
-      }
+      for (int i = 0; i < 4; ++i) scores[e][i] = tiles[i / 2][i % 2 * 2 + e];
     }
   }
 
-  /// Scores for one row of x as they are, those for two in its type.
-  VQCC_DEVICE static uint32 packed(float first, float second) {
-    if constexpr (kSlots == 1) return float_as_bits(first);
-    const float2 pair = make_float2(first, second);
-    return kType == ElementType::kFloat16 ? to_float16_pair(pair) : to_bfloat16_pair(pair);
-  }
-
-  VQCC_DEVICE static void swap_if(bool swapped, Words& a, Words& b) {
-    const Words first = a;
-#pragma unroll
-    for (int w = 0; w < kScoreBytes / 4; ++w) {
-      a.registers[w] = swapped ? b.registers[w] : first.registers[w];
-      b.registers[w] = swapped ? first.registers[w] : b.registers[w];
-    }
+  VQCC_DEVICE static void swap_if(bool swapped, float& a, float& b) {
+    const float first = a;
+    a = swapped ? b : first;
+    b = swapped ? first : b;
   }
 
   /// What turns a lane's own offset into those of steps 3 `group` to 3 `group` + 2; the last byte stays the region.
@@ -214,30 +157,6 @@ class ScoreTable {
   /// Bytes of a place, lowest first: byte `offset` of the rotated ones, byte `code` of the codes, the region, its sign.
   VQCC_HOST_DEVICE static constexpr uint32 selector_of(int offset, int code) {
     return static_cast<uint32>(offset) | static_cast<uint32>(4 + code) << 4 | 3u << 8 | 0xbu << 12;
-  }
-
-  VQCC_DEVICE static void add(const uint8* score, int index, uint32 (&operand)[4], Sums& sums) {
-    if constexpr (kSlots == 1) {
-      sums.values[0][index] += load<Space::kShared>(reinterpret_cast<const float*>(score));
-    } else if constexpr (kSlots == 2) {
-      operand[index] = load<Space::kShared>(reinterpret_cast<const uint32*>(score));
-    } else {
-      const uint2 word = load<Space::kShared>(reinterpret_cast<const uint2*>(score));
-      operand[2 * index] = word.x;
-      operand[2 * index + 1] = word.y;
-    }
-  }
-
-  /// Operand B that adds up what a lane holds of operand A: k and k + 8 of a row both go to column k.
-  struct Identity {
-    uint32 registers[2];
-  };
-  VQCC_DEVICE static Identity identity() {
-    constexpr uint32 kOne = kType == ElementType::kFloat16 ? 0x3c00u : 0x3f80u;
-    const int column = lane_index() / 4;
-    const int row = lane_index() % 4 * 2;
-    const uint32 pair = column == row ? kOne : column == row + 1 ? kOne << 16 : 0u;
-    return {{pair, pair}};
   }
 };
 

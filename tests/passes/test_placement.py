@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -406,7 +407,11 @@ def test_boundaries_that_no_block_can_have() -> None:
     diagnostic = refusal(from_slack, task)
     assert diagnostic.code == "VQ0406"
     assert "a block of rtx4090 has at most 101376" in diagnostic.message
-    assert "lower cache.shared" in diagnostic.help
+    found = re.match(r"lower cache\.shared to (\d+) or less", diagnostic.help or "")
+    assert found
+    most = int(found.group(1))
+    assert from_slack(replace(task, boundaries=Boundaries(shared=most))).placement.n_shared == most
+    assert refusal(from_slack, replace(task, boundaries=Boundaries(shared=most + 1))).code == "VQ0406"
 
 
 def test_registers_of_several_books() -> None:
@@ -420,7 +425,7 @@ def test_registers_of_several_books() -> None:
 def test_more_entries_than_a_thread_has_registers() -> None:
     """64 entries of 8 float16 take 256 registers."""
     diagnostic = refusal(from_slack, problem("quip-2", boundaries=Boundaries(registers=255)))
-    assert "255 entries of 1 tables take 255 registers" in diagnostic.message
+    assert "255 entries of 1 table take 255 registers" in diagnostic.message
     task = problem(kmeans(vector_size=8), boundaries=Boundaries(registers=64))
     assert "take 256 registers; a thread of h200 has 255" in refusal(from_slack, task).message
     fitting = problem(kmeans(vector_size=8), boundaries=Boundaries(registers=63))

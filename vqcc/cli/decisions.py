@@ -35,13 +35,16 @@ def _summary(kernel: Mapping[str, Any]) -> list[str]:
     fusion = f"fusion {exchange['fusion']}"
     if exchange["shuffles"]:
         fusion += f" ({counted(exchange['shuffles'], 'shuffle')} in mini-warps of {exchange['mini_warp']})"
-    parts = [f"{exchange['engine']}, {fusion}", _places(kernel["placement"])]
-    factor = split["tiles"] * split["stages"]
-    parts.append(
-        "no split"
-        if factor == 1
-        else f"split {factor} ways ({split['tiles']} of columns x {split['stages']} of stages)"
-    )
+    if exchange["engine"] == "score":
+        parts = ["score tables"]
+    else:
+        parts = [f"{exchange['engine']}, {fusion}", _places(kernel["placement"])]
+        factor = split["tiles"] * split["stages"]
+        parts.append(
+            "no split"
+            if factor == 1
+            else f"split {factor} ways ({split['tiles']} of columns x {split['stages']} of stages)"
+        )
     parts.append(
         f"{counted(launch['grid'], 'block')} of {launch['threads']} threads, {launch['blocks_per_sm']} per SM "
         f"({launch['limited_by']})"

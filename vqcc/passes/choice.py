@@ -74,17 +74,33 @@ def agree(problems: Sequence[Problem], estimate: Estimate) -> tuple[Agreed, ...]
     totals: dict[Dataflow, float] = {}
     reasons: dict[Dataflow, str] = {}
     for dataflow in DATAFLOWS:
-        against = dict.fromkeys(reason for problem in problems for reason in refusals(problem, dataflow))
+        against = _refusals_of_all(problems, dataflow)
         ranked = [] if against else [contenders(problem, estimate, dataflow) for problem in problems]
         if ranked and all(ranked):
             totals[dataflow] = sum(times[0][0] for times in ranked)
-            reasons[dataflow] = f"{totals[dataflow]:.5g} us in sum over the kernels of the library"
         else:
             reasons[dataflow] = "; ".join(against) or "no tile of it fits"
+    best = min(totals.values())
+    for dataflow, total in totals.items():
+        whole = "" if len(problems) == 1 else f" for the library's {len(problems)} kernels together"
+        reasons[dataflow] = f"{total:.5g} us{whole}, not {best:.5g}"
     return tuple(
         Agreed(dataflow, tuple(Rejected(other, why) for other, why in reasons.items() if other != dataflow))
         for dataflow in sorted(totals, key=lambda dataflow: totals[dataflow])
     )
+
+
+def _refusals_of_all(problems: Sequence[Problem], dataflow: Dataflow) -> list[str]:
+    """What stands against a dataflow for a library, with the kernels that it is true of if not of all."""
+    found: dict[str, list[str]] = {}
+    for problem in problems:
+        for reason in refusals(problem, dataflow):
+            found.setdefault(reason, []).append(problem.variant.suffix)
+    variants = {problem.variant.suffix for problem in problems}
+    return [
+        reason if set(names) == variants else f"{', '.join(dict.fromkeys(names))} of this library: {reason}"
+        for reason, names in found.items()
+    ]
 
 
 def contenders(problem: Problem, estimate: Estimate, dataflow: Dataflow = "decode") -> Contenders:
@@ -154,7 +170,7 @@ def explain_choice(
     return Decision(
         "strategy",
         describe(winner),
-        "least predicted time of the levels' strategies, aligned ones, and those with copies of entries",
+        "least predicted time of the levels' strategies and those past the paper; one dataflow for the whole library",
         {
             "predicted_us": time,
             "compiled": len(compiled),

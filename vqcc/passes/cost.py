@@ -75,6 +75,8 @@ RATES = (
     "sub_partitions",
     "l1_shared_bytes",
 )
+#: Those that times of score tables are made from.
+SCORE_RATES = ("sm_count", "boost_hertz", "dram_bytes_per_second")
 #: What each round of items costs: its last sums, and where they apply new books and the other parts of its rows.
 ROUND_SECONDS, BOOKS_SECONDS, PARTS_SECONDS = 0.4e-6, 0.3e-6, 2e-6
 
@@ -128,12 +130,15 @@ def _plan_scored(problem: Problem, plan: Plan) -> Plan:
         Decision(
             "predicted_us",
             round(1e6 * seconds, 2),
-            "launch + (start + rounds + end) / clock",
+            "launch + start + rounds + end, from their cycles at the clock under load",
             {
                 "launch_us": 1e6 * SCORE_LAUNCH_SECONDS,
                 **{f"{name}_us": round(1e6 * value / hertz, 2) for name, value in cycles.items()},
+                "boost_hertz": problem.gpu.boost_hertz.value,
+                "clock_under_load": CLOCK_UNDER_LOAD,
             },
             f"bound by {max(cycles, key=lambda name: cycles[name])}",
+            facts=SCORE_RATES,
         ),
         predicted_us=round(1e6 * seconds, 2),
     )

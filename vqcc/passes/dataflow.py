@@ -6,7 +6,12 @@ after which a code adds one number: shared-memory traffic falls by the vector si
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
+
+from vqcc.passes.layout import rotated_layout
+from vqcc.problem import Boundaries
+from vqcc.report.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,23 +25,43 @@ __all__ = ["refusals"]
 SCORED_VECTORS = (2, 4, 8, 16)
 #: Score tables have one byte of address for the entry.
 SCORED_CODE_BITS = 8
+#: Bytes of packed codes, as for kernels that decode.
+MAX_SCORED_CODES = (1 << 31) - 1
 
 
 def refusals(problem: Problem, dataflow: Dataflow) -> Iterator[str]:
     """Why `problem` cannot have `dataflow`; nothing if it can."""
     if dataflow == "decode":
         return
-    algorithm, op = problem.algorithm, problem.op
+    op = problem.op
     rows = op.input_rows(problem.variant)
-    if rows > op.scored_rows:
-        yield f"a score serves at most {op.scored_rows} rows of inputs, not {rows}"
+    if op.scored_rows == 0:
+        yield f"{op.kind} has no kernels over them"
+    elif rows > op.scored_rows:
+        yield f"a score serves {counted(op.scored_rows, 'row')} of inputs, not {rows}"
+    if problem.boundaries != Boundaries():
+        yield "the spec's cache is of kernels that decode"
+    yield from _refusals_of_algorithm(problem)
+
+
+def _refusals_of_algorithm(problem: Problem) -> Iterator[str]:
+    algorithm, shape = problem.algorithm, problem.op.weight_shape
     if algorithm.code_bits != SCORED_CODE_BITS:
         yield f"codes of {algorithm.code_bits} bits are no single byte of an address"
     if algorithm.vector_size not in SCORED_VECTORS:
         yield f"vectors of {algorithm.vector_size} do not fill registers of a fragment"
-    if algorithm.scope.books(*op.weight_shape) != 1:
+    if algorithm.scope.books(*shape) != 1:
         yield "every tile of codebooks would need tables of its own"
     if algorithm.scales.kind == "group":
         yield "scores of columns with different scales are added up"
     if not algorithm.exact_in(problem.variant.dtype):
         yield f"entries are not exact in {problem.variant.dtype}, in which they are multiplied"
+    codes = padded_codes(shape, algorithm.vector_size, algorithm.residuals)
+    if codes > MAX_SCORED_CODES:
+        yield f"{codes} codes, padding included, pass the 2 GiB that 32-bit offsets reach"
+
+
+def padded_codes(shape: tuple[int, int], vector_size: int, residuals: int) -> int:
+    """Codes that a weight of `shape` has in the rotated layout, a byte each."""
+    layout = rotated_layout(shape[1] // vector_size, residuals)
+    return 4 * math.prod(layout.code_shape(shape[0]))

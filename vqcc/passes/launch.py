@@ -1,7 +1,8 @@
 """Launch: grid, block and dynamic shared memory, once the compiler has said what a thread needs.
 
-Blocks stay resident and walk consecutive rows, so a codebook is loaded once per block, not once per row
-block; the grid is what the GPU holds at a time, by the exact occupancy rules.
+Blocks that decode stay resident and walk consecutive rows, so a codebook is loaded once per block, not once per row
+block; the grid is what the GPU holds at a time, by the exact occupancy rules. A tile whose items need a block each has
+as many blocks as items.
 """
 
 from __future__ import annotations

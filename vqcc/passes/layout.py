@@ -1,7 +1,8 @@
 """Layout: how packed codes lie in memory.
 
-One layout serves every variant and level of a library, so it depends on the algorithm's code widths, the length of a
-row and its column tiles only. A lane reads one chunk at a time; the search looks for chunks that waste no bits and
+Kernels that decode have one layout, whatever the variant, level and GPU: it depends on the algorithm's code widths, the
+length of a row and its column tiles only. Score tables have another. A library has one of the two
+(`vqcc.passes.choice.agree`). A lane reads one chunk at a time; the search looks for chunks that waste no bits and
 are read by 16-byte loads (design: one packed layout per library and GPU).
 """
 
@@ -12,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vqcc.plan import Decision, PackedLayout, RotatedLayout
+from vqcc.report.text import counted
 
 if TYPE_CHECKING:
     from vqcc.plan import Plan
@@ -63,7 +65,8 @@ def _plan_rotated(problem: Problem, plan: Plan) -> Plan:
     return plan.decide(
         Decision(
             "packed_layout",
-            f"{layout.panels} panels of {layout.PANEL_CODES} codes, {layout.GROUP_ROWS} rows each, rotated",
+            f"rotated: {counted(layout.panels, 'panel')} of {layout.PANEL_CODES} codes of a row, rows in groups of "
+            f"{layout.GROUP_ROWS}",
             "stage after stage, each padded to whole sets of 32 vectors; in place s of row r stands code s ^ (r % 32)",
             {"vectors": vectors, "padded_vectors": layout.padded_vectors, "residuals": algorithm.residuals},
             f"the 32 lanes of a warp look 32 different tables up at every step, so no two meet in a bank; "

@@ -14,6 +14,7 @@ from vqcc.diagnostics import Diagnostic, Finding, VqccError, raise_findings
 from vqcc.passes.hotness import covered
 from vqcc.plan import Decision, Placement, Rejected
 from vqcc.problem import Boundaries
+from vqcc.report.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -98,8 +99,8 @@ def place_all(problem: Problem, plan: Plan) -> Plan:
                 "book_bytes": placement.shared_book_bytes,
                 "shared_bytes_per_block": problem.gpu.shared_bytes_per_block.integer,
             },
-            f"{placement.resident_tiles} of {part_tiles(problem, plan)} books along a row are resident at a time, "
-            f"{placement.shared_bytes} bytes",
+            f"{placement.resident_tiles} of {counted(part_tiles(problem, plan), 'book')} along a row are resident at a "
+            f"time, {placement.shared_bytes} bytes",
             "Table IV",
             facts=("shared_bytes_per_block",),
         ),
@@ -288,7 +289,10 @@ def _why_registers(problem: Problem, plan: Plan, hot: Sequence[int], wanted: Seq
         return "no entry is hot: a register is worth more elsewhere"
     if plan.slack.registers < problem.algorithm.entry_words:
         return "no register is slack"
-    held = f"every thread holds {sum(wanted)} entries of {len(wanted)} tables, selected without indexing registers"
+    held = (
+        f"every thread holds {counted(sum(wanted), 'entry', 'entries')} of {counted(len(wanted), 'table')}, selected "
+        "without indexing registers"
+    )
     return f"{held}; fewer than the slack, which the compiled kernel overran" if cut else held
 
 
@@ -302,9 +306,11 @@ def _check_boundaries(problem: Problem, plan: Plan, n_registers: Sequence[int], 
         raise VqccError(
             Diagnostic(
                 "VQ0406",
-                f"cache.shared: {n_shared} entries of {tiles} books take {need} bytes with the sums of the block; "
-                f"a block of {problem.gpu.name} has at most {limit}",
-                help="lower cache.shared, or leave it out: the slack then decides",
+                f"cache.shared: {n_shared} entries of {counted(tiles, 'book')} take {need} bytes with the sums of the "
+                f"block; a block of {problem.gpu.name} has at most {limit}",
+                help="lower cache.shared to "
+                f"{_shared_entries(problem, plan, limit - plan.tile.shared_bytes)} or less, or leave it out: the slack "
+                "then decides",
             )
         )
     words = sum(n_registers) * problem.algorithm.entry_words
@@ -312,7 +318,7 @@ def _check_boundaries(problem: Problem, plan: Plan, n_registers: Sequence[int], 
         raise VqccError(
             Diagnostic(
                 "VQ0406",
-                f"cache.registers: {max(n_registers)} entries of {len(n_registers)} tables take {words} "
+                f"cache.registers: {max(n_registers)} entries of {counted(len(n_registers), 'table')} take {words} "
                 f"registers; a thread of {problem.gpu.name} has {problem.gpu.registers_per_thread.integer}",
                 help="lower cache.registers, or leave it out: the slack then decides",
             )

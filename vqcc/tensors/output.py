@@ -90,7 +90,13 @@ def _write_in_place(path: Path, data: bytes) -> None:
 
 
 def _failed(path: Path, error: OSError) -> VqccError:
-    return VqccError(Diagnostic("VQ0527", f"{path}: {error.strerror or error}"))
+    return VqccError(
+        Diagnostic(
+            "VQ0527",
+            f"{path}: {error.strerror or error}",
+            help="its directory must exist, may not be read-only, and needs room for the whole file",
+        )
+    )
 
 
 def _is_stream(path: Path) -> bool:

@@ -6,22 +6,22 @@
 
 namespace vqcc {
 
-/// y[m, n] = sum over k of x[m, k] W[n, k] (+ bias[n]), W never decoded.
+/// y[n] = sum over k of x[k] W[n, k] (+ bias[n]), W never decoded: one row of x.
 ///
 /// A row's codes lie stage after stage, each stage's padded to whole sets of 32 vectors. They are worked on in rounds
 /// of as many codes as a region of score tables has tables. An item is the rounds of one part of the columns, for the
-/// groups of 32 rows of one part of the rows, and each block has one: a warp takes a group at a time, a lane one of its rows, and adds what it
-/// has looked up to the row's sum in shared memory. Tables of the next round are made while codes are on their way, in a
-/// second region if there is one. Parts of the columns are added up as Algorithm 2 does, in a fixed order.
+/// groups of 32 rows of one part of the rows, and each block has one: a warp takes a group at a time, a lane one of its
+/// rows, and adds what it has looked up to the row's sum in shared memory. Tables of the next round are made while codes
+/// are on their way, in a second region if there is one. Parts of the columns are added up as Algorithm 2 does, in a
+/// fixed order.
 template <class Algorithm, class Matrix, class Layout, class Tile>
 class ScoreGemv {
   static constexpr int kWarps = Tile::kWarps;
   static constexpr int kThreads = kWarps * kWarpSize;
-  static constexpr int kBatch = Tile::kBatch;
   static constexpr int kRowParts = Tile::kRowParts;
   static constexpr int kColumnParts = Tile::kColumnParts;
   static constexpr int kRegions = Tile::kRegions;
-  using Table = ScoreTable<Algorithm, Tile::kElement, kBatch, kWarps>;
+  using Table = ScoreTable<Algorithm, Tile::kElement, kWarps>;
   using Element = typename ElementTraits<Tile::kElement>::Type;
   using Arguments = GemvArguments<Element>;
 
@@ -31,7 +31,7 @@ class ScoreGemv {
   static constexpr int kRowGroups = ceil_divide(Matrix::kRows, kWarpSize);
   static constexpr int kGroups = ceil_divide(kRowGroups, kRowParts);  // of an item, at most
   static constexpr int kRows = kGroups * kWarpSize;
-  static constexpr int kOutputs = kRows * kBatch;
+  static_assert(kRows == Tile::kBlockRows, "the plan's workspace has room for the sums of as many rows");
   static constexpr int kCodeWords = Table::kTables / 4;  // of a lane's row in one round
   static constexpr int kLoads = kCodeWords / 4;          // of 16 bytes
   static constexpr int kPanelLoads = Layout::kPanelCodes / 16;
@@ -42,7 +42,7 @@ class ScoreGemv {
   /// Shared memory: regions, codes on their way (each lane its own row's), sums of rows.
   static constexpr int kCodesOffset = kRegions * Table::kRegionBytes;
   static constexpr int kSumsOffset = kCodesOffset + kThreads * kCodeWords * 4;
-  static_assert(kSumsOffset + kOutputs * 4 <= Tile::kOwnSharedBytes, "the plan has room for sums");
+  static_assert(kSumsOffset + kRows * 4 <= Tile::kOwnSharedBytes, "the plan has room for sums");
 
   /// A warp's place in its item: the round, and the group of rows among the item's.
   struct Place {
@@ -97,11 +97,8 @@ class ScoreGemv {
         if (ahead.round < end_round) start_codes(arguments, first_group, ahead, codes);
         typename Table::Sums sums;
         Table::look_up(regions, region, words, sums);
-#pragma unroll
-        for (int b = 0; b < kBatch; ++b) {
-          float* sum = row_sums + b * kRows + group * kWarpSize + lane_index();
-          *sum = sums.of(b) + (round == first_round ? 0.0f : *sum);
-        }
+        float* sum = row_sums + group * kWarpSize + lane_index();
+        *sum = sums.total() + (round == first_round ? 0.0f : *sum);
       }
       if (last) break;
       block_barrier();  // the round has been looked up
@@ -124,10 +121,10 @@ class ScoreGemv {
     const uint8* table = arguments.books + (present ? stage : 0) * Algorithm::kStageBytes;
     Table::load_operands(
         operands,
-        [&](int b, int vector, int pair) {
+        [&](int vector, int pair) {
           vector += first_vector;
-          if (!present || vector >= kVectors || b >= arguments.m) return 0u;
-          const Element* x = arguments.x + b * arguments.x_stride + vector * kVectorSize;
+          if (!present || vector >= kVectors) return 0u;
+          const Element* x = arguments.x + vector * kVectorSize;
           return load<Space::kGlobal>(reinterpret_cast<const uint32*>(x) + pair);
         },
         [&](int entry, int pair) {
@@ -162,19 +159,17 @@ class ScoreGemv {
   VQCC_DEVICE static void finish(const Arguments& arguments, int row_part, int column_part, int first_row, int rows,
                                  float* row_sums) {
     const auto store = [&](int i, float sum) {
-      const int row = first_row + i % kRows;
-      if (i % kRows < rows && row < Matrix::kRows) store_output<Tile, Matrix>(arguments, row, i / kRows, sum);
+      const int row = first_row + i;
+      if (i < rows && row < Matrix::kRows) store_output<Tile, Matrix>(arguments, row, 0, sum);
     };
     if constexpr (kColumnParts == 1) {
-      for (int i = static_cast<int>(threadIdx.x); i < kOutputs; i += kThreads) {
-        if (i % kRows < rows) store(i, row_sums[i]);
-      }
+      for (int i = static_cast<int>(threadIdx.x); i < rows; i += kThreads) store(i, row_sums[i]);
     } else {
       uint32* flag = reinterpret_cast<uint32*>(dynamic_shared());  // tables have been looked up
-      reduce_parts<kColumnParts, kOutputs, kThreads>(
+      reduce_parts<kColumnParts, kRows, kThreads>(
           arrival_of(arguments.workspace, row_part),
-          part_sums<Tile::kArrivals>(arguments.workspace) + static_cast<int64>(row_part) * kColumnParts * kOutputs, flag,
-          column_part, [&](int i) { return i % kRows < rows ? row_sums[i] : 0.0f; }, store);
+          part_sums<Tile::kArrivals>(arguments.workspace) + static_cast<int64>(row_part) * kColumnParts * kRows, flag,
+          column_part, [&](int i) { return i < rows ? row_sums[i] : 0.0f; }, store);
     }
   }
 };

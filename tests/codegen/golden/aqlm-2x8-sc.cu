@@ -1496,7 +1496,7 @@ using Algorithm = vqcc::KMeans<Codes>;
 //     with chunk_vectors = 8, m = 1, rows_per_warp = 4; independent look-ups in flight, without outgrowing
 //         the instruction cache
 // n_shared = 256: every entry of the books in use is cached
-//     with book_bytes = 8192, shared_bytes_per_block = 232448; 1 of 1 books along a row are resident at a
+//     with book_bytes = 8192, shared_bytes_per_block = 232448; 1 of 1 book along a row are resident at a
 //         time, 8192 bytes (Table IV)
 // minimum_blocks = 3: blocks per SM of threads with register_cap registers and of shared_bytes
 //     with threads = 256, register_cap = 80, shared_bytes = 8320; the compiler gives a thread no more
@@ -1524,7 +1524,7 @@ struct Tile_m1_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 3) aqlm_2x8_sc_m1_float16_d2592406(
+extern "C" __global__ void __launch_bounds__(256, 3) aqlm_2x8_sc_m1_float16_6685b549(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,

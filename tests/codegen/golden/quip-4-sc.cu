@@ -1508,7 +1508,7 @@ using Algorithm = vqcc::E8P<Codes>;
 //     with chunk_vectors = 4, m = 1, rows_per_warp = 2; independent look-ups in flight, without outgrowing
 //         the instruction cache
 // n_shared = 256: every entry of the books in use is cached
-//     with book_bytes = 2048, shared_bytes_per_block = 166912; 1 of 1 books along a row are resident at a
+//     with book_bytes = 2048, shared_bytes_per_block = 166912; 1 of 1 book along a row are resident at a
 //         time, 2048 bytes (Table IV)
 // minimum_blocks = 4: blocks per SM of threads with register_cap registers and of shared_bytes
 //     with threads = 256, register_cap = 64, shared_bytes = 2176; the compiler gives a thread no more
@@ -1536,7 +1536,7 @@ struct Tile_m1_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_4b36998f(
+extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_1d3f5e02(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,
@@ -1573,7 +1573,7 @@ extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_4b3699
 //     with chunk_vectors = 4, m = 4, rows_per_warp = 2; independent look-ups in flight, without outgrowing
 //         the instruction cache
 // n_shared = 256: every entry of the books in use is cached
-//     with book_bytes = 2048, shared_bytes_per_block = 166912; 1 of 1 books along a row are resident at a
+//     with book_bytes = 2048, shared_bytes_per_block = 166912; 1 of 1 book along a row are resident at a
 //         time, 2048 bytes (Table IV)
 // minimum_blocks = 3: blocks per SM of threads with register_cap registers and of shared_bytes
 //     with threads = 256, register_cap = 80, shared_bytes = 2304; the compiler gives a thread no more
@@ -1601,7 +1601,7 @@ struct Tile_m4_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 3) quip_4_sc_m4_float16_4b36998f(
+extern "C" __global__ void __launch_bounds__(256, 3) quip_4_sc_m4_float16_1d3f5e02(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,

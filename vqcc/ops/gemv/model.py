@@ -14,7 +14,7 @@ from vqcc.ops.base import Argument, ComputeLayout, DeviceEngine, Dtype, Op, Vari
 from vqcc.ops.gemv.fma_tile import propose_fma_tiles
 from vqcc.ops.gemv.mma_tile import propose_mma_tiles
 from vqcc.ops.gemv.reference import draw_case, reference
-from vqcc.ops.gemv.score_tile import MAX_SCORED_BATCH, ScoreTile, count_cycles, propose_score_tiles
+from vqcc.ops.gemv.score_tile import ScoreTile, count_cycles, propose_score_tiles
 from vqcc.ops.gemv.tile import GemvTile, activation_alignment
 from vqcc.ops.gemv.traffic import count_traffic
 from vqcc.plan import Constant, Tile
@@ -77,7 +77,7 @@ class Gemv(Op):
     template: ClassVar[str] = "gemv.cu.j2"
     header_template: ClassVar[str] = "gemv.h.j2"
     tile_types: ClassVar[Mapping[Dataflow, type[Tile]]] = {"decode": GemvTile, "score": ScoreTile}
-    scored_rows: ClassVar[int] = MAX_SCORED_BATCH
+    scored_rows: ClassVar[int] = 1
     device_headers: ClassVar[tuple[str, ...]] = ("gemv/work.cuh",)
     engines: ClassVar[Mapping[str, DeviceEngine]] = {
         "fma": DeviceEngine("gemv/fma_engine.cuh", "vqcc::FmaGemv"),

@@ -13,18 +13,15 @@ if TYPE_CHECKING:
 
     from vqcc.ops.base import Dtype, Machine, Variant, Workload
 
-__all__ = ["MAX_SCORED_BATCH", "ScoreTile", "count_cycles", "propose_score_tiles", "score_slots"]
+__all__ = ["ScoreTile", "count_cycles", "propose_score_tiles"]
 
-#: Rows of x whose scores share an entry of a table: four 16-bit values are one look-up of 8 bytes.
-MAX_SCORED_BATCH = 4
-#: Tables of a region lie in 64 KB: 256 entries of 256 bytes (device/score_table.cuh).
-REGION_BYTES = 65536
-#: Rows that the lanes of a warp have.
+#: Tables of a region, and what they take: 256 entries of 256 bytes (device/score_table.cuh).
+REGION_TABLES, REGION_BYTES = 64, 65536
+#: Rows that the lanes of a warp have, and bytes of their codes for a region's tables.
 GROUP_ROWS = 32
+CODES_BYTES = GROUP_ROWS * REGION_TABLES
 #: Warps of a block, and the registers that they leave a thread; more warps hide more latency.
 BLOCKS = ((32, 64), (28, 72), (24, 80), (20, 96), (16, 128), (8, 255))
-#: Bits of a score that is rounded to the type of x: half a unit in its last place, in units of fp32's.
-SCORE_ROUNDINGS = {"float16": 1 << 13, "bfloat16": 1 << 16}
 #: The tensor cores' fp32 sums are not rounded to nearest after each product but cut: a bit or two more each.
 ROUNDINGS_PER_SUM = 4
 #: Parts of the columns to choose from: each leaves sums that one block adds up.
@@ -35,11 +32,9 @@ START_CYCLES, BUILD_CYCLES, END_CYCLES = 3200, 1200, 3000
 #: Of a region's making, the share that shows while the other region is looked up; and cycles of a round whose tables
 #: are made between barriers.
 BUILD_SHOWN, BARRIER_CYCLES = 0.8, 400
-#: Instructions of a lane's look-up by slots of a score, and of what else a warp does for a group of rows; and how much
-#: longer look-ups take than the busier of shared memory and issue, since warps wait for each other.
-LOOKUP_INSTRUCTIONS = {1: 3.2, 2: 2.5, 4: 2.7}
-GROUP_INSTRUCTIONS = 60
-LOOKUP_WAIT = {1: 1.2, 2: 1.4, 4: 1.5}
+#: Instructions of a lane's look-up, and of what else a warp does for a group of rows; and how much longer look-ups take
+#: than the busier of shared memory and issue, since warps wait for each other.
+LOOKUP_INSTRUCTIONS, GROUP_INSTRUCTIONS, LOOKUP_WAIT = 3.2, 60, 1.2
 #: Cycles that a warp alone takes for a group's look-ups: they wait for shared memory one after another.
 GROUP_LATENCY = 900
 #: Bytes that an SM reads from the second-level cache in a cycle.
@@ -50,13 +45,12 @@ WAVEFRONT_BYTES = 128
 
 @dataclass(frozen=True)
 class ScoreTile:
-    """Rows in `row_parts`, columns in `column_parts`: a block for each pair, of `block_warps` warps.
+    """Rows in `row_parts`, columns in `column_parts`: a block for each pair, of `block_warps` warps; for one row of x.
 
     A block tabulates a round of its columns at a time, into one of `regions`, and a warp looks a group of 32 of its
     rows up. `rounds` and `row_groups` are those of the whole weight. `arrivals` and `roundings` are as in GemvTile.
     """
 
-    batch: int
     dtype: Dtype
     block_warps: int
     regions: int
@@ -97,17 +91,12 @@ class ScoreTile:
     @property
     def outputs_per_block(self) -> int:
         """Sums that a block has."""
-        return self.groups_per_block * GROUP_ROWS * self.batch
-
-    @property
-    def codes_bytes(self) -> int:
-        """Of a group of rows in one round: each lane has its row's codes on their way."""
-        return GROUP_ROWS * tables_of(self.batch)
+        return self.groups_per_block * GROUP_ROWS
 
     @property
     def shared_bytes(self) -> int:
         """Tables, codes on their way, sums."""
-        codes = self.block_warps * self.codes_bytes
+        codes = self.block_warps * CODES_BYTES
         return self.regions * REGION_BYTES + codes + round_up(4 * self.outputs_per_block, 128)
 
     @property
@@ -120,7 +109,6 @@ class ScoreTile:
     def constants(self) -> tuple[Constant, ...]:
         """The template's `Tile`."""
         return (
-            Constant("int", "kBatch", self.batch, "rows of x that a look-up serves"),
             Constant("vqcc::ElementType", "kElement", ELEMENT_TYPES[self.dtype], "type of x, bias and y"),
             Constant(
                 "int", "kWarps", self.block_warps, "warps of a block, each with a group of 32 rows at a time"
@@ -133,37 +121,28 @@ class ScoreTile:
             ),
             Constant("int", "kRowParts", self.row_parts, "parts of the rows, for different blocks"),
             Constant("int", "kColumnParts", self.column_parts, "parts of the columns, for different blocks"),
+            Constant(
+                "int", "kBlockRows", self.outputs_per_block, "rows of a block, at most, and so its sums"
+            ),
             Constant("int", "kArrivals", self.arrivals, "counters before the sums in the workspace"),
             Constant("int", "kOwnSharedBytes", self.shared_bytes, "of a block: tables, codes, sums"),
         )
 
 
-def score_slots(batch: int) -> int:
-    """Rows of x that a score has room for: one in fp32, or two or four in the type of x."""
-    return 1 if batch == 1 else 2 if batch == 2 else 4
-
-
-def tables_of(batch: int) -> int:
-    """Tables of a region: 64, or 32 where a score takes 8 bytes."""
-    return 32 if score_slots(batch) == 4 else 64
-
-
 def propose_score_tiles(
     rows: int, variant: Variant, work: Workload, machine: Machine
 ) -> Iterator[tuple[ScoreTile, tuple[Decision, ...]]]:
-    """Tiles for W of `rows` rows, by estimated time for each size of a block; the largest block first.
-
-    Later ones leave a thread more registers.
-    """
-    for warps, cap in BLOCKS:
-        if GROUP_ROWS * warps > machine.threads_per_block:
-            continue
-        registers = min(cap, machine.registers_per_thread)
-        candidates = list(_candidates(rows, variant, work, machine, (warps, registers)))
-        if not candidates:
-            continue
-        candidates.sort(key=lambda tile: estimated_cycles(tile, machine))
+    """Tiles for W of `rows` rows, by estimated time; later ones leave a thread more registers."""
+    candidates = [
+        tile
+        for warps, cap in BLOCKS
+        if GROUP_ROWS * warps <= machine.threads_per_block
+        for tile in _candidates(rows, variant, work, machine, (warps, min(cap, machine.registers_per_thread)))
+    ]
+    candidates.sort(key=lambda tile: estimated_cycles(tile, machine))
+    while candidates:
         yield candidates[0], _explain(candidates, machine)
+        candidates = [tile for tile in candidates if tile.register_cap > candidates[0].register_cap]
 
 
 def _candidates(
@@ -171,21 +150,19 @@ def _candidates(
 ) -> Iterator[ScoreTile]:
     """Tiles of a block's size: one block an SM, as many parts of the rows as that leaves."""
     assert isinstance(work.layout, RotatedLayout)
-    batch = variant.sizes["m"]
+    assert variant.sizes["m"] == 1
     row_groups = -(-rows // GROUP_ROWS)
     codes = work.layout.padded_vectors * work.layout.residuals
-    rounds = -(-codes // tables_of(batch))
+    rounds = -(-codes // REGION_TABLES)
     for column_parts in range(1, min(rounds, MAX_COLUMN_PARTS, machine.sm_count) + 1):
         if -(-rounds // column_parts) == -(-rounds // max(1, column_parts - 1)) and column_parts > 1:
             continue  # no block would have fewer rounds
         most = min(row_groups, machine.sm_count // column_parts)
         # As few parts as leave each block the same rows.
         row_parts = -(-row_groups // -(-row_groups // most))
-        per_group = codes + 5 + column_parts + 4  # a lane's sums, and those of the parts
-        scores = SCORE_ROUNDINGS[variant.dtype] if batch > 1 else ROUNDINGS_PER_SUM * work.vector_size
+        sums = codes + 5 + column_parts + 4  # a lane's, and those of the parts
         for regions in (2, 1) if -(-rounds // column_parts) > 1 else (1,):
             tile = ScoreTile(
-                batch=batch,
                 dtype=variant.dtype,
                 block_warps=block[0],
                 regions=regions,
@@ -196,7 +173,7 @@ def _candidates(
                 activation_alignment=activation_alignment(work.vector_size),
                 arrivals=rows,
                 register_cap=block[1],
-                roundings=(1 if batch == 1 else ROUNDINGS_PER_SUM) * per_group + scores,
+                roundings=sums + ROUNDINGS_PER_SUM * work.vector_size,
             )
             if tile.shared_bytes <= machine.shared_bytes_per_block:
                 yield tile
@@ -209,27 +186,28 @@ def estimated_cycles(tile: ScoreTile, machine: Machine) -> float:
 
 def count_cycles(tile: ScoreTile, machine: Machine) -> dict[str, float]:
     """Cycles of a launch: start, rounds bound by codes or by look-ups and tables, and the sum of the parts."""
-    slots = score_slots(tile.batch)
-    tables = tables_of(tile.batch)
     turns = -(-tile.groups_per_block // tile.block_warps)
-    wavefronts = tables * (2 if slots == 4 else 1) + 2 * tile.codes_bytes / WAVEFRONT_BYTES
-    issued = (tables * LOOKUP_INSTRUCTIONS[slots] + GROUP_INSTRUCTIONS) / SUB_PARTITIONS
-    busy = tile.groups_per_block * max(wavefronts, issued) * LOOKUP_WAIT[slots]
+    wavefronts = REGION_TABLES + 2 * CODES_BYTES / WAVEFRONT_BYTES
+    issued = (REGION_TABLES * LOOKUP_INSTRUCTIONS + GROUP_INSTRUCTIONS) / SUB_PARTITIONS
+    busy = tile.groups_per_block * max(wavefronts, issued) * LOOKUP_WAIT
     looking_up = max(busy, turns * GROUP_LATENCY)
-    build = BUILD_CYCLES * (1 if slots == 1 else 1.4)
-    streaming = tile.blocks * tile.groups_per_block * tile.codes_bytes / machine.dram_bytes_per_cycle
+    streaming = tile.blocks * tile.groups_per_block * CODES_BYTES / machine.dram_bytes_per_cycle
     if tile.regions > 1:
-        rounds = tile.rounds_per_block * max(streaming, looking_up + BUILD_SHOWN * build)
+        rounds = tile.rounds_per_block * max(streaming, looking_up + BUILD_SHOWN * BUILD_CYCLES)
     else:
-        rounds = tile.rounds_per_block * (max(streaming, looking_up) + build + BARRIER_CYCLES) - build
+        round_cycles = max(streaming, looking_up) + BUILD_CYCLES + BARRIER_CYCLES
+        rounds = tile.rounds_per_block * round_cycles - BUILD_CYCLES
     end = 0.0
     if tile.column_parts > 1:
         end = END_CYCLES + 4 * tile.column_parts * tile.outputs_per_block / L2_BYTES_PER_CYCLE
-    return {"start": START_CYCLES + build, "rounds": rounds, "end": end}
+    return {"start": START_CYCLES + BUILD_CYCLES, "rounds": rounds, "end": end}
 
 
 def _explain(candidates: list[ScoreTile], machine: Machine) -> tuple[Decision, ...]:
     tile = candidates[0]
+    dealt: dict[tuple[int, int, int], ScoreTile] = {}
+    for other in candidates:  # of those that deal the work out alike, the fastest
+        dealt.setdefault((other.row_parts, other.column_parts, other.regions), other)
     return (
         Decision(
             "parts",
@@ -241,17 +219,17 @@ def _explain(candidates: list[ScoreTile], machine: Machine) -> tuple[Decision, .
                 "groups_per_block": tile.groups_per_block,
                 "rounds_per_block": tile.rounds_per_block,
                 "warps": tile.block_warps,
-                "cycles": round(estimated_cycles(tile, machine)),
+                **{f"{name}_cycles": round(cycles) for name, cycles in count_cycles(tile, machine).items()},
             },
             "tables are made once per part of the rows, sums are added once per part of the columns",
             "",
             tuple(
                 Rejected(
-                    f"{other.row_parts} x {other.column_parts}",
-                    f"{estimated_cycles(other, machine):.0f} cycles",
+                    f"{other.row_parts} of the rows, {other.column_parts} of the columns, {other.block_warps} warps, "
+                    f"regions {other.regions}",
+                    f"{estimated_cycles(other, machine):.0f} cycles in all, not {estimated_cycles(tile, machine):.0f}",
                 )
-                for other in candidates[1:4]
-                if other.column_parts != tile.column_parts
+                for other in list(dealt.values())[1:4]
             ),
         ),
         Decision(
