@@ -118,11 +118,14 @@ def _compile(
 def _take(name: str, path: Path, taken: dict[str, Path]) -> None:
     """Claim a library's C identifier for `path`. Raises VQ0709 if another spec has it."""
     if name in taken:
+        twice = path == taken[name]
         raise VqccError(
             Diagnostic(
                 "VQ0709",
-                f"{path} and {taken[name]} both make a library {name}",
-                help="a library's directory and C symbols bear its name, in which - and _ are one: rename one",
+                f"{path} is given twice" if twice else f"{path} and {taken[name]} both make a library {name}",
+                help="leave one out"
+                if twice
+                else "a library's directory and C symbols bear its name, in which - and _ are one: rename one",
             )
         )
     taken[name] = path

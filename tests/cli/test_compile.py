@@ -301,6 +301,8 @@ def test_several_specs_of_which_some_are_wrong(spec: Path, tmp_path: Path) -> No
         f"{unknown}:4:",
     ):
         assert text in done.stderr
+    twice = run("compile", spec, spec, "-o", tmp_path / "out")
+    assert f"{spec} is given twice" in twice.stderr
     as_json = run("compile", *everything, "-o", tmp_path / "out", "--json")
     assert as_json.exit_code == 1
     assert [library["state"] for library in as_json.json["libraries"]] == ["unchanged"]

@@ -73,7 +73,10 @@ def _decode(data: bytes, path: str) -> str:
     if len(data) > MAX_BYTES:
         raise VqccError(
             Diagnostic(
-                "VQ0102", f"the file has more than {MAX_BYTES} bytes", Span(path, 1, 1), help="split it"
+                "VQ0102",
+                f"the file has more than {MAX_BYTES} bytes",
+                Span(path, 1, 1),
+                help="a spec is a few lines of YAML: is this the right file?",
             )
         )
     try:

@@ -70,8 +70,8 @@ REASONS = {
     ),
     "VQ0709": (
         "A library's directory and symbols bear its name, in which - and _ are one, and two specs of "
-        "the command have the same.",
-        "Rename one of them.",
+        "the command have the same, or one is given twice.",
+        "Rename one of them, or leave it out.",
     ),
     "VQ0710": (
         "No diagnostic has this code.",
