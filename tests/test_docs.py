@@ -26,7 +26,8 @@ from vqcc.diagnostics.reasons import REASONS
 from vqcc.gpus import names as gpu_names
 from vqcc.levels import LEVELS
 from vqcc.library import layout_identity
-from vqcc.passes.layout import choose_layout, rotated_layout
+from vqcc.passes.layout import choose_layout
+from vqcc.passes.score import rotated_layout
 from vqcc.spec.load import load_spec, parse_spec
 from vqcc.tensors.container import load
 from vqcc.tensors.packing import pack_codes

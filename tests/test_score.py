@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from vqcc.plan import Plan
     from vqcc.problem import Problem
 
-SCORE = Strategy("global", dataflow="score")
+SCORE = Strategy("none", dataflow="score")
 
 
 def dealt(task: Problem, **tile: int) -> Plan:

@@ -14,7 +14,7 @@ __all__ = ["LEVELS", "STRATEGIES", "Caching", "Dataflow", "Fusion", "Level", "St
 Level = Literal["gc", "sc", "o1", "o2", "o3", "o4", "best"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 
-Caching = Literal["global", "all", "slack"]
+Caching = Literal["none", "global", "all", "slack"]
 Fusion = Literal["none", "exchange", "aligned"]
 #: What becomes of a code: its entry is decoded and multiplied, or it looks up a score that is added.
 Dataflow = Literal["decode", "score"]
@@ -29,7 +29,7 @@ class Strategy:
     codebook-switch axes (Sec. VI-A). `fusion`: decoded vectors are used as they come, exchanged into the layout
     the op's compute engine wants (Sec. VI-B), or decoded straight into it. `copies`: past the paper, shared memory that
     is left may hold copies of entries. `dataflow`: also past it, products of entries with the inputs may be tabulated
-    (score tables), which leaves nothing to cache and nothing to exchange.
+    (score tables), which leaves nothing to cache (`none`) and nothing to exchange.
     """
 
     caching: Caching

@@ -16,6 +16,7 @@ from vqcc.passes.hotness import plan_hotness
 from vqcc.passes.launch import plan_launch
 from vqcc.passes.layout import plan_layout
 from vqcc.passes.placement import certain_placement, place_all, place_none, place_slack
+from vqcc.passes.score import place_nothing, plan_look_ups, plan_rotated_layout, plan_score_cost
 from vqcc.passes.slack import plan_slack
 from vqcc.passes.split import WHOLE, plan_split, weigh_split
 from vqcc.passes.tile import plan_tile
@@ -31,6 +32,8 @@ __all__ = ["analyze", "base_kernel", "decide_split", "estimate", "plan_base", "p
 def analyze(problem: Problem, strategy: Strategy) -> Plan:
     """Everything that needs no tile: layout, hotness, exchange, and the split that bytes propose."""
     plan = Plan(problem.kernel, problem.level, strategy)
+    if strategy.dataflow == "score":
+        return plan_look_ups(problem, plan_hotness(problem, plan_rotated_layout(problem, plan)))
     plan = plan_layout(problem, plan)
     plan = plan_hotness(problem, plan)
     plan = plan_exchange(problem, plan)
@@ -59,7 +62,7 @@ def decide_split(problem: Problem, proposal: Plan) -> Plan:
 
 def base_kernel(problem: Problem, base: Plan) -> Plan:
     """The kernel with an empty cache that is compiled to see what it leaves."""
-    return plan_bounds(problem, place_none(problem, base))
+    return plan_bounds(problem, _empty(problem, base))
 
 
 def plan_kernel(
@@ -78,13 +81,13 @@ def plan_kernel(
     elif base.strategy.caching == "all":
         plan = place_all(problem, base)
     else:
-        plan = place_none(problem, base)
+        plan = _empty(problem, base)
     return plan_bounds(problem, plan, hold=hold)
 
 
 def plan_compiled(problem: Problem, plan: Plan, resources: Resources) -> Plan:
     """Launch the kernel with what the compiler says it needs, and predict its time."""
-    return plan_cost(problem, plan_launch(problem, plan, resources))
+    return _timed(problem, plan_launch(problem, plan, resources))
 
 
 def estimate(problem: Problem, strategy: Strategy) -> Plan | None:
@@ -96,4 +99,14 @@ def _estimated(problem: Problem, base: Plan | None) -> Plan | None:
     if base is None:
         return None
     promised = Resources(promised_registers(problem, base_kernel(problem, base)), 0, 0, 0, 0, 0)
-    return plan_cost(problem, plan_kernel(problem, base, promised))
+    return _timed(problem, plan_kernel(problem, base, promised))
+
+
+def _empty(problem: Problem, base: Plan) -> Plan:
+    """The plan with an empty cache."""
+    return (place_nothing if base.strategy.dataflow == "score" else place_none)(problem, base)
+
+
+def _timed(problem: Problem, plan: Plan) -> Plan:
+    """The plan with its predicted time."""
+    return (plan_score_cost if plan.strategy.dataflow == "score" else plan_cost)(problem, plan)

@@ -37,7 +37,7 @@ DATAFLOWS: tuple[Dataflow, ...] = get_args(Dataflow)
 #: Strategies past the paper's: score tables, copies of entries, and entries decoded straight into the fragments of
 #: tensor cores.
 PAST_THE_PAPER = (
-    Strategy("global", dataflow="score"),
+    Strategy("none", dataflow="score"),
     Strategy("all", fusion="aligned"),
     *(
         Strategy("slack", registers=True, codebook_centric=centric, fusion=fusion, copies=copies)

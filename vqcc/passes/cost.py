@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from vqcc.passes.hotness import covered, shares
 from vqcc.passes.placement import cached_tables, part_tiles
-from vqcc.passes.tile import machine_of
 from vqcc.passes.wavefronts import (
     WIDEST_LOAD,
     copied_wavefronts,
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ENGINES", "Counts", "EngineCost", "count", "plan_cost", "predict"]
 
-#: Of a kernel over score tables: from one launch to the next, and the clock it runs at relative to the boost clock.
-SCORE_LAUNCH_SECONDS, CLOCK_UNDER_LOAD = 1e-6, 0.89
 WARP_SIZE = 32
 LINE_BYTES = 128
 SECTOR_BYTES = 32
@@ -75,8 +72,6 @@ RATES = (
     "sub_partitions",
     "l1_shared_bytes",
 )
-#: Those that times of score tables are made from.
-SCORE_RATES = ("sm_count", "boost_hertz", "dram_bytes_per_second")
 #: What each round of items costs: its last sums, and where they apply new books and the other parts of its rows.
 ROUND_SECONDS, BOOKS_SECONDS, PARTS_SECONDS = 0.4e-6, 0.3e-6, 2e-6
 
@@ -98,8 +93,6 @@ class Counts:
 
 def plan_cost(problem: Problem, plan: Plan) -> Plan:
     """Note the predicted time and what it is made of."""
-    if plan.strategy.dataflow == "score":
-        return _plan_scored(problem, plan)
     counts = count(problem, plan)
     parts = _times(problem, counts)
     weights = ENGINES[plan.exchange.engine].weights
@@ -115,30 +108,6 @@ def plan_cost(problem: Problem, plan: Plan) -> Plan:
             {**{f"{name}_us": value for name, value in shown.items()}, **figures},
             f"bound by {bound}",
             facts=RATES,
-        ),
-        predicted_us=round(1e6 * seconds, 2),
-    )
-
-
-def _plan_scored(problem: Problem, plan: Plan) -> Plan:
-    """Score tables: the op counts the cycles of a block's phases, which follow one another."""
-    assert plan.tile is not None
-    cycles = problem.op.scored_cycles(plan.tile, machine_of(problem.gpu))
-    hertz = float(problem.gpu.boost_hertz.value) * CLOCK_UNDER_LOAD
-    seconds = SCORE_LAUNCH_SECONDS + sum(cycles.values()) / hertz
-    return plan.decide(
-        Decision(
-            "predicted_us",
-            round(1e6 * seconds, 2),
-            "launch + start + rounds + end, from their cycles at the clock under load",
-            {
-                "launch_us": 1e6 * SCORE_LAUNCH_SECONDS,
-                **{f"{name}_us": round(1e6 * value / hertz, 2) for name, value in cycles.items()},
-                "boost_hertz": problem.gpu.boost_hertz.value,
-                "clock_under_load": CLOCK_UNDER_LOAD,
-            },
-            f"bound by {max(cycles, key=lambda name: cycles[name])}",
-            facts=SCORE_RATES,
         ),
         predicted_us=round(1e6 * seconds, 2),
     )

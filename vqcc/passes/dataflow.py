@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from vqcc.passes.layout import rotated_layout
+from vqcc.passes.score import rotated_layout
 from vqcc.problem import Boundaries
 from vqcc.report.text import counted
 

@@ -162,17 +162,6 @@ def choose_fusion(shuffles: int, shared_roundtrip_per_shuffle: float) -> Literal
 def plan_exchange(problem: Problem, plan: Plan) -> Plan:
     """Choose engine, layout and the way there, as far as the level's strategy lets it."""
     vector_size = problem.algorithm.vector_size
-    if plan.strategy.dataflow == "score":
-        return plan.decide(
-            Decision(
-                "dataflow",
-                "score",
-                "T[entry] = <entry, x of one vector>, made once for all rows of a block; a code adds one number",
-                {"vector_size": vector_size, "entries": problem.algorithm.table_entries},
-                f"a look-up reads one number instead of {vector_size}, and multiplies nothing",
-            ),
-            exchange=Exchange("score"),
-        )
     if plan.strategy.fusion == "none":
         return plan.decide(
             Decision(

@@ -1,25 +1,23 @@
 """Layout: how packed codes lie in memory.
 
 Kernels that decode have one layout, whatever the variant, level and GPU: it depends on the algorithm's code widths, the
-length of a row and its column tiles only. Score tables have another. A library has one of the two
-(`vqcc.passes.choice.agree`). A lane reads one chunk at a time; the search looks for chunks that waste no bits and
+length of a row and its column tiles only. Score tables have another (`vqcc.passes.score`); a library
+has one of the two. A lane reads one chunk at a time; the search looks for chunks that waste no bits and
 are read by 16-byte loads (design: one packed layout per library and GPU).
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vqcc.plan import Decision, PackedLayout, RotatedLayout
-from vqcc.report.text import counted
+from vqcc.plan import Decision, PackedLayout
 
 if TYPE_CHECKING:
     from vqcc.plan import Plan
     from vqcc.problem import Problem
 
-__all__ = ["choose_layout", "plan_layout", "rotated_layout", "segment_lanes"]
+__all__ = ["choose_layout", "plan_layout", "segment_lanes"]
 
 MAX_CODES = 128  # of a chunk: the codes of 16 bytes at one bit each
 MAX_WORDS = 16  # of a chunk: they stay in registers
@@ -32,9 +30,7 @@ IDLE_LANE = 0.25
 
 
 def plan_layout(problem: Problem, plan: Plan) -> Plan:
-    """Choose how the codes of `problem`'s weight lie: rotated for score tables, else in chunks."""
-    if plan.strategy.dataflow == "score":
-        return _plan_rotated(problem, plan)
+    """Choose how the codes of `problem`'s weight lie in chunks."""
     algorithm = problem.algorithm
     rows, columns = problem.op.weight_shape
     vectors = columns // algorithm.vector_size
@@ -53,34 +49,6 @@ def plan_layout(problem: Problem, plan: Plan) -> Plan:
         ),
         layout=layout,
     )
-
-
-def _plan_rotated(problem: Problem, plan: Plan) -> Plan:
-    algorithm = problem.algorithm
-    rows, columns = problem.op.weight_shape
-    vectors = columns // algorithm.vector_size
-    layout = rotated_layout(vectors, algorithm.residuals)
-    moved = 4 * math.prod(layout.code_shape(rows))
-    needed = rows * vectors * algorithm.residuals
-    return plan.decide(
-        Decision(
-            "packed_layout",
-            f"rotated: {counted(layout.panels, 'panel')} of {layout.PANEL_CODES} codes of a row, rows in groups of "
-            f"{layout.GROUP_ROWS}",
-            "stage after stage, each padded to whole sets of 32 vectors; in place s of row r stands code s ^ (r % 32)",
-            {"vectors": vectors, "padded_vectors": layout.padded_vectors, "residuals": algorithm.residuals},
-            f"the 32 lanes of a warp look 32 different tables up at every step, so no two meet in a bank; "
-            f"{moved / needed - 1:.1%} padding",
-        ),
-        layout=layout,
-    )
-
-
-def rotated_layout(vectors: int, residuals: int) -> RotatedLayout:
-    """The rotated layout of rows of `vectors` vectors."""
-    unit = RotatedLayout.GROUP_ROWS
-    padded = -(-vectors // unit) * unit
-    return RotatedLayout(vectors, residuals, padded, -(-padded * residuals // RotatedLayout.PANEL_CODES))
 
 
 def choose_layout(vectors: int, residuals: int, code_bits: int) -> PackedLayout:

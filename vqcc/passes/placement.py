@@ -7,7 +7,6 @@ shared memory, the rest in global memory. The slack of the base kernel says how 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vqcc.diagnostics import Diagnostic, Finding, VqccError, raise_findings
@@ -70,10 +69,8 @@ def certain_placement(problem: Problem, plan: Plan) -> Placement:
 
 
 def place_none(problem: Problem, plan: Plan) -> Plan:
-    """Nothing is cached: level gc, the base kernel of the others, and score tables, which hold no entries."""
+    """Nothing is cached: level gc, and the base kernel of the others."""
     placement = Placement((0,) * cached_tables(problem, plan), 0, part_tiles(problem, plan), 0)
-    if plan.strategy.dataflow == "score":
-        return replace(plan, placement=placement)
     return plan.decide(
         Decision(
             "n_shared",

@@ -112,8 +112,6 @@ def plan_split(problem: Problem, plan: Plan) -> Plan:
     a time, as many resident blocks as shared memory lets hold one book, at most `BLOCKS_PER_SM`, and the bytes that a
     block loads of a book, all of it or what its shared memory holds. `weigh_split` decides.
     """
-    if plan.strategy.dataflow == "score":  # whose tile deals out rows and columns
-        return plan
     axes = find_axes(problem)
     if not plan.strategy.codebook_centric:
         return _unsplit(plan, axes, "the level gives blocks whole rows")
