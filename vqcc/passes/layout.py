@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vqcc.plan import Decision, PackedLayout
+from vqcc.report.text import counted
 
 if TYPE_CHECKING:
     from vqcc.plan import Plan
@@ -41,7 +42,8 @@ def plan_layout(problem: Problem, plan: Plan) -> Plan:
     return plan.decide(
         Decision(
             "packed_layout",
-            f"{layout.chunk_vectors} vectors in {layout.chunk_words} words, {layout.row_words} words a row",
+            f"{counted(layout.chunk_vectors, 'vector')} in {counted(layout.chunk_words, 'word')}, "
+            f"{counted(layout.row_words, 'word')} a row",
             "min over chunks of row_words * load_penalty * (1 + 0.25 * idle_lanes / busy_lanes)",
             {"vectors": vectors, "residuals": algorithm.residuals, "code_bits": algorithm.code_bits},
             f"{layout.row_words * 32 / row_bits - 1:.1%} padding over {row_bits} bits of codes; "

@@ -1467,7 +1467,7 @@ struct Layout {
 using Algorithm = vqcc::KMeans<Codes>;
 
 }  // namespace plan
-// packed_layout = 4 vectors in 1 words, 65 words a row: min over chunks of row_words * load_penalty * (1 +
+// packed_layout = 4 vectors in 1 word, 65 words a row: min over chunks of row_words * load_penalty * (1 +
 //     0.25 * idle_lanes / busy_lanes)
 //     with vectors = 257, residuals = 1, code_bits = 8; 1.2% padding over 2056 bits of codes; segments of 16
 //         chunks, of which a column tile is a whole number
@@ -1523,7 +1523,7 @@ struct Tile_m4_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 4) gptvq_2_gc_m4_float16_8c2c530b(
+extern "C" __global__ void __launch_bounds__(256, 4) gptvq_2_gc_m4_float16_b4e6b54a(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,
