@@ -144,7 +144,8 @@ def _draw_bars(panel: Axes, rows: Sequence[Row]) -> None:
     panel.set_xticks(range(len(algorithms)), algorithms)
     panel.axhline(1, color="black", linewidth=0.5)
     panel.set_ylabel(f"latency / {_BASE_LEVEL}")
-    panel.set_ylim(0, 2.5)
+    panel.margins(y=0.3)  # room for the legend
+    panel.set_ylim(bottom=0)
 
 
 def _relative(rows: Sequence[Row], algorithm: str, name: str) -> float:
