@@ -5,6 +5,7 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from command import Done, run
 from safetensors import safe_open
@@ -293,6 +294,29 @@ def test_packed_weights_that_are_not_the_tensors(packed: Path, quantized: Path, 
     done = run("validate", compiled, "--tensors", quantized, "--packed", packed)
     assert done.exit_code == 4
     assert "error[VQ0801]" in done.stderr
+    assert "error[VQ0545]" in done.stderr
+
+
+@pytest.mark.parametrize("part", ["codes", "books", "scales"])
+def test_one_wrong_bit_of_packed_weights_is_found(
+    packed: Path, quantized: Path, compiled: Path, part: str
+) -> None:
+    """Though no launch need be outside its bound for it."""
+    with safe_open(packed, "np") as file:
+        metadata = file.metadata()
+    arrays = load_file(packed)
+    changed = arrays[f"w.{part}"].copy()
+    changed.reshape(-1).view(np.uint8)[changed.dtype.itemsize * 3] ^= 1
+    save_file({**arrays, f"w.{part}": changed}, packed, metadata)
+    done = run("validate", compiled, "--tensors", quantized, "--packed", packed, "--json")
+    assert done.exit_code == 4
+    assert done.codes[-1] == "VQ0545"
+    message = done.json["diagnostics"][-1]["message"]
+    place = [int(each) for each in np.unravel_index(3, changed.shape)]
+    assert (
+        f"w.{part} is not what 'w' packs to: 1 of {changed.size} elements differ, the first at {place}"
+        in message
+    )
 
 
 def test_packed_weights_need_their_tensors(packed: Path, compiled: Path) -> None:

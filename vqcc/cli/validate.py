@@ -66,7 +66,7 @@ def command(
     from vqcc.diagnostics import ExitCode
     from vqcc.library import load_library
     from vqcc.tensors.container import load, load_all
-    from vqcc.tensors.packed_file import check_order, load_packed
+    from vqcc.tensors.packed_file import check_contents, check_order, load_packed
     from vqcc.verify.harness import validate
 
     if names and tensors is None:
@@ -79,6 +79,7 @@ def command(
         given = tuple(load(tensors, name) for name in names) if names else load_all(tensors)
     results = []
     warnings: list[Diagnostic] = []
+    altered: list[Diagnostic] = []
     with _open_backend(backend, warnings) as running:
         for library in loaded:
             chosen = running.gpus(library, gpus)
@@ -89,13 +90,15 @@ def command(
                 results.append(result)
                 if not as_json:
                     _show(result)
+            if packed_path is not None:
+                altered += check_contents(packed_path, library, given)
     failed = [result for result in results if not result.comparison.passed]
     if not as_json:
         launches = counted(len(results), "launch", "launches")
         whose = "its" if len(results) == 1 else "their"
         click.echo(f"{len(results) - len(failed)} of {launches} within {whose} bounds of float64")
     summary = {"backend": backend, "results": [result.to_json() for result in results]}
-    mismatches = _mismatches(failed, packed=packed_path is not None)
+    mismatches = [*_mismatches(failed, packed=packed_path is not None), *altered]
     finish(summary, mismatches, ExitCode.MISMATCH, as_json=as_json, warnings=warnings)
 
 

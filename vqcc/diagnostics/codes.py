@@ -119,6 +119,7 @@ _TENSOR = {
     "VQ0542": "a plot that cannot be drawn so",
     "VQ0543": "parts of a tensor are too small to be counted",
     "VQ0544": "weights were packed in another order of entries",
+    "VQ0545": "packed weights are not those of the tensor",
 }
 
 _TOOLCHAIN = {

@@ -10,10 +10,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError
 from vqcc.plan import layout_mapping
 from vqcc.tensors.container import write_safetensors
 from vqcc.tensors.header import TensorFile
+from vqcc.tensors.packing import pack_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from vqcc.tensors.packing import PackedTensor
     from vqcc.tensors.vq_tensor import VQTensor
 
-__all__ = ["METADATA_KEY", "check_order", "load_packed", "save_packed"]
+__all__ = ["METADATA_KEY", "check_contents", "check_order", "load_packed", "save_packed"]
 
 METADATA_KEY = "vqcc.packed"
 _ORDERS = ("identity", "frequency")
@@ -98,6 +101,38 @@ def check_order(path: Path, library: Library) -> tuple[Diagnostic, ...]:
         for name, (_, order) in described.items()
         if order != wanted
     )
+
+
+def check_contents(path: Path, library: Library, tensors: Sequence[VQTensor]) -> tuple[Diagnostic, ...]:
+    """Errors, VQ0545, for each of `tensors` that the packed file holds other bytes of than packing gives.
+
+    One wrong code of millions may hide in the rounding of a launch; here it cannot. Raises VqccError as `load_packed`.
+    """
+    with TensorFile(path) as file:
+        described = _described(path, file)
+    packed = load_packed(path, library)
+    found = []
+    for tensor in (tensor for tensor in tensors if tensor.name in packed):
+        by_frequency = described[tensor.name][1] == "frequency"
+        wanted = pack_tensor(tensor, library.layout, by_frequency=by_frequency).arrays()
+        for part, array in wanted.items():
+            # Bits, not values: a NaN is itself.
+            wrong = np.argwhere(_bits(packed[tensor.name][part]) != _bits(array))
+            if len(wrong):
+                found.append(
+                    Diagnostic(
+                        "VQ0545",
+                        f"{path}: {tensor.name}.{part} is not what '{tensor.name}' packs to: "
+                        f"{len(wrong)} of {array.size} elements differ, the first at {wrong[0].tolist()}",
+                        help="the file was made of another tensor, or is damaged: pack the VQ tensor again",
+                    )
+                )
+    return tuple(found)
+
+
+def _bits(array: NDArray[Any]) -> NDArray[Any]:
+    """The elements as unsigned integers of their width."""
+    return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
 
 
 def _order(library: Library) -> str:

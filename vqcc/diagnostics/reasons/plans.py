@@ -211,4 +211,9 @@ REASONS = {
         "are in their old order. Results are right, times are not as planned.",
         "Pack the VQ tensors for this library.",
     ),
+    "VQ0545": (
+        "The packed file has other bytes than `vqcc pack` makes of the tensor: it was made of another one, or is "
+        "damaged. Few wrong codes may hide in the rounding of a launch.",
+        "Pack the VQ tensor again.",
+    ),
 }
