@@ -94,7 +94,7 @@ def test_results_are_within_their_bound(case: dict[str, Any], cache_directory: P
 def random_tile(tile: ScoreTile, rng: np.random.Generator) -> dict[str, int]:
     """Another way to deal the same work: more or fewer parts, warps and regions."""
     return {
-        "block_warps": int(rng.choice([2, 4, 6, 16])),
+        "warps": int(rng.choice([2, 4, 6, 16])),
         "regions": int(rng.integers(1, 3)),
         "row_parts": int(rng.integers(1, tile.row_groups + 1)),
         "column_parts": int(rng.integers(1, tile.rounds + 1)),

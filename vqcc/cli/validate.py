@@ -90,8 +90,8 @@ def command(
                 results.append(result)
                 if not as_json:
                     _show(result)
-            if packed_path is not None:
-                altered += check_contents(packed_path, library, given)
+            if packed_path is not None and packed is not None:
+                altered += check_contents(packed_path, library, packed, given)
     failed = [result for result in results if not result.comparison.passed]
     if not as_json:
         launches = counted(len(results), "launch", "launches")

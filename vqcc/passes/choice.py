@@ -66,20 +66,23 @@ class Agreed:
 def agree(problems: Sequence[Problem], estimate: Estimate) -> tuple[Agreed, ...]:
     """The dataflows that all kernels of a library can have, on all of its GPUs, the fastest in sum first.
 
-    All of them read the same packed codes, so they share one. Levels of the paper decode. Raises VQ0406 if no strategy
-    can have the spec's boundaries.
+    All of them read the same packed codes, so they share one. Levels of the paper decode. Raises VQ0406 if dataflows
+    have to be weighed and no strategy can have the spec's boundaries.
     """
     if problems[0].level != "best":
         return (Agreed("decode"),)
+    against = {dataflow: _refusals_of_all(problems, dataflow) for dataflow in DATAFLOWS}
+    reasons = {dataflow: "; ".join(found) for dataflow, found in against.items() if found}
+    possible = [dataflow for dataflow in DATAFLOWS if dataflow not in reasons]
+    if len(possible) == 1:  # nothing to plan yet: whoever compiles it will
+        return (Agreed(possible[0], tuple(Rejected(other, why) for other, why in reasons.items())),)
     totals: dict[Dataflow, float] = {}
-    reasons: dict[Dataflow, str] = {}
-    for dataflow in DATAFLOWS:
-        against = _refusals_of_all(problems, dataflow)
-        ranked = [] if against else [contenders(problem, estimate, dataflow) for problem in problems]
-        if ranked and all(ranked):
+    for dataflow in possible:
+        ranked = [contenders(problem, estimate, dataflow) for problem in problems]
+        if all(ranked):
             totals[dataflow] = sum(times[0][0] for times in ranked)
         else:
-            reasons[dataflow] = "; ".join(against) or "no tile of it fits"
+            reasons[dataflow] = "no tile of it fits"
     best = min(totals.values())
     for dataflow, total in totals.items():
         whole = "" if len(problems) == 1 else f" for the library's {len(problems)} kernels together"

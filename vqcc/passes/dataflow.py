@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from vqcc.algorithms.fields import MAX_INDEX
 from vqcc.passes.score import rotated_layout
 from vqcc.problem import Boundaries
 from vqcc.report.text import counted
@@ -25,8 +26,6 @@ __all__ = ["refusals"]
 SCORED_VECTORS = (2, 4, 8, 16)
 #: Score tables have one byte of address for the entry.
 SCORED_CODE_BITS = 8
-#: Bytes of packed codes, as for kernels that decode.
-MAX_SCORED_CODES = (1 << 31) - 1
 
 
 def refusals(problem: Problem, dataflow: Dataflow) -> Iterator[str]:
@@ -52,12 +51,12 @@ def _refusals_of_algorithm(problem: Problem) -> Iterator[str]:
         yield f"vectors of {algorithm.vector_size} do not fill registers of a fragment"
     if algorithm.scope.books(*shape) != 1:
         yield "every tile of codebooks would need tables of its own"
-    if algorithm.scales.kind == "group":
+    if algorithm.scales.group is not None:
         yield "scores of columns with different scales are added up"
     if not algorithm.exact_in(problem.variant.dtype):
         yield f"entries are not exact in {problem.variant.dtype}, in which they are multiplied"
     codes = padded_codes(shape, algorithm.vector_size, algorithm.residuals)
-    if codes > MAX_SCORED_CODES:
+    if codes > MAX_INDEX:
         yield f"{codes} codes, padding included, pass the 2 GiB that 32-bit offsets reach"
 
 

@@ -19,7 +19,7 @@ from vqcc.tensors.header import TensorFile
 from vqcc.tensors.packing import pack_tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -103,14 +103,19 @@ def check_order(path: Path, library: Library) -> tuple[Diagnostic, ...]:
     )
 
 
-def check_contents(path: Path, library: Library, tensors: Sequence[VQTensor]) -> tuple[Diagnostic, ...]:
-    """Errors, VQ0545, for each of `tensors` that the packed file holds other bytes of than packing gives.
+def check_contents(
+    path: Path,
+    library: Library,
+    packed: Mapping[str, Mapping[str, NDArray[Any]]],
+    tensors: Sequence[VQTensor],
+) -> tuple[Diagnostic, ...]:
+    """Errors, VQ0545, for each of `tensors` of which the file holds other bytes than packing gives.
 
-    One wrong code of millions may hide in the rounding of a launch; here it cannot. Raises VqccError as `load_packed`.
+    `packed` is what `load_packed` found in it. One wrong code of millions may hide in the rounding of a launch; here it
+    cannot. Raises VqccError as `load_packed`.
     """
     with TensorFile(path) as file:
         described = _described(path, file)
-    packed = load_packed(path, library)
     found = []
     for tensor in (tensor for tensor in tensors if tensor.name in packed):
         by_frequency = described[tensor.name][1] == "frequency"

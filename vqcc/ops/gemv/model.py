@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from vqcc.algorithms.fields import MAX_INDEX
 from vqcc.diagnostics import Finding, field_error
 from vqcc.ops.base import Argument, ComputeLayout, DeviceEngine, Dtype, Op, Variant
 from vqcc.ops.gemv.fma_tile import propose_fma_tiles
@@ -39,8 +40,6 @@ MAX_BATCH = 16
 MIN_TENSOR_BATCH = 5
 #: Rows or columns: a sum of two still fits the kernels' signed 32-bit arithmetic.
 MAX_EXTENT = 2**30
-#: Largest number of bytes or elements that the kernels' signed 32-bit offsets reach.
-MAX_INDEX = 2**31 - 1
 #: A packed row takes a word at least.
 WORD_BITS = 32
 

@@ -45,14 +45,14 @@ WAVEFRONT_BYTES = 128
 
 @dataclass(frozen=True)
 class ScoreTile:
-    """Rows in `row_parts`, columns in `column_parts`: a block for each pair, of `block_warps` warps; for one row of x.
+    """Rows in `row_parts`, columns in `column_parts`: a block for each pair, of `warps` warps; for one row of x.
 
     A block tabulates a round of its columns at a time, into one of `regions`, and a warp looks a group of 32 of its
     rows up. `rounds` and `row_groups` are those of the whole weight. `arrivals` and `roundings` are as in GemvTile.
     """
 
     dtype: Dtype
-    block_warps: int
+    warps: int
     regions: int
     row_groups: int
     row_parts: int
@@ -62,11 +62,6 @@ class ScoreTile:
     arrivals: int
     register_cap: int
     roundings: int
-
-    @property
-    def warps(self) -> int:
-        """Warps of a block."""
-        return self.block_warps
 
     @property
     def blocks(self) -> int:
@@ -96,7 +91,7 @@ class ScoreTile:
     @property
     def shared_bytes(self) -> int:
         """Tables, codes on their way, sums."""
-        codes = self.block_warps * CODES_BYTES
+        codes = self.warps * CODES_BYTES
         return self.regions * REGION_BYTES + codes + round_up(4 * self.outputs_per_block, 128)
 
     @property
@@ -110,9 +105,7 @@ class ScoreTile:
         """The template's `Tile`."""
         return (
             Constant("vqcc::ElementType", "kElement", ELEMENT_TYPES[self.dtype], "type of x, bias and y"),
-            Constant(
-                "int", "kWarps", self.block_warps, "warps of a block, each with a group of 32 rows at a time"
-            ),
+            Constant("int", "kWarps", self.warps, "warps of a block, each with a group of 32 rows at a time"),
             Constant(
                 "int",
                 "kRegions",
@@ -164,7 +157,7 @@ def _candidates(
         for regions in (2, 1) if -(-rounds // column_parts) > 1 else (1,):
             tile = ScoreTile(
                 dtype=variant.dtype,
-                block_warps=block[0],
+                warps=block[0],
                 regions=regions,
                 row_groups=row_groups,
                 row_parts=row_parts,
@@ -186,7 +179,7 @@ def estimated_cycles(tile: ScoreTile, machine: Machine) -> float:
 
 def count_cycles(tile: ScoreTile, machine: Machine) -> dict[str, float]:
     """Cycles of a launch: start, rounds bound by codes or by look-ups and tables, and the sum of the parts."""
-    turns = -(-tile.groups_per_block // tile.block_warps)
+    turns = -(-tile.groups_per_block // tile.warps)
     wavefronts = REGION_TABLES + 2 * CODES_BYTES / WAVEFRONT_BYTES
     issued = (REGION_TABLES * LOOKUP_INSTRUCTIONS + GROUP_INSTRUCTIONS) / SUB_PARTITIONS
     busy = tile.groups_per_block * max(wavefronts, issued) * LOOKUP_WAIT
@@ -218,14 +211,14 @@ def _explain(candidates: list[ScoreTile], machine: Machine) -> tuple[Decision, .
                 "rounds": tile.rounds,
                 "groups_per_block": tile.groups_per_block,
                 "rounds_per_block": tile.rounds_per_block,
-                "warps": tile.block_warps,
+                "warps": tile.warps,
                 **{f"{name}_cycles": round(cycles) for name, cycles in count_cycles(tile, machine).items()},
             },
             "tables are made once per part of the rows, sums are added once per part of the columns",
             "",
             tuple(
                 Rejected(
-                    f"{other.row_parts} of the rows, {other.column_parts} of the columns, {other.block_warps} warps, "
+                    f"{other.row_parts} of the rows, {other.column_parts} of the columns, {other.warps} warps, "
                     f"regions {other.regions}",
                     f"{estimated_cycles(other, machine):.0f} cycles in all, not {estimated_cycles(tile, machine):.0f}",
                 )
