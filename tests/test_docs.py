@@ -18,6 +18,7 @@ import pytest
 from vqcc.algorithms import presets
 from vqcc.building import build_library, write_library
 from vqcc.cli import _vqcc
+from vqcc.code_layouts import FragmentLayout, layout_mapping
 from vqcc.codegen.cache import CompileCache
 from vqcc.codegen.toolchain import find
 from vqcc.codegen.wheels import installed
@@ -236,6 +237,33 @@ def test_the_c_reader_finds_every_rotated_code(tmp_path: Path) -> None:
                 for row in range(rows)
             ]
             for stage in range(residuals)
+        ]
+        np.testing.assert_array_equal(found, codes)
+
+
+def test_the_c_reader_finds_every_code_of_a_fragment(tmp_path: Path) -> None:
+    """The function of packed-layout.md against the packer: tiles or none, codes that straddle words, padding."""
+    code_of = compiled_function(
+        "fragment_code_of", fence("packed-layout.md", "c", "fragment_code_of"), tmp_path
+    )
+    for rows, layout in (
+        (33, FragmentLayout(40, 2, 8, 2, 1, 1)),
+        (70, FragmentLayout(100, 2, 12, 4, 3, 1)),
+        (5, FragmentLayout(130, 1, 8, 4, 1, 64)),
+        (64, FragmentLayout(31, 3, 10, 4, 4, 2)),
+    ):
+        shape = (layout.residuals, rows, layout.vectors)
+        codes = np.random.default_rng(1).integers(0, 1 << layout.code_bits, shape, dtype=np.uint16)
+        packed = pack_codes(codes, layout).tobytes()
+        fields = (ctypes.c_uint32 * 6)(
+            *(value for name, value in layout_mapping(layout).items() if name != "kind")
+        )
+        found = [
+            [
+                [code_of(fields, packed, rows, row, vector, stage) for vector in range(layout.vectors)]
+                for row in range(rows)
+            ]
+            for stage in range(layout.residuals)
         ]
         np.testing.assert_array_equal(found, codes)
 

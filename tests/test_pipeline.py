@@ -432,7 +432,7 @@ def test_each_level_adds_what_it_is_named_for(task: Problem, has_profile: bool) 
         reason = decision(o3, "split").reason
         assert "a split" in reason or "whole rows" in reason
     assert o4.exchange.fusion in {"none", "register", "shared", "aligned"}
-    assert len({plan.layout for plan in plans.values()}) == 1
+    assert len({plan.layout for name, plan in plans.items() if name != "best"}) == 1
 
 
 @pytest.mark.parametrize("preset", PRESETS)

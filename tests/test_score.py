@@ -7,59 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from dealing import dealt, launched, task_of
 from launches import Kernels
 from libraries import FakeToolchain, build_fake
-from matrix import changed
-from plans import using
 from problems import kmeans, problem
 
-from vqcc.algorithms import from_mapping
-from vqcc.algorithms.presets import resolve
-from vqcc.levels import Strategy
+from vqcc.code_layouts import RotatedLayout
 from vqcc.ops.gemv.score_tile import ScoreTile
 from vqcc.passes.dataflow import refusals
-from vqcc.passes.placement import certain_placement
-from vqcc.passes.tile import plan_tile
-from vqcc.pipeline import analyze, plan_compiled, plan_kernel
-from vqcc.plan import Rejected, RotatedLayout
+from vqcc.plan import Rejected
 from vqcc.problem import Boundaries
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from launches import Outcome
-
     from vqcc.building import Built
     from vqcc.codegen.toolchain import Compiled
-    from vqcc.plan import Plan
     from vqcc.problem import Problem
-
-SCORE = Strategy("none", dataflow="score")
-
-
-def dealt(task: Problem, **tile: int) -> Plan:
-    """The plan of a problem over score tables, its tile changed."""
-    plan = analyze(task, SCORE)
-    plan = plan_tile(task, plan, certain_placement(task, plan)) or plan
-    assert isinstance(plan.tile, ScoreTile)
-    plan = replace(plan, tile=replace(plan.tile, **tile))
-    return plan_compiled(task, plan_kernel(task, plan, None), using(64))
-
-
-def scored(task: Problem, plan: Plan, cache_directory: Path, *, count: bool = False) -> list[Outcome]:
-    """What launches of a plan gave, with a bias and without; each is repeated, and must give the same bits."""
-    assert not any(refusals(task, "score"))
-    rng = np.random.default_rng(3)
-    tensor = task.algorithm.random_tensor(rng, "w", *task.op.weight_shape)
-    kernels = Kernels([(task, plan)], tensor, cache_directory)
-    outcomes = []
-    for bias in (False, True):
-        inputs = kernels.draw(task, 1, rng, bias=bias)
-        outcomes.append(kernels.run(kernels.kernels[0], inputs, count=count))
-        again = kernels.run(kernels.kernels[0], inputs)
-        assert again.result.tobytes() == outcomes[-1].result.tobytes()
-    return outcomes
-
 
 CASES: list[dict[str, Any]] = [
     # One round and several, one part of the columns and many, whole and ragged in every direction.
@@ -76,18 +40,10 @@ CASES: list[dict[str, Any]] = [
 ]
 
 
-def task_of(case: dict[str, Any]) -> Problem:
-    dtype = case.get("dtype", "float16")
-    mapping = {**resolve(case["algorithm"]).mapping(), "codebook_dtype": dtype}
-    algorithm = from_mapping(mapping)
-    gpu = changed(case.get("gpu", "h200"), **({"sm_count": case["sm_count"]} if "sm_count" in case else {}))
-    return problem(algorithm.mapping(), n=case["n"], k=case["k"], m=1, dtype=dtype, gpu=gpu, level="best")
-
-
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
 def test_results_are_within_their_bound(case: dict[str, Any], cache_directory: Path) -> None:
     task = task_of(case)
-    for outcome in scored(task, dealt(task), cache_directory):
+    for outcome in launched(task, dealt(task, "score"), cache_directory):
         assert outcome.comparison.passed, outcome.comparison
 
 
@@ -111,9 +67,9 @@ def check_random_tiles(seed: int, cache_directory: Path) -> None:
         "dtype": str(rng.choice(["float16", "bfloat16"])),
     }
     task = task_of(case)
-    plan = dealt(task)
+    plan = dealt(task, "score")
     assert isinstance(plan.tile, ScoreTile)
-    for outcome in scored(task, dealt(task, **random_tile(plan.tile, rng)), cache_directory):
+    for outcome in launched(task, dealt(task, "score", **random_tile(plan.tile, rng)), cache_directory):
         assert outcome.comparison.passed, outcome.comparison
 
 
@@ -134,7 +90,7 @@ def test_tiny_and_huge_inputs_are_right(scale: float, cache_directory: Path) -> 
     task = task_of({"algorithm": "aqlm-2x8", "n": 64, "k": 512})
     rng = np.random.default_rng(7)
     tensor = task.algorithm.random_tensor(rng, "w", *task.op.weight_shape)
-    kernels = Kernels([(task, dealt(task))], tensor, cache_directory)
+    kernels = Kernels([(task, dealt(task, "score"))], tensor, cache_directory)
     inputs = kernels.draw(task, 1, rng, bias=False, scale=scale)
     outcome = kernels.run(kernels.kernels[0], inputs)
     assert outcome.comparison.passed, outcome.comparison
@@ -146,8 +102,8 @@ def test_tiny_and_huge_inputs_are_right(scale: float, cache_directory: Path) -> 
 def test_look_ups_and_tables_meet_no_bank_twice(cache_directory: Path) -> None:
     """Loads of shared memory take the wavefronts of their width, whatever the codes are; so do stores."""
     task = task_of({"algorithm": "aqlm-2x8", "n": 64, "k": 1024, "sm_count": 2})
-    plan = dealt(task)
-    outcome, *_ = scored(task, plan, cache_directory, count=True)
+    plan = dealt(task, "score")
+    outcome, *_ = launched(task, plan, cache_directory, count=True)
     counters = outcome.counters
     assert counters is not None
     assert isinstance(plan.layout, RotatedLayout)
@@ -183,18 +139,18 @@ def scored_everywhere(built: Built) -> set[str]:
 
 
 def test_all_kernels_of_a_library_read_the_same_codes() -> None:
-    """Of GPUs and m that by themselves would choose apart, all decode or all look scores up."""
+    """GPUs and m that by themselves would choose apart agree on one dataflow."""
     alone = [
         scored_everywhere(build_fake(n=8192, k=8192, m=m, gpu=gpu, level="best"))
         for m, gpu in ((1, "h200"), (16, "h200"), (1, "b200"))
     ]
-    assert alone[:2] == [{"score"}, {"decode"}]
+    assert alone[:2] == [{"score"}, {"fragment"}]
     both = build_fake(n=8192, k=8192, m=[1, 16], level="best")
-    assert scored_everywhere(both) == {"decode"}
+    assert scored_everywhere(both) == {"fragment"}
     (decision, *_) = both.gpus[0].plans[0].decisions
     assert any(
         other.value == "score"
-        and "m16_float16 of this library: a score serves 1 row of inputs, not 16" in other.reason
+        and "m16_float16 of this library: it serves 1 row of inputs, not 16" in other.reason
         for other in decision.rejected
     )
     for gpus in (["h200", "rtx4090"], ["h200", "a40", "b200"]):
@@ -203,7 +159,7 @@ def test_all_kernels_of_a_library_read_the_same_codes() -> None:
         assert len({plan.layout for build in several.gpus for plan in build.plans}) == 1
 
 
-def test_a_library_decodes_if_no_tile_of_score_tables_compiles() -> None:
+def test_a_library_has_the_next_dataflow_if_no_tile_of_score_tables_compiles() -> None:
     """On all of its GPUs, though it is one kernel on one of them that spills."""
 
     class Spilling(FakeToolchain):
@@ -217,7 +173,7 @@ def test_a_library_decodes_if_no_tile_of_score_tables_compiles() -> None:
     options = {"n": 16384, "k": 16384, "m": 1, "gpu": ["h200", "a100"], "level": "best"}
     assert scored_everywhere(build_fake(**options)) == {"score"}
     built = build_fake(toolchain=Spilling(), **options)
-    assert scored_everywhere(built) == {"decode"}
+    assert scored_everywhere(built) == {"fragment"}
     (decision, *_) = built.gpus[0].plans[0].decisions
     assert any(
         other == Rejected("score", "each of its tiles spills registers") for other in decision.rejected

@@ -16,8 +16,9 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 
 Caching = Literal["none", "global", "all", "slack"]
 Fusion = Literal["none", "exchange", "aligned"]
-#: What becomes of a code: its entry is decoded and multiplied, or it looks up a score that is added.
-Dataflow = Literal["decode", "score"]
+#: What becomes of a code: its entry is decoded and multiplied, it looks up a score that is added, or it is decoded into
+#: an operand of tensor cores, in whose order codes are packed.
+Dataflow = Literal["decode", "score", "fragment"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Strategy:
     codebook-switch axes (Sec. VI-A). `fusion`: decoded vectors are used as they come, exchanged into the layout
     the op's compute engine wants (Sec. VI-B), or decoded straight into it. `copies`: past the paper, shared memory that
     is left may hold copies of entries. `dataflow`: also past it, products of entries with the inputs may be tabulated
-    (score tables), which leaves nothing to cache (`none`) and nothing to exchange.
+    (score tables), or codes be packed in the order of fragments; neither leaves anything to cache (`none`) or exchange.
     """
 
     caching: Caching

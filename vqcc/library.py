@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from vqcc.algorithms import from_mapping
+from vqcc.code_layouts import CODE_LAYOUTS, CodeLayout, layout_mapping
 from vqcc.codegen.bundle import read_bundle
 from vqcc.diagnostics import Diagnostic, VqccError, did_you_mean
 from vqcc.levels import LEVELS
 from vqcc.ops import OPS
-from vqcc.plan import CODE_LAYOUTS, CodeLayout, Launch, layout_mapping
+from vqcc.plan import Launch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,11 +12,13 @@ from vqcc.passes.bounds import plan_bounds, promised_registers
 from vqcc.passes.choice import predicted
 from vqcc.passes.cost import plan_cost
 from vqcc.passes.exchange import plan_exchange
+from vqcc.passes.fragment import plan_fragment_layout, plan_fragments
 from vqcc.passes.hotness import plan_hotness
 from vqcc.passes.launch import plan_launch
 from vqcc.passes.layout import plan_layout
+from vqcc.passes.phases import place_nothing, plan_phase_cost
 from vqcc.passes.placement import certain_placement, place_all, place_none, place_slack
-from vqcc.passes.score import place_nothing, plan_look_ups, plan_rotated_layout, plan_score_cost
+from vqcc.passes.score import plan_look_ups, plan_rotated_layout
 from vqcc.passes.slack import plan_slack
 from vqcc.passes.split import WHOLE, plan_split, weigh_split
 from vqcc.passes.tile import plan_tile
@@ -34,6 +36,8 @@ def analyze(problem: Problem, strategy: Strategy) -> Plan:
     plan = Plan(problem.kernel, problem.level, strategy)
     if strategy.dataflow == "score":
         return plan_look_ups(problem, plan_hotness(problem, plan_rotated_layout(problem, plan)))
+    if strategy.dataflow == "fragment":
+        return plan_fragments(problem, plan_hotness(problem, plan_fragment_layout(problem, plan)))
     plan = plan_layout(problem, plan)
     plan = plan_hotness(problem, plan)
     plan = plan_exchange(problem, plan)
@@ -104,9 +108,9 @@ def _estimated(problem: Problem, base: Plan | None) -> Plan | None:
 
 def _empty(problem: Problem, base: Plan) -> Plan:
     """The plan with an empty cache."""
-    return (place_nothing if base.strategy.dataflow == "score" else place_none)(problem, base)
+    return (place_none if base.strategy.dataflow == "decode" else place_nothing)(problem, base)
 
 
 def _timed(problem: Problem, plan: Plan) -> Plan:
     """The plan with its predicted time."""
-    return (plan_score_cost if plan.strategy.dataflow == "score" else plan_cost)(problem, plan)
+    return (plan_cost if plan.strategy.dataflow == "decode" else plan_phase_cost)(problem, plan)

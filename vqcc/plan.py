@@ -7,33 +7,29 @@ A plan is frozen and serialises to JSON; equal plans give equal text.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from vqcc.levels import STRATEGIES, Level, Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from vqcc.code_layouts import CodeLayout
     from vqcc.codegen.toolchain import Resources
 
 __all__ = [
-    "CODE_LAYOUTS",
-    "CodeLayout",
     "Constant",
     "Decision",
     "Exchange",
     "Hotness",
     "Launch",
     "Level",
-    "PackedLayout",
     "Placement",
     "Plan",
     "Rejected",
-    "RotatedLayout",
     "Slack",
     "Split",
     "Tile",
-    "layout_mapping",
 ]
 
 Value = int | str | float | bool
@@ -72,91 +68,6 @@ class Decision:
     section: str = ""
     rejected: tuple[Rejected, ...] = ()
     facts: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class PackedLayout:
-    """How codes of a weight [n, k] lie in memory (docs/packed-layout.md).
-
-    A row is a run of chunks; a chunk is `chunk_words` 32-bit words that hold the codes of `chunk_vectors`
-    vectors as a little-endian bit stream, vector-major, then residual stage. Rows are cut into segments of
-    `lanes` chunks: vector j of chunk l is number `j * lanes + l` of its segment. The last segment has just
-    the chunks it needs and interleaves by their number.
-    """
-
-    vectors: int
-    residuals: int
-    code_bits: int
-    chunk_vectors: int
-    chunk_words: int
-    lanes: int = 32
-    kind: ClassVar[str] = "chunked"
-
-    @property
-    def segment_vectors(self) -> int:
-        """Vectors of a full segment."""
-        return self.lanes * self.chunk_vectors
-
-    @property
-    def tail_lanes(self) -> int:
-        """Chunks of the last, shorter segment; 0 if the row ends with a full one."""
-        return -(-(self.vectors % self.segment_vectors) // self.chunk_vectors)
-
-    @property
-    def segments(self) -> int:
-        """Segments of a row, the shorter one included."""
-        return -(-self.vectors // self.segment_vectors)
-
-    @property
-    def row_words(self) -> int:
-        """32-bit words of a packed row."""
-        return (self.vectors // self.segment_vectors * self.lanes + self.tail_lanes) * self.chunk_words
-
-    def code_shape(self, rows: int) -> tuple[int, ...]:
-        """Shape of the packed codes of `rows` rows, in 32-bit words."""
-        return (rows, self.row_words)
-
-
-@dataclass(frozen=True)
-class RotatedLayout:
-    """How codes of a weight [n, k] lie in memory for score tables (docs/packed-layout.md).
-
-    Codes are bytes. A row's lie stage after stage, each stage's padded to `padded_vectors`, a multiple of 32. They are
-    cut into `panels` of PANEL_CODES; a panel of 32 neighbouring rows is four runs of 16 bytes a row, the rows' next to
-    each other. Every 32 codes of row r are rotated: in place s stands code s ^ (r % 32).
-    """
-
-    vectors: int
-    residuals: int
-    padded_vectors: int
-    panels: int
-    kind: ClassVar[str] = "rotated"
-
-    #: Codes of a panel's row, and rows that share a panel: the lanes of a warp.
-    PANEL_CODES: ClassVar[int] = 64
-    GROUP_ROWS: ClassVar[int] = 32
-
-    @property
-    def row_words(self) -> int:
-        """32-bit words that a row takes, padding included."""
-        return self.panels * self.PANEL_CODES // 4
-
-    def code_shape(self, rows: int) -> tuple[int, ...]:
-        """Shape of the packed codes of `rows` rows, in 32-bit words."""
-        groups = -(-rows // self.GROUP_ROWS)
-        return (self.panels, groups, self.GROUP_ROWS * self.PANEL_CODES // 4)
-
-
-CodeLayout = PackedLayout | RotatedLayout
-#: Code layouts by what the manifest and packed files call them.
-CODE_LAYOUTS: Mapping[str, type[PackedLayout | RotatedLayout]] = {
-    layout.kind: layout for layout in (PackedLayout, RotatedLayout)
-}
-
-
-def layout_mapping(layout: CodeLayout) -> dict[str, Any]:
-    """A layout as plain data, its kind first."""
-    return {"kind": layout.kind, **asdict(layout)}
 
 
 class Tile(Protocol):
@@ -230,14 +141,15 @@ class Split:
 class Exchange:
     """How decoded elements reach the threads that multiply them (Sec. VI-B, Algorithm 1).
 
-    `engine` multiplies with fused multiply-adds (`fma`) or tensor cores (`mma`), or adds looked-up products (`score`).
+    `engine` multiplies with fused multiply-adds (`fma`) or tensor cores (`mma`; `fragment` where codes are packed
+    for them), or adds looked-up products (`score`).
     `width` consecutive elements of a row belong to one thread, the next `width` to the next of `lanes` threads.
     `fusion` is how they get there: not at all (a thread multiplies what it decodes, wherever that lies), through
     registers (`shuffles` xor-shuffles inside mini-warps of `mini_warp` threads), through shared memory, or not at all
     because the sum's order was permuted (`aligned`). Thread t of the `lanes` decodes vector `vector_of_lane[t]`.
     """
 
-    engine: Literal["fma", "mma", "score"] = "fma"
+    engine: Literal["fma", "mma", "score", "fragment"] = "fma"
     fusion: Literal["none", "register", "shared", "aligned"] = "none"
     width: int = 0
     lanes: int = 32

@@ -136,6 +136,21 @@ VQCC_DEVICE void start_copy(uint4* shared, const uint4* global) {
 #endif
 }
 
+/// Starts to copy kBytes (4, 8 or 16), whole and aligned, from global to shared memory; zeros if they are not `present`,
+/// and nothing is read then (PTX cp.async.ca, src-size).
+template <int kBytes>
+VQCC_DEVICE void start_copy(uint8* shared, const void* global, bool present) {
+#ifdef VQCC_EMULATE
+  vqcc_emulator::copy_async(shared, global, kBytes, present ? kBytes : 0);
+#else
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;"
+               :
+               : "r"(static_cast<uint32>(__cvta_generic_to_shared(shared))), "l"(__cvta_generic_to_global(global)),
+                 "n"(kBytes), "r"(present ? kBytes : 0)
+               : "memory");
+#endif
+}
+
 /// Waits for all copies that this thread has started (PTX cp.async.wait_all).
 VQCC_DEVICE void wait_for_copies() {
 #ifdef VQCC_EMULATE
@@ -221,9 +236,11 @@ VQCC_DEVICE uint32 to_bfloat16_pair(float2 values) {
   return reinterpret_cast<const uint32&>(pair);
 }
 
-/// Sums of the low and of the high float16 values, each rounded to nearest even (PTX add.f16x2).
-VQCC_DEVICE uint32 add_float16_pairs(uint32 a, uint32 b) {
-  const __half2 sum = __hadd2(reinterpret_cast<const __half2&>(a), reinterpret_cast<const __half2&>(b));
+/// a * b + c of the low and of the high float16 values, rounded once to nearest even, subnormal numbers kept
+/// (PTX fma.rn.f16x2).
+VQCC_DEVICE uint32 multiply_add_float16_pairs(uint32 a, uint32 b, uint32 c) {
+  const __half2 sum = __hfma2(reinterpret_cast<const __half2&>(a), reinterpret_cast<const __half2&>(b),
+                              reinterpret_cast<const __half2&>(c));
   return reinterpret_cast<const uint32&>(sum);
 }
 

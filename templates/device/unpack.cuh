@@ -7,6 +7,26 @@
 
 namespace vqcc {
 
+/// A code where it was packed: `width` bits from bit `shift` of `low` on, or of `high:low`. Whoever needs it as an address
+/// takes the bits in as few instructions as that allows. `shift` and `width` are constants once loops are unrolled.
+struct PackedCode {
+  uint32 low;
+  uint32 high;
+  int shift;
+  int width;
+
+  VQCC_DEVICE uint32 value() const {
+    const uint32 bits = shift + width > 32 ? funnel_right(low, high, shift) : low >> shift;
+    return bits & ((1u << width) - 1u);  // code widths are 1 to 16 bits
+  }
+};
+
+/// The bytes of a code of 16 bits.
+VQCC_DEVICE uint32 lower_byte(uint32 code) { return code & 0xffu; }
+VQCC_DEVICE uint32 upper_byte(uint32 code) { return code >> 8; }
+VQCC_DEVICE PackedCode lower_byte(const PackedCode& code) { return {code.low, code.high, code.shift, 8}; }
+VQCC_DEVICE PackedCode upper_byte(const PackedCode& code) { return {code.low, code.high, code.shift + 8, 8}; }
+
 /// `Codes` names kCodeBits and kResiduals, `Layout` kChunkVectors and kChunkWords.
 template <class Codes, class Layout>
 struct CodeChunk {

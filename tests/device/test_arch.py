@@ -22,9 +22,9 @@ extern "C" __global__ void convert(const float2* in, uint32* float16, uint32* bf
   if (i < count) float16[i] = to_float16_pair(in[i]);
   if (i < count) bfloat16[i] = to_bfloat16_pair(in[i]);
 }
-extern "C" __global__ void add(const uint32* a, const uint32* b, uint32* out, int count) {
+extern "C" __global__ void multiply_add(const uint32* a, const uint32* b, const uint32* c, uint32* out, int count) {
   const int i = blockIdx.x * 256 + threadIdx.x;
-  if (i < count) out[i] = add_float16_pairs(a[i], b[i]);
+  if (i < count) out[i] = multiply_add_float16_pairs(a[i], b[i], c[i]);
 }
 extern "C" __global__ void bits(const float* in, uint32* out, uint32* exchanged, int mask) {
   const int t = threadIdx.x;
@@ -134,16 +134,19 @@ def test_pairs_are_rounded_to_nearest_even(kernels: Emulated) -> None:
     assert np.array_equal(brains.view(np.uint16), to_bfloat16(values))
 
 
-def test_sums_of_float16_pairs(kernels: Emulated) -> None:
+def test_products_and_sums_of_float16_pairs(kernels: Emulated) -> None:
     random = np.random.default_rng(3)
-    a, b = (random.integers(0, 2**16, 20_000).astype(np.uint16) for _ in range(2))
+    a, b, c = (random.integers(0, 2**16, 20_000).astype(np.uint16) for _ in range(3))
     out = np.zeros(10_000, np.uint32)
     with np.errstate(over="ignore", invalid="ignore"):
-        nearly = a[:10_000].view(np.float16) * np.float16(-0.999)  # their sums are tiny or subnormal
-    b[:10_000] = nearly.view(np.uint16)
-    launch(kernels, "add", [a.view(np.uint32), b.view(np.uint32)], [out], len(out))
+        product = a[:10_000].view(np.float16) * b[:10_000].view(np.float16)
+        nearly = product * np.float16(-0.999)  # the sums are tiny or subnormal
+    c[:10_000] = nearly.view(np.uint16)
+    a[:2_000] %= 1024  # subnormal factors
+    launch(kernels, "multiply_add", [each.view(np.uint32) for each in (a, b, c)], [out], len(out))
     with np.errstate(over="ignore", invalid="ignore"):
-        expected = a.view(np.float16) + b.view(np.float16)
+        wide = [each.view(np.float16).astype(np.float64) for each in (a, b, c)]
+        expected = (wide[0] * wide[1] + wide[2]).astype(np.float16)
     found = out.view(np.float16)
     assert np.array_equal(found, expected, equal_nan=True)
     same = ~np.isnan(expected)

@@ -28,7 +28,7 @@ extern "C" __global__ void kernel(const uint4* words, float2* pairs, uint4* out,
   uint32 made[4];
   made[0] = to_float16_pair(make_float2(sums[0], sums[1]));
   made[1] = to_bfloat16_pair(make_float2(sums[2], sums[3]));
-  made[2] = exchange_xor(add_float16_pairs(made[0], left[3]), 3);
+  made[2] = exchange_xor(multiply_add_float16_pairs(made[0], left[3], made[1]), 3);
   made[3] = float_as_bits(exchange_xor(sums[0], 5));
   uint4* shared = reinterpret_cast<uint4*>(dynamic_shared());
   store(shared + (t ^ 1), from_registers(made));
@@ -108,7 +108,7 @@ def test_functions_are_the_instructions_they_name(target: str) -> None:
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
         "cvt.rn.f16x2.f32",
         "cvt.rn.bf16x2.f32",
-        "add.f16x2",
+        "fma.rn.f16x2",
         "shfl.sync.bfly.b32",
         "bar.warp.sync",
         "membar.gl",

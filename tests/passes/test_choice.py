@@ -17,6 +17,7 @@ from vqcc.levels import STRATEGIES
 from vqcc.passes.choice import (
     DATAFLOWS,
     PAST_THE_PAPER,
+    Agreed,
     agree,
     contenders,
     describe,
@@ -189,7 +190,7 @@ def test_what_compiled_cleanly_wins_though_all_else_spills() -> None:
     """The first contender is no longer the fastest once it is compiled, and no other has a tile that compiles."""
     task = problem("aqlm-3", n=4096, k=4096, m=1, level="best")
     compiler = Compiler(lambda number, name: using(64, spilled=8 if number >= 2 else 0))
-    source, (plan,), compiled = compile_plans([task], compiler)
+    source, (plan,), compiled = compile_plans([task], compiler, Agreed("decode"))
     first, *others = [strategy for _, strategy in contenders(task, estimate)]
     assert others, "there is a race"
     assert len(compiler.sources) > 2, "another contender was compiled"
@@ -209,11 +210,11 @@ def test_a_variant_whose_tiles_run_out_leaves_the_others_alone() -> None:
     tasks = [problem("aqlm-3", n=4096, k=4096, m=[1, 16], variant=i, level="best") for i in (0, 1)]
     compiler = Compiler(lambda number, name: using(64, spilled=8 if number >= 1 and "_m1_" in name else 0))
     with pytest.raises(VqccError, match=r"tiny_m1_float16 spills"):
-        compile_plans(tasks, compiler)
+        compile_plans(tasks, compiler, Agreed("decode"))
     compiler = Compiler(lambda number, name: using(64, spilled=8 if number >= 2 and "_m1_" in name else 0))
-    _, plans, compiled = compile_plans(tasks, compiler)
+    _, plans, compiled = compile_plans(tasks, compiler, Agreed("decode"))
     assert list(compiled.resources) == [plan.kernel for plan in plans]
-    alone = compile_plans([tasks[1]], Compiler(lambda number, name: using(64)))[1][0]
+    alone = compile_plans([tasks[1]], Compiler(lambda number, name: using(64)), Agreed("decode"))[1][0]
     assert plans[1].strategy == alone.strategy
 
 

@@ -21,6 +21,7 @@ from matrix import PRESETS
 from problems import problem
 
 from vqcc import gpus
+from vqcc.code_layouts import PackedLayout
 from vqcc.levels import STRATEGIES, Strategy
 from vqcc.ops.base import ComputeLayout
 from vqcc.passes.exchange import (
@@ -32,7 +33,7 @@ from vqcc.passes.exchange import (
     plan_exchange,
     shuffle_count,
 )
-from vqcc.plan import Exchange, PackedLayout, Plan
+from vqcc.plan import Exchange, Plan
 
 if TYPE_CHECKING:
     from vqcc.problem import Problem

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import kmeans, problem, problems
 
+from vqcc.code_layouts import PackedLayout
 from vqcc.passes.layout import LANES, MAX_CODES, MAX_WORDS, choose_layout, plan_layout, segment_lanes
-from vqcc.plan import PackedLayout, Plan
+from vqcc.plan import Plan
 from vqcc.tensors.packing import pack_codes, unpack_codes
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from problems import kmeans
 
 from vqcc.algorithms import from_mapping
 from vqcc.algorithms.presets import resolve
+from vqcc.code_layouts import FragmentLayout, PackedLayout
 from vqcc.passes.layout import choose_layout
-from vqcc.plan import PackedLayout
 from vqcc.tensors.packing import pack_codes, pack_tensor, unpack_codes
 
 
@@ -49,6 +49,29 @@ def test_every_code_is_where_the_layout_says(vectors: int, residuals: int, code_
             for vector in range(vectors):
                 assert read_code(words[row], layout, vector, residual) == codes[residual, row, vector]
     assert np.array_equal(unpack_codes(words, layout), codes)
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_codes_in_the_order_of_fragments_come_back(data: st.DataObject) -> None:
+    """Any such layout holds every code once, whatever is padded; padding is zero."""
+    residuals, code_bits = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 16))
+    step_vectors, span = data.draw(st.integers(1, 8)), data.draw(st.sampled_from([1, 2, 4, 64]))
+    words = -(-step_vectors * residuals * code_bits // 32)
+    vectors, rows = data.draw(st.integers(1, 200)), data.draw(st.integers(1, 100))
+    layout = FragmentLayout(vectors, residuals, code_bits, step_vectors, words, span)
+    codes = (
+        np.random.default_rng(vectors)
+        .integers(0, 1 << code_bits, (residuals, rows, vectors))
+        .astype(np.uint16)
+    )
+    packed = pack_codes(codes, layout)
+    assert packed.shape == layout.code_shape(rows)
+    back = unpack_codes(packed, layout)
+    assert np.array_equal(back[:, :rows], codes)
+    assert not back[:, rows:].any()
+    ones = pack_codes(np.full((residuals, rows, vectors), (1 << code_bits) - 1, np.uint16), layout)
+    assert np.bitwise_count(ones).sum() == codes.size * code_bits
 
 
 def test_by_hand() -> None:

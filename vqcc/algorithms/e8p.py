@@ -109,8 +109,8 @@ class E8P(Algorithm):
 
     @property
     def decode_operations(self) -> int:
-        """The xor with the signs, 3 for each of four pairs, and bytes taken apart, counted in compiled code."""
-        return 18
+        """The xor with the signs, a shift, and 2 for each of four pairs, counted in compiled code."""
+        return 10
 
     def exact_in(self, dtype: Literal["float16", "bfloat16"]) -> bool:  # noqa: ARG002
         """Whether points are numbers of `dtype`: quarters up to 2.75 are numbers of both."""

@@ -35,8 +35,9 @@ def _summary(kernel: Mapping[str, Any]) -> list[str]:
     fusion = f"fusion {exchange['fusion']}"
     if exchange["shuffles"]:
         fusion += f" ({counted(exchange['shuffles'], 'shuffle')} in mini-warps of {exchange['mini_warp']})"
-    if exchange["engine"] == "score":
-        parts = ["score tables"]
+    past_the_paper = {"score": "score tables", "fragment": "codes in the order of fragments"}
+    if exchange["engine"] in past_the_paper:
+        parts = [past_the_paper[exchange["engine"]]]
     else:
         parts = [f"{exchange['engine']}, {fusion}", _places(kernel["placement"])]
         factor = split["tiles"] * split["stages"]

@@ -11,10 +11,11 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import vqcc
+from vqcc.code_layouts import FragmentLayout, RotatedLayout
 from vqcc.codegen.device_parts import inline_headers
 from vqcc.codegen.text import Fragment, c_identifier, comment, enumerator, finalize, literal
 from vqcc.data_files import templates_directory
-from vqcc.plan import Constant, RotatedLayout
+from vqcc.plan import Constant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -191,6 +192,12 @@ def _layout_constants(plan: Plan) -> tuple[Constant, ...]:
                 "int", "kPaddedVectors", plan.layout.padded_vectors, "of a row's stage, whole sets of 32"
             ),
             Constant("int", "kPanelCodes", plan.layout.PANEL_CODES, "codes of a row that lie together"),
+        )
+    if isinstance(plan.layout, FragmentLayout):
+        return (
+            Constant("int", "kStepVectors", plan.layout.step_vectors, "of a lane's row in a step"),
+            Constant("int", "kStepWords", plan.layout.step_words, "32-bit words they take"),
+            Constant("int", "kSpanVectors", plan.layout.span_vectors, "a quad's lanes take so many in turn"),
         )
     return (
         Constant("int", "kChunkVectors", plan.layout.chunk_vectors, "vectors a lane reads at a time"),

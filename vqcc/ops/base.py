@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from vqcc.plan import PackedLayout
+from vqcc.code_layouts import PackedLayout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vqcc.algorithms.base import Algorithm
+    from vqcc.code_layouts import CodeLayout
     from vqcc.diagnostics import Finding
     from vqcc.gpus.model import Gpu
     from vqcc.levels import Dataflow
-    from vqcc.plan import CodeLayout, Constant, Decision, Exchange, Split, Tile
+    from vqcc.plan import Constant, Decision, Exchange, Split, Tile
 
 __all__ = [
     "Argument",
@@ -104,7 +105,8 @@ class Workload:
 
     `stages` and `column_tiles` are those of one part of a row, whose books `resident_tiles` at a time are present;
     `stage_sums` of the stages are summed apart. `entry_words` are the 32-bit registers of a looked-up entry,
-    `entry_operations` what it takes to decode it; `book_bytes` the shared memory that books take for certain;
+    `entry_operations` what it takes to decode it; a book has `tables` of `table_entries` each, constants included, and
+    codes of `code_bits`; `book_bytes` is the shared memory that books take for certain;
     `band_rows` the rows that share their books.
     """
 
@@ -114,6 +116,9 @@ class Workload:
     stage_sums: int
     entry_words: int
     entry_operations: int
+    tables: int
+    table_entries: int
+    code_bits: int
     band_rows: int
     column_tiles: int
     resident_tiles: int
@@ -176,8 +181,8 @@ class Op(BaseModel, ABC):
     header_template: ClassVar[str]
     #: The tiles of this op's plans, by dataflow.
     tile_types: ClassVar[Mapping[Dataflow, type[Tile]]]
-    #: The most rows of inputs that one look-up in a score table can serve; 0 if the op has no such kernels.
-    scored_rows: ClassVar[int] = 0
+    #: The most rows of inputs that kernels of a dataflow past the paper's serve, of those that the op has.
+    dataflow_rows: ClassVar[Mapping[Dataflow, int]] = {}
     #: Device headers the template builds on, beside the algorithm's own and the engine's.
     device_headers: ClassVar[tuple[str, ...]]
     #: What multiplies decoded vectors, by the names of `Exchange.engine`.
@@ -233,8 +238,8 @@ class Op(BaseModel, ABC):
     def traffic(self, variant: Variant, tile: Tile, exchange: Exchange, vector_size: int) -> Traffic:
         """What the kernel moves and executes beside looking entries up."""
 
-    def scored_cycles(self, tile: Tile, machine: Machine) -> Mapping[str, float]:  # noqa: ARG002
-        """Cycles of a launch over score tables, part by part; nothing for an op without them."""
+    def phase_cycles(self, tile: Tile, machine: Machine) -> Mapping[str, float]:  # noqa: ARG002
+        """Cycles of a launch of a dataflow past the paper's, phase by phase; nothing for an op without them."""
         return {}
 
     @abstractmethod

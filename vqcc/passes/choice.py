@@ -34,10 +34,11 @@ __all__ = [
 #: Dataflows by what the packed codes of their kernels are like: a library has one layout of codes.
 DATAFLOWS: tuple[Dataflow, ...] = get_args(Dataflow)
 
-#: Strategies past the paper's: score tables, copies of entries, and entries decoded straight into the fragments of
-#: tensor cores.
+#: Strategies past the paper's: score tables, codes packed in the order of fragments, copies of entries, and entries
+#: decoded straight into the fragments of tensor cores.
 PAST_THE_PAPER = (
     Strategy("none", dataflow="score"),
+    Strategy("none", dataflow="fragment"),
     Strategy("all", fusion="aligned"),
     *(
         Strategy("slack", registers=True, codebook_centric=centric, fusion=fusion, copies=copies)
@@ -193,8 +194,8 @@ def describe(strategy: Strategy) -> str:
     named = {value: name for name, value in STRATEGIES.items()}
     if strategy in named:
         return named[strategy]
-    if strategy.dataflow == "score":
-        return "score tables"
+    if strategy.dataflow != "decode":
+        return {"score": "score tables", "fragment": "codes in the order of fragments"}[strategy.dataflow]
     parts = [
         {"global": "global look-ups", "all": "whole books shared", "slack": "books in the slack"}[
             strategy.caching

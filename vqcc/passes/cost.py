@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from vqcc.code_layouts import PackedLayout
 from vqcc.passes.hotness import covered, shares
 from vqcc.passes.placement import cached_tables, part_tiles
 from vqcc.passes.wavefronts import (
@@ -19,7 +20,7 @@ from vqcc.passes.wavefronts import (
     uniform_wavefronts,
     weighted_wavefronts,
 )
-from vqcc.plan import Decision, PackedLayout
+from vqcc.plan import Decision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -161,7 +162,7 @@ def _times(problem: Problem, counts: Counts) -> dict[str, float]:
 
 def count(problem: Problem, plan: Plan) -> Counts:
     """Everything one launch does, at the variant's bounds."""
-    assert plan.layout is not None
+    assert isinstance(plan.layout, PackedLayout)
     assert plan.tile is not None
     assert plan.placement is not None
     algorithm = problem.algorithm

@@ -11,7 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from vqcc.plan import Decision, Exchange, PackedLayout, Rejected
+from vqcc.code_layouts import PackedLayout
+from vqcc.plan import Decision, Exchange, Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

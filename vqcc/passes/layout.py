@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vqcc.plan import Decision, PackedLayout
+from vqcc.code_layouts import PackedLayout
+from vqcc.plan import Decision
 from vqcc.report.text import counted
 
 if TYPE_CHECKING:

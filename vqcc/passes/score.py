@@ -1,30 +1,23 @@
 """Score tables: the passes of kernels that look products up and decode nothing (docs/decisions/008-score-tables.md).
 
-Instead of layout, exchange, split, placement and cost of kernels that decode. Hotness, tile, bounds and launch are the
-same passes for both.
+Instead of layout, exchange, split and placement of kernels that decode. Hotness, tile, bounds and launch are the same
+passes for all.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vqcc.passes.placement import certain_placement
-from vqcc.passes.tile import machine_of
-from vqcc.plan import Decision, Exchange, RotatedLayout
+from vqcc.code_layouts import RotatedLayout
+from vqcc.plan import Decision, Exchange
 from vqcc.report.text import counted
 
 if TYPE_CHECKING:
     from vqcc.plan import Plan
     from vqcc.problem import Problem
 
-__all__ = ["place_nothing", "plan_look_ups", "plan_rotated_layout", "plan_score_cost", "rotated_layout"]
-
-#: From one launch to the next, and the clock that kernels run at relative to the boost clock.
-LAUNCH_SECONDS, CLOCK_UNDER_LOAD = 1e-6, 0.89
-#: The GPU's numbers that times are made from.
-RATES = ("sm_count", "boost_hertz", "dram_bytes_per_second")
+__all__ = ["plan_look_ups", "plan_rotated_layout", "rotated_layout"]
 
 
 def plan_rotated_layout(problem: Problem, plan: Plan) -> Plan:
@@ -68,33 +61,4 @@ def plan_look_ups(problem: Problem, plan: Plan) -> Plan:
             f"a look-up reads one number instead of {vector_size}, and multiplies nothing",
         ),
         exchange=Exchange("score"),
-    )
-
-
-def place_nothing(problem: Problem, plan: Plan) -> Plan:
-    """Hold no entries: tables of products are all that shared memory has."""
-    return replace(plan, placement=certain_placement(problem, plan))
-
-
-def plan_score_cost(problem: Problem, plan: Plan) -> Plan:
-    """Note the predicted time: the op counts the cycles of a block's phases, which follow one another."""
-    assert plan.tile is not None
-    cycles = problem.op.scored_cycles(plan.tile, machine_of(problem.gpu))
-    hertz = float(problem.gpu.boost_hertz.value) * CLOCK_UNDER_LOAD
-    seconds = LAUNCH_SECONDS + sum(cycles.values()) / hertz
-    return plan.decide(
-        Decision(
-            "predicted_us",
-            round(1e6 * seconds, 2),
-            "launch + start + rounds + end, from their cycles at the clock under load",
-            {
-                "launch_us": 1e6 * LAUNCH_SECONDS,
-                **{f"{name}_us": round(1e6 * value / hertz, 2) for name, value in cycles.items()},
-                "boost_hertz": problem.gpu.boost_hertz.value,
-                "clock_under_load": CLOCK_UNDER_LOAD,
-            },
-            f"bound by {max(cycles, key=lambda name: cycles[name])}",
-            facts=RATES,
-        ),
-        predicted_us=round(1e6 * seconds, 2),
     )

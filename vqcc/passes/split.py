@@ -11,8 +11,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from vqcc.code_layouts import PackedLayout
 from vqcc.passes.axes import find_axes
-from vqcc.plan import Decision, PackedLayout, Rejected, Split
+from vqcc.plan import Decision, Rejected, Split
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

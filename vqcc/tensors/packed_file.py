@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vqcc.code_layouts import layout_mapping
 from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError
-from vqcc.plan import layout_mapping
 from vqcc.tensors.container import write_safetensors
 from vqcc.tensors.header import TensorFile
 from vqcc.tensors.packing import pack_tensor

@@ -1,6 +1,6 @@
 """Packing: a VQ tensor becomes exactly the bytes that a library's kernels read, and back.
 
-The layouts are those of `vqcc.plan.CODE_LAYOUTS`; docs/packed-layout.md describes them for readers without Python.
+The layouts are those of `vqcc.code_layouts`; docs/packed-layout.md describes them for readers without Python.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vqcc.plan import RotatedLayout
+from vqcc.code_layouts import FragmentLayout, RotatedLayout
+from vqcc.tensors.fragment_codes import pack_fragments, unpack_fragments
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vqcc.plan import CodeLayout, PackedLayout
+    from vqcc.code_layouts import CodeLayout, PackedLayout
     from vqcc.tensors.vq_tensor import VQTensor
 
 __all__ = ["PackedTensor", "pack_codes", "pack_tensor", "unpack_codes"]
@@ -85,7 +86,11 @@ def pack_codes(codes: NDArray[Any], layout: CodeLayout) -> NDArray[np.uint32]:
     """Codes [residuals, n, vectors] to words of the layout's `code_shape`; padding is zero."""
     residuals, _, vectors = codes.shape
     assert (residuals, vectors) == (layout.residuals, layout.vectors)
-    return _rotate(codes, layout) if isinstance(layout, RotatedLayout) else _pack_chunks(codes, layout)
+    if isinstance(layout, RotatedLayout):
+        return _rotate(codes, layout)
+    if isinstance(layout, FragmentLayout):
+        return pack_fragments(codes, layout)
+    return _pack_chunks(codes, layout)
 
 
 def unpack_codes(
@@ -93,10 +98,12 @@ def unpack_codes(
 ) -> NDArray[np.uint16]:
     """Inverse of `pack_codes`: codes [residuals, n, vectors], of the first `rows` rows if that is given.
 
-    A rotated layout is padded to whole groups of rows, which only `rows` takes away again.
+    All layouts but the paper's are padded to whole groups of rows, which only `rows` takes away again.
     """
     if isinstance(layout, RotatedLayout):
         return _rotate_back(words, layout)[:, :rows]
+    if isinstance(layout, FragmentLayout):
+        return unpack_fragments(words, layout)[:, :rows]
     return _unpack_chunks(words, layout)[:, :rows]
 
 

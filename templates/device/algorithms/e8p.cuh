@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../elements.cuh"
+#include "../unpack.cuh"
 
 namespace vqcc {
 
@@ -33,9 +34,9 @@ struct E8P : Codes {
     }
   };
 
-  /// The second stage's points are divided by 3.45 (QuIP#'s 4-bit variant).
-  static constexpr bool kStageFactors = Codes::kResiduals > 1;
-  VQCC_DEVICE static float stage_factor(int stage) { return stage == 0 ? 1.0f : 1.0f / 3.45f; }
+  /// decode_pairs gives points over 256; the second stage's are divided by 3.45 besides (QuIP#'s 4-bit variant).
+  static constexpr bool kStageFactors = true;
+  VQCC_DEVICE static float stage_factor(int stage) { return stage == 0 ? 256.0f : 256.0f / 3.45f; }
 
   /// The weights that the `codes` of kStages stages stand for, before row or tensor scales.
   template <class Cache, int kStages>
@@ -54,16 +55,19 @@ struct E8P : Codes {
     }
   }
 
-  /// One stage's point as pairs of 16-bit elements, before its factor. Its values are quarters up to 2.75: exact in
-  /// either type.
-  template <ElementType kType, class Cache>
-  VQCC_DEVICE static void decode_pairs(const Cache& cache, int book, int stage, uint32 code, uint32 (&pairs)[4]) {
-    const uint32 fields = cache.access(book, stage, code >> 8).fields ^ cache.constant(book, code & 0xffu).fields;
-    // 0x5008 is 32.25 in float16; a field at mantissa bit 4 adds half its value: 36 + v + 1/4 in all. 0xd080 is -36.
+  /// One stage's point as pairs of 16-bit elements, before its factor: quarters up to 2.75, over 256, exact in either
+  /// type.
+  template <ElementType kType, class Cache, class Code>
+  VQCC_DEVICE static void decode_pairs(const Cache& cache, int book, int stage, Code code, uint32 (&pairs)[4]) {
+    const uint32 fields =
+        cache.access(book, stage, upper_byte(code)).fields ^ cache.constant(book, lower_byte(code)).fields;
+    // A field alone in a float16 is a subnormal number: f / 2^24 in the lowest bits, f / 2^20 in the next ones. Times
+    // 2^15 (0x7800) or 2^11 (0x6800) either is f / 512, and the point is f / 2 - 3.75: less 15 / 1024 (0xa380) over 256.
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const uint32 field_pair = i == 0 ? fields << 4 : fields >> (4 * i - 4);
-      const uint32 point = add_float16_pairs((field_pair & 0x00f000f0u) | 0x50085008u, 0xd080d080u);
+      const uint32 field_pair = (i < 2 ? fields : fields >> 8) & (i % 2 == 0 ? 0x000f000fu : 0x00f000f0u);
+      const uint32 point =
+          multiply_add_float16_pairs(field_pair, i % 2 == 0 ? 0x78007800u : 0x68006800u, 0xa380a380u);
       pairs[i] = kType == ElementType::kFloat16 ? point : to_bfloat16_pair(float16_pair(point));
     }
   }

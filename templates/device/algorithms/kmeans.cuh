@@ -44,9 +44,8 @@ struct KMeans : Codes {
 
   /// One stage's entry as pairs of 16-bit elements, for tensor cores. Entries have the activations' type.
   static constexpr int kPairs = ceil_divide(Codes::kVectorSize, 2);
-  template <ElementType kType, class Cache>
-  VQCC_DEVICE static void decode_pairs(const Cache& cache, int book, int stage, uint32 code,
-                                       uint32 (&pairs)[kPairs]) {
+  template <ElementType kType, class Cache, class Code>
+  VQCC_DEVICE static void decode_pairs(const Cache& cache, int book, int stage, Code code, uint32 (&pairs)[kPairs]) {
     static_assert(kType == Codes::kEntryType && Codes::kEntryStride == Codes::kVectorSize,
                   "entries go to the tensor cores as they are stored");
     const Entry entry = cache.access(book, stage, code);

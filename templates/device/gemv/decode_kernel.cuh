@@ -119,9 +119,10 @@ class DecodeGemv {
       const int part = item / kBlocksPerBand % Parts::kParts;
       const int row_block = item / kBlocksPerBand / Parts::kParts * kBlocksPerBand + item % kBlocksPerBand;
       uint32* flag = reinterpret_cast<uint32*>(warp_sums);
-      reduce_parts<Parts::kParts, kOutputs, kThreads>(
+      reduce_parts<kOutputs, kThreads>(
           arrival_of(arguments.workspace, row_block),
           part_sums<kArrivals>(arguments.workspace) + static_cast<int64>(row_block) * Parts::kParts * kOutputs, flag, part,
+          Parts::kParts,
           [&](int i) { return block_sum(warp_sums, i); }, store);
     }
   }

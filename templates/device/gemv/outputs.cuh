@@ -22,24 +22,44 @@ VQCC_DEVICE float* part_sums(uint8* workspace) {
   return reinterpret_cast<float*>(workspace + kArrivalBytes);
 }
 
-/// The global reduction (Algorithm 2, line 21) of the kParts blocks that share kOutputs outputs. Each leaves its sums in
+/// The global reduction (Algorithm 2, line 21) of the `parts` blocks that share kOutputs outputs. Each leaves its sums in
 /// the workspace, and the one that arrives last adds them in the order of the parts, whichever block that is.
 ///
 /// `arrivals` and `sums` are those of the outputs in the workspace, `flag` a word of shared memory that nothing else
 /// uses. `own_sum(i)` is this block's sum i, `finish(i, sum)` takes the whole one. Every thread of the block calls it.
-template <int kParts, int kOutputs, int kThreads, class OwnSum, class Finish>
-VQCC_DEVICE void reduce_parts(uint32* arrivals, float* sums, uint32* flag, int part, const OwnSum& own_sum,
+template <int kOutputs, int kThreads, class OwnSum, class Finish>
+VQCC_DEVICE void reduce_parts(uint32* arrivals, float* sums, uint32* flag, int part, int parts, const OwnSum& own_sum,
                               const Finish& finish) {
-  for (int i = static_cast<int>(threadIdx.x); i < kOutputs; i += kThreads) sums[part * kOutputs + i] = own_sum(i);
+  // Sums are far away: a thread asks for many before it needs one.
+  constexpr int kWidth = kOutputs % 4 == 0 ? 4 : 1;  // sums of one load
+  constexpr int kWords = kOutputs / kWidth;
+  constexpr int kBatch = smaller(4, ceil_divide(kWords, kThreads));  // loads that go together
+  using Word = typename WordOf<4 * kWidth>::Type;
+  const int first = static_cast<int>(threadIdx.x);
+  for (int i = first; i < kOutputs; i += kThreads) sums[part * kOutputs + i] = own_sum(i);
   block_barrier();  // every thread's sums are written, and `flag` may be what was read for them
   if (threadIdx.x == 0) *flag = count_arrival(arrivals);
   block_barrier();
-  if (*flag != kParts - 1) return;
-  for (int i = static_cast<int>(threadIdx.x); i < kOutputs; i += kThreads) {
-    float sum = 0.0f;
-#pragma unroll 8
-    for (int p = 0; p < kParts; ++p) sum += load_fresh(sums + p * kOutputs + i);
-    finish(i, sum);
+  if (*flag != static_cast<uint32>(parts - 1)) return;
+  for (int base = first; base < kWords; base += kBatch * kThreads) {
+    float whole[kBatch][kWidth] = {};
+#pragma unroll 2
+    for (int p = 0; p < parts; ++p) {
+      const Word* source = reinterpret_cast<const Word*>(sums + p * kOutputs);
+#pragma unroll
+      for (int b = 0; b < kBatch; ++b) {
+        uint32 bits[kWidth] = {};
+        if (base + b * kThreads < kWords) to_registers(load_fresh(source + base + b * kThreads), bits);
+#pragma unroll
+        for (int i = 0; i < kWidth; ++i) whole[b][i] += float_of_bits(bits[i]);
+      }
+    }
+#pragma unroll
+    for (int b = 0; b < kBatch; ++b) {
+      if (base + b * kThreads >= kWords) break;
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) finish((base + b * kThreads) * kWidth + i, whole[b][i]);
+    }
   }
   if (threadIdx.x == 0) *arrivals = 0u;  // as the next launch expects it
 }

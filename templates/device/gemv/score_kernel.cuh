@@ -166,10 +166,10 @@ class ScoreGemv {
       for (int i = static_cast<int>(threadIdx.x); i < rows; i += kThreads) store(i, row_sums[i]);
     } else {
       uint32* flag = reinterpret_cast<uint32*>(dynamic_shared());  // tables have been looked up
-      reduce_parts<kColumnParts, kRows, kThreads>(
+      reduce_parts<kRows, kThreads>(
           arrival_of(arguments.workspace, row_part),
           part_sums<Tile::kArrivals>(arguments.workspace) + static_cast<int64>(row_part) * kColumnParts * kRows, flag,
-          column_part, [&](int i) { return i < rows ? row_sums[i] : 0.0f; }, store);
+          column_part, kColumnParts, [&](int i) { return i < rows ? row_sums[i] : 0.0f; }, store);
     }
   }
 };

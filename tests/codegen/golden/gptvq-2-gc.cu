@@ -143,6 +143,21 @@ VQCC_DEVICE void start_copy(uint4* shared, const uint4* global) {
 #endif
 }
 
+/// Starts to copy kBytes (4, 8 or 16), whole and aligned, from global to shared memory; zeros if they are not `present`,
+/// and nothing is read then (PTX cp.async.ca, src-size).
+template <int kBytes>
+VQCC_DEVICE void start_copy(uint8* shared, const void* global, bool present) {
+#ifdef VQCC_EMULATE
+  vqcc_emulator::copy_async(shared, global, kBytes, present ? kBytes : 0);
+#else
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;"
+               :
+               : "r"(static_cast<uint32>(__cvta_generic_to_shared(shared))), "l"(__cvta_generic_to_global(global)),
+                 "n"(kBytes), "r"(present ? kBytes : 0)
+               : "memory");
+#endif
+}
+
 /// Waits for all copies that this thread has started (PTX cp.async.wait_all).
 VQCC_DEVICE void wait_for_copies() {
 #ifdef VQCC_EMULATE
@@ -228,9 +243,11 @@ VQCC_DEVICE uint32 to_bfloat16_pair(float2 values) {
   return reinterpret_cast<const uint32&>(pair);
 }
 
-/// Sums of the low and of the high float16 values, each rounded to nearest even (PTX add.f16x2).
-VQCC_DEVICE uint32 add_float16_pairs(uint32 a, uint32 b) {
-  const __half2 sum = __hadd2(reinterpret_cast<const __half2&>(a), reinterpret_cast<const __half2&>(b));
+/// a * b + c of the low and of the high float16 values, rounded once to nearest even, subnormal numbers kept
+/// (PTX fma.rn.f16x2).
+VQCC_DEVICE uint32 multiply_add_float16_pairs(uint32 a, uint32 b, uint32 c) {
+  const __half2 sum = __hfma2(reinterpret_cast<const __half2&>(a), reinterpret_cast<const __half2&>(b),
+                              reinterpret_cast<const __half2&>(c));
   return reinterpret_cast<const uint32&>(sum);
 }
 
@@ -296,6 +313,10 @@ template <> struct ElementTraits<ElementType::kInt8> {
 };
 
 VQCC_HOST_DEVICE constexpr int smaller(int a, int b) { return a < b ? a : b; }
+/// The largest power of two that is at most `value`; 1 for less.
+VQCC_HOST_DEVICE constexpr int power_of_two_at_most(int value) {
+  return value < 2 ? 1 : 2 * power_of_two_at_most(value / 2);
+}
 VQCC_HOST_DEVICE constexpr int ceil_divide(int a, int b) { return a / b + (a % b != 0 ? 1 : 0); }
 
 /// `kCount` elements of `kType`, raw, in registers. The address must be aligned to `kAlignment` bytes, which
@@ -743,6 +764,26 @@ VQCC_DEVICE Share reduce_scatter(float (&values)[kCount], int lane) {
 
 namespace vqcc {
 
+/// A code where it was packed: `width` bits from bit `shift` of `low` on, or of `high:low`. Whoever needs it as an address
+/// takes the bits in as few instructions as that allows. `shift` and `width` are constants once loops are unrolled.
+struct PackedCode {
+  uint32 low;
+  uint32 high;
+  int shift;
+  int width;
+
+  VQCC_DEVICE uint32 value() const {
+    const uint32 bits = shift + width > 32 ? funnel_right(low, high, shift) : low >> shift;
+    return bits & ((1u << width) - 1u);  // code widths are 1 to 16 bits
+  }
+};
+
+/// The bytes of a code of 16 bits.
+VQCC_DEVICE uint32 lower_byte(uint32 code) { return code & 0xffu; }
+VQCC_DEVICE uint32 upper_byte(uint32 code) { return code >> 8; }
+VQCC_DEVICE PackedCode lower_byte(const PackedCode& code) { return {code.low, code.high, code.shift, 8}; }
+VQCC_DEVICE PackedCode upper_byte(const PackedCode& code) { return {code.low, code.high, code.shift + 8, 8}; }
+
 /// `Codes` names kCodeBits and kResiduals, `Layout` kChunkVectors and kChunkWords.
 template <class Codes, class Layout>
 struct CodeChunk {
@@ -1012,24 +1053,44 @@ VQCC_DEVICE float* part_sums(uint8* workspace) {
   return reinterpret_cast<float*>(workspace + kArrivalBytes);
 }
 
-/// The global reduction (Algorithm 2, line 21) of the kParts blocks that share kOutputs outputs. Each leaves its sums in
+/// The global reduction (Algorithm 2, line 21) of the `parts` blocks that share kOutputs outputs. Each leaves its sums in
 /// the workspace, and the one that arrives last adds them in the order of the parts, whichever block that is.
 ///
 /// `arrivals` and `sums` are those of the outputs in the workspace, `flag` a word of shared memory that nothing else
 /// uses. `own_sum(i)` is this block's sum i, `finish(i, sum)` takes the whole one. Every thread of the block calls it.
-template <int kParts, int kOutputs, int kThreads, class OwnSum, class Finish>
-VQCC_DEVICE void reduce_parts(uint32* arrivals, float* sums, uint32* flag, int part, const OwnSum& own_sum,
+template <int kOutputs, int kThreads, class OwnSum, class Finish>
+VQCC_DEVICE void reduce_parts(uint32* arrivals, float* sums, uint32* flag, int part, int parts, const OwnSum& own_sum,
                               const Finish& finish) {
-  for (int i = static_cast<int>(threadIdx.x); i < kOutputs; i += kThreads) sums[part * kOutputs + i] = own_sum(i);
+  // Sums are far away: a thread asks for many before it needs one.
+  constexpr int kWidth = kOutputs % 4 == 0 ? 4 : 1;  // sums of one load
+  constexpr int kWords = kOutputs / kWidth;
+  constexpr int kBatch = smaller(4, ceil_divide(kWords, kThreads));  // loads that go together
+  using Word = typename WordOf<4 * kWidth>::Type;
+  const int first = static_cast<int>(threadIdx.x);
+  for (int i = first; i < kOutputs; i += kThreads) sums[part * kOutputs + i] = own_sum(i);
   block_barrier();  // every thread's sums are written, and `flag` may be what was read for them
   if (threadIdx.x == 0) *flag = count_arrival(arrivals);
   block_barrier();
-  if (*flag != kParts - 1) return;
-  for (int i = static_cast<int>(threadIdx.x); i < kOutputs; i += kThreads) {
-    float sum = 0.0f;
-#pragma unroll 8
-    for (int p = 0; p < kParts; ++p) sum += load_fresh(sums + p * kOutputs + i);
-    finish(i, sum);
+  if (*flag != static_cast<uint32>(parts - 1)) return;
+  for (int base = first; base < kWords; base += kBatch * kThreads) {
+    float whole[kBatch][kWidth] = {};
+#pragma unroll 2
+    for (int p = 0; p < parts; ++p) {
+      const Word* source = reinterpret_cast<const Word*>(sums + p * kOutputs);
+#pragma unroll
+      for (int b = 0; b < kBatch; ++b) {
+        uint32 bits[kWidth] = {};
+        if (base + b * kThreads < kWords) to_registers(load_fresh(source + base + b * kThreads), bits);
+#pragma unroll
+        for (int i = 0; i < kWidth; ++i) whole[b][i] += float_of_bits(bits[i]);
+      }
+    }
+#pragma unroll
+    for (int b = 0; b < kBatch; ++b) {
+      if (base + b * kThreads >= kWords) break;
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) finish((base + b * kThreads) * kWidth + i, whole[b][i]);
+    }
   }
   if (threadIdx.x == 0) *arrivals = 0u;  // as the next launch expects it
 }
@@ -1154,9 +1215,10 @@ class DecodeGemv {
       const int part = item / kBlocksPerBand % Parts::kParts;
       const int row_block = item / kBlocksPerBand / Parts::kParts * kBlocksPerBand + item % kBlocksPerBand;
       uint32* flag = reinterpret_cast<uint32*>(warp_sums);
-      reduce_parts<Parts::kParts, kOutputs, kThreads>(
+      reduce_parts<kOutputs, kThreads>(
           arrival_of(arguments.workspace, row_block),
           part_sums<kArrivals>(arguments.workspace) + static_cast<int64>(row_block) * Parts::kParts * kOutputs, flag, part,
+          Parts::kParts,
           [&](int i) { return block_sum(warp_sums, i); }, store);
     }
   }
@@ -1419,9 +1481,8 @@ struct KMeans : Codes {
 
   /// One stage's entry as pairs of 16-bit elements, for tensor cores. Entries have the activations' type.
   static constexpr int kPairs = ceil_divide(Codes::kVectorSize, 2);
-  template <ElementType kType, class Cache>
-  VQCC_DEVICE static void decode_pairs(const Cache& cache, int book, int stage, uint32 code,
-                                       uint32 (&pairs)[kPairs]) {
+  template <ElementType kType, class Cache, class Code>
+  VQCC_DEVICE static void decode_pairs(const Cache& cache, int book, int stage, Code code, uint32 (&pairs)[kPairs]) {
     static_assert(kType == Codes::kEntryType && Codes::kEntryStride == Codes::kVectorSize,
                   "entries go to the tensor cores as they are stored");
     const Entry entry = cache.access(book, stage, code);
@@ -1523,7 +1584,7 @@ struct Tile_m4_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 4) gptvq_2_gc_m4_float16_b4e6b54a(
+extern "C" __global__ void __launch_bounds__(256, 4) gptvq_2_gc_m4_float16_7aa6e052(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,

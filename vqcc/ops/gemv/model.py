@@ -13,6 +13,7 @@ from vqcc.algorithms.fields import MAX_INDEX
 from vqcc.diagnostics import Finding, field_error
 from vqcc.ops.base import Argument, ComputeLayout, DeviceEngine, Dtype, Op, Variant
 from vqcc.ops.gemv.fma_tile import propose_fma_tiles
+from vqcc.ops.gemv.fragment_tile import FragmentTile, phase_cycles, propose_fragment_tiles
 from vqcc.ops.gemv.mma_tile import propose_mma_tiles
 from vqcc.ops.gemv.reference import draw_case, reference
 from vqcc.ops.gemv.score_tile import ScoreTile, count_cycles, propose_score_tiles
@@ -75,13 +76,18 @@ class Gemv(Op):
     stand_ins: ClassVar[dict[str, Any]] = {"m": 1}
     template: ClassVar[str] = "gemv.cu.j2"
     header_template: ClassVar[str] = "gemv.h.j2"
-    tile_types: ClassVar[Mapping[Dataflow, type[Tile]]] = {"decode": GemvTile, "score": ScoreTile}
-    scored_rows: ClassVar[int] = 1
+    tile_types: ClassVar[Mapping[Dataflow, type[Tile]]] = {
+        "decode": GemvTile,
+        "score": ScoreTile,
+        "fragment": FragmentTile,
+    }
+    dataflow_rows: ClassVar[Mapping[Dataflow, int]] = {"score": 1, "fragment": MAX_BATCH}
     device_headers: ClassVar[tuple[str, ...]] = ("gemv/work.cuh",)
     engines: ClassVar[Mapping[str, DeviceEngine]] = {
         "fma": DeviceEngine("gemv/fma_engine.cuh", "vqcc::FmaGemv"),
         "mma": DeviceEngine("gemv/mma_engine.cuh", "vqcc::MmaGemv"),
         "score": DeviceEngine("gemv/score_kernel.cuh", "vqcc::ScoreGemv"),
+        "fragment": DeviceEngine("gemv/fragment_kernel.cuh", "vqcc::FragmentGemv"),
     }
 
     kind: Literal["gemv"]
@@ -194,10 +200,12 @@ class Gemv(Op):
 
     def tiles(
         self, variant: Variant, work: Workload, machine: Machine
-    ) -> Iterator[tuple[GemvTile | ScoreTile, tuple[Decision, ...]]]:
+    ) -> Iterator[tuple[GemvTile | ScoreTile | FragmentTile, tuple[Decision, ...]]]:
         """Tiles to try, the most promising first; later ones leave a thread more registers."""
         if work.exchange.engine == "score":
             return propose_score_tiles(self.n, variant, work, machine)
+        if work.exchange.engine == "fragment":
+            return propose_fragment_tiles(self.n, variant, work, machine)
         propose = propose_mma_tiles if work.exchange.engine == "mma" else propose_fma_tiles
         return propose(self.n, variant, work, machine)
 
@@ -206,8 +214,10 @@ class Gemv(Op):
         assert isinstance(tile, GemvTile)
         return count_traffic(self.weight_shape, variant, tile, exchange, vector_size)
 
-    def scored_cycles(self, tile: Tile, machine: Machine) -> Mapping[str, float]:
-        """Cycles of a launch over score tables, part by part."""
+    def phase_cycles(self, tile: Tile, machine: Machine) -> Mapping[str, float]:
+        """Cycles of a launch over score tables or fragments, phase by phase."""
+        if isinstance(tile, FragmentTile):
+            return phase_cycles(tile, machine)
         assert isinstance(tile, ScoreTile)
         return count_cycles(tile, machine)
 
@@ -244,5 +254,5 @@ class Gemv(Op):
 
     def longest_sum(self, tile: Tile, algorithm: Algorithm) -> int:
         """Roundings on the way to an output: those of the sums, scale and bias, and of decoding."""
-        assert isinstance(tile, GemvTile | ScoreTile)
+        assert isinstance(tile, GemvTile | ScoreTile | FragmentTile)
         return tile.roundings + 2 + 2 * algorithm.residuals + 1

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vqcc.code_layouts import RotatedLayout
 from vqcc.ops.gemv.tile import ELEMENT_TYPES, activation_alignment, round_up
-from vqcc.plan import Constant, Decision, Rejected, RotatedLayout
+from vqcc.plan import Constant, Decision, Rejected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

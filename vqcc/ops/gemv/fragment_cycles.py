@@ -1,0 +1,137 @@
+"""Cycles of gemv over codes in the order of fragments, counted from the kernel's loops.
+
+Counts are a block's for one visit; constants have been measured on an H200 (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vqcc.code_layouts import FragmentLayout
+    from vqcc.ops.base import Machine, Workload
+
+__all__ = ["Counts", "VisitShape", "count_phases"]
+
+WAVEFRONT_BYTES, BANK_BYTES, WARP_SIZE = 128, 128, 32
+#: Columns of a lane that a multiply takes, by whether x has few rows.
+FEW_ROWS, FEW_COLUMNS, MANY_COLUMNS = 4, 8, 4
+SUB_PARTITIONS = 4
+#: Until the first visit is under way, between visits, and at the end where parts are added up.
+START_CYCLES, VISIT_CYCLES, END_CYCLES = 2700, 1000, 2450
+#: Cycles that a sub-partition takes for a multiply, and for an integer instruction.
+MULTIPLY_CYCLES, INTEGER_CYCLES = 8, 2
+#: Cycles until codes that were asked for are there: a warp asks for `ahead` steps at a time.
+CODE_LATENCY = 700
+#: How long a resource's busy time is felt, relative to itself: they overlap in part, and none is ever always busy.
+WEIGHTS = {"shared": 0.98, "issue": 1.37, "integer": 0.8, "tensor": 1.0, "dram": 1.0, "latency": 1.0}
+#: Busy times are summed in this power; few warps overlap less, `LONE_WARPS` of them half.
+POWER, LONE_WARPS = 3, 0.75
+#: Instructions of a look-up beside what makes an entry of it: its address, itself, a share of loop and loads.
+LOOKUP_INSTRUCTIONS, LOOKUP_INTEGERS = 2.4, 1.2
+#: Instructions for a piece of x or of a book that a warp brings.
+STAGING_INSTRUCTIONS = 6
+#: Wavefronts of a look-up in a long table without copies, relative to one without conflicts.
+CONFLICTS = 2.6
+#: Bytes that an SM reads from the second-level cache in a cycle.
+L2_BYTES_PER_CYCLE = 44
+
+
+@dataclass(frozen=True)
+class VisitShape:
+    """What is free about a visit: `rows` of W by `steps`, for `batch` rows of x of which `input_rows` are kept.
+
+    Warps have `row_blocks` blocks of rows each; `along` of them take a row's steps in turn, and load codes `ahead`
+    steps at a time. Entries have `copies`.
+    """
+
+    rows: int
+    steps: int
+    row_blocks: int
+    along: int
+    ahead: int
+    input_rows: int
+    copies: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a block does in one visit: wavefronts of shared memory, warp instructions, integer ones, multiplies.
+
+    `code_bytes` come from DRAM, for which each of the `warps` waits `waits` times. `part_bytes` are the sums of a set
+    of rows.
+    """
+
+    wavefronts: float
+    instructions: float
+    integers: float
+    multiplies: float
+    code_bytes: float
+    part_bytes: float
+    warps: int
+    waits: float
+
+    @classmethod
+    def of_visit(cls, work: Workload, layout: FragmentLayout, shape: VisitShape) -> Counts:
+        """Count a visit of the work."""
+        rows, steps, input_rows, copies = shape.rows, shape.steps, shape.input_rows, shape.copies
+        few = input_rows <= FEW_ROWS
+        columns = steps * layout.step_vectors * work.vector_size  # of a lane
+        groups = rows / layout.GROUP_ROWS
+        codes = groups * steps * layout.step_vectors * work.stages
+        lookups = codes * (2 if work.entry_operations else 1)  # computed entries look constants up too
+        entry_wavefronts = 4 * work.entry_words * WARP_SIZE / WAVEFRONT_BYTES
+        if copies == 1 and work.table_entries > BANK_BYTES:
+            entry_wavefronts *= CONFLICTS
+        fragment_columns = FEW_COLUMNS if few else MANY_COLUMNS
+        multiplies = groups * columns / fragment_columns * work.stages
+        fragments = rows / (layout.BLOCK_ROWS * shape.row_blocks) * columns / fragment_columns
+        loaded = groups / 4 * steps * layout.step_words  # of codes, by warps
+        pieces = columns * layout.QUAD / 2 * input_rows / WARP_SIZE  # of x
+        books = 0.0
+        if work.column_tiles > 1:
+            books = work.tables * work.table_entries * work.entry_words * 4 * layout.QUAD / WAVEFRONT_BYTES
+        fragment_wavefronts = 4 if not few else max(1, input_rows // 2)
+        return cls(
+            wavefronts=lookups * entry_wavefronts
+            + fragments * fragment_wavefronts
+            + 4 * loaded
+            + (1 if few else 2) * pieces
+            + books * (2 + copies),
+            instructions=lookups * LOOKUP_INSTRUCTIONS
+            + codes * work.entry_operations
+            + multiplies
+            + 1.5 * fragments
+            + 4 * loaded
+            + STAGING_INSTRUCTIONS * (pieces + books * (1 + copies / 2)),
+            integers=lookups * LOOKUP_INTEGERS
+            + codes * work.entry_operations / 2
+            + 2 * (pieces + books * copies / 2),
+            multiplies=multiplies,
+            code_bytes=512.0 * loaded,
+            part_bytes=4.0 * rows * shape.batch,
+            warps=rows // (layout.BLOCK_ROWS * shape.row_blocks) * shape.along,
+            waits=steps / shape.along / shape.ahead,
+        )
+
+
+def count_phases(
+    counts: Counts, machine: Machine, *, blocks: int, visits: int, parts: int
+) -> dict[str, float]:
+    """Cycles of a launch: its start, `visits` visits of the block that has most, the sum of up to `parts` parts."""
+    busy = {
+        "shared": counts.wavefronts,
+        "issue": counts.instructions / SUB_PARTITIONS,
+        "integer": counts.integers * INTEGER_CYCLES / SUB_PARTITIONS,
+        "tensor": counts.multiplies * MULTIPLY_CYCLES / SUB_PARTITIONS,
+        "dram": blocks * counts.code_bytes / machine.dram_bytes_per_cycle,
+        "latency": counts.waits * CODE_LATENCY,
+    }
+    visit = sum((WEIGHTS[name] * cycles) ** POWER for name, cycles in busy.items()) ** (1 / POWER)
+    visit *= 1 + LONE_WARPS / counts.warps
+    end = 0.0
+    if parts > 1:
+        end = END_CYCLES + (1 + parts) * counts.part_bytes / L2_BYTES_PER_CYCLE
+    return {"start": START_CYCLES, "visits": visits * (visit + VISIT_CYCLES), "end": end}

@@ -1,0 +1,54 @@
+"""Phases: placement and cost of kernels whose shared memory and cycles their op counts itself.
+
+Dataflows past the paper's have kernels of their own: what they keep in shared memory is part of their tile, and what
+they do follows one another in phases.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from vqcc.passes.placement import certain_placement
+from vqcc.passes.tile import machine_of
+from vqcc.plan import Decision
+
+if TYPE_CHECKING:
+    from vqcc.plan import Plan
+    from vqcc.problem import Problem
+
+__all__ = ["place_nothing", "plan_phase_cost"]
+
+#: From one launch to the next, and the clock that kernels run at relative to the boost clock.
+LAUNCH_SECONDS, CLOCK_UNDER_LOAD = 1e-6, 0.89
+#: The GPU's numbers that times are made from.
+RATES = ("sm_count", "boost_hertz", "dram_bytes_per_second")
+
+
+def place_nothing(problem: Problem, plan: Plan) -> Plan:
+    """Cache no entries apart from the tile: what a block holds is the tile's own."""
+    return replace(plan, placement=certain_placement(problem, plan))
+
+
+def plan_phase_cost(problem: Problem, plan: Plan) -> Plan:
+    """Note the predicted time: the op counts the cycles of a block's phases, which follow one another."""
+    assert plan.tile is not None
+    cycles = problem.op.phase_cycles(plan.tile, machine_of(problem.gpu))
+    hertz = float(problem.gpu.boost_hertz.value) * CLOCK_UNDER_LOAD
+    seconds = LAUNCH_SECONDS + sum(cycles.values()) / hertz
+    return plan.decide(
+        Decision(
+            "predicted_us",
+            round(1e6 * seconds, 2),
+            "launch + phases, from their cycles at the clock under load",
+            {
+                "launch_us": 1e6 * LAUNCH_SECONDS,
+                **{f"{name}_us": round(1e6 * value / hertz, 2) for name, value in cycles.items()},
+                "boost_hertz": problem.gpu.boost_hertz.value,
+                "clock_under_load": CLOCK_UNDER_LOAD,
+            },
+            f"bound by {max(cycles, key=lambda name: cycles[name])}",
+            facts=RATES,
+        ),
+        predicted_us=round(1e6 * seconds, 2),
+    )
