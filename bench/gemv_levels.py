@@ -192,14 +192,15 @@ def run(
             rows.append(row)
             show(row)
         command = f"python bench/{program}.py --gpu {options.gpu}{arguments} -o {options.output.name}"
-        meta = describe_run(device, find("nvrtc").identity, command, options.commit or _head())
+        meta = describe_run(device, find("nvrtc").identity, command, options.commit or head())
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps({"meta": meta, "rows": rows}, indent=1) + "\n")
     if not all(row["within_bound"] for row in rows):
         sys.exit(4)
 
 
-def _head() -> str | None:
+def head() -> str | None:
+    """The commit of the checkout, if this is one."""
     git = ["git", "rev-parse", "HEAD"]
     return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or None
 

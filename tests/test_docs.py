@@ -32,6 +32,7 @@ from vqcc.passes.score import rotated_layout
 from vqcc.spec.load import load_spec, parse_spec
 from vqcc.tensors.container import load
 from vqcc.tensors.packing import pack_codes
+from vqcc.tuning.lock import load_lock
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
@@ -78,7 +79,7 @@ SPECS = [
     (page_name(page), body)
     for page in PAGES
     for body in fences(page, "yaml")
-    if not body.startswith("# fragment\n")
+    if not body.startswith("# fragment\n") and "vqcc_lock:" not in body
 ]
 
 
@@ -138,7 +139,18 @@ def test_specs_are_valid(page: str, text: str) -> None:
     parse_spec(text.encode(), page)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "specs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_lock_file_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "page.lock.yaml"
+    path.write_text(fence("tune.md", "yaml", "vqcc_lock:"))
+    lock = load_lock(path)
+    assert lock is not None
+    assert lock.kernels[0].measured
+
+
+READY = sorted(path for path in (ROOT / "specs").glob("*.yaml") if not path.name.endswith(".lock.yaml"))
+
+
+@pytest.mark.parametrize("path", READY, ids=lambda path: path.stem)
 def test_ready_specs_are_valid_and_named_as_their_file(path: Path) -> None:
     assert load_spec(path).name == path.stem
     assert path.read_text().startswith("# yaml-language-server: $schema=vqcc.schema.json\n# ")

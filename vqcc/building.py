@@ -18,6 +18,7 @@ from vqcc.passes.choice import Agreed, agree
 from vqcc.pipeline import estimate
 from vqcc.problem import Problem
 from vqcc.search import compile_plans, first_that_fits
+from vqcc.tuning.lock import choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,13 +28,17 @@ if TYPE_CHECKING:
     from vqcc.codegen.toolchain import Compiled, Toolchain
     from vqcc.compiling import Emit
     from vqcc.gpus.model import Gpu
+    from vqcc.ops.base import Variant
+    from vqcc.picks import Pick
     from vqcc.plan import Plan
     from vqcc.spec.model import Spec
+    from vqcc.tuning.lock import Lock
 
 __all__ = [
     "Built",
     "GpuBuild",
     "build_library",
+    "build_picked",
     "problems_of",
     "runs_on",
     "write_library",
@@ -81,33 +86,75 @@ def build_library(
     cache: CompileCache | None,
     emit: Sequence[Emit] = ("cu", "cubin", "header", "plan"),
     jobs: int = 1,
+    lock: Lock | None = None,
 ) -> Built:
     """Plan, render and compile a library, all of whose kernels read the same packed codes.
 
+    Kernels that a `lock` has measured are those that took least, with the dataflow that takes least in all.
     GPUs are compiled by `jobs` threads. Diagnostics of all GPUs are raised together: VQ04xx where a level or a
     limit forbids a kernel, at the field of the spec that asks for it if one does, VQ06xx from the toolchain.
     """
+    problems = [problem for gpu in spec.gpu for problem in problems_of(spec, gpu)]
+    tuned = None if lock is None else choose(lock, problems, toolchain.identity)
     try:
-        choices = agree([problem for gpu in spec.gpu for problem in problems_of(spec, gpu)], estimate)
+        choices = agree(problems, estimate)
     except VqccError:  # which comes again, for each GPU that it is true of
         choices = (Agreed("decode"),)
+    if tuned is not None:
+        choices = tuple(sorted(choices, key=lambda agreed: agreed.dataflow != tuned.dataflow))
     builds = first_that_fits(
-        choices, lambda agreed: _build_gpus(spec, agreed, toolchain, cache, want_ptx="ptx" in emit, jobs=jobs)
+        choices,
+        lambda agreed: _build_gpus(
+            spec,
+            agreed,
+            toolchain,
+            cache,
+            {} if tuned is None or agreed.dataflow != tuned.dataflow else tuned.picks,
+            want_ptx="ptx" in emit,
+            jobs=jobs,
+        ),
     )
     return _assemble(spec, builds, toolchain, emit)
 
 
+def build_picked(
+    spec: Spec,
+    gpu: Gpu,
+    variant: Variant,
+    pick: Pick,
+    *,
+    toolchain: Toolchain,
+    cache: CompileCache | None,
+) -> Built:
+    """The library of one kernel of `spec` on one GPU, made as picked; as the planner would if that spills."""
+    alone = spec.model_copy(update={"op": spec.op.only(variant), "gpu": (gpu,)})
+    agreed = Agreed(pick.strategy.dataflow)
+    build = _build_gpu(alone, gpu, agreed, toolchain, cache, {variant.suffix: pick}, want_ptx=False)
+    return _assemble(alone, (build,), toolchain, ("cu", "cubin", "header", "plan"))
+
+
 def _build_gpus(
-    spec: Spec, agreed: Agreed, toolchain: Toolchain, cache: CompileCache | None, *, want_ptx: bool, jobs: int
+    spec: Spec,
+    agreed: Agreed,
+    toolchain: Toolchain,
+    cache: CompileCache | None,
+    picks: Mapping[str, Mapping[str, Pick]],
+    *,
+    want_ptx: bool,
+    jobs: int,
 ) -> tuple[GpuBuild, ...]:
-    """The kernels for every GPU, of one dataflow; diagnostics of all GPUs are raised together."""
+    """The kernels for every GPU, of one dataflow; diagnostics of all GPUs are raised together.
+
+    `picks` are those of GPUs by name.
+    """
     errors = DiagnosticList()
     exit_codes = []
     builds: list[GpuBuild] = []
 
     def build(gpu: Gpu) -> GpuBuild | VqccError:
         try:
-            return _build_gpu(spec, gpu, agreed, toolchain, cache, want_ptx=want_ptx)
+            own = picks.get(gpu.name, {})
+            return _build_gpu(spec, gpu, agreed, toolchain, cache, own, want_ptx=want_ptx)
         except VqccError as error:
             return spec.place(error)
 
@@ -139,7 +186,14 @@ def write_library(built: Built, directory: Path) -> bool:
 
 
 def _build_gpu(
-    spec: Spec, gpu: Gpu, agreed: Agreed, toolchain: Toolchain, cache: CompileCache | None, *, want_ptx: bool
+    spec: Spec,
+    gpu: Gpu,
+    agreed: Agreed,
+    toolchain: Toolchain,
+    cache: CompileCache | None,
+    picks: Mapping[str, Pick],
+    *,
+    want_ptx: bool,
 ) -> GpuBuild:
     problems = problems_of(spec, gpu)
 
@@ -149,7 +203,7 @@ def _build_gpu(
             toolchain, cache, source, target=gpu.target, want_ptx=want_ptx, file_name=file_name
         )
 
-    source, plans, compiled = compile_plans(problems, compile_source, agreed)
+    source, plans, compiled = compile_plans(problems, compile_source, agreed, picks)
     return GpuBuild(gpu, problems, plans, source, compiled)
 
 

@@ -5,6 +5,7 @@ Heavy modules are imported only past the point where a bundle is known to be unc
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -55,7 +56,11 @@ def compile_file(
     data = None if cache is None or options.dry_run or options.explain else _read(path)
     if cache is None or data is None:
         return _compile(path, data, options, toolchain, cache, taken).summary
-    shape = {"level": options.level, "gpus": options.gpus, "emit": options.emit}
+    lock = _read(
+        path.with_name(f"{path.stem}.lock.yaml")
+    )  # as vqcc.tuning.lock.lock_path, which imports much
+    locked = None if lock is None else hashlib.sha256(lock).hexdigest()
+    shape = {"level": options.level, "gpus": options.gpus, "emit": options.emit, "lock": locked}
     key = inputs_key(data, shape, toolchain)
     summary = recall(cache, key, options.out, path.parent)
     if summary is not None:
@@ -99,11 +104,15 @@ def _compile(
     from vqcc.codegen import manifest
     from vqcc.explaining import explain_plans
     from vqcc.spec.load import load_spec, parse_spec
+    from vqcc.tuning.lock import load_lock, lock_path
 
     overrides: dict[str, Any] = {"gpu_override": options.gpus, "level_override": options.level}
     spec = load_spec(path, **overrides) if data is None else parse_spec(data, str(path), **overrides)
     _take(spec.identifier, path, taken)
-    built = build_library(spec, toolchain=toolchain, cache=cache, emit=options.emit, jobs=options.jobs)
+    lock = load_lock(lock_path(path))
+    built = build_library(
+        spec, toolchain=toolchain, cache=cache, emit=options.emit, jobs=options.jobs, lock=lock
+    )
     directory = options.out / built.name
     changed = not options.dry_run and write_library(built, directory)
     state = "would be written" if options.dry_run else "written" if changed else "unchanged"

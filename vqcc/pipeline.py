@@ -26,6 +26,7 @@ from vqcc.plan import Plan
 
 if TYPE_CHECKING:
     from vqcc.levels import Strategy
+    from vqcc.picks import TileIdentity
     from vqcc.problem import Problem
 
 __all__ = ["analyze", "base_kernel", "decide_split", "estimate", "plan_base", "plan_compiled", "plan_kernel"]
@@ -44,10 +45,20 @@ def analyze(problem: Problem, strategy: Strategy) -> Plan:
     return plan_split(problem, plan)
 
 
-def plan_base(problem: Problem, strategy: Strategy, attempt: int = 0) -> Plan | None:
-    """Up to the tile, the op's proposal number `attempt`. None: no more tiles."""
+def plan_base(
+    problem: Problem,
+    strategy: Strategy,
+    attempt: int = 0,
+    pinned: TileIdentity | None = None,
+    *,
+    every: bool = False,
+) -> Plan | None:
+    """Up to the tile, the op's proposal number `attempt`, or the one that is `pinned`. None: no more tiles.
+
+    With `every`, number `attempt` of all tiles that are worth timing.
+    """
     plan = decide_split(problem, analyze(problem, strategy))
-    return plan_tile(problem, plan, certain_placement(problem, plan), attempt)
+    return plan_tile(problem, plan, certain_placement(problem, plan), attempt, pinned, every=every)
 
 
 def decide_split(problem: Problem, proposal: Plan) -> Plan:
@@ -94,9 +105,11 @@ def plan_compiled(problem: Problem, plan: Plan, resources: Resources) -> Plan:
     return _timed(problem, plan_launch(problem, plan, resources))
 
 
-def estimate(problem: Problem, strategy: Strategy) -> Plan | None:
+def estimate(
+    problem: Problem, strategy: Strategy, attempt: int = 0, pinned: TileIdentity | None = None
+) -> Plan | None:
     """The plan and its predicted time before anything is compiled: with the slack that launch bounds promise."""
-    return _estimated(problem, plan_base(problem, strategy))
+    return _estimated(problem, plan_base(problem, strategy, attempt, pinned))
 
 
 def _estimated(problem: Problem, base: Plan | None) -> Plan | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
 from vqcc.levels import STRATEGIES
 from vqcc.passes.bounds import held_blocks
-from vqcc.passes.choice import agree, contenders, explain_choice, predicted
+from vqcc.passes.choice import agree, contenders, explain_choice, explain_pick, predicted
 from vqcc.passes.launch import dynamic_shared_bytes
 from vqcc.pipeline import estimate
 from vqcc.plan import Decision, Rejected
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from vqcc.codegen.toolchain import Compiled
     from vqcc.passes.choice import Agreed, Contenders
+    from vqcc.picks import Pick
     from vqcc.plan import Plan
     from vqcc.problem import Problem
     from vqcc.trial import Settled
@@ -31,20 +33,27 @@ NOTHING_FITS = "VQ0607"
 
 
 def compile_plans(
-    problems: Sequence[Problem], compile_source: Callable[[str], Compiled], agreed: Agreed | None = None
+    problems: Sequence[Problem],
+    compile_source: Callable[[str], Compiled],
+    agreed: Agreed | None = None,
+    picks: Mapping[str, Pick] = MappingProxyType({}),
 ) -> tuple[str, tuple[Plan, ...], Compiled]:
     """Plan, render and compile the kernels of one library on one GPU.
 
     Base kernels, with an empty codebook cache, are compiled first: what they leave is the slack. A kernel with a
     stack frame or spills is planned again with its op's next tile, one that overruns its slack with fewer register
-    entries. Without a dataflow that the library's GPUs have `agreed` on, these kernels agree by themselves. Raises
+    entries. Without a dataflow that the library's GPUs have `agreed` on, these kernels agree by themselves. Where
+    `picks` has a variant's kernel by its suffix, that is made unless it spills. Raises
     VQ0607 for a kernel that spills with every tile of every strategy it may have.
     """
     if agreed is None:
         return first_that_fits(
-            agree(problems, estimate), lambda each: compile_plans(problems, compile_source, each)
+            agree(problems, estimate), lambda each: compile_plans(problems, compile_source, each, picks)
         )
-    races = [_Race(problem, _waiting(problem, agreed), agreed.others) for problem in problems]
+    races = [
+        _Race(problem, _waiting(problem, agreed), agreed.others, picks.get(problem.variant.suffix))
+        for problem in problems
+    ]
     return _compile_racing(races, compile_source)
 
 
@@ -111,13 +120,22 @@ class _Race:
     kernel may be slower than estimated once the compiler has had its say on tiles and occupancy.
     """
 
-    def __init__(self, problem: Problem, waiting: Contenders, others: tuple[Rejected, ...] = ()) -> None:
-        self.problem, self.waiting, self.others = problem, list(waiting), others
+    def __init__(
+        self,
+        problem: Problem,
+        waiting: Contenders,
+        others: tuple[Rejected, ...] = (),
+        pick: Pick | None = None,
+    ) -> None:
+        self.problem, self.waiting, self.others, self.pick = problem, list(waiting), others, pick
         self.started: list[Trial] = []
         self.finished: dict[Trial, Plan] = {}
 
     def next_trial(self) -> Trial:
-        """Start the most promising strategy that waits."""
+        """Start what was picked, then the most promising strategy that waits."""
+        if self.pick is not None and not self.started:
+            self.started.append(Trial(self.problem, self.pick.strategy, pinned=self.pick.tile))
+            return self.started[-1]
         _, strategy = self.waiting.pop(0)
         self.started.append(Trial(self.problem, strategy))
         return self.started[-1]
@@ -136,21 +154,31 @@ class _Race:
         """Whether no strategy that waits may be faster than what has been compiled."""
         if not self.finished:
             return False
+        if self.pick is not None and self.started[0] in self.finished:
+            return True
         fastest = min(map(predicted, self.finished.values()))
         return not self.waiting or fastest <= self.waiting[0][0]
 
     @property
     def winner(self) -> Trial:
-        """The trial of least predicted time; the one that started first on a tie."""
+        """What was picked, else the trial of least predicted time; the one that started first on a tie."""
+        if self.pick is not None and self.started[0] in self.finished:
+            return self.started[0]
         return min(self.finished, key=lambda trial: predicted(self.finished[trial]))
 
     def decisions(self) -> tuple[Decision, ...]:
         """Why this strategy; nothing to say where the level leaves no choice."""
         if self.problem.level != "best":
             return ()
+        if self.pick is not None and self.winner is self.started[0]:
+            return (explain_pick(self.pick, self.others),)
         compiled = [(trial.strategy, predicted(plan)) for trial, plan in self.finished.items()]
-        spilled = [trial.strategy for trial in self.started if trial.exhausted]
-        return (explain_choice(compiled, self.waiting, spilled, self.others),)
+        spilled = [trial.strategy for trial in self.started if trial.exhausted and trial.pinned is None]
+        others = self.others
+        if self.pick is not None:
+            gone = "its tile is none of today's, or spills: run `vqcc tune` again"
+            others = (Rejected("what was tuned", gone), *others)
+        return (explain_choice(compiled, self.waiting, spilled, others),)
 
 
 def _explained(trial: Trial, plan: Plan, choice: tuple[Decision, ...]) -> Plan:

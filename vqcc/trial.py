@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from vqcc.codegen.toolchain import Compiled, Resources
     from vqcc.levels import Strategy
+    from vqcc.picks import TileIdentity
     from vqcc.plan import Plan
     from vqcc.problem import Problem
 
@@ -46,6 +47,8 @@ class Trial:
     base_resources: Resources | None = None
     #: Why it was planned anew the last time: `spills`, or what limited its occupancy.
     overrun: str | None = None
+    #: The only tile to try, if it is not the op's to propose.
+    pinned: TileIdentity | None = None
     #: There was no further tile to try: nothing of this strategy compiles.
     exhausted: bool = False
 
@@ -57,7 +60,7 @@ class Trial:
     def take_tile(self) -> None:
         """Plan the base of the tile at hand, if that is not done; the trial is exhausted where there is none."""
         if self.base is None:
-            self.base = plan_base(self.problem, self.strategy, self.attempt)
+            self.base = plan_base(self.problem, self.strategy, self.attempt, self.pinned)
             self.exhausted = self.base is None
 
     def next_tile(self) -> None:

@@ -105,8 +105,10 @@ def _plans_of_spec(
     from vqcc.building import build_library
     from vqcc.explaining import explain_plans
     from vqcc.spec.load import load_spec
+    from vqcc.tuning.lock import load_lock, lock_path
 
     spec = load_spec(path, gpu_override=gpus, level_override=level)
     cache = open_cache(cache_dir, disabled=no_cache)
-    built = build_library(spec, toolchain=tools, cache=cache, jobs=usable_cpus())
+    lock = load_lock(lock_path(path))
+    built = build_library(spec, toolchain=tools, cache=cache, jobs=usable_cpus(), lock=lock)
     return {build.gpu.name: explain_plans(build.gpu, build.plans) for build in built.gpus}

@@ -63,6 +63,7 @@ _MEANING = {
     "VQ0314": "more entries cached than a table has",
     "VQ0315": "the level has no cache boundaries",
     "VQ0316": "no tensor of the profile fits the spec",
+    "VQ0317": "the level leaves nothing to tune",
 }
 
 _GPU_AND_PLAN = {

@@ -16,6 +16,7 @@ from vqcc.code_layouts import PackedLayout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from typing import Self
 
     import numpy as np
     from numpy.typing import NDArray
@@ -233,6 +234,16 @@ class Op(BaseModel, ABC):
         self, variant: Variant, work: Workload, machine: Machine
     ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
         """Tiles to try, the most promising first; later ones need fewer registers."""
+
+    def every_tile(
+        self, variant: Variant, work: Workload, machine: Machine
+    ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
+        """All tiles that are worth timing, the most promising first: those of `tiles`, and more."""
+        return self.tiles(variant, work, machine)
+
+    @abstractmethod
+    def only(self, variant: Variant) -> Self:
+        """The op with that one variant."""
 
     @abstractmethod
     def traffic(self, variant: Variant, tile: Tile, exchange: Exchange, vector_size: int) -> Traffic:

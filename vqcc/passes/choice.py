@@ -18,6 +18,7 @@ from vqcc.plan import Decision, Rejected
 from vqcc.problem import Boundaries, Problem
 
 if TYPE_CHECKING:
+    from vqcc.picks import Pick
     from vqcc.plan import Plan
 
 __all__ = [
@@ -28,7 +29,10 @@ __all__ = [
     "contenders",
     "describe",
     "explain_choice",
+    "explain_pick",
+    "legal_strategies",
     "predicted",
+    "refusals_of_all",
 ]
 
 #: Dataflows by what the packed codes of their kernels are like: a library has one layout of codes.
@@ -72,7 +76,7 @@ def agree(problems: Sequence[Problem], estimate: Estimate) -> tuple[Agreed, ...]
     """
     if problems[0].level != "best":
         return (Agreed("decode"),)
-    against = {dataflow: _refusals_of_all(problems, dataflow) for dataflow in DATAFLOWS}
+    against = {dataflow: refusals_of_all(problems, dataflow) for dataflow in DATAFLOWS}
     reasons = {dataflow: "; ".join(found) for dataflow, found in against.items() if found}
     possible = [dataflow for dataflow in DATAFLOWS if dataflow not in reasons]
     if len(possible) == 1:  # nothing to plan yet: whoever compiles it will
@@ -94,7 +98,7 @@ def agree(problems: Sequence[Problem], estimate: Estimate) -> tuple[Agreed, ...]
     )
 
 
-def _refusals_of_all(problems: Sequence[Problem], dataflow: Dataflow) -> list[str]:
+def refusals_of_all(problems: Sequence[Problem], dataflow: Dataflow) -> list[str]:
     """What stands against a dataflow for a library, with the kernels that it is true of if not of all."""
     found: dict[str, list[str]] = {}
     for problem in problems:
@@ -117,11 +121,9 @@ def contenders(problem: Problem, estimate: Estimate, dataflow: Dataflow = "decod
     refused: list[VqccError] = []
     ranked: list[tuple[float, Strategy]] = []
     plain: list[tuple[float, Strategy]] = []
-    for strategy in (*STRATEGIES.values(), *PAST_THE_PAPER):
-        if strategy.dataflow != dataflow:
-            continue
+    for strategy in legal_strategies(problem, dataflow):
         try:
-            plan = estimate(problem, strategy) if _legal(problem, strategy) else None
+            plan = estimate(problem, strategy)
         except VqccError as error:  # boundaries that this strategy's blocks cannot have
             refused.append(error)
             continue
@@ -142,6 +144,15 @@ def contenders(problem: Problem, estimate: Estimate, dataflow: Dataflow = "decod
     chosen = [(time, strategy) for time, strategy in ranked[:FINALISTS] if time <= RACE * ranked[0][0]]
     # Were every tile of these to spill, the plainest kernel would still do.
     return chosen + [pair for pair in plain[:1] if pair not in chosen]
+
+
+def legal_strategies(problem: Problem, dataflow: Dataflow) -> tuple[Strategy, ...]:
+    """Strategies of a dataflow, of the paper's levels and past them, that the problem can have."""
+    return tuple(
+        strategy
+        for strategy in (*STRATEGIES.values(), *PAST_THE_PAPER)
+        if strategy.dataflow == dataflow and _legal(problem, strategy)
+    )
 
 
 def _legal(problem: Problem, strategy: Strategy) -> bool:
@@ -186,6 +197,19 @@ def explain_choice(
         else f"every other strategy is estimated to take more than {RACE} times as long",
         "",
         tuple(losers),
+    )
+
+
+def explain_pick(pick: Pick, others: Sequence[Rejected] = ()) -> Decision:
+    """Why a strategy and its tile were taken though the model was not asked; `others` are dataflows left out."""
+    return Decision(
+        "strategy",
+        describe(pick.strategy),
+        "least measured time of those that were tuned; one dataflow for the whole library",
+        {"measured_us": pick.us},
+        f"recorded by `vqcc tune`, on {pick.measured_on}",
+        "",
+        tuple(others),
     )
 
 

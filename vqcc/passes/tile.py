@@ -13,26 +13,37 @@ from typing import TYPE_CHECKING
 from vqcc.gpus.model import RANGES
 from vqcc.ops.base import Machine, Workload
 from vqcc.passes.placement import part_tiles
+from vqcc.picks import tile_identity
 
 if TYPE_CHECKING:
     from vqcc.gpus.model import Gpu
+    from vqcc.picks import TileIdentity
     from vqcc.plan import Placement, Plan
     from vqcc.problem import Problem
 
 __all__ = ["machine_of", "plan_tile", "workload_of"]
 
 
-def plan_tile(problem: Problem, plan: Plan, certain: Placement, attempt: int = 0) -> Plan | None:
+def plan_tile(
+    problem: Problem,
+    plan: Plan,
+    certain: Placement,
+    attempt: int = 0,
+    pinned: TileIdentity | None = None,
+    *,
+    every: bool = False,
+) -> Plan | None:
     """Take the op's proposal number `attempt` of those that fit beside the books that are `certain` to be cached.
 
-    None when there are no more.
+    With `pinned`, of those that are that tile; with `every`, of all that are worth timing. None when there are no more.
     """
     machine, work = machine_of(problem.gpu), workload_of(problem, plan, certain)
     limit = machine.shared_bytes_per_block - work.book_bytes
+    tiles = problem.op.every_tile if every or pinned is not None else problem.op.tiles
     fitting = (
         (tile, decisions)
-        for tile, decisions in problem.op.tiles(problem.variant, work, machine)
-        if tile.shared_bytes <= limit
+        for tile, decisions in tiles(problem.variant, work, machine)
+        if tile.shared_bytes <= limit and (pinned is None or tile_identity(tile) == pinned)
     )
     chosen = next(islice(fitting, attempt, None), None)
     if chosen is None:

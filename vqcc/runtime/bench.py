@@ -96,9 +96,17 @@ def shared_weights(libraries: Sequence[Library], tensor: VQTensor) -> dict[str, 
 
 
 def bench_library(
-    library: Library, device: Device, baselines: Baselines, *, seed: int = 0, weights: Weights | None = None
+    library: Library,
+    device: Device,
+    baselines: Baselines | None,
+    *,
+    seed: int = 0,
+    weights: Weights | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Time every kernel of `library` that this device runs; one row per kernel, as the results files keep them."""
+    """Time every kernel of `library` that this device runs; one row per kernel, as the results files keep them.
+
+    Without `baselines` nothing else is timed.
+    """
     import numpy as np
 
     backend = CudaBackend(device)
@@ -129,7 +137,8 @@ def bench_library(
             timing = time_kernel(device, runner, kernel, copies, case.scalars)
             del copies, first
             m = kernel.variant.sizes["m"]
-            baseline = baselines.cublas(*library.op.weight_shape, m, kernel.variant.dtype)
+            dtype = kernel.variant.dtype
+            baseline = None if baselines is None else baselines.cublas(*library.op.weight_shape, m, dtype)
             yield _row(
                 library, kernel, timing, baseline, 1e6 * moved / bandwidth, found.relative_error, found.passed
             )

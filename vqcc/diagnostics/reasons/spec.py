@@ -189,4 +189,8 @@ REASONS = {
         "The profile counted tensors of other algorithms or shapes than the spec's.",
         "Profile the tensors that the library is for, or name their profile.",
     ),
+    "VQ0317": (
+        "A level of the paper makes one kernel of a spec; only `best` chooses between several.",
+        "Tune the spec with `level: best`, the default.",
+    ),
 }

@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
     from vqcc.ops.base import Dtype, Machine, Variant, Workload
 
-__all__ = ["FragmentTile", "every_fragment_tile", "phase_cycles", "propose_fragment_tiles"]
+__all__ = [
+    "FragmentTile",
+    "every_fragment_tile",
+    "phase_cycles",
+    "propose_fragment_tiles",
+    "rank_fragment_tiles",
+]
 
 #: Rows of x up to which they are operand B and the weights A (device/gemv/fragments.cuh); past them x has sixteen.
 FEW_ROWS, MANY_ROWS = 4, 16
@@ -151,14 +157,26 @@ def propose_fragment_tiles(
     rows: int, variant: Variant, work: Workload, machine: Machine
 ) -> Iterator[tuple[FragmentTile, tuple[Decision, ...]]]:
     """Tiles for W of `rows` rows, by estimated time; later ones leave a thread more registers."""
-    candidates = sorted(
-        every_fragment_tile(rows, variant, work, machine), key=lambda tile: estimated_cycles(tile, machine)
-    )
+    candidates = _ranked(rows, variant, work, machine)
     while candidates:
         tile = candidates[0]
         yield tile, _explain(candidates, machine)
         spare = _spare_registers(tile, work)
         candidates = [other for other in candidates if _spare_registers(other, work) > spare]
+
+
+def rank_fragment_tiles(
+    rows: int, variant: Variant, work: Workload, machine: Machine
+) -> Iterator[tuple[FragmentTile, tuple[Decision, ...]]]:
+    """All tiles for W of `rows` rows, by estimated time."""
+    candidates = _ranked(rows, variant, work, machine)
+    for i, tile in enumerate(candidates):
+        yield tile, _explain([tile, *candidates[:i], *candidates[i + 1 :]], machine)
+
+
+def _ranked(rows: int, variant: Variant, work: Workload, machine: Machine) -> list[FragmentTile]:
+    tiles = every_fragment_tile(rows, variant, work, machine)
+    return sorted(tiles, key=lambda tile: estimated_cycles(tile, machine))
 
 
 def estimated_cycles(tile: FragmentTile, machine: Machine) -> float:

@@ -13,10 +13,15 @@ from vqcc.algorithms.fields import MAX_INDEX
 from vqcc.diagnostics import Finding, field_error
 from vqcc.ops.base import Argument, ComputeLayout, DeviceEngine, Dtype, Op, Variant
 from vqcc.ops.gemv.fma_tile import propose_fma_tiles
-from vqcc.ops.gemv.fragment_tile import FragmentTile, phase_cycles, propose_fragment_tiles
+from vqcc.ops.gemv.fragment_tile import (
+    FragmentTile,
+    phase_cycles,
+    propose_fragment_tiles,
+    rank_fragment_tiles,
+)
 from vqcc.ops.gemv.mma_tile import propose_mma_tiles
 from vqcc.ops.gemv.reference import draw_case, reference
-from vqcc.ops.gemv.score_tile import ScoreTile, count_cycles, propose_score_tiles
+from vqcc.ops.gemv.score_tile import ScoreTile, count_cycles, propose_score_tiles, rank_score_tiles
 from vqcc.ops.gemv.tile import GemvTile, activation_alignment
 from vqcc.ops.gemv.traffic import count_traffic
 from vqcc.plan import Constant, Tile
@@ -208,6 +213,20 @@ class Gemv(Op):
             return propose_fragment_tiles(self.n, variant, work, machine)
         propose = propose_mma_tiles if work.exchange.engine == "mma" else propose_fma_tiles
         return propose(self.n, variant, work, machine)
+
+    def every_tile(
+        self, variant: Variant, work: Workload, machine: Machine
+    ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
+        """All tiles that are worth timing, the most promising first."""
+        if work.exchange.engine == "score":
+            return rank_score_tiles(self.n, variant, work, machine)
+        if work.exchange.engine == "fragment":
+            return rank_fragment_tiles(self.n, variant, work, machine)
+        return self.tiles(variant, work, machine)
+
+    def only(self, variant: Variant) -> Gemv:
+        """The op with that one variant."""
+        return self.model_copy(update={"m": (variant.sizes["m"],), "dtype": (variant.dtype,)})
 
     def traffic(self, variant: Variant, tile: Tile, exchange: Exchange, vector_size: int) -> Traffic:
         """What the kernel moves and executes beside looking entries up."""

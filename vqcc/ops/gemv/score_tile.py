@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from vqcc.ops.base import Dtype, Machine, Variant, Workload
 
-__all__ = ["ScoreTile", "count_cycles", "propose_score_tiles"]
+__all__ = ["ScoreTile", "count_cycles", "propose_score_tiles", "rank_score_tiles"]
 
 #: Tables of a region, and what they take: 256 entries of 256 bytes (device/score_table.cuh).
 REGION_TABLES, REGION_BYTES = 64, 65536
@@ -127,16 +127,29 @@ def propose_score_tiles(
     rows: int, variant: Variant, work: Workload, machine: Machine
 ) -> Iterator[tuple[ScoreTile, tuple[Decision, ...]]]:
     """Tiles for W of `rows` rows, by estimated time; later ones leave a thread more registers."""
+    candidates = _ranked(rows, variant, work, machine)
+    while candidates:
+        yield candidates[0], _explain(candidates, machine)
+        candidates = [tile for tile in candidates if tile.register_cap > candidates[0].register_cap]
+
+
+def rank_score_tiles(
+    rows: int, variant: Variant, work: Workload, machine: Machine
+) -> Iterator[tuple[ScoreTile, tuple[Decision, ...]]]:
+    """All tiles for W of `rows` rows, by estimated time."""
+    candidates = _ranked(rows, variant, work, machine)
+    for i, tile in enumerate(candidates):
+        yield tile, _explain([tile, *candidates[:i], *candidates[i + 1 :]], machine)
+
+
+def _ranked(rows: int, variant: Variant, work: Workload, machine: Machine) -> list[ScoreTile]:
     candidates = [
         tile
         for warps, cap in BLOCKS
         if GROUP_ROWS * warps <= machine.threads_per_block
         for tile in _candidates(rows, variant, work, machine, (warps, min(cap, machine.registers_per_thread)))
     ]
-    candidates.sort(key=lambda tile: estimated_cycles(tile, machine))
-    while candidates:
-        yield candidates[0], _explain(candidates, machine)
-        candidates = [tile for tile in candidates if tile.register_cap > candidates[0].register_cap]
+    return sorted(candidates, key=lambda tile: estimated_cycles(tile, machine))
 
 
 def _candidates(

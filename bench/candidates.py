@@ -1,0 +1,120 @@
+"""Predicted against measured time of every candidate the planner weighs, on this machine's GPU.
+
+    python bench/candidates.py --gpu h200 -o bench/results/h200/gemv-candidates.json
+
+For each problem, the most promising candidates of each dataflow that it can have are compiled and timed. The planner's
+choice is the one of least predicted time that does not spill. Results are checked by other programs (bench/light.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gemv_best import PRESETS
+from gemv_levels import add_common, head
+from light import time_built
+
+from vqcc.building import build_picked, problems_of
+from vqcc.codegen.toolchain import find
+from vqcc.diagnostics import VqccError
+from vqcc.passes.choice import describe
+from vqcc.picks import tile_identity
+from vqcc.runtime.bench import describe_run
+from vqcc.runtime.device import open_device
+from vqcc.spec.load import parse_spec
+from vqcc.tuning.candidates import candidates_of, possible_dataflows
+
+if TYPE_CHECKING:
+    from vqcc.building import Built
+    from vqcc.problem import Problem
+    from vqcc.spec.model import Spec
+    from vqcc.tuning.candidates import Candidate
+
+#: Llama-7B's and 65B's layers, and some that nobody tuned for.
+SHAPES = (
+    (4096, 4096),
+    (11008, 4096),
+    (4096, 11008),
+    (8192, 8192),
+    (1536, 6144),
+    (5120, 13824),
+    (12288, 3072),
+)
+BATCHES = (1, 4, 16)
+#: Candidates of each dataflow.
+MOST = 4
+COMPILERS = 15
+
+
+def main() -> None:
+    """Run the benchmark."""
+    options = add_common(argparse.ArgumentParser(description=__doc__)).parse_args()
+    problems = [(preset, shape, m) for preset in PRESETS for shape in SHAPES for m in BATCHES]
+    rows = []
+    # Processes of their own: ranking is Python, and a device is open in this one.
+    with ProcessPoolExecutor(COMPILERS, get_context("spawn")) as compilers:
+        made = [compilers.submit(make, options.gpu, *problem) for problem in problems]
+        with open_device() as device:
+            for number, (problem, job) in enumerate(zip(problems, made, strict=True)):
+                for candidate, built in job.result():
+                    rows.append(row_of(problem, candidate, built, time_built(built, device)[0]))
+                if number % 10 == 0:
+                    print(f"{number}/{len(problems)} {rows[-1]}", flush=True)
+            command = f"python bench/candidates.py --gpu {options.gpu} -o {options.output.name}"
+            meta = describe_run(device, find("nvrtc").identity, command, options.commit or head())
+    Path(options.output).write_text(json.dumps({"meta": meta, "rows": rows}, indent=1) + "\n")
+
+
+def make(gpu: str, preset: str, shape: tuple[int, int], m: int) -> list[tuple[Candidate, Built]]:
+    """The candidates of a problem that do not spill, compiled."""
+    n, k = shape
+    text = f"vqcc: 1\nname: candidate\nalgorithm: {preset}\nop: {{kind: gemv, m: {m}, n: {n}, k: {k}}}\ngpu: {gpu}\n"
+    spec = parse_spec(text.encode(), preset)
+    (problem,) = problems_of(spec, spec.gpu[0])
+    found = []
+    for dataflow in possible_dataflows([problem]):
+        for candidate in candidates_of(problem, dataflow, MOST):
+            built = _build(spec, problem, candidate)
+            if built is not None:
+                found.append((candidate, built))
+    return found
+
+
+def _build(spec: Spec, problem: Problem, candidate: Candidate) -> Built | None:
+    pick = candidate.pick
+    try:
+        built = build_picked(spec, problem.gpu, problem.variant, pick, toolchain=find("nvrtc"), cache=None)
+    except VqccError:
+        return None
+    (plan,) = built.gpus[0].plans
+    return built if plan.tile is not None and tile_identity(plan.tile) == pick.tile else None
+
+
+def row_of(
+    problem: tuple[str, tuple[int, int], int], candidate: Candidate, built: Built, us: float
+) -> dict[str, Any]:
+    """What the results file says of a candidate: its predicted time before it was compiled, and after."""
+    (plan,) = built.gpus[0].plans
+    preset, (n, k), m = problem
+    return {
+        "op": "gemv",
+        "algorithm": preset,
+        "n": n,
+        "k": k,
+        "m": m,
+        "dataflow": plan.strategy.dataflow,
+        "strategy": describe(plan.strategy),
+        "tile": dict(candidate.pick.tile),
+        "estimated_us": candidate.predicted_us,
+        "predicted_us": plan.predicted_us,
+        "us": round(us, 3),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""`vqcc tune` with a stand-in for the device: what it prints, writes and refuses."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from command import run
+from libraries import spec_text
+
+import vqcc.runtime.device
+import vqcc.runtime.tuning
+from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
+from vqcc.tuning.lock import load_lock, lock_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from vqcc.building import Built
+
+
+@dataclass
+class FakeDevice:
+    name: str = "Fake GPU"
+    target: str = "sm_90"
+    driver_release: str = "1"
+
+
+class FakeBench:
+    """Says that fragments take less the more predicted; fails at call number `fails_at`."""
+
+    calls = 0
+    fails_at = -1
+    device = "Fake GPU, driver 1"
+
+    def __init__(self, _device: Any, *, seed: int) -> None:
+        assert seed == 0
+
+    def time(self, built: Built) -> float:
+        type(self).calls += 1
+        if self.calls == self.fails_at:
+            raise KeyboardInterrupt
+        (plan,) = built.gpus[0].plans
+        assert plan.predicted_us is not None
+        return 50 - plan.predicted_us
+
+
+@pytest.fixture(autouse=True)
+def device(monkeypatch: pytest.MonkeyPatch) -> FakeDevice:
+    found = FakeDevice()
+
+    @contextmanager
+    def opened() -> Iterator[FakeDevice]:
+        yield found
+
+    monkeypatch.setattr(vqcc.runtime.device, "open_device", opened)
+    monkeypatch.setattr(vqcc.runtime.tuning, "DeviceBench", FakeBench)
+    monkeypatch.setattr(FakeBench, "calls", 0)
+    monkeypatch.setattr(FakeBench, "fails_at", -1)
+    return found
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(spec_text("vq-4-4-1", n=64, k=128, m=[1, 3], level="best"))
+    return path
+
+
+def test_candidates_are_told_and_recorded(spec: Path) -> None:
+    done = run("tune", spec, "--top", 2)
+    assert done.exit_code == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("1/")
+    assert "us predicted" in lines[0]
+    assert lines[-1] == f"{lock_path(spec)}: {len(lines) - 1} of {len(lines) - 1} candidates timed now"
+    lock = load_lock(lock_path(spec))
+    assert lock is not None
+    assert {kernel.kernel for kernel in lock.kernels} == {"m1_float16", "m3_float16"}
+    again = run("tune", spec, "--top", 2, "--json")
+    assert {step["reason"] for step in again.json["steps"]} == {"known"}
+    anew = run("tune", spec, "--top", 2, "--again", "--json")
+    assert {step["reason"] for step in anew.json["steps"]} == {""}
+    compiled = run("compile", spec, "-o", spec.parent / "out", "--explain")
+    assert compiled.exit_code == 0, compiled.stderr
+    assert "recorded by `vqcc tune`, on Fake GPU, driver 1" in " ".join(compiled.stdout.split())
+
+
+def test_an_interruption_keeps_what_was_measured(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeBench, "fails_at", 3)
+    done = run("tune", spec, "--top", 2)
+    assert done.exit_code == 130
+    lock = load_lock(lock_path(spec))
+    assert lock is not None
+    assert sum(len(kernel.measured) for kernel in lock.kernels) == 2
+    rest = run("tune", spec, "--top", 2, "--json")
+    assert [step["reason"] for step in rest.json["steps"]].count("known") == 2
+
+
+def test_another_device_is_refused(spec: Path, device: FakeDevice) -> None:
+    device.target, device.name = "sm_89", "Fake Ada"
+    done = run("tune", spec, "--json")
+    assert (done.exit_code, done.codes) == (int(ExitCode.NO_DEVICE), ["VQ0805"])
+    named = run("tune", spec, "--gpu", "rtx4090", "--top", 1, "--json")
+    assert named.exit_code == 0, named.stdout
+    assert named.json["gpu"] == "rtx4090"
+
+
+def test_a_level_of_the_paper_and_a_wrong_lock_are_refused(spec: Path) -> None:
+    lock_path(spec).write_text("vqcc_lock: 7\n")
+    assert run("tune", spec, "--json").codes == ["VQ0213"]
+    spec.write_text(spec_text("vq-4-4-1", n=64, k=128, level="o2"))
+    lock_path(spec).unlink()
+    assert run("tune", spec, "--json").codes == ["VQ0317"]
+    assert not lock_path(spec).exists()
+
+
+def test_without_a_device_nothing_is_written(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> Any:
+        raise VqccError(Diagnostic("VQ0806", "no device"), exit_code=ExitCode.NO_DEVICE)
+
+    monkeypatch.setattr(vqcc.runtime.device, "open_device", none)
+    done = run("tune", spec, "--json")
+    assert (done.exit_code, done.codes) == (5, ["VQ0806"])
+    assert not lock_path(spec).exists()

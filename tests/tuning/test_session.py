@@ -1,0 +1,232 @@
+"""Tuning without a device: a stand-in says what each candidate takes, and compile makes what took least."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from libraries import FakeToolchain, make_spec
+
+from vqcc.building import build_library, problems_of
+from vqcc.diagnostics import VqccError
+from vqcc.picks import tile_identity
+from vqcc.tuning.candidates import candidates_of, possible_dataflows
+from vqcc.tuning.lock import Lock, choose, load_lock, render_lock
+from vqcc.tuning.session import Tools, tune
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vqcc.building import Built
+    from vqcc.codegen.toolchain import Compiled
+    from vqcc.plan import Plan
+    from vqcc.spec.model import Spec
+    from vqcc.tuning.session import Step
+
+
+@dataclass
+class FakeBench:
+    """Takes `time(plan)` microseconds for a kernel, and remembers what it was asked for."""
+
+    times: Any
+    device: str = "Fake GPU, driver 1"
+    seen: list[Plan] = field(default_factory=list)
+
+    def time(self, built: Built) -> float | None:
+        (plan,) = built.gpus[0].plans
+        self.seen.append(plan)
+        us: float | None = self.times(plan)
+        return us
+
+
+def run(
+    spec: Spec, bench: FakeBench, lock: Lock | None = None, *, most: int = 3, toolchain: Any = None
+) -> tuple[Lock, list[Step]]:
+    """All steps, and the lock as it was saved last."""
+    saved = [lock or Lock()]
+    tools = Tools(toolchain or FakeToolchain())
+    steps = list(tune(spec, spec.gpu[0], saved[0], bench, tools, save=saved.append, most=most))
+    return saved[-1], steps
+
+
+def slowest_prediction_is_fastest(plan: Plan) -> float:
+    assert plan.predicted_us is not None
+    return 1000.0 - plan.predicted_us
+
+
+def build(spec: Spec, lock: Lock | None) -> Built:
+    return build_library(spec, toolchain=FakeToolchain(), cache=None, lock=lock)
+
+
+def kernels(built: Built) -> list[tuple[Any, Any]]:
+    return [
+        (plan.strategy, tile_identity(plan.tile)) for plan in built.gpus[0].plans if plan.tile is not None
+    ]
+
+
+SPEC = {"algorithm": "aqlm-2x8", "n": 2048, "k": 2048, "m": [1, 16], "level": "best"}
+
+
+def test_compile_makes_what_took_least() -> None:
+    """Not what the model thinks best: every kernel is another one than without the lock, as measured."""
+    spec = make_spec(**SPEC)
+    bench = FakeBench(slowest_prediction_is_fastest)
+    lock, steps = run(spec, bench)
+    assert all(step.us is not None for step in steps)
+    assert len(bench.seen) == len(steps)
+    tuned, plain = build(spec, lock), build(spec, None)
+    assert all(mine != its for mine, its in zip(kernels(tuned), kernels(plain), strict=True))
+    for plan in tuned.gpus[0].plans:
+        (decision, *_) = plan.decisions
+        own = [
+            each.us
+            for kernel in lock.kernels
+            if plan.kernel.startswith(f"tiny_{kernel.kernel}")
+            for each in kernel.measured
+            if each.strategy.dataflow == plan.strategy.dataflow
+        ]
+        assert decision.inputs["measured_us"] == min(own)
+        assert "Fake GPU, driver 1" in decision.reason
+    assert tuned.fields["build_id"] != plain.fields["build_id"]
+
+
+def test_a_library_has_one_dataflow_the_fastest_in_sum() -> None:
+    """Though one of its kernels would be faster with another."""
+    spec = make_spec(**SPEC)
+
+    def times(plan: Plan) -> float:
+        first = "_m1_" in plan.kernel
+        return {"decode": 5.0 if first else 1.0, "fragment": 3.0 if first else 4.0}[plan.strategy.dataflow]
+
+    lock, _ = run(spec, FakeBench(times))
+    assert {plan.strategy.dataflow for plan in build(spec, lock).gpus[0].plans} == {"decode"}
+    faster = Lock(
+        kernels=tuple(
+            kernel.model_copy(
+                update={
+                    "measured": tuple(
+                        each.model_copy(
+                            update={"us": 1.0 if each.strategy.dataflow == "fragment" else each.us}
+                        )
+                        for each in kernel.measured
+                    )
+                }
+            )
+            for kernel in lock.kernels
+        )
+    )
+    assert {plan.strategy.dataflow for plan in build(spec, faster).gpus[0].plans} == {"fragment"}
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped() -> None:
+    spec = make_spec(**SPEC)
+    whole, steps = run(spec, FakeBench(slowest_prediction_is_fastest))
+    saved = [Lock()]
+    bench = FakeBench(slowest_prediction_is_fastest)
+    tools = Tools(FakeToolchain())
+    started = tune(spec, spec.gpu[0], saved[0], bench, tools, save=saved.append, most=3)
+    assert len(list(itertools.islice(started, 4))) == 4
+    started.close()  # type: ignore[attr-defined]
+    assert sum(len(kernel.measured) for kernel in saved[-1].kernels) == 4
+    rest = FakeBench(slowest_prediction_is_fastest)
+    resumed, again = run(spec, rest, saved[-1])
+    assert len(rest.seen) == len(steps) - 4
+    assert [step.reason for step in again].count("known") == 4
+    assert render_lock(resumed) == render_lock(whole)
+
+
+def test_another_device_or_toolchain_is_timed_anew_and_kept_apart() -> None:
+    spec = make_spec(**SPEC)
+    lock, steps = run(spec, FakeBench(lambda plan: 1.0))
+    other = FakeBench(lambda plan: 2.0)
+    newer, _ = run(spec, other, lock, toolchain=replace_identity("fake 2.0"))
+    assert len(other.seen) == len(steps)
+    assert {kernel.toolchain for kernel in newer.kernels} == {"fake 1.0", "fake 2.0"}
+    problems = problems_of(spec, spec.gpu[0])
+    for toolchain, us in (("fake 1.0", 1.0), ("fake 2.0", 2.0), ("fake 3.0", 2.0)):
+        tuned = choose(newer, problems, toolchain)
+        assert tuned is not None
+        assert {pick.us for pick in tuned.picks["h200"].values()} == {us}
+    replaced, _ = run(spec, FakeBench(lambda plan: 3.0, device="Other GPU"), lock)
+    assert {kernel.device for kernel in replaced.kernels} == {"Other GPU"}
+
+
+def replace_identity(identity: str) -> FakeToolchain:
+    return FakeToolchain(identity=identity)
+
+
+def test_wrong_and_spilling_candidates_are_told_and_not_recorded() -> None:
+    spec = make_spec(**{**SPEC, "m": 16})
+
+    class Spilling(FakeToolchain):
+        def compile(self, source: str, **options: Any) -> Compiled:
+            compiled = super().compile(source, **options)
+            if "FragmentGemv<plan" not in source:
+                return compiled
+            spilled = {name: replace(each, spill_store_bytes=8) for name, each in compiled.resources.items()}
+            return replace(compiled, resources=spilled)
+
+    lock, steps = run(spec, FakeBench(lambda plan: 1.0), toolchain=Spilling())
+    assert {step.reason for step in steps if step.dataflow == "fragment"} == {"spills registers"}
+    assert {each.strategy.dataflow for kernel in lock.kernels for each in kernel.measured} == {"decode"}
+    lock, steps = run(spec, FakeBench(lambda plan: None if plan.strategy.dataflow == "fragment" else 1.0))
+    assert {step.reason for step in steps} == {"", "outside its bound of float64"}
+    assert {each.strategy.dataflow for kernel in lock.kernels for each in kernel.measured} == {"decode"}
+
+
+def test_a_tile_that_is_no_more_is_told() -> None:
+    spec = make_spec(**{**SPEC, "m": 1})
+    lock, _ = run(spec, FakeBench(slowest_prediction_is_fastest))
+    stale = Lock(
+        kernels=tuple(
+            kernel.model_copy(
+                update={
+                    "measured": tuple(
+                        each.model_copy(update={"tile": {**each.tile, "register_cap": 77}})
+                        for each in kernel.measured
+                    )
+                }
+            )
+            for kernel in lock.kernels
+        )
+    )
+    built = build(spec, stale)
+    (decision, *_) = built.gpus[0].plans[0].decisions
+    assert any(each.value == "what was tuned" and "tune` again" in each.reason for each in decision.rejected)
+
+
+def test_levels_of_the_paper_leave_nothing_to_tune() -> None:
+    spec = make_spec(**{**SPEC, "level": "o4"})
+    with pytest.raises(VqccError) as caught:
+        run(spec, FakeBench(lambda plan: 1.0))
+    assert [item.code for item in caught.value.diagnostics] == ["VQ0317"]
+    tuned, _ = run(make_spec(**SPEC), FakeBench(lambda plan: 1.0))
+    assert choose(tuned, problems_of(spec, spec.gpu[0]), "fake 1.0") is None
+
+
+@pytest.mark.parametrize("change", [{"k": 1024}, {"algorithm": "gptvq-2"}, {"m": [1, 8]}, {"gpu": "h100"}])
+def test_what_was_measured_of_another_problem_is_not_used(change: dict[str, Any]) -> None:
+    lock, _ = run(make_spec(**SPEC), FakeBench(slowest_prediction_is_fastest), most=1)
+    other = make_spec(**{**SPEC, **change})
+    assert kernels(build(other, lock)) == kernels(build(other, None))
+
+
+def test_candidates_are_ranked_and_distinct() -> None:
+    spec = make_spec(**{**SPEC, "m": 1})
+    (problem,) = problems_of(spec, spec.gpu[0])
+    assert set(possible_dataflows([problem])) == {"decode", "score", "fragment"}
+    for dataflow in possible_dataflows([problem]):
+        found = candidates_of(problem, dataflow, 6)
+        assert len({each.pick for each in found}) == len(found) > 1
+        assert [each.predicted_us for each in found] == sorted(each.predicted_us for each in found)
+        assert {each.pick.strategy.dataflow for each in found} == {dataflow}
+
+
+def test_the_file_comes_back_as_it_was(tmp_path: Path) -> None:
+    lock, _ = run(make_spec(**SPEC), FakeBench(slowest_prediction_is_fastest))
+    path = tmp_path / "tiny.lock.yaml"
+    path.write_bytes(render_lock(lock))
+    assert load_lock(path) == lock
+    assert load_lock(tmp_path / "other.lock.yaml") is None

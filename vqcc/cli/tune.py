@@ -1,0 +1,115 @@
+"""`vqcc tune`: candidates timed on this machine's GPU, and recorded beside the spec."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vqcc.cli.compile import find_toolchain, toolchain_options
+from vqcc.cli.support import (
+    cache_options,
+    console,
+    json_option,
+    open_cache,
+    print_json,
+    reports_errors,
+    usable_cpus,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vqcc.tuning.session import Step
+
+__all__ = ["command"]
+
+_MOST = 64
+
+
+@click.command("tune")
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--gpu", metavar="NAME", help="Which of the spec's GPUs this machine has, or another one.")
+@click.option(
+    "--top",
+    type=click.IntRange(1, _MOST),
+    default=4,
+    show_default=True,
+    help="Candidates of each kernel and dataflow that are timed.",
+)
+@click.option("--again", is_flag=True, help="Time again what the lock file has of this GPU and toolchain.")
+@click.option("--seed", default=0, show_default=True, help="Of random weights and inputs.")
+@toolchain_options
+@cache_options
+@json_option
+@reports_errors
+def command(
+    spec: Path,
+    gpu: str | None,
+    top: int,
+    again: bool,
+    seed: int,
+    toolchain: str,
+    nvcc_path: Path | None,
+    cache_dir: Path | None,
+    no_cache: bool,
+    as_json: bool,
+) -> None:
+    """Time the cost model's best candidates for SPEC's kernels on this machine's GPU.
+
+    What they take is recorded in NAME.lock.yaml beside SPEC, after each of them: a run that was interrupted goes on
+    where it stopped. `vqcc compile` and `vqcc explain` read that file, with or without a GPU.
+    """
+    from vqcc.runtime.device import open_device
+    from vqcc.runtime.tuning import DeviceBench, gpu_of_device
+    from vqcc.spec.load import load_spec
+    from vqcc.tensors.output import write_atomically
+    from vqcc.tuning.lock import Lock, load_lock, lock_path, render_lock
+    from vqcc.tuning.session import Tools, tune
+
+    path = lock_path(spec)
+    loaded = load_spec(spec, gpu_override=() if gpu is None else (gpu,))
+    lock = (None if again else load_lock(path)) or Lock()
+    tools = find_toolchain(toolchain, nvcc_path)
+    with open_device() as device:
+        chosen = gpu_of_device(loaded.gpu, device)
+        steps = tune(
+            loaded,
+            chosen,
+            lock,
+            DeviceBench(device, seed=seed),
+            Tools(tools, open_cache(cache_dir, disabled=no_cache), usable_cpus()),
+            save=lambda lock: write_atomically(path, render_lock(lock)),
+            most=top,
+        )
+        told = [_tell(step, as_json=as_json) for step in _with_progress(steps)]
+    if as_json:
+        print_json({"lock": str(path), "gpu": chosen.name, "steps": told})
+    else:
+        timed = sum(step["us"] is not None and step["reason"] != "known" for step in told)
+        click.echo(f"{path}: {timed} of {len(told)} candidates timed now")
+
+
+def _with_progress(steps: Iterator[Step]) -> Iterator[Step]:
+    """The steps, with a bar on a terminal."""
+    from rich.progress import Progress
+
+    terminal = console(error=True)
+    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
+        task = progress.add_task("candidates", total=None)
+        for step in steps:
+            progress.update(task, completed=step.number, total=step.count)
+            yield step
+
+
+def _tell(step: Step, *, as_json: bool) -> dict[str, Any]:
+    if not as_json:
+        took = f"{step.us:.2f} us" if step.us is not None else "no time"
+        why = f" ({step.reason})" if step.reason else ""
+        click.echo(
+            f"{step.number}/{step.count} {step.kernel} {step.dataflow}: {took}, {step.predicted_us:.2f} us predicted"
+            f"{why}"
+        )
+    return asdict(step)

@@ -1,0 +1,228 @@
+"""The lock file beside a spec: what kernels took on a GPU, by problem, GPU and toolchain (docs/tune.md).
+
+It is YAML to be reviewed and committed. Everything that was measured stands in it; what to compile follows from that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError, field_error
+from vqcc.levels import Caching, Dataflow, Fusion, Strategy
+from vqcc.picks import Pick
+from vqcc.spec.source import read_source
+from vqcc.spec.violations import validate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from vqcc.problem import Problem
+
+__all__ = [
+    "Lock",
+    "LockedKernel",
+    "LockedStrategy",
+    "Measured",
+    "Tuned",
+    "choose",
+    "load_lock",
+    "lock_path",
+    "problem_identity",
+    "render_lock",
+]
+
+LOCK_VERSION = 1
+HEADER = "# Written by `vqcc tune`: what kernels of this spec took. `vqcc compile` makes the fastest ones.\n"
+_FROZEN = ConfigDict(frozen=True, extra="forbid", strict=True)
+_MICROSECONDS = Field(ge=0, le=1e9)
+
+
+def _check_version(value: Any) -> Any:
+    if type(value) is not int or value != LOCK_VERSION:
+        raise field_error(
+            "VQ0213", f"vqcc_lock must be {LOCK_VERSION}", f"this vqcc reads `vqcc_lock: {LOCK_VERSION}`"
+        )
+    return value
+
+
+def _check_identity(value: Any) -> Any:
+    if not isinstance(value, str) or re.fullmatch(r"[0-9a-f]{12}", value) is None:
+        raise field_error(
+            "VQ0214", "problem must be 12 hex digits", "`vqcc tune` writes them: do not edit them"
+        )
+    return value
+
+
+class LockedStrategy(BaseModel):
+    """The fields of `vqcc.levels.Strategy`."""
+
+    model_config = _FROZEN
+
+    caching: Caching
+    registers: bool
+    codebook_centric: bool
+    fusion: Fusion
+    copies: Annotated[int, Field(ge=1, le=1024)]
+    dataflow: Dataflow
+
+
+class Measured(BaseModel):
+    """One way to make a kernel, and what it took: microseconds as measured and as predicted."""
+
+    model_config = _FROZEN
+
+    us: Annotated[float, _MICROSECONDS]
+    predicted_us: Annotated[float, _MICROSECONDS]
+    strategy: LockedStrategy
+    tile: Annotated[dict[str, int | str], Field(max_length=64)]
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What is measured once."""
+        return (self.strategy, tuple(self.tile.items()))
+
+
+class LockedKernel(BaseModel):
+    """What was measured of one kernel: its variant's suffix, the problem's identity, and with what on which device."""
+
+    model_config = _FROZEN
+
+    gpu: Annotated[str, Field(max_length=64)]
+    kernel: Annotated[str, Field(max_length=128)]
+    problem: Annotated[str, BeforeValidator(_check_identity)]
+    toolchain: Annotated[str, Field(max_length=200)]
+    device: Annotated[str, Field(max_length=200)]
+    measured: Annotated[tuple[Measured, ...], Field(max_length=1000)]
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What tells the kernels of a lock file apart."""
+        return (self.gpu, self.problem, self.toolchain)
+
+    def best(self, dataflow: Dataflow) -> Measured | None:
+        """The fastest of a dataflow; the first on a tie."""
+        own = [each for each in self.measured if each.strategy.dataflow == dataflow]
+        return min(own, key=lambda each: each.us, default=None)
+
+
+class Lock(BaseModel):
+    """All that a lock file holds."""
+
+    model_config = _FROZEN
+
+    vqcc_lock: Annotated[Literal[1], BeforeValidator(_check_version)] = 1
+    kernels: Annotated[tuple[LockedKernel, ...], Field(max_length=1000)] = ()
+
+    def find(self, gpu: str, problem: str, toolchain: str) -> LockedKernel | None:
+        """What was measured with this toolchain, or with the one that the file has last."""
+        own = [each for each in self.kernels if (each.gpu, each.problem) == (gpu, problem)]
+        exact = [each for each in own if each.toolchain == toolchain]
+        return next(iter([*exact, *reversed(own)]), None)
+
+    def replaced(self, kernel: LockedKernel) -> Lock:
+        """The same with that kernel in place of the one of its key, or at the end."""
+        kernels = [kernel if each.key == kernel.key else each for each in self.kernels]
+        return Lock(kernels=tuple(kernels if kernel in kernels else [*kernels, kernel]))
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What to compile of a library: one dataflow, and picks by GPU and variant's suffix."""
+
+    dataflow: Dataflow
+    picks: Mapping[str, Mapping[str, Pick]]
+
+
+def lock_path(spec: Path) -> Path:
+    """The lock file of a spec: NAME.lock.yaml beside NAME.yaml."""
+    return spec.with_name(f"{spec.stem}.lock.yaml")
+
+
+def load_lock(path: Path) -> Lock | None:
+    """The lock file at `path`; None if there is none. Raises VqccError: VQ01xx, VQ02xx at its places."""
+    if not path.exists():
+        return None
+    source = read_source(path)
+    if not isinstance(source.data, dict):
+        message, span = "a lock file must be a mapping", source.span(())
+        help_text = "`vqcc tune` writes it: delete the file and tune again"
+        raise VqccError(Diagnostic("VQ0203", message, span, help=help_text))
+    lock = validate(Lock, source.data, source)
+    if isinstance(lock, DiagnosticList):
+        raise VqccError(*lock.in_file_order())
+    return lock
+
+
+def render_lock(lock: Lock) -> bytes:
+    """The file's text: a line for each measurement; equal locks give equal bytes."""
+    lines = [HEADER, f"vqcc_lock: {LOCK_VERSION}\n", "kernels:\n" if lock.kernels else "kernels: []\n"]
+    for kernel in lock.kernels:
+        fields = kernel.model_dump(mode="json", exclude={"measured"})
+        first, *rest = (f"{name}: {json.dumps(value)}\n" for name, value in fields.items())
+        lines += [f"  - {first}", *(f"    {line}" for line in rest), "    measured:\n"]
+        for each in kernel.measured:
+            text = yaml.safe_dump(
+                each.model_dump(mode="json"), default_flow_style=True, width=10**9, sort_keys=False
+            )
+            lines.append(f"      - {text}")
+    return "".join(lines).encode()
+
+
+def problem_identity(problem: Problem) -> str:
+    """12 hex digits that name what one kernel is made for, less the GPU: algorithm, op, level, cache, profile."""
+    codes = sorted(tensor.codes_sha256 for tensor in problem.profile)
+    told = [
+        problem.algorithm.mapping(),
+        problem.op.only(problem.variant).model_dump(mode="json"),
+        problem.level,
+        asdict(problem.boundaries),
+        codes,
+    ]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def choose(lock: Lock, problems: Sequence[Problem], toolchain: str) -> Tuned | None:
+    """The fastest dataflow of a library over all GPUs whose every kernel was measured, and its fastest kernels.
+
+    `problems` are the library's kernels on all of its GPUs. None where no GPU is tuned, or the level is the paper's.
+    """
+    by_gpu: dict[str, dict[str, LockedKernel | None]] = {}
+    for problem in problems:
+        found = lock.find(problem.gpu.name, problem_identity(problem), toolchain)
+        by_gpu.setdefault(problem.gpu.name, {})[problem.variant.suffix] = found
+    tuned = {gpu: kernels for gpu, kernels in by_gpu.items() if all(kernels.values())}
+    if not tuned or problems[0].level != "best":
+        return None
+    totals: dict[Dataflow, float] = {}
+    for dataflow in _dataflows(kernel for kernels in tuned.values() for kernel in kernels.values() if kernel):
+        bests = [kernel.best(dataflow) for kernels in tuned.values() for kernel in kernels.values() if kernel]
+        if all(bests):
+            totals[dataflow] = sum(best.us for best in bests if best)
+    if not totals:
+        return None
+    chosen = min(totals, key=lambda dataflow: totals[dataflow])
+    picks = {
+        gpu: {suffix: _pick(kernel, chosen) for suffix, kernel in kernels.items() if kernel}
+        for gpu, kernels in tuned.items()
+    }
+    return Tuned(chosen, picks)
+
+
+def _dataflows(kernels: Iterable[LockedKernel]) -> dict[Dataflow, None]:
+    """Dataflows of anything measured, in the order of the file."""
+    return dict.fromkeys(each.strategy.dataflow for kernel in kernels for each in kernel.measured)
+
+
+def _pick(kernel: LockedKernel, dataflow: Dataflow) -> Pick:
+    best = kernel.best(dataflow)
+    assert best is not None
+    strategy = Strategy(**best.strategy.model_dump())
+    return Pick(strategy, tuple(best.tile.items()), best.us, f"{kernel.device}, {kernel.toolchain}")

@@ -1,0 +1,195 @@
+"""A tuning session: every candidate of a spec's kernels compiled and timed, each noted as soon as it is known."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from vqcc.building import build_picked, problems_of
+from vqcc.diagnostics import Diagnostic, VqccError
+from vqcc.picks import tile_identity
+from vqcc.search import NOTHING_FITS
+from vqcc.tuning.candidates import candidates_of, possible_dataflows
+from vqcc.tuning.lock import LockedKernel, LockedStrategy, Measured, problem_identity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
+
+    from vqcc.building import Built
+    from vqcc.codegen.cache import CompileCache
+    from vqcc.codegen.toolchain import Toolchain
+    from vqcc.gpus.model import Gpu
+    from vqcc.levels import Dataflow
+    from vqcc.problem import Problem
+    from vqcc.spec.model import Spec
+    from vqcc.tuning.candidates import Candidate
+    from vqcc.tuning.lock import Lock
+
+__all__ = ["Bench", "Step", "Tools", "tune"]
+
+
+class Bench(Protocol):
+    """What times libraries of one kernel."""
+
+    @property
+    def device(self) -> str:
+        """The device's name and its driver."""
+        ...
+
+    def time(self, built: Built) -> float | None:
+        """Microseconds of one launch; None if its result is outside its bound of float64."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What candidates are compiled with, `jobs` at a time."""
+
+    toolchain: Toolchain
+    cache: CompileCache | None = None
+    jobs: int = 1
+
+
+@dataclass(frozen=True)
+class Step:
+    """What became of one candidate: measured, known from before, or without a time, for a `reason`."""
+
+    kernel: str
+    dataflow: Dataflow
+    number: int
+    count: int
+    predicted_us: float
+    us: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class _Job:
+    problem: Problem
+    dataflow: Dataflow
+    candidate: Candidate
+
+
+def tune(
+    spec: Spec,
+    gpu: Gpu,
+    lock: Lock,
+    bench: Bench,
+    tools: Tools,
+    *,
+    save: Callable[[Lock], None],
+    most: int,
+) -> Iterator[Step]:
+    """Time the `most` promising candidates of each dataflow for every kernel of `spec` on `gpu`.
+
+    What `lock` already has of them is not timed again. `save` is called with the whole lock after every measurement, so
+    that an interruption loses none. Raises VQ0317 for levels of the paper, which leave nothing to choose.
+    """
+    if spec.level != "best":
+        raise VqccError(
+            Diagnostic(
+                "VQ0317", f"level {spec.level} leaves nothing to tune", help="use level: best, the default"
+            )
+        )
+    work = _jobs_of(spec, gpu, most)
+    toolchain, cache = tools.toolchain, tools.cache
+    with ThreadPoolExecutor(max_workers=max(1, tools.jobs)) as pool:
+        waiting: deque[tuple[_Job, Future[Built | None] | None]] = deque()
+        for job in work:
+            known = _known(lock, job, toolchain, bench) is not None
+            waiting.append((job, None if known else pool.submit(_build, spec, gpu, job, toolchain, cache)))
+        try:
+            for number, (job, built) in enumerate(waiting, 1):
+                lock, step = _measure(lock, job, built, bench, toolchain, number, len(work))
+                if built is not None and step.us is not None:
+                    save(lock)
+                yield step
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _jobs_of(spec: Spec, gpu: Gpu, most: int) -> list[_Job]:
+    everywhere = [problem for each in spec.gpu for problem in problems_of(spec, each)]
+    return [
+        _Job(problem, dataflow, candidate)
+        for dataflow in possible_dataflows(everywhere)
+        for problem in problems_of(spec, gpu)
+        for candidate in candidates_of(problem, dataflow, most)
+    ]
+
+
+def _build(spec: Spec, gpu: Gpu, job: _Job, toolchain: Toolchain, cache: CompileCache | None) -> Built | None:
+    """The library of one candidate; None if it spills."""
+    pick = job.candidate.pick
+    try:
+        built = build_picked(spec, gpu, job.problem.variant, pick, toolchain=toolchain, cache=cache)
+    except VqccError as error:
+        if any(item.code != NOTHING_FITS for item in error.diagnostics):
+            raise
+        return None
+    (plan,) = built.gpus[0].plans
+    assert plan.tile is not None
+    made = (plan.strategy, tile_identity(plan.tile)) == (pick.strategy, pick.tile)
+    return built if made else None
+
+
+def _measure(
+    lock: Lock,
+    job: _Job,
+    built: Future[Built | None] | None,
+    bench: Bench,
+    toolchain: Toolchain,
+    number: int,
+    count: int,
+) -> tuple[Lock, Step]:
+    """Time one candidate: the lock with it, and what to tell."""
+    suffix, predicted = job.problem.variant.suffix, job.candidate.predicted_us
+
+    def step(us: float | None, reason: str = "") -> Step:
+        return Step(suffix, job.dataflow, number, count, predicted, us, reason)
+
+    if built is None:
+        known = _known(lock, job, toolchain, bench)
+        return lock, step(known.us if known else None, "known")
+    library = built.result()
+    if library is None:
+        return lock, step(None, "spills registers")
+    us = bench.time(library)
+    if us is None:
+        return lock, step(None, "outside its bound of float64")
+    kernel = _entry(lock, job.problem, toolchain, bench)
+    measured = (*kernel.measured, _measurement(job, us))
+    return lock.replaced(kernel.model_copy(update={"measured": measured})), step(us)
+
+
+def _entry(lock: Lock, problem: Problem, toolchain: Toolchain, bench: Bench) -> LockedKernel:
+    """The lock's entry for a kernel with this toolchain; an empty one if it has none, or another device's."""
+    fields: dict[str, Any] = {
+        "gpu": problem.gpu.name,
+        "kernel": problem.variant.suffix,
+        "problem": problem_identity(problem),
+        "toolchain": toolchain.identity,
+        "device": bench.device,
+    }
+    found = lock.find(fields["gpu"], fields["problem"], fields["toolchain"])
+    if found is not None and (found.toolchain, found.device) == (toolchain.identity, bench.device):
+        return found
+    return LockedKernel(**fields, measured=())
+
+
+def _known(lock: Lock, job: _Job, toolchain: Toolchain, bench: Bench) -> Measured | None:
+    key = _measurement(job, 0.0).key
+    entry = _entry(lock, job.problem, toolchain, bench)
+    return next((each for each in entry.measured if each.key == key), None)
+
+
+def _measurement(job: _Job, us: float) -> Measured:
+    return Measured(
+        us=round(us, 3),
+        predicted_us=round(job.candidate.predicted_us, 3),
+        strategy=LockedStrategy(**asdict(job.candidate.pick.strategy)),
+        tile=dict(job.candidate.pick.tile),
+    )
