@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from dealing import dealt, launched, task_of
 from launches import Kernels
+from libraries import build_fake
 from plans import using
 from problems import kmeans, problem
 
+from vqcc.building import write_library
 from vqcc.levels import Strategy
-from vqcc.ops.gemv.fragment_tile import FragmentTile, every_fragment_tile
+from vqcc.library import load_library
+from vqcc.ops.gemv.fragment_tile import FragmentTile, count_visit, every_fragment_tile
 from vqcc.passes.dataflow import refusals
 from vqcc.passes.placement import certain_placement
 from vqcc.passes.tile import machine_of, workload_of
@@ -139,7 +142,8 @@ def test_wavefronts_are_as_the_model_counts_them(cache_directory: Path) -> None:
     tile, counters = plan.tile, outcome.counters
     assert isinstance(tile, FragmentTile)
     assert counters is not None
-    counted = tile.visits_per_block * tile.counts.wavefronts
+    work = workload_of(task, plan, certain_placement(task, plan))
+    counted = tile.visits_per_block * count_visit(tile, work).wavefronts
     found = counters.shared_load_wavefronts + counters.shared_store_wavefronts
     codes = 4 * 256 * 16384 / 4 / 512  # loads of codes go through the same pipe, but are of global memory
     assert found + codes == pytest.approx(counted, rel=0.1)
@@ -187,3 +191,16 @@ def test_all_rows_of_x_share_one_packed_file() -> None:
             for m in (1, 4, 16)
         }
         assert len(layouts) == 1
+
+
+@pytest.mark.parametrize("m", [1, 16])
+def test_a_library_comes_back_from_its_bundle(m: int, tmp_path: Path) -> None:
+    """The manifest carries the layout and the tile."""
+    built = build_fake("gptvq-2", n=4096, k=4096, m=m, level="best")
+    write_library(built, tmp_path / built.name)
+    library = load_library(tmp_path / built.name)
+    (plan,) = built.gpus[0].plans
+    (kernel,) = library.builds["h200"].kernels
+    assert library.layout == plan.layout
+    assert (kernel.tile, kernel.launch) == (plan.tile, plan.launch)
+    assert isinstance(kernel.tile, FragmentTile)

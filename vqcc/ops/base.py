@@ -249,7 +249,7 @@ class Op(BaseModel, ABC):
     def traffic(self, variant: Variant, tile: Tile, exchange: Exchange, vector_size: int) -> Traffic:
         """What the kernel moves and executes beside looking entries up."""
 
-    def phase_cycles(self, tile: Tile, machine: Machine) -> Mapping[str, float]:  # noqa: ARG002
+    def phase_cycles(self, tile: Tile, work: Workload, machine: Machine) -> Mapping[str, float]:  # noqa: ARG002
         """Cycles of a launch of a dataflow past the paper's, phase by phase; nothing for an op without them."""
         return {}
 

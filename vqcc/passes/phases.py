@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vqcc.passes.placement import certain_placement
-from vqcc.passes.tile import machine_of
+from vqcc.passes.tile import machine_of, workload_of
 from vqcc.plan import Decision
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def place_nothing(problem: Problem, plan: Plan) -> Plan:
 def plan_phase_cost(problem: Problem, plan: Plan) -> Plan:
     """Note the predicted time: the op counts the cycles of a block's phases, which follow one another."""
     assert plan.tile is not None
-    cycles = problem.op.phase_cycles(plan.tile, machine_of(problem.gpu))
+    work = workload_of(problem, plan, certain_placement(problem, plan))
+    cycles = problem.op.phase_cycles(plan.tile, work, machine_of(problem.gpu))
     hertz = float(problem.gpu.boost_hertz.value) * CLOCK_UNDER_LOAD
     seconds = LAUNCH_SECONDS + sum(cycles.values()) / hertz
     return plan.decide(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FragmentTile",
+    "count_visit",
     "every_fragment_tile",
     "phase_cycles",
     "propose_fragment_tiles",
@@ -68,7 +69,6 @@ class FragmentTile:
     arrivals: int
     register_cap: int
     roundings: int
-    counts: Counts
 
     @property
     def warps(self) -> int:
@@ -160,7 +160,7 @@ def propose_fragment_tiles(
     candidates = _ranked(rows, variant, work, machine)
     while candidates:
         tile = candidates[0]
-        yield tile, _explain(candidates, machine)
+        yield tile, _explain(candidates, work, machine)
         spare = _spare_registers(tile, work)
         candidates = [other for other in candidates if _spare_registers(other, work) > spare]
 
@@ -171,24 +171,44 @@ def rank_fragment_tiles(
     """All tiles for W of `rows` rows, by estimated time."""
     candidates = _ranked(rows, variant, work, machine)
     for i, tile in enumerate(candidates):
-        yield tile, _explain([tile, *candidates[:i], *candidates[i + 1 :]], machine)
+        yield tile, _explain([tile, *candidates[:i], *candidates[i + 1 :]], work, machine)
 
 
 def _ranked(rows: int, variant: Variant, work: Workload, machine: Machine) -> list[FragmentTile]:
     tiles = every_fragment_tile(rows, variant, work, machine)
-    return sorted(tiles, key=lambda tile: estimated_cycles(tile, machine))
+    return sorted(tiles, key=lambda tile: estimated_cycles(tile, work, machine))
 
 
-def estimated_cycles(tile: FragmentTile, machine: Machine) -> float:
+def estimated_cycles(tile: FragmentTile, work: Workload, machine: Machine) -> float:
     """Cycles of a launch."""
-    return sum(phase_cycles(tile, machine).values())
+    return sum(phase_cycles(tile, work, machine).values())
 
 
-def phase_cycles(tile: FragmentTile, machine: Machine) -> dict[str, float]:
+def phase_cycles(tile: FragmentTile, work: Workload, machine: Machine) -> dict[str, float]:
     """Cycles of a launch by its phases."""
     return count_phases(
-        tile.counts, machine, blocks=tile.blocks, visits=tile.visits_per_block, parts=tile.max_parts
+        count_visit(tile, work),
+        machine,
+        blocks=tile.blocks,
+        visits=tile.visits_per_block,
+        parts=tile.max_parts,
     )
+
+
+def count_visit(tile: FragmentTile, work: Workload) -> Counts:
+    """What a block does in one visit."""
+    shape = VisitShape(
+        rows=tile.rows_per_block,
+        steps=tile.visit_steps,
+        row_blocks=tile.row_blocks,
+        along=tile.warps_along_row,
+        ahead=tile.ahead,
+        input_rows=tile.input_rows,
+        copies=tile.copies,
+        batch=tile.batch,
+    )
+    assert isinstance(work.layout, FragmentLayout)
+    return Counts.of_visit(work, work.layout, shape)
 
 
 def _spare_registers(tile: FragmentTile, work: Workload) -> int:
@@ -300,20 +320,6 @@ def _tile(
         arrivals=rows,
         register_cap=cap,
         roundings=ROUNDINGS_PER_PRODUCT * products + along + min(visits, blocks) + work.stage_sums,
-        counts=Counts.of_visit(
-            work,
-            layout,
-            VisitShape(
-                rows=rows_per_block,
-                steps=visit_steps,
-                row_blocks=row_blocks,
-                along=along,
-                ahead=ahead,
-                input_rows=input_rows,
-                copies=copies,
-                batch=batch,
-            ),
-        ),
     )
 
 
@@ -332,9 +338,10 @@ def _books(work: Workload, quad_tiles: int, *, several: bool) -> tuple[int, int,
     return copies, buffers, tables + (pieces if copies * quad_tiles > 1 else 0)
 
 
-def _explain(candidates: list[FragmentTile], machine: Machine) -> tuple[Decision, ...]:
+def _explain(candidates: list[FragmentTile], work: Workload, machine: Machine) -> tuple[Decision, ...]:
     tile = candidates[0]
-    cycles = {f"{name}_cycles": round(value) for name, value in phase_cycles(tile, machine).items()}
+    least = estimated_cycles(tile, work, machine)
+    cycles = {f"{name}_cycles": round(value) for name, value in phase_cycles(tile, work, machine).items()}
     return (
         Decision(
             "visits",
@@ -355,7 +362,7 @@ def _explain(candidates: list[FragmentTile], machine: Machine) -> tuple[Decision
                 Rejected(
                     f"{other.rows_per_block} rows by {other.visit_steps} steps, {other.warps_across_rows} x "
                     f"{other.warps_along_row} warps",
-                    f"{estimated_cycles(other, machine):.0f} cycles in all, not {estimated_cycles(tile, machine):.0f}",
+                    f"{estimated_cycles(other, work, machine):.0f} cycles in all, not {least:.0f}",
                 )
                 for other in candidates[1:4]
             ),

@@ -233,10 +233,10 @@ class Gemv(Op):
         assert isinstance(tile, GemvTile)
         return count_traffic(self.weight_shape, variant, tile, exchange, vector_size)
 
-    def phase_cycles(self, tile: Tile, machine: Machine) -> Mapping[str, float]:
+    def phase_cycles(self, tile: Tile, work: Workload, machine: Machine) -> Mapping[str, float]:
         """Cycles of a launch over score tables or fragments, phase by phase."""
         if isinstance(tile, FragmentTile):
-            return phase_cycles(tile, machine)
+            return phase_cycles(tile, work, machine)
         assert isinstance(tile, ScoreTile)
         return count_cycles(tile, machine)
 
