@@ -160,6 +160,24 @@ VQCC_DEVICE void wait_for_copies() {
 #endif
 }
 
+// ---- Kernels one after the other ---------------------------------------------------------------------------
+
+/// Lets the next kernel of the stream start as soon as every block of this one has said so and there is room, where its
+/// launch asks for that; else says nothing (PTX griddepcontrol.launch_dependents, from 9.0 on).
+VQCC_DEVICE void allow_next_kernel() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/// Waits until the kernels before this one in the stream are done and all that they wrote can be read, and what they read
+/// can be written. At once where the launch did not ask to start before (PTX griddepcontrol.wait, from 9.0 on).
+VQCC_DEVICE void wait_for_previous_kernels() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // ---- Blocks that work together -----------------------------------------------------------------------------
 
 /// This thread's writes before it are visible to the whole device before its writes after it (PTX membar.gl).

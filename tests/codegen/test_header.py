@@ -94,11 +94,11 @@ def expected(built: Built, includes: list[str]) -> str:
         + ", ".join(
             f'{{"{kernel["name"]}", {kernel["launch"]["grid"]}u, {kernel["launch"]["threads"]}u, '
             f"{kernel['launch']['dynamic_shared_bytes']}u, {kernel['launch']['workspace_bytes']}u, "
-            f"{kernel['launch']['carveout_percent']}}}"
-            for kernel in row
+            f"{kernel['launch']['carveout_percent']}, {int(gpu['target'] >= 'sm_90')}}}"
+            for kernel in gpu["kernels"]
         )
         + "}"
-        for row in kernels
+        for gpu in fields["gpus"].values()
     )
     return "\n".join(
         [
@@ -115,7 +115,7 @@ def expected(built: Built, includes: list[str]) -> str:
             f"#define EXPECTED_BOOKS_BYTES {algorithm.scope.books(n, k) * algorithm.table_bytes}",
             f"#define EXPECTED_WORKSPACE_BYTES {max(selection[3] for selection in selections)}",
             "struct expected_kernel { const char* name; unsigned grid, threads, shared_bytes; uint64_t workspace; "
-            "int carveout; };",
+            "int carveout, can_overlap; };",
             f"static const struct expected_kernel expected[{len(kernels)}][{len(variants)}] = {{\n{rows}\n}};",
             "static const struct { int m, type, kernel; size_t workspace; } "
             f"selections[{len(selections)}] = {{",

@@ -36,6 +36,9 @@ __all__ = ["command"]
     help="Draw a roofline, or levels against gc, to an .svg or .png file: roofline=FILE, levels=FILE. Repeatable.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of random weights and inputs.")
+@click.option(
+    "--overlap", is_flag=True, help="Launches may start while those before them end (GPUs from 9.0 on)."
+)
 @json_option
 @reports_errors
 def command(
@@ -43,6 +46,7 @@ def command(
     output: Path | None,
     plots: list[tuple[BenchPlot, Path]],
     seed: int,
+    overlap: bool,
     as_json: bool,
 ) -> None:
     """Time every kernel of LIBRARIES on this machine's GPU.
@@ -64,7 +68,7 @@ def command(
     with open_device() as device:
         baselines = Baselines(device.l2_bytes)
         for library in loaded:
-            for row in bench_library(library, device, baselines, seed=seed):
+            for row in bench_library(library, device, baselines, seed=seed, overlap=overlap):
                 rows.append(row)
                 if not as_json:
                     _show(row)

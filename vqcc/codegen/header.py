@@ -43,6 +43,7 @@ class _Kernel:
     shared_bytes: int
     workspace_bytes: int
     carveout_percent: int
+    can_overlap: int
 
 
 def render_header(
@@ -107,6 +108,7 @@ def _kernel(problem: Problem, plan: Plan) -> _Kernel:
         plan.launch.dynamic_shared_bytes,
         plan.launch.workspace_bytes,
         plan.launch.carveout_percent,
+        int(problem.gpu.has_dependent_launch),
     )
 
 

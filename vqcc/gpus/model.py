@@ -49,6 +49,10 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 
+#: The first compute capability with programmatic dependent launch.
+FIRST_DEPENDENT_LAUNCH = 90
+
+
 class Fact(BaseModel):
     """One number, where it comes from, and how far to trust it."""
 
@@ -148,6 +152,11 @@ class Gpu(BaseModel):
     def target(self) -> str:
         """The name that compilers give the architecture: `sm_90`."""
         return f"sm_{self.sm}"
+
+    @property
+    def has_dependent_launch(self) -> bool:
+        """Whether kernels may start while those before them end (PTX ISA, griddepcontrol: from 9.0 on)."""
+        return self.sm >= FIRST_DEPENDENT_LAUNCH
 
     def facts(self) -> dict[str, Fact | FactList]:
         """Every number by field name, in the order of the model."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
 from vqcc.library import select_gpus
+from vqcc.runtime.overlap import OverlappingModule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,8 +25,8 @@ class CudaBackend:
 
     name = "cuda"
 
-    def __init__(self, device: Device) -> None:
-        self.device = device
+    def __init__(self, device: Device, *, overlap: bool = False) -> None:
+        self.device, self.overlap = device, overlap
 
     def gpus(self, library: Library, names: Sequence[str]) -> tuple[str, ...]:
         """Those named, or all whose cubins this device runs."""
@@ -53,15 +54,18 @@ class CudaBackend:
                     help="compile with --emit cubin among the others",
                 )
             )
-        return CudaRunner(self.device, library, gpu, cubin)
+        return CudaRunner(self.device, library, gpu, cubin, overlap=self.overlap)
 
 
 class CudaRunner:
-    """A library's kernels, loaded."""
+    """A library's kernels, loaded; with `overlap` launches may start while those before them end."""
 
-    def __init__(self, device: Device, library: Library, gpu: str, cubin: bytes) -> None:
+    def __init__(
+        self, device: Device, library: Library, gpu: str, cubin: bytes, *, overlap: bool = False
+    ) -> None:
         self._device = device
         self._library = library
+        self._overlapping = OverlappingModule(cubin, library.builds[gpu].kernels) if overlap else None
         module = device.load(cubin)
         self._functions = {
             kernel.name: module.function(
@@ -89,6 +93,11 @@ class CudaRunner:
     def enqueue(self, kernel: Kernel, arrays: Mapping[str, DeviceArray], scalars: Mapping[str, int]) -> None:
         """Put one launch on the device's stream; `arrays` holds the workspace too, if the kernel needs one."""
         launch = kernel.launch
+        if self._overlapping is not None:
+            self._overlapping.enqueue(
+                kernel, self._arguments(kernel, arrays, scalars), self._device.stream.handle
+            )
+            return
         self._device.launch(
             self._functions[kernel.name],
             self._arguments(kernel, arrays, scalars),

@@ -102,14 +102,15 @@ def bench_library(
     *,
     seed: int = 0,
     weights: Weights | None = None,
+    overlap: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Time every kernel of `library` that this device runs; one row per kernel, as the results files keep them.
 
-    Without `baselines` nothing else is timed.
+    Without `baselines` nothing else is timed. With `overlap` a launch may start while the one before it ends.
     """
     import numpy as np
 
-    backend = CudaBackend(device)
+    backend = CudaBackend(device, overlap=overlap)
     rng = np.random.default_rng(seed)
     weights = weights or random_weights(library, seed=seed)
     packed, decoded = weights.packed, weights.decoded
@@ -139,9 +140,10 @@ def bench_library(
             m = kernel.variant.sizes["m"]
             dtype = kernel.variant.dtype
             baseline = None if baselines is None else baselines.cublas(*library.op.weight_shape, m, dtype)
-            yield _row(
+            row = _row(
                 library, kernel, timing, baseline, 1e6 * moved / bandwidth, found.relative_error, found.passed
             )
+            yield {**row, "overlap": True} if overlap else row
 
 
 def _row(

@@ -32,6 +32,7 @@ class DecodeGemv {
 
  public:
   VQCC_DEVICE static void run(const Arguments& arguments) {
+    allow_next_kernel();
     uint8* shared = dynamic_shared();
     float* warp_sums = reinterpret_cast<float*>(shared);
     uint8* scratch = shared + kSumsBytes + warp_index() * Multiplier::kScratchBytes;
@@ -45,6 +46,7 @@ class DecodeGemv {
     if (tiles == 0) return;
     typename Multiplier::Codes codes;
     Multiplier::prefetch(arguments, work, codes);
+    wait_for_previous_kernels();  // weights are no kernel's output: only they were asked for so far
     typename Multiplier::Sums sums = {};
     for (bool first = true;; first = false) {
       cache.switch_to(work.first_book, work.first_stage, tiles);

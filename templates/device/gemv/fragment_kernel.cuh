@@ -112,17 +112,20 @@ class FragmentGemv {
 
  public:
   VQCC_DEVICE static void run(const Arguments& arguments) {
+    allow_next_kernel();
     uint8* shared = dynamic_shared();
     Books books;
     const int first = first_visit_of(blockIdx.x);
     const int end = first_visit_of(blockIdx.x + 1);
 
     Visit visit = locate(first);
-    start_copies(arguments, books, visit, 0, true);
+    start_books(arguments, books, visit, 0);
     CodeSource source = source_of(arguments, visit);
     StepCodes ahead[kAhead];
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) load_codes(source, i, ahead[i]);
+    wait_for_previous_kernels();  // weights are no kernel's output: only they were asked for so far
+    start_inputs(arguments, visit, shared + kInputsOffset);
     wait_for_copies();
     books.finish_loading(0);
     Sums sums = {};
@@ -132,7 +135,10 @@ class FragmentGemv {
       const int buffer = (number - first) % 2;
       block_barrier();  // this visit's x and books are there, the last one's have been read
       const Visit next = locate(last ? number : number + 1);
-      if (!last) start_copies(arguments, books, next, 1 - buffer, false);
+      if (!last) {
+        start_inputs(arguments, next, shared + kInputsOffset + (1 - buffer) * kInputBytes);
+        if (Tile::kBookBuffers > 1) start_books(arguments, books, next, 1 - buffer);
+      }
       books.use(Tile::kBookBuffers > 1 ? buffer : 0);
       multiply_visit(arguments, books, shared + kInputsOffset + buffer * kInputBytes, next, !last, source, ahead, sums);
       if (last || next.set != visit.set) {
@@ -170,13 +176,10 @@ class FragmentGemv {
     return visit;
   }
 
-  /// Starts to copy what a visit needs: x, and books if they are not those of every visit.
-  VQCC_DEVICE static void start_copies(const Arguments& arguments, const Books& books, const Visit& visit, int buffer,
-                                       bool first) {
-    start_inputs(arguments, visit, dynamic_shared() + kInputsOffset + buffer * kInputBytes);
-    if (!first && Tile::kBookBuffers == 1) return;
+  /// Starts to copy the books of a visit.
+  VQCC_DEVICE static void start_books(const Arguments& arguments, const Books& books, const Visit& visit, int buffer) {
     const int first_tile = Tile::kQuadTiles == 1 ? 0 : visit.first_step / kVisitSteps * kQuad;
-    books.start_loading(arguments.books, Tile::kBookBuffers > 1 ? buffer : 0, [&](int tile) {
+    books.start_loading(arguments.books, buffer, [&](int tile) {
       return visit.band * kColumnTiles + smaller(first_tile + tile, kColumnTiles - 1);  // past the last: any will do
     });
   }

@@ -33,7 +33,8 @@ VQCC_DEVICE void reduce_parts(uint32* arrivals, float* sums, uint32* flag, int p
   // Sums are far away: a thread asks for many before it needs one.
   constexpr int kWidth = kOutputs % 4 == 0 ? 4 : 1;  // sums of one load
   constexpr int kWords = kOutputs / kWidth;
-  constexpr int kBatch = smaller(4, ceil_divide(kWords, kThreads));  // loads that go together
+  constexpr int kBatch = smaller(4, ceil_divide(kWords, kThreads));  // loads of a part that go together
+  constexpr int kUnrolled = 8 / kBatch;                               // parts that go together
   using Word = typename WordOf<4 * kWidth>::Type;
   const int first = static_cast<int>(threadIdx.x);
   for (int i = first; i < kOutputs; i += kThreads) sums[part * kOutputs + i] = own_sum(i);
@@ -43,7 +44,7 @@ VQCC_DEVICE void reduce_parts(uint32* arrivals, float* sums, uint32* flag, int p
   if (*flag != static_cast<uint32>(parts - 1)) return;
   for (int base = first; base < kWords; base += kBatch * kThreads) {
     float whole[kBatch][kWidth] = {};
-#pragma unroll 2
+#pragma unroll kUnrolled
     for (int p = 0; p < parts; ++p) {
       const Word* source = reinterpret_cast<const Word*>(sums + p * kOutputs);
 #pragma unroll

@@ -52,6 +52,8 @@ class ScoreGemv {
 
  public:
   VQCC_DEVICE static void run(const Arguments& arguments) {
+    allow_next_kernel();
+    wait_for_previous_kernels();  // x is needed before anything else
     const int item = static_cast<int>(blockIdx.x);
     work_on(arguments, item / kColumnParts, item % kColumnParts);
   }

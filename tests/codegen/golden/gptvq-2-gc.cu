@@ -167,6 +167,24 @@ VQCC_DEVICE void wait_for_copies() {
 #endif
 }
 
+// ---- Kernels one after the other ---------------------------------------------------------------------------
+
+/// Lets the next kernel of the stream start as soon as every block of this one has said so and there is room, where its
+/// launch asks for that; else says nothing (PTX griddepcontrol.launch_dependents, from 9.0 on).
+VQCC_DEVICE void allow_next_kernel() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/// Waits until the kernels before this one in the stream are done and all that they wrote can be read, and what they read
+/// can be written. At once where the launch did not ask to start before (PTX griddepcontrol.wait, from 9.0 on).
+VQCC_DEVICE void wait_for_previous_kernels() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // ---- Blocks that work together -----------------------------------------------------------------------------
 
 /// This thread's writes before it are visible to the whole device before its writes after it (PTX membar.gl).
@@ -1064,7 +1082,8 @@ VQCC_DEVICE void reduce_parts(uint32* arrivals, float* sums, uint32* flag, int p
   // Sums are far away: a thread asks for many before it needs one.
   constexpr int kWidth = kOutputs % 4 == 0 ? 4 : 1;  // sums of one load
   constexpr int kWords = kOutputs / kWidth;
-  constexpr int kBatch = smaller(4, ceil_divide(kWords, kThreads));  // loads that go together
+  constexpr int kBatch = smaller(4, ceil_divide(kWords, kThreads));  // loads of a part that go together
+  constexpr int kUnrolled = 8 / kBatch;                               // parts that go together
   using Word = typename WordOf<4 * kWidth>::Type;
   const int first = static_cast<int>(threadIdx.x);
   for (int i = first; i < kOutputs; i += kThreads) sums[part * kOutputs + i] = own_sum(i);
@@ -1074,7 +1093,7 @@ VQCC_DEVICE void reduce_parts(uint32* arrivals, float* sums, uint32* flag, int p
   if (*flag != static_cast<uint32>(parts - 1)) return;
   for (int base = first; base < kWords; base += kBatch * kThreads) {
     float whole[kBatch][kWidth] = {};
-#pragma unroll 2
+#pragma unroll kUnrolled
     for (int p = 0; p < parts; ++p) {
       const Word* source = reinterpret_cast<const Word*>(sums + p * kOutputs);
 #pragma unroll
@@ -1128,6 +1147,7 @@ class DecodeGemv {
 
  public:
   VQCC_DEVICE static void run(const Arguments& arguments) {
+    allow_next_kernel();
     uint8* shared = dynamic_shared();
     float* warp_sums = reinterpret_cast<float*>(shared);
     uint8* scratch = shared + kSumsBytes + warp_index() * Multiplier::kScratchBytes;
@@ -1141,6 +1161,7 @@ class DecodeGemv {
     if (tiles == 0) return;
     typename Multiplier::Codes codes;
     Multiplier::prefetch(arguments, work, codes);
+    wait_for_previous_kernels();  // weights are no kernel's output: only they were asked for so far
     typename Multiplier::Sums sums = {};
     for (bool first = true;; first = false) {
       cache.switch_to(work.first_book, work.first_stage, tiles);
@@ -1584,7 +1605,7 @@ struct Tile_m4_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 4) gptvq_2_gc_m4_float16_7aa6e052(
+extern "C" __global__ void __launch_bounds__(256, 4) gptvq_2_gc_m4_float16_f33e9f14(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,

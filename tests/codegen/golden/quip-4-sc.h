@@ -28,6 +28,21 @@
  * (cuGetProcAddress, dlsym or plain linking). Each returns a CUresult; 0 is success. Shared by all libraries. */
 #ifndef VQCC_DRIVER_DEFINED
 #define VQCC_DRIVER_DEFINED
+/* CUlaunchAttribute and CUlaunchConfig as cuLaunchKernelEx reads them. */
+typedef struct vqcc_launch_attribute {
+  int32_t id;
+  int32_t padding;
+  union {
+    uint64_t whole[8];
+    int32_t allowed;
+  } value;
+} vqcc_launch_attribute;
+typedef struct vqcc_launch_config {
+  unsigned grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes;
+  void* stream;
+  vqcc_launch_attribute* attributes;
+  unsigned attribute_count;
+} vqcc_launch_config;
 typedef struct vqcc_driver {
   int (*module_load_data)(void** module, const void* image);                    /* cuModuleLoadData */
   int (*module_unload)(void* module);                                           /* cuModuleUnload */
@@ -36,11 +51,13 @@ typedef struct vqcc_driver {
   int (*launch_kernel)(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                        unsigned block_y, unsigned block_z, unsigned shared_bytes, void* stream, void** parameters,
                        void** extra);                                           /* cuLaunchKernel */
+  int (*launch_kernel_ex)(const vqcc_launch_config* config, void* function, void** parameters,
+                          void** extra); /* cuLaunchKernelEx; null: launches never overlap */
 } vqcc_driver;
 #endif
 
-#define QUIP_4_SC_ABI_VERSION 2
-#define QUIP_4_SC_BUILD_ID "cb844dcb4b60b4b7"
+#define QUIP_4_SC_ABI_VERSION 3
+#define QUIP_4_SC_BUILD_ID "17a6717697feb33d"
 #define QUIP_4_SC_LAYOUT_ID "72a1e3c01b20" /* packed weights carry the same */
 #define QUIP_4_SC_N INT64_C(512)
 #define QUIP_4_SC_K INT64_C(4096)
@@ -89,8 +106,11 @@ typedef struct quip_4_sc_args {
   int64_t y_stride;
   int32_t m;
   int32_t type;          /* a quip_4_sc_type: of x, bias and y */
+  int32_t overlap;       /* not 0: may start while kernels before it in the stream end; see quip_4_sc_launch */
+  int32_t reserved;      /* 0 */
 } quip_4_sc_args;
-QUIP_4_SC_STATIC_ASSERT(sizeof(quip_4_sc_args) == 88, "the ABI of quip_4_sc_args");
+QUIP_4_SC_STATIC_ASSERT(sizeof(quip_4_sc_args) == 96 && sizeof(vqcc_launch_attribute) == 72 && sizeof(vqcc_launch_config) == 56,
+    "the ABI of quip_4_sc_args, CUlaunchAttribute and CUlaunchConfig");
 
 #define QUIP_4_SC_KERNEL_COUNT 2
 
@@ -111,6 +131,7 @@ typedef struct quip_4_sc_kernel {
   uint32_t shared_bytes;
   uint64_t workspace_bytes;
   int32_t carveout_percent; /* of an SM's shared memory: what its blocks need at a time; 0: none */
+  int32_t can_overlap;      /* whether the GPU has programmatic dependent launch */
 } quip_4_sc_kernel;
 
 static inline const char* quip_4_sc_status_string(quip_4_sc_status status) {
@@ -134,10 +155,10 @@ static inline const char* quip_4_sc_status_string(quip_4_sc_status status) {
 static inline const quip_4_sc_kernel* quip_4_sc_kernel_info(int32_t gpu, int32_t index) {
   static const quip_4_sc_kernel kernels[1][QUIP_4_SC_KERNEL_COUNT] = {
     {
-      {"quip_4_sc_m1_float16_adb2c3c3", 0, 1, 128u, 256u, 2176u,
-       UINT64_C(0), 19},
-      {"quip_4_sc_m4_float16_adb2c3c3", 0, 4, 128u, 256u, 2304u,
-       UINT64_C(0), 19},
+      {"quip_4_sc_m1_float16_b9678ab0", 0, 1, 128u, 256u, 2176u,
+       UINT64_C(0), 19, 0},
+      {"quip_4_sc_m4_float16_b9678ab0", 0, 4, 128u, 256u, 2304u,
+       UINT64_C(0), 19, 0},
     },
   };
   if (gpu < 0 || gpu >= 1 || index < 0 || index >= QUIP_4_SC_KERNEL_COUNT) return NULL;
@@ -233,7 +254,12 @@ static inline quip_4_sc_status quip_4_sc_load(quip_4_sc_handle* handle, const vq
   return QUIP_4_SC_OK;
 }
 
-/* Enqueues y = x W^T (+ bias) on `stream` (a CUstream). Thread-safe; does not synchronize. */
+/* Enqueues y = x W^T (+ bias) on `stream` (a CUstream). Thread-safe; does not synchronize.
+ *
+ * With args->overlap, a driver that has cuLaunchKernelEx, and a GPU that can (9.0 and later), the kernel may start while the
+ * one before it in the stream ends (programmatic dependent launch). It then waits for all kernels before it, but for the
+ * weights: those must have been written before the kernel before it was launched. Without any of the three it starts when
+ * that has ended. Either way it allows the kernel after it the same. */
 static inline quip_4_sc_status quip_4_sc_launch(const quip_4_sc_handle* handle, const quip_4_sc_args* args, void* stream) {
   quip_4_sc_status status = quip_4_sc_supports(args, NULL);
   if (status != QUIP_4_SC_OK) return status;
@@ -254,7 +280,19 @@ static inline quip_4_sc_status quip_4_sc_launch(const quip_4_sc_handle* handle, 
     parameters[8] = &local.m;
     parameters[9] = &local.x_stride;
     parameters[10] = &local.y_stride;
-    if (handle->driver.launch_kernel(handle->functions[index], kernel->grid, 1, 1, kernel->threads, 1, 1,
+    if (local.overlap != 0 && kernel->can_overlap && handle->driver.launch_kernel_ex != NULL) {
+      vqcc_launch_attribute attribute = {6, 0, {{0}}}; /* CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION */
+      vqcc_launch_config config = {0, 1, 1, 0, 1, 1, 0, NULL, NULL, 1};
+      attribute.value.allowed = 1;
+      config.grid_x = kernel->grid;
+      config.block_x = kernel->threads;
+      config.shared_bytes = kernel->shared_bytes;
+      config.stream = stream;
+      config.attributes = &attribute;
+      if (handle->driver.launch_kernel_ex(&config, handle->functions[index], parameters, NULL) != 0) {
+        return QUIP_4_SC_ERROR_LAUNCH;
+      }
+    } else if (handle->driver.launch_kernel(handle->functions[index], kernel->grid, 1, 1, kernel->threads, 1, 1,
                                      kernel->shared_bytes, stream, parameters, NULL) != 0) {
       return QUIP_4_SC_ERROR_LAUNCH;
     }

@@ -19,7 +19,7 @@ static int failures;
   } while (0)
 
 static struct {
-  int loads, unloads, lookups, attributes, launches;
+  int loads, unloads, lookups, attributes, launches, overlapping;
   int fail_load, fail_lookup, fail_attribute, fail_launch; /* 0: never; else the number of the call that fails */
   const void* image;
   const char* names[64];
@@ -85,6 +85,13 @@ static int launch_function(void* function, unsigned grid_x, unsigned grid_y, uns
   return ++driver_calls.launches == driver_calls.fail_launch ? 719 : 0;
 }
 
+static int launch_overlapping(const vqcc_launch_config* config, void* function, void** parameters, void** extra) {
+  CHECK(config->attribute_count == 1 && config->attributes[0].id == 6 && config->attributes[0].value.allowed == 1);
+  ++driver_calls.overlapping;
+  return launch_function(function, config->grid_x, config->grid_y, config->grid_z, config->block_x, config->block_y,
+                         config->block_z, config->shared_bytes, config->stream, parameters, extra);
+}
+
 static vqcc_driver make_driver(void) {
   vqcc_driver driver;
   memset(&driver_calls, 0, sizeof(driver_calls));
@@ -93,6 +100,7 @@ static vqcc_driver make_driver(void) {
   driver.module_get_function = get_function;
   driver.function_set_attribute = set_attribute;
   driver.launch_kernel = launch_function;
+  driver.launch_kernel_ex = launch_overlapping;
   return driver;
 }
 
@@ -123,6 +131,35 @@ static LIB(args) good_args(void) {
 
 static const char cubin[] = "a cubin";
 
+/* An overlapping launch is asked for, where the GPU and the driver have it; and is the same launch otherwise. */
+static void test_overlap(void) {
+  int32_t gpu;
+  for (gpu = 0; gpu < GPUS; ++gpu) {
+    int with_driver;
+    for (with_driver = 0; with_driver < 2; ++with_driver) {
+      vqcc_driver driver = make_driver();
+      LIB(handle) handle;
+      LIB(args) args = good_args();
+      const struct expected_kernel* kernel = &expected[gpu][selections[0].kernel];
+      if (!with_driver) driver.launch_kernel_ex = NULL;
+      args.m = selections[0].m;
+      args.type = selections[0].type;
+      args.overlap = 1;
+      CHECK(LIB(load)(&handle, &driver, gpu, cubin) == CONST(OK));
+      CHECK(LIB(kernel_info)(gpu, 0)->can_overlap == kernel->can_overlap);
+      CHECK(LIB(launch)(&handle, &args, &driver) == CONST(OK));
+      CHECK(driver_calls.launches == 1 && driver_calls.overlapping == (with_driver && kernel->can_overlap));
+      CHECK(driver_calls.grid[0] == kernel->grid && driver_calls.grid[1] == 1 && driver_calls.grid[2] == 1);
+      CHECK(driver_calls.block[0] == kernel->threads && driver_calls.block[1] == 1 && driver_calls.block[2] == 1);
+      CHECK(driver_calls.shared_bytes == kernel->shared_bytes && driver_calls.stream == &driver);
+      CHECK(memcmp(driver_calls.pointers, &args.codes, sizeof(driver_calls.pointers)) == 0);
+      driver_calls.fail_launch = 2;
+      CHECK(LIB(launch)(&handle, &args, &driver) == CONST(ERROR_LAUNCH));
+      LIB(unload)(&handle);
+    }
+  }
+}
+
 static void test_load_and_launch(void) {
   int32_t gpu;
   size_t i;
@@ -151,6 +188,7 @@ static void test_load_and_launch(void) {
       CHECK(LIB(kernel_info)(gpu, selections[i].kernel)->workspace_bytes == kernel->workspace);
       CHECK(LIB(launch)(&handle, &args, &driver) == CONST(OK));
       CHECK(driver_calls.launches == (int)i + 1);
+      CHECK(driver_calls.overlapping == 0);
       CHECK(driver_calls.function == &function_tokens[selections[i].kernel]);
       CHECK(driver_calls.grid[0] == kernel->grid && driver_calls.grid[1] == 1 && driver_calls.grid[2] == 1);
       CHECK(driver_calls.block[0] == kernel->threads && driver_calls.block[1] == 1 && driver_calls.block[2] == 1);
@@ -322,7 +360,7 @@ static void test_status_strings(void) {
 }
 
 static void test_macros(void) {
-  CHECK(CONST(ABI_VERSION) == 2);
+  CHECK(CONST(ABI_VERSION) == 3);
   CHECK(CONST(WORKSPACE_BYTES) == EXPECTED_WORKSPACE_BYTES && CONST(WORKSPACE_ALIGNMENT) == 256);
   CHECK(strcmp(CONST(BUILD_ID), EXPECTED_BUILD_ID) == 0);
   CHECK(strcmp(CONST(LAYOUT_ID), EXPECTED_LAYOUT_ID) == 0);
@@ -331,6 +369,7 @@ static void test_macros(void) {
 
 int main(void) {
   test_load_and_launch();
+  test_overlap();
   test_failing_driver();
   test_wrong_load();
   test_supports();
