@@ -40,7 +40,7 @@ typedef struct vqcc_driver {
 #endif
 
 #define QUIP_4_SC_ABI_VERSION 2
-#define QUIP_4_SC_BUILD_ID "cb844dcb4b60b4b7"
+#define QUIP_4_SC_BUILD_ID "8b3058f136d385ee"
 #define QUIP_4_SC_LAYOUT_ID "72a1e3c01b20" /* packed weights carry the same */
 #define QUIP_4_SC_N INT64_C(512)
 #define QUIP_4_SC_K INT64_C(4096)

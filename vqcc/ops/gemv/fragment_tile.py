@@ -13,7 +13,7 @@ from vqcc.plan import Constant, Decision, Rejected
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vqcc.ops.base import Dtype, Machine, Variant, Workload
+    from vqcc.ops.base import Dtype, TimedMachine, Variant, Workload
 
 __all__ = ["FragmentTile", "every_fragment_tile", "phase_cycles", "propose_fragment_tiles"]
 
@@ -148,7 +148,7 @@ class FragmentTile:
 
 
 def propose_fragment_tiles(
-    rows: int, variant: Variant, work: Workload, machine: Machine
+    rows: int, variant: Variant, work: Workload, machine: TimedMachine
 ) -> Iterator[tuple[FragmentTile, tuple[Decision, ...]]]:
     """Tiles for W of `rows` rows, by estimated time; later ones leave a thread more registers."""
     candidates = sorted(
@@ -161,12 +161,12 @@ def propose_fragment_tiles(
         candidates = [other for other in candidates if _spare_registers(other, work) > spare]
 
 
-def estimated_cycles(tile: FragmentTile, machine: Machine) -> float:
+def estimated_cycles(tile: FragmentTile, machine: TimedMachine) -> float:
     """Cycles of a launch."""
     return sum(phase_cycles(tile, machine).values())
 
 
-def phase_cycles(tile: FragmentTile, machine: Machine) -> dict[str, float]:
+def phase_cycles(tile: FragmentTile, machine: TimedMachine) -> dict[str, float]:
     """Cycles of a launch by its phases."""
     return count_phases(
         tile.counts, machine, blocks=tile.blocks, visits=tile.visits_per_block, parts=tile.max_parts
@@ -182,7 +182,7 @@ def _spare_registers(tile: FragmentTile, work: Workload) -> int:
 
 
 def every_fragment_tile(
-    rows: int, variant: Variant, work: Workload, machine: Machine
+    rows: int, variant: Variant, work: Workload, machine: TimedMachine
 ) -> Iterator[FragmentTile]:
     """Tiles that fit W of `rows` rows, in no order."""
     for warps, cap in BLOCKS:
@@ -242,7 +242,7 @@ def _tile(
     rows: int,
     variant: Variant,
     work: Workload,
-    machine: Machine,
+    machine: TimedMachine,
     shape: tuple[int, int, int, int, int],
     visit_steps: int,
 ) -> FragmentTile:
@@ -314,7 +314,7 @@ def _books(work: Workload, quad_tiles: int, *, several: bool) -> tuple[int, int,
     return copies, buffers, tables + (pieces if copies * quad_tiles > 1 else 0)
 
 
-def _explain(candidates: list[FragmentTile], machine: Machine) -> tuple[Decision, ...]:
+def _explain(candidates: list[FragmentTile], machine: TimedMachine) -> tuple[Decision, ...]:
     tile = candidates[0]
     cycles = {f"{name}_cycles": round(value) for name, value in phase_cycles(tile, machine).items()}
     return (

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from vqcc.algorithms.fields import MAX_INDEX
 from vqcc.diagnostics import Finding, field_error
-from vqcc.ops.base import Argument, ComputeLayout, DeviceEngine, Dtype, Op, Variant
+from vqcc.ops.base import Argument, ComputeLayout, DeviceEngine, Dtype, Op, TimedMachine, Variant
 from vqcc.ops.gemv.fma_tile import propose_fma_tiles
 from vqcc.ops.gemv.fragment_tile import FragmentTile, phase_cycles, propose_fragment_tiles
 from vqcc.ops.gemv.mma_tile import propose_mma_tiles
@@ -202,9 +202,10 @@ class Gemv(Op):
         self, variant: Variant, work: Workload, machine: Machine
     ) -> Iterator[tuple[GemvTile | ScoreTile | FragmentTile, tuple[Decision, ...]]]:
         """Tiles to try, the most promising first; later ones leave a thread more registers."""
-        if work.exchange.engine == "score":
-            return propose_score_tiles(self.n, variant, work, machine)
-        if work.exchange.engine == "fragment":
+        if work.exchange.engine in {"score", "fragment"}:
+            assert isinstance(machine, TimedMachine)
+            if work.exchange.engine == "score":
+                return propose_score_tiles(self.n, variant, work, machine)
             return propose_fragment_tiles(self.n, variant, work, machine)
         propose = propose_mma_tiles if work.exchange.engine == "mma" else propose_fma_tiles
         return propose(self.n, variant, work, machine)
@@ -214,7 +215,7 @@ class Gemv(Op):
         assert isinstance(tile, GemvTile)
         return count_traffic(self.weight_shape, variant, tile, exchange, vector_size)
 
-    def phase_cycles(self, tile: Tile, machine: Machine) -> Mapping[str, float]:
+    def phase_cycles(self, tile: Tile, machine: TimedMachine) -> Mapping[str, float]:
         """Cycles of a launch over score tables or fragments, phase by phase."""
         if isinstance(tile, FragmentTile):
             return phase_cycles(tile, machine)
