@@ -67,7 +67,9 @@ def test_a_number_moves_the_prediction_its_way(dataflow: Dataflow, name: str, fa
 @pytest.mark.parametrize("dataflow", SIZES)
 def test_a_launch_is_added_as_it_is(dataflow: Dataflow) -> None:
     _, base = predicted(dataflow)
-    assert predicted(dataflow, launch_seconds=value("launch_seconds") + 5e-6)[1] == pytest.approx(base + 5)
+    assert predicted(dataflow, launch_seconds=value("launch_seconds") + 5e-6)[1] == pytest.approx(
+        base + 5, abs=0.02
+    )
 
 
 @pytest.mark.parametrize("dataflow", SIZES)
@@ -76,5 +78,5 @@ def test_the_decision_names_what_calibration_measures(dataflow: Dataflow) -> Non
     decision = next(each for each in reversed(plan.decisions) if each.name == "predicted_us")
     assert set(decision.facts) >= set(ESTIMATES)
     assert "boost_hertz" not in decision.facts
-    assert decision.inputs["launch_us"] == 1.0
+    assert decision.inputs["launch_us"] == round(1e6 * value("launch_seconds"), 2)
     assert decision.inputs["sustained_hertz"] == value("sustained_hertz")
