@@ -42,6 +42,29 @@ VQCC_DEVICE void warp_barrier() { __syncwarp(); }
 VQCC_DEVICE float exchange_xor(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
 VQCC_DEVICE uint32 exchange_xor(uint32 value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
 
+// ---- Time --------------------------------------------------------------------------------------------------
+
+/// Cycles of this SM's clock and nanoseconds of the device's, from some start on (PTX %clock64, %globaltimer). They stay
+/// where they are among barriers, memory accesses and one another. On the emulator no time passes.
+VQCC_DEVICE int64 clock_cycles() {
+#ifdef VQCC_EMULATE
+  return 0;
+#else
+  int64 cycles;
+  asm volatile("mov.u64 %0, %%clock64;" : "=l"(cycles) : : "memory");
+  return cycles;
+#endif
+}
+VQCC_DEVICE int64 clock_nanoseconds() {
+#ifdef VQCC_EMULATE
+  return 0;
+#else
+  int64 nanoseconds;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(nanoseconds) : : "memory");
+  return nanoseconds;
+#endif
+}
+
 // ---- Memory ------------------------------------------------------------------------------------------------
 
 /// The block's dynamic shared memory, 128-byte aligned.

@@ -10,6 +10,7 @@ import yaml
 from vqcc import gpus
 from vqcc.diagnostics import VqccError
 from vqcc.gpus.consistency import contradictions
+from vqcc.gpus.estimates import ESTIMATES
 from vqcc.gpus.model import FactList, Gpu
 
 FILES = sorted(Path(gpus.__file__).parent.glob("*.yaml"))
@@ -85,6 +86,21 @@ def test_figures_from_memory_stay_marked(name, field):
 def test_the_measured_bandwidth_of_the_h200():
     fact = gpus.load("h200").dram_bytes_per_second
     assert (fact.value, fact.confidence) == (4.6e12, "measured")
+
+
+@pytest.mark.parametrize("name", EIGHT)
+@pytest.mark.parametrize("field", ESTIMATES)
+def test_what_nobody_measured_is_the_estimate_and_says_so(name, field):
+    fact = getattr(gpus.load(name), field)
+    if fact.confidence == "measured":
+        assert "vqcc calibrate" in fact.source
+        return
+    value, reason = ESTIMATES[field](
+        gpus.load(name).facts() | {"compute_capability": gpus.load(name).compute_capability}
+    )
+    fitted = "fitted to measured kernels (docs/performance.md)"
+    assert (fact.value, fact.confidence) == (value, "derived")
+    assert fact.source == (fitted if name == "h200" else reason)
 
 
 def test_facts_are_all_numbers_in_order():

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from vqcc import gpus
 from vqcc.diagnostics import DiagnosticList
 from vqcc.gpus.consistency import contradictions
+from vqcc.gpus.estimates import ESTIMATES
 from vqcc.gpus.loading import gpu_at
 from vqcc.gpus.model import COMPUTE_CAPABILITIES, Fact, Gpu
 from vqcc.spec.source import parse_source
@@ -46,6 +47,51 @@ def test_bare_numbers_become_facts_of_the_user():
 def test_facts_may_be_given_in_full():
     fact = {"value": 66, "source": "my datasheet", "confidence": "datasheet"}
     assert read(plain(sm_count=fact)).sm_count.confidence == "datasheet"
+
+
+def test_what_calibration_measures_may_be_left_out():
+    """As in specs from before these were fields of a GPU."""
+    old = {name: value for name, value in plain().items() if name not in ESTIMATES}
+    facts = read(old).facts()
+    assert {facts[name].confidence for name in ESTIMATES} == {"derived"}
+    fitted = {
+        "sustained_hertz": 1.76e9,
+        "launch_seconds": 1e-6,
+        "l2_bytes_per_cycle": 44,
+        "dram_latency_cycles": 700,
+    }
+    fitted |= {"multiply_cycles": 8, "integer_cycles": 2}
+    assert {name: facts[name].value for name in ESTIMATES} == fitted
+
+
+def test_estimates_follow_the_numbers_that_are_given():
+    old = {name: value for name, value in plain().items() if name not in ESTIMATES}
+    slow = read({**old, "boost_hertz": 1e9})
+    assert slow.sustained_hertz.value == pytest.approx(0.89e9)
+    plain_rate = {
+        "compute_capability": "8.9",
+        "tensor_flops_fp16": 1.652e14,
+        "sm_count": 128,
+        "boost_hertz": 2.52e9,
+    }
+    assert read({**old, **plain_rate}).multiply_cycles.value == 32
+    assert read({**old, **plain_rate, "tensor_flops_fp16": 3.304e14}).multiply_cycles.value == 16
+    assert read({**old, "compute_capability": "8.0", "tensor_flops_fp16": 1e17}).multiply_cycles.value == 1
+    assert (
+        read(
+            {**old, "compute_capability": "8.0", "sm_count": 1024, "tensor_flops_fp16": 1e11}
+        ).multiply_cycles.value
+        == 512
+    )
+
+
+@pytest.mark.parametrize("field", ["boost_hertz", "sm_count", "sub_partitions", "tensor_flops_fp16"])
+def test_a_number_that_is_wrong_is_reported_once(field):
+    """Not again for the estimates that are made of it."""
+    old = {name: value for name, value in plain().items() if name not in ESTIMATES}
+    assert codes(read({**old, field: -1})) == [
+        ("VQ0204", f"gpu.{field}".removeprefix("gpu.") + " cannot be -1")
+    ]
 
 
 @pytest.mark.parametrize("written", ["10.0", 10.0])

@@ -33,7 +33,7 @@ class FakeDriver(ModuleType):
 
         MAX_DYNAMIC_SHARED_SIZE_BYTES = "max_dynamic_shared"
 
-    device_attribute = SimpleNamespace(L2_CACHE_SIZE="l2")
+    device_attribute = SimpleNamespace(L2_CACHE_SIZE="l2", MULTIPROCESSOR_COUNT="sms")
 
     def __init__(self) -> None:
         super().__init__("pycuda.driver")
@@ -43,6 +43,8 @@ class FakeDriver(ModuleType):
         self.kernels: Callable[..., None] = lambda **_: None
         self.contexts = 0
         self.capability = (9, 0)
+        self.name = "Fake GPU"
+        self.attributes = {"l2": 50 << 20, "sms": 132}
         self.milliseconds = iter(range(1, 10**6))
 
     def called(self, name: str, *values: Any) -> None:
@@ -56,10 +58,10 @@ class FakeDriver(ModuleType):
     def Device(self, index: int) -> Any:
         self.called("Device", index)
         return SimpleNamespace(
-            name=lambda: "Fake GPU\0",
+            name=lambda: f"{self.name}\0",
             compute_capability=lambda: self.capability,
             retain_primary_context=self._context,
-            get_attribute=lambda name: {"l2": 50 << 20}[name],
+            get_attribute=lambda name: self.attributes[name],
         )
 
     def _context(self) -> Any:

@@ -27,6 +27,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "validate": ("validate", "Run a library against float64, on the CPU emulator or on a GPU."),
     "bench": ("bench", "Time libraries on the GPU beside cuBLAS."),
     "tune": ("tune", "Time the best candidates on the GPU and record them beside the spec."),
+    "calibrate": ("calibrate", "Measure the cost model's constants on the GPU, for its data file."),
     "explain": ("explain", "Print the decisions behind a library's kernels, or what an error code means."),
     "list": ("listing", "List algorithms, ops, GPUs or levels."),
     "schema": ("schema", "Print the JSON Schema of specs."),

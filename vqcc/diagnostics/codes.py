@@ -73,6 +73,9 @@ _GPU_AND_PLAN = {
     "VQ0404": "the name of a built-in GPU",
     "VQ0405": "no block of a kernel fits the GPU",
     "VQ0406": "cache boundaries that the GPU cannot have",
+    "VQ0407": "no one known GPU is this device",
+    "VQ0408": "the device is of another architecture than the GPU named",
+    "VQ0409": "a measurement that no GPU can have",
 }
 
 _TENSOR = {

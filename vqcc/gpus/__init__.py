@@ -14,7 +14,7 @@ from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError, did_you_mean
 if TYPE_CHECKING:
     from vqcc.gpus.model import Gpu
 
-__all__ = ["load", "names"]
+__all__ = ["data_file_text", "load", "names"]
 
 _DIRECTORY = Path(__file__).parent
 
@@ -41,3 +41,8 @@ def load(name: str) -> Gpu:
     if isinstance(gpu, DiagnosticList):
         raise VqccError(*gpu)
     return gpu
+
+
+def data_file_text(name: str) -> str:
+    """The data file of a GPU that has one, as it stands."""
+    return (_DIRECTORY / f"{name}.yaml").read_text(encoding="utf-8")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from vqcc.diagnostics import field_error
+from vqcc.gpus.estimates import ESTIMATES
 from vqcc.spec.identifier import check_identifier, pattern
 from vqcc.spec.wording import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 WARP_SIZE = 32
 
@@ -45,6 +49,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "dram_bytes_per_second": (1e9, 1e14),
     "boost_hertz": (1e8, 1e10),
     "tensor_flops_fp16": (1e11, 1e17),
+    "sustained_hertz": (1e7, 1e10),
+    "launch_seconds": (1e-8, 1e-3),
+    "l2_bytes_per_cycle": (1.0, 1024.0),
+    "dram_latency_cycles": (50.0, 10000.0),
+    "multiply_cycles": (1.0, 512.0),
+    "integer_cycles": (1.0, 64.0),
     "shared_roundtrip_per_shuffle": (1.0, 100.0),
 }
 
@@ -97,6 +107,16 @@ def _capability_text(value: object) -> object:
     return f"{value:.1f}" if isinstance(value, float) and round(value, 1) == value else value
 
 
+def _estimate(name: str) -> Callable[[dict[str, Any]], Fact]:
+    """Make the fact that stands where a rate is not given, from those before it."""
+
+    def make(facts: dict[str, Any]) -> Fact:
+        value, reason = ESTIMATES[name](facts)
+        return Fact(value=value, source=reason, confidence="derived")
+
+    return make
+
+
 Count = Annotated[Fact, BeforeValidator(_plain_number)]
 Rate = Annotated[Fact, BeforeValidator(_plain_number)]
 Counts = Annotated[FactList, BeforeValidator(_plain_number)]
@@ -105,7 +125,8 @@ Counts = Annotated[FactList, BeforeValidator(_plain_number)]
 class Gpu(BaseModel):
     """Limits that decide what fits, and rates that decide what is fast.
 
-    Sizes are in bytes, registers are 32 bits wide, rates are per second.
+    Sizes are in bytes, registers are 32 bits wide, rates are per second or cycle. What `vqcc calibrate` alone can
+    tell has an estimate (vqcc.gpus.estimates) where it is not given.
     """
 
     model_config = _FROZEN
@@ -140,6 +161,18 @@ class Gpu(BaseModel):
     boost_hertz: Rate
     #: Dense fp16 tensor-core rate with fp32 accumulation.
     tensor_flops_fp16: Rate
+    #: Clock that kernels run at under load.
+    sustained_hertz: Rate = Field(default_factory=_estimate("sustained_hertz"))
+    #: From one kernel's end to the next one's start in a graph.
+    launch_seconds: Rate = Field(default_factory=_estimate("launch_seconds"))
+    #: What an SM reads from the second-level cache in a cycle while few others do.
+    l2_bytes_per_cycle: Rate = Field(default_factory=_estimate("l2_bytes_per_cycle"))
+    #: Until a load that misses the second-level cache is there.
+    dram_latency_cycles: Rate = Field(default_factory=_estimate("dram_latency_cycles"))
+    #: What a sub-partition takes for one mma.sync m16n8k16 of fp16 with fp32 sums, and for a warp's integer or bit
+    #: instruction, many of them under way.
+    multiply_cycles: Rate = Field(default_factory=_estimate("multiply_cycles"))
+    integer_cycles: Rate = Field(default_factory=_estimate("integer_cycles"))
     #: Cost of a write and read of shared memory in units of a warp shuffle (VQ-LLM, section VI-B).
     shared_roundtrip_per_shuffle: Rate
 

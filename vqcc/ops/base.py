@@ -36,6 +36,7 @@ __all__ = [
     "LaunchCase",
     "Machine",
     "Op",
+    "TimedMachine",
     "Traffic",
     "Variant",
     "Workload",
@@ -136,7 +137,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Machine:
-    """Limits of a GPU that bound a tile, sizes in bytes, registers of 32 bits; and what DRAM gives the whole GPU."""
+    """Limits of a GPU that bound a tile, sizes in bytes, registers of 32 bits."""
 
     sm_count: int
     threads_per_block: int
@@ -144,7 +145,22 @@ class Machine:
     registers_per_block: int
     shared_bytes_per_block: int
     shared_bytes_per_sm: int
+
+
+@dataclass(frozen=True)
+class TimedMachine(Machine):
+    """Limits, and how long things take, for tiles whose op counts the cycles of a block, at the clock under load.
+
+    `dram_bytes_per_cycle` are the whole GPU's, `l2_bytes_per_cycle` an SM's, `dram_latency_cycles` those until a load
+    that misses the second-level cache is there. A sub-partition takes `multiply_cycles` for an m16n8k16 of fp16,
+    `integer_cycles` for a warp's integer or bit instruction.
+    """
+
     dram_bytes_per_cycle: float
+    l2_bytes_per_cycle: float
+    dram_latency_cycles: float
+    multiply_cycles: float
+    integer_cycles: float
 
 
 @dataclass(frozen=True)
@@ -233,7 +249,10 @@ class Op(BaseModel, ABC):
     def tiles(
         self, variant: Variant, work: Workload, machine: Machine
     ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
-        """Tiles to try, the most promising first; later ones need fewer registers."""
+        """Tiles to try, the most promising first; later ones need fewer registers.
+
+        Dataflows past the paper's are handed a TimedMachine.
+        """
 
     def every_tile(
         self, variant: Variant, work: Workload, machine: Machine
@@ -249,7 +268,7 @@ class Op(BaseModel, ABC):
     def traffic(self, variant: Variant, tile: Tile, exchange: Exchange, vector_size: int) -> Traffic:
         """What the kernel moves and executes beside looking entries up."""
 
-    def phase_cycles(self, tile: Tile, work: Workload, machine: Machine) -> Mapping[str, float]:  # noqa: ARG002
+    def phase_cycles(self, tile: Tile, work: Workload, machine: TimedMachine) -> Mapping[str, float]:  # noqa: ARG002
         """Cycles of a launch of a dataflow past the paper's, phase by phase; nothing for an op without them."""
         return {}
 

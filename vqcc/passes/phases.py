@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vqcc.passes.placement import certain_placement
-from vqcc.passes.tile import machine_of, workload_of
+from vqcc.passes.tile import RATES, machine_of, workload_of
 from vqcc.plan import Decision
 
 if TYPE_CHECKING:
@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from vqcc.problem import Problem
 
 __all__ = ["place_nothing", "plan_phase_cost"]
-
-#: From one launch to the next, and the clock that kernels run at relative to the boost clock.
-LAUNCH_SECONDS, CLOCK_UNDER_LOAD = 1e-6, 0.89
-#: The GPU's numbers that times are made from.
-RATES = ("sm_count", "boost_hertz", "dram_bytes_per_second")
 
 
 def place_nothing(problem: Problem, plan: Plan) -> Plan:
@@ -35,21 +30,21 @@ def plan_phase_cost(problem: Problem, plan: Plan) -> Plan:
     assert plan.tile is not None
     work = workload_of(problem, plan, certain_placement(problem, plan))
     cycles = problem.op.phase_cycles(plan.tile, work, machine_of(problem.gpu))
-    hertz = float(problem.gpu.boost_hertz.value) * CLOCK_UNDER_LOAD
-    seconds = LAUNCH_SECONDS + sum(cycles.values()) / hertz
+    hertz = float(problem.gpu.sustained_hertz.value)
+    launch = float(problem.gpu.launch_seconds.value)
+    seconds = launch + sum(cycles.values()) / hertz
     return plan.decide(
         Decision(
             "predicted_us",
             round(1e6 * seconds, 2),
             "launch + phases, from their cycles at the clock under load",
             {
-                "launch_us": 1e6 * LAUNCH_SECONDS,
+                "launch_us": round(1e6 * launch, 2),
                 **{f"{name}_us": round(1e6 * value / hertz, 2) for name, value in cycles.items()},
-                "boost_hertz": problem.gpu.boost_hertz.value,
-                "clock_under_load": CLOCK_UNDER_LOAD,
+                "sustained_hertz": hertz,
             },
             f"bound by {max(cycles, key=lambda name: cycles[name])}",
-            facts=RATES,
+            facts=("sm_count", *RATES, "launch_seconds"),
         ),
         predicted_us=round(1e6 * seconds, 2),
     )

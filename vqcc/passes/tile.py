@@ -6,12 +6,13 @@ whose compiled kernel needed a stack frame or spilled registers, and were theref
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from vqcc.code_layouts import PackedLayout
 from vqcc.gpus.model import RANGES
-from vqcc.ops.base import Machine, Workload
+from vqcc.ops.base import Machine, TimedMachine, Workload
 from vqcc.passes.placement import part_tiles
 from vqcc.picks import tile_identity
 
@@ -21,7 +22,15 @@ if TYPE_CHECKING:
     from vqcc.plan import Placement, Plan
     from vqcc.problem import Problem
 
-__all__ = ["machine_of", "plan_tile", "workload_of"]
+__all__ = ["LIMITS", "RATES", "limits_of", "machine_of", "plan_tile", "workload_of"]
+
+#: The GPU's numbers that bound a tile, and those by which tiles of dataflows past the paper's are chosen.
+LIMITS = tuple(field.name for field in fields(Machine))
+RATES = (
+    "dram_bytes_per_second",
+    "sustained_hertz",
+    *(field.name for field in fields(TimedMachine) if field.name in RANGES and field.name not in LIMITS),
+)
 
 
 def plan_tile(
@@ -37,7 +46,9 @@ def plan_tile(
 
     With `pinned`, of those that are that tile; with `every`, of all that are worth timing. None when there are no more.
     """
-    machine, work = machine_of(problem.gpu), workload_of(problem, plan, certain)
+    timed = not isinstance(plan.layout, PackedLayout)
+    machine = machine_of(problem.gpu) if timed else limits_of(problem.gpu)
+    work = workload_of(problem, plan, certain)
     limit = machine.shared_bytes_per_block - work.book_bytes
     tiles = problem.op.every_tile if every or pinned is not None else problem.op.tiles
     fitting = (
@@ -49,11 +60,7 @@ def plan_tile(
     if chosen is None:
         return None
     tile, decisions = chosen
-    facts = (
-        *(field.name for field in fields(Machine) if field.name in RANGES),
-        "dram_bytes_per_second",
-        "boost_hertz",
-    )
+    facts = (*LIMITS, *RATES) if timed else LIMITS
     return plan.decide(*(replace(decision, facts=facts) for decision in decisions), tile=tile)
 
 
@@ -82,7 +89,7 @@ def workload_of(problem: Problem, plan: Plan, certain: Placement) -> Workload:
     )
 
 
-def machine_of(gpu: Gpu) -> Machine:
+def limits_of(gpu: Gpu) -> Machine:
     """A GPU's limits as plain numbers."""
     return Machine(
         sm_count=gpu.sm_count.integer,
@@ -91,5 +98,16 @@ def machine_of(gpu: Gpu) -> Machine:
         registers_per_block=gpu.registers_per_block.integer,
         shared_bytes_per_block=gpu.shared_bytes_per_block.integer,
         shared_bytes_per_sm=gpu.shared_bytes_per_sm.integer,
-        dram_bytes_per_cycle=float(gpu.dram_bytes_per_second.value) / float(gpu.boost_hertz.value),
+    )
+
+
+def machine_of(gpu: Gpu) -> TimedMachine:
+    """A GPU's limits as plain numbers, and its rates in cycles of the clock under load."""
+    return TimedMachine(
+        **asdict(limits_of(gpu)),
+        dram_bytes_per_cycle=float(gpu.dram_bytes_per_second.value) / float(gpu.sustained_hertz.value),
+        l2_bytes_per_cycle=float(gpu.l2_bytes_per_cycle.value),
+        dram_latency_cycles=float(gpu.dram_latency_cycles.value),
+        multiply_cycles=float(gpu.multiply_cycles.value),
+        integer_cycles=float(gpu.integer_cycles.value),
     )

@@ -86,6 +86,11 @@ class Device:
         return "sm_{}{}".format(*self.compute_capability)
 
     @property
+    def sm_count(self) -> int:
+        """Streaming multiprocessors that the driver shows."""
+        return int(self._device.get_attribute(self._driver.device_attribute.MULTIPROCESSOR_COUNT))
+
+    @property
     def l2_bytes(self) -> int:
         """Size of the second-level cache."""
         return int(self._device.get_attribute(self._driver.device_attribute.L2_CACHE_SIZE))
@@ -115,6 +120,11 @@ class Device:
             allocation = self._driver.mem_alloc(max(contiguous.nbytes, 16))
             self._driver.memcpy_htod(allocation, contiguous)
         return DeviceArray(allocation, contiguous.nbytes)
+
+    def allocate(self, size: int) -> DeviceArray:
+        """Device memory of `size` bytes that hold anything."""
+        with _reported(self._driver, f"allocating {size} bytes"):
+            return DeviceArray(self._driver.mem_alloc(max(size, 16)), size)
 
     def clone(self, source: DeviceArray) -> DeviceArray:
         """Copy device memory to new device memory."""

@@ -82,6 +82,8 @@ def diagnose(
     lacking: dict[FieldPath, list[str]] = {}
     unknown: list[FieldPath] = []
     for details in errors:
+        if details["type"] == "default_factory_not_called":
+            continue  # a default is made of other fields, and those are at fault
         path, value = _resolve(details, data)
         if details["type"] == "missing":
             lacking.setdefault(path[:-1], []).append(str(path[-1]))

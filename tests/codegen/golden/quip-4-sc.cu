@@ -49,6 +49,29 @@ VQCC_DEVICE void warp_barrier() { __syncwarp(); }
 VQCC_DEVICE float exchange_xor(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
 VQCC_DEVICE uint32 exchange_xor(uint32 value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
 
+// ---- Time --------------------------------------------------------------------------------------------------
+
+/// Cycles of this SM's clock and nanoseconds of the device's, from some start on (PTX %clock64, %globaltimer). They stay
+/// where they are among barriers, memory accesses and one another. On the emulator no time passes.
+VQCC_DEVICE int64 clock_cycles() {
+#ifdef VQCC_EMULATE
+  return 0;
+#else
+  int64 cycles;
+  asm volatile("mov.u64 %0, %%clock64;" : "=l"(cycles) : : "memory");
+  return cycles;
+#endif
+}
+VQCC_DEVICE int64 clock_nanoseconds() {
+#ifdef VQCC_EMULATE
+  return 0;
+#else
+  int64 nanoseconds;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(nanoseconds) : : "memory");
+  return nanoseconds;
+#endif
+}
+
 // ---- Memory ------------------------------------------------------------------------------------------------
 
 /// The block's dynamic shared memory, 128-byte aligned.
@@ -1622,7 +1645,7 @@ struct Tile_m1_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_b9678ab0(
+extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_e427a372(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,
@@ -1687,7 +1710,7 @@ struct Tile_m4_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 3) quip_4_sc_m4_float16_b9678ab0(
+extern "C" __global__ void __launch_bounds__(256, 3) quip_4_sc_m4_float16_e427a372(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,

@@ -30,6 +30,20 @@ REASONS = {
         "GPU has room for.",
         "Lower the boundary, or leave it out: the planner then decides by the slack.",
     ),
+    "VQ0407": (
+        "`vqcc calibrate` keeps what it does not measure from a known GPU's file, and none or several "
+        "have the device's compute capability and SMs.",
+        "Name the GPU whose other numbers hold for the device with `--gpu`.",
+    ),
+    "VQ0408": (
+        "`--gpu` names a GPU of another compute capability, whose limits do not hold for the device.",
+        "Name a GPU of the device's compute capability, or none.",
+    ),
+    "VQ0409": (
+        "A micro-benchmark gave a number that is out of range: something else was using the GPU, or its clock "
+        "changed while it ran.",
+        "Close what else uses the GPU and run again; if it stays so, report it with `vqcc doctor`.",
+    ),
     "VQ0501": (
         "The path names nothing, a directory, or a file that may not be read or mapped.",
         "Give the path of a safetensors file that you may read.",

@@ -1,6 +1,7 @@
 """Cycles of gemv over codes in the order of fragments, counted from the kernel's loops.
 
-Counts are a block's for one visit; constants have been measured on an H200 (docs/performance.md).
+Counts are a block's for one visit. How long an instruction, a byte or a wait takes is the machine's; what follows from
+the kernel's own code was fitted to measured kernels of an H200 (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vqcc.code_layouts import FragmentLayout
-    from vqcc.ops.base import Machine, Workload
+    from vqcc.ops.base import TimedMachine, Workload
 
 __all__ = ["Counts", "VisitShape", "count_phases"]
 
@@ -20,12 +21,9 @@ FEW_ROWS, FEW_COLUMNS, MANY_COLUMNS = 4, 8, 4
 SUB_PARTITIONS = 4
 #: Until the first visit is under way, between visits, and at the end where parts are added up.
 START_CYCLES, VISIT_CYCLES, END_CYCLES = 2700, 1000, 2450
-#: Cycles that a sub-partition takes for a multiply, and for an integer instruction.
-MULTIPLY_CYCLES, INTEGER_CYCLES = 8, 2
-#: Cycles until codes that were asked for are there: a warp asks for `ahead` steps at a time.
-CODE_LATENCY = 700
 #: How long a resource's busy time is felt, relative to itself: they overlap in part, and none is ever always busy.
-WEIGHTS = {"shared": 0.98, "issue": 1.37, "integer": 0.8, "tensor": 1.0, "dram": 1.0, "latency": 1.0}
+#: Codes arrive more slowly than the bytes of a plain stream.
+WEIGHTS = {"shared": 0.98, "issue": 1.37, "integer": 0.8, "tensor": 1.0, "dram": 1.125, "latency": 1.0}
 #: Busy times are summed in this power; few warps overlap less, `LONE_WARPS` of them half.
 POWER, LONE_WARPS = 3, 0.75
 #: Instructions of a look-up beside what makes an entry of it: its address, itself, a share of loop and loads.
@@ -34,8 +32,6 @@ LOOKUP_INSTRUCTIONS, LOOKUP_INTEGERS = 2.4, 1.2
 STAGING_INSTRUCTIONS = 6
 #: Wavefronts of a look-up in a long table without copies, relative to one without conflicts.
 CONFLICTS = 2.6
-#: Bytes that an SM reads from the second-level cache in a cycle.
-L2_BYTES_PER_CYCLE = 44
 
 
 @dataclass(frozen=True)
@@ -118,20 +114,20 @@ class Counts:
 
 
 def count_phases(
-    counts: Counts, machine: Machine, *, blocks: int, visits: int, parts: int
+    counts: Counts, machine: TimedMachine, *, blocks: int, visits: int, parts: int
 ) -> dict[str, float]:
     """Cycles of a launch: its start, `visits` visits of the block that has most, the sum of up to `parts` parts."""
     busy = {
         "shared": counts.wavefronts,
         "issue": counts.instructions / SUB_PARTITIONS,
-        "integer": counts.integers * INTEGER_CYCLES / SUB_PARTITIONS,
-        "tensor": counts.multiplies * MULTIPLY_CYCLES / SUB_PARTITIONS,
+        "integer": counts.integers * machine.integer_cycles / SUB_PARTITIONS,
+        "tensor": counts.multiplies * machine.multiply_cycles / SUB_PARTITIONS,
         "dram": blocks * counts.code_bytes / machine.dram_bytes_per_cycle,
-        "latency": counts.waits * CODE_LATENCY,
+        "latency": counts.waits * machine.dram_latency_cycles,  # a warp asks for `ahead` steps at a time
     }
     visit = sum((WEIGHTS[name] * cycles) ** POWER for name, cycles in busy.items()) ** (1 / POWER)
     visit *= 1 + LONE_WARPS / counts.warps
     end = 0.0
     if parts > 1:
-        end = END_CYCLES + (1 + parts) * counts.part_bytes / L2_BYTES_PER_CYCLE
+        end = END_CYCLES + (1 + parts) * counts.part_bytes / machine.l2_bytes_per_cycle
     return {"start": START_CYCLES, "visits": visits * (visit + VISIT_CYCLES), "end": end}

@@ -13,7 +13,7 @@ from vqcc.plan import Constant, Decision, Rejected
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vqcc.ops.base import Dtype, Machine, Variant, Workload
+    from vqcc.ops.base import Dtype, TimedMachine, Variant, Workload
 
 __all__ = [
     "FragmentTile",
@@ -154,7 +154,7 @@ class FragmentTile:
 
 
 def propose_fragment_tiles(
-    rows: int, variant: Variant, work: Workload, machine: Machine
+    rows: int, variant: Variant, work: Workload, machine: TimedMachine
 ) -> Iterator[tuple[FragmentTile, tuple[Decision, ...]]]:
     """Tiles for W of `rows` rows, by estimated time; later ones leave a thread more registers."""
     candidates = _ranked(rows, variant, work, machine)
@@ -166,7 +166,7 @@ def propose_fragment_tiles(
 
 
 def rank_fragment_tiles(
-    rows: int, variant: Variant, work: Workload, machine: Machine
+    rows: int, variant: Variant, work: Workload, machine: TimedMachine
 ) -> Iterator[tuple[FragmentTile, tuple[Decision, ...]]]:
     """All tiles for W of `rows` rows, by estimated time."""
     candidates = _ranked(rows, variant, work, machine)
@@ -174,17 +174,17 @@ def rank_fragment_tiles(
         yield tile, _explain([tile, *candidates[:i], *candidates[i + 1 :]], work, machine)
 
 
-def _ranked(rows: int, variant: Variant, work: Workload, machine: Machine) -> list[FragmentTile]:
+def _ranked(rows: int, variant: Variant, work: Workload, machine: TimedMachine) -> list[FragmentTile]:
     tiles = every_fragment_tile(rows, variant, work, machine)
     return sorted(tiles, key=lambda tile: estimated_cycles(tile, work, machine))
 
 
-def estimated_cycles(tile: FragmentTile, work: Workload, machine: Machine) -> float:
+def estimated_cycles(tile: FragmentTile, work: Workload, machine: TimedMachine) -> float:
     """Cycles of a launch."""
     return sum(phase_cycles(tile, work, machine).values())
 
 
-def phase_cycles(tile: FragmentTile, work: Workload, machine: Machine) -> dict[str, float]:
+def phase_cycles(tile: FragmentTile, work: Workload, machine: TimedMachine) -> dict[str, float]:
     """Cycles of a launch by its phases."""
     return count_phases(
         count_visit(tile, work),
@@ -220,7 +220,7 @@ def _spare_registers(tile: FragmentTile, work: Workload) -> int:
 
 
 def every_fragment_tile(
-    rows: int, variant: Variant, work: Workload, machine: Machine
+    rows: int, variant: Variant, work: Workload, machine: TimedMachine
 ) -> Iterator[FragmentTile]:
     """Tiles that fit W of `rows` rows, in no order."""
     for warps, cap in BLOCKS:
@@ -280,7 +280,7 @@ def _tile(
     rows: int,
     variant: Variant,
     work: Workload,
-    machine: Machine,
+    machine: TimedMachine,
     shape: tuple[int, int, int, int, int],
     visit_steps: int,
 ) -> FragmentTile:
@@ -338,7 +338,7 @@ def _books(work: Workload, quad_tiles: int, *, several: bool) -> tuple[int, int,
     return copies, buffers, tables + (pieces if copies * quad_tiles > 1 else 0)
 
 
-def _explain(candidates: list[FragmentTile], work: Workload, machine: Machine) -> tuple[Decision, ...]:
+def _explain(candidates: list[FragmentTile], work: Workload, machine: TimedMachine) -> tuple[Decision, ...]:
     tile = candidates[0]
     least = estimated_cycles(tile, work, machine)
     cycles = {f"{name}_cycles": round(value) for name, value in phase_cycles(tile, work, machine).items()}

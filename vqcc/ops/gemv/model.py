@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from vqcc.algorithms.fields import MAX_INDEX
 from vqcc.diagnostics import Finding, field_error
-from vqcc.ops.base import Argument, ComputeLayout, DeviceEngine, Dtype, Op, Variant
+from vqcc.ops.base import Argument, ComputeLayout, DeviceEngine, Dtype, Op, TimedMachine, Variant
 from vqcc.ops.gemv.fma_tile import propose_fma_tiles
 from vqcc.ops.gemv.fragment_tile import (
     FragmentTile,
@@ -207,9 +207,10 @@ class Gemv(Op):
         self, variant: Variant, work: Workload, machine: Machine
     ) -> Iterator[tuple[GemvTile | ScoreTile | FragmentTile, tuple[Decision, ...]]]:
         """Tiles to try, the most promising first; later ones leave a thread more registers."""
-        if work.exchange.engine == "score":
-            return propose_score_tiles(self.n, variant, work, machine)
-        if work.exchange.engine == "fragment":
+        if work.exchange.engine in {"score", "fragment"}:
+            assert isinstance(machine, TimedMachine)
+            if work.exchange.engine == "score":
+                return propose_score_tiles(self.n, variant, work, machine)
             return propose_fragment_tiles(self.n, variant, work, machine)
         propose = propose_mma_tiles if work.exchange.engine == "mma" else propose_fma_tiles
         return propose(self.n, variant, work, machine)
@@ -218,10 +219,10 @@ class Gemv(Op):
         self, variant: Variant, work: Workload, machine: Machine
     ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
         """All tiles that are worth timing, the most promising first."""
-        if work.exchange.engine == "score":
-            return rank_score_tiles(self.n, variant, work, machine)
-        if work.exchange.engine == "fragment":
-            return rank_fragment_tiles(self.n, variant, work, machine)
+        if work.exchange.engine in {"score", "fragment"}:
+            assert isinstance(machine, TimedMachine)
+            rank = rank_score_tiles if work.exchange.engine == "score" else rank_fragment_tiles
+            return rank(self.n, variant, work, machine)
         return self.tiles(variant, work, machine)
 
     def only(self, variant: Variant) -> Gemv:
@@ -233,7 +234,7 @@ class Gemv(Op):
         assert isinstance(tile, GemvTile)
         return count_traffic(self.weight_shape, variant, tile, exchange, vector_size)
 
-    def phase_cycles(self, tile: Tile, work: Workload, machine: Machine) -> Mapping[str, float]:
+    def phase_cycles(self, tile: Tile, work: Workload, machine: TimedMachine) -> Mapping[str, float]:
         """Cycles of a launch over score tables or fragments, phase by phase."""
         if isinstance(tile, FragmentTile):
             return phase_cycles(tile, work, machine)

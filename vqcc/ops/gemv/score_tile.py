@@ -12,7 +12,7 @@ from vqcc.plan import Constant, Decision, Rejected
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vqcc.ops.base import Dtype, Machine, Variant, Workload
+    from vqcc.ops.base import Dtype, TimedMachine, Variant, Workload
 
 __all__ = ["ScoreTile", "count_cycles", "propose_score_tiles", "rank_score_tiles"]
 
@@ -38,8 +38,8 @@ BUILD_SHOWN, BARRIER_CYCLES = 0.8, 400
 LOOKUP_INSTRUCTIONS, GROUP_INSTRUCTIONS, LOOKUP_WAIT = 3.2, 60, 1.2
 #: Cycles that a warp alone takes for a group's look-ups: they wait for shared memory one after another.
 GROUP_LATENCY = 900
-#: Bytes that an SM reads from the second-level cache in a cycle.
-L2_BYTES_PER_CYCLE = 50
+#: How much longer codes take to arrive than the bytes of a plain stream.
+DRAM_WEIGHT = 1.125
 SUB_PARTITIONS = 4
 WAVEFRONT_BYTES = 128
 
@@ -124,7 +124,7 @@ class ScoreTile:
 
 
 def propose_score_tiles(
-    rows: int, variant: Variant, work: Workload, machine: Machine
+    rows: int, variant: Variant, work: Workload, machine: TimedMachine
 ) -> Iterator[tuple[ScoreTile, tuple[Decision, ...]]]:
     """Tiles for W of `rows` rows, by estimated time; later ones leave a thread more registers."""
     candidates = _ranked(rows, variant, work, machine)
@@ -134,7 +134,7 @@ def propose_score_tiles(
 
 
 def rank_score_tiles(
-    rows: int, variant: Variant, work: Workload, machine: Machine
+    rows: int, variant: Variant, work: Workload, machine: TimedMachine
 ) -> Iterator[tuple[ScoreTile, tuple[Decision, ...]]]:
     """All tiles for W of `rows` rows, by estimated time."""
     candidates = _ranked(rows, variant, work, machine)
@@ -142,7 +142,7 @@ def rank_score_tiles(
         yield tile, _explain([tile, *candidates[:i], *candidates[i + 1 :]], machine)
 
 
-def _ranked(rows: int, variant: Variant, work: Workload, machine: Machine) -> list[ScoreTile]:
+def _ranked(rows: int, variant: Variant, work: Workload, machine: TimedMachine) -> list[ScoreTile]:
     candidates = [
         tile
         for warps, cap in BLOCKS
@@ -153,7 +153,7 @@ def _ranked(rows: int, variant: Variant, work: Workload, machine: Machine) -> li
 
 
 def _candidates(
-    rows: int, variant: Variant, work: Workload, machine: Machine, block: tuple[int, int]
+    rows: int, variant: Variant, work: Workload, machine: TimedMachine, block: tuple[int, int]
 ) -> Iterator[ScoreTile]:
     """Tiles of a block's size: one block an SM, as many parts of the rows as that leaves."""
     assert isinstance(work.layout, RotatedLayout)
@@ -186,19 +186,19 @@ def _candidates(
                 yield tile
 
 
-def estimated_cycles(tile: ScoreTile, machine: Machine) -> float:
+def estimated_cycles(tile: ScoreTile, machine: TimedMachine) -> float:
     """Cycles of a launch."""
     return sum(count_cycles(tile, machine).values())
 
 
-def count_cycles(tile: ScoreTile, machine: Machine) -> dict[str, float]:
+def count_cycles(tile: ScoreTile, machine: TimedMachine) -> dict[str, float]:
     """Cycles of a launch: start, rounds bound by codes or by look-ups and tables, and the sum of the parts."""
     turns = -(-tile.groups_per_block // tile.warps)
     wavefronts = REGION_TABLES + 2 * CODES_BYTES / WAVEFRONT_BYTES
     issued = (REGION_TABLES * LOOKUP_INSTRUCTIONS + GROUP_INSTRUCTIONS) / SUB_PARTITIONS
     busy = tile.groups_per_block * max(wavefronts, issued) * LOOKUP_WAIT
     looking_up = max(busy, turns * GROUP_LATENCY)
-    streaming = tile.blocks * tile.groups_per_block * CODES_BYTES / machine.dram_bytes_per_cycle
+    streaming = tile.blocks * tile.groups_per_block * CODES_BYTES / machine.dram_bytes_per_cycle * DRAM_WEIGHT
     if tile.regions > 1:
         rounds = tile.rounds_per_block * max(streaming, looking_up + BUILD_SHOWN * BUILD_CYCLES)
     else:
@@ -206,11 +206,11 @@ def count_cycles(tile: ScoreTile, machine: Machine) -> dict[str, float]:
         rounds = tile.rounds_per_block * round_cycles - BUILD_CYCLES
     end = 0.0
     if tile.column_parts > 1:
-        end = END_CYCLES + 4 * tile.column_parts * tile.outputs_per_block / L2_BYTES_PER_CYCLE
+        end = END_CYCLES + 4 * tile.column_parts * tile.outputs_per_block / machine.l2_bytes_per_cycle
     return {"start": START_CYCLES + BUILD_CYCLES, "rounds": rounds, "end": end}
 
 
-def _explain(candidates: list[ScoreTile], machine: Machine) -> tuple[Decision, ...]:
+def _explain(candidates: list[ScoreTile], machine: TimedMachine) -> tuple[Decision, ...]:
     tile = candidates[0]
     dealt: dict[tuple[int, int, int], ScoreTile] = {}
     for other in candidates:  # of those that deal the work out alike, the fastest
