@@ -70,11 +70,11 @@ def test_the_corpus_covers_the_codes_a_spec_can_cause():
         "VQ0111",  # ten thousand nodes
         "VQ0214",  # lengths of texts that are only in a GPU
         "VQ0306",  # needs a tensor
+        "VQ0317",  # of `vqcc tune`
     }
     spec_codes = {code for code in CODES if code < "VQ0400"} | {
         "VQ0401",
         "VQ0402",
-        "VQ0317",
         "VQ0403",
         "VQ0404",
         "VQ0406",
