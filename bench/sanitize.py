@@ -84,12 +84,13 @@ class Case:
         ).encode()
 
 
-def all_cases() -> list[Case]:
-    """Every algorithm, level and shape, those that no GPU can hold among them."""
+def all_cases(levels: list[str] | None = None) -> list[Case]:
+    """Every algorithm, level (or only those given) and shape, those that no GPU can hold among them."""
     return [
         Case(algorithm, *level.partition("\n")[::2], n, k)
         for algorithm in (*PRESETS, *OTHERS)
         for level in LEVELS_AND_CACHES
+        if levels is None or level.partition("\n")[0] in levels
         for n, k in SHAPES
     ]
 
@@ -110,6 +111,7 @@ def main() -> None:
     parser.add_argument(
         "--scored", action="store_true", help="the cases of score tables instead of the levels"
     )
+    parser.add_argument("--level", action="append", help="of the levels only this one; may be repeated")
     parser.add_argument("--commit")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
@@ -117,7 +119,7 @@ def main() -> None:
     if sanitizer is None:
         sys.exit("compute-sanitizer is not installed")
     with tempfile.TemporaryDirectory() as directory:
-        cases = scored_cases() if options.scored else all_cases()
+        cases = scored_cases() if options.scored else all_cases(options.level)
         built = build_all(cases, Path(directory), options.gpu, must_score=options.scored)
         paths = [path for path in built.values() if isinstance(path, Path)]
         with ThreadPoolExecutor(len(TOOLS)) as pool:
@@ -127,7 +129,9 @@ def main() -> None:
     version = subprocess.run([sanitizer, "--version"], capture_output=True, text=True, check=True).stdout
     found = re.search(r"\d+\.\d+\.\d+", version)
     with open_device() as device:
-        part = " --scored" if options.scored else ""
+        part = (
+            " --scored" if options.scored else "".join(f" --level {level}" for level in options.level or ())
+        )
         command = f"python bench/sanitize.py --gpu {options.gpu}{part} -o {options.output.name}"
         meta = describe_run(device, find("nvrtc").identity, command, options.commit)
     meta["sanitizer"] = found.group() if found else version

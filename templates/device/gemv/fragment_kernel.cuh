@@ -120,12 +120,12 @@ class FragmentGemv {
 
     Visit visit = locate(first);
     start_books(arguments, books, visit, 0);
+    wait_for_previous_kernels();  // weights are no kernel's output: only books were asked for so far
+    start_inputs(arguments, visit, shared + kInputsOffset);  // before codes, that x does not wait for those
     CodeSource source = source_of(arguments, visit);
     StepCodes ahead[kAhead];
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) load_codes(source, i, ahead[i]);
-    wait_for_previous_kernels();  // weights are no kernel's output: only they were asked for so far
-    start_inputs(arguments, visit, shared + kInputsOffset);
     wait_for_copies();
     books.finish_loading(0);
     Sums sums = {};

@@ -29,7 +29,7 @@ ROUNDINGS_PER_SUM = 4
 MAX_COLUMN_PARTS = 64
 #: Cycles, counted from the inner loops and measured on an H200 (docs/performance.md): until the first look-up, of a
 #: region's making, and of the end where parts of the columns are added up.
-START_CYCLES, BUILD_CYCLES, END_CYCLES = 3200, 1200, 3000
+START_CYCLES, BUILD_CYCLES, END_CYCLES = 4000, 1200, 3000
 #: Of a region's making, the share that shows while the other region is looked up; and cycles of a round whose tables
 #: are made between barriers.
 BUILD_SHOWN, BARRIER_CYCLES = 0.8, 400
@@ -38,6 +38,8 @@ BUILD_SHOWN, BARRIER_CYCLES = 0.8, 400
 LOOKUP_INSTRUCTIONS, GROUP_INSTRUCTIONS, LOOKUP_WAIT = 3.2, 60, 1.2
 #: Cycles that a warp alone takes for a group's look-ups: they wait for shared memory one after another.
 GROUP_LATENCY = 900
+#: Of what an SM can read from the second-level cache, the share that the block that adds parts up reaches.
+PARTS_SHARE = 0.35
 #: How much longer codes take to arrive than the bytes of a plain stream.
 DRAM_WEIGHT = 1.125
 SUB_PARTITIONS = 4
@@ -206,7 +208,9 @@ def count_cycles(tile: ScoreTile, machine: TimedMachine) -> dict[str, float]:
         rounds = tile.rounds_per_block * round_cycles - BUILD_CYCLES
     end = 0.0
     if tile.column_parts > 1:
-        end = END_CYCLES + 4 * tile.column_parts * tile.outputs_per_block / machine.l2_bytes_per_cycle
+        end = END_CYCLES + 4 * tile.column_parts * tile.outputs_per_block / (
+            PARTS_SHARE * machine.l2_bytes_per_cycle
+        )
     return {"start": START_CYCLES + BUILD_CYCLES, "rounds": rounds, "end": end}
 
 
