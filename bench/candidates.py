@@ -47,7 +47,7 @@ SHAPES = (
 )
 BATCHES = (1, 4, 16)
 #: Candidates of each dataflow.
-MOST = 4
+MOST = 3
 COMPILERS = 15
 
 

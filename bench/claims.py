@@ -12,6 +12,8 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
+from ranking import summary
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -60,6 +62,8 @@ def claims() -> dict[str, str]:
         "best against sc": best_against_sc(new, old),
         "rest": blas_and_predictions(new),
         "sanitizer": sanitizer(),
+        "best past the paper": best_past_the_paper(load("gemv-best")["rows"]),
+        "candidates": candidates(load("gemv-candidates")["rows"]),
         **dict(levels(new)),
     }
 
@@ -151,6 +155,34 @@ def sanitizer() -> str:
     libraries = found["libraries"]  # older files have their number only
     count = libraries if isinstance(libraries, int) else len(libraries)
     return f"compute-sanitizer's {', '.join(clean[:-1])} and {clean[-1]} are clean over {count} libraries"
+
+
+def best_past_the_paper(rows: Sequence[Row]) -> str:
+    """Level best of every preset against cuBLAS, the floor and its prediction."""
+    widths = sorted((row["us_max"] - row["us_min"]) / row["us"] for row in rows)
+    predicted = [row["predicted_us"] / row["us"] for row in rows]
+    faster = sum(row["baseline_us"] > row["us"] for row in rows)
+    nearest = max(rows, key=lambda row: row["floor_us"] / row["us"])
+    one = {(row["n"], row["k"]): row["baseline_us"] for row in rows if row["m"] == 1}
+    four = [row for row in rows if row["m"] == 4]
+    beaten = sum(row["us"] < one[row["n"], row["k"]] for row in four)
+    return (
+        f"{faster} of the {len(rows)} rows are faster than cuBLAS fp16. {beaten} of the {len(four)} at m = 4 are "
+        f"faster than cuBLAS at m = 1 already. The nearest to its floor is {nearest['algorithm']} at {nearest['n']} x "
+        f"{nearest['k']}, m = {nearest['m']}: {nearest['floor_us'] / nearest['us']:.0%}. Predicted times are "
+        f"{min(predicted):.2f} to {max(predicted):.2f} of the measured ones. The slowest replay is at most "
+        f"{widths[len(widths) // 2]:.1%} of the median above the fastest in half of the rows, "
+        f"{widths[len(widths) * 9 // 10]:.1%} in nine of ten; single ones are far slower."
+    )
+
+
+def candidates(rows: Sequence[Row]) -> str:
+    """How good the choice of least predicted time is."""
+    found = summary(rows)
+    return (
+        f"The chosen candidate is within 10% of the best measured one in {found.near:.1%} of {found.problems} "
+        f"problems, and takes {found.worst - 1:.0%} longer in the worst; the mean rank correlation is {found.correlation:.2f}."
+    )
 
 
 def levels(times: Times) -> Iterator[tuple[str, str]]:

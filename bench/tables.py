@@ -2,7 +2,8 @@
 
     python bench/tables.py bench/results/h200/gemv-levels.json
 
-Prints levels gc and sc (gemv-baseline.json), all levels (gemv-levels.json) or resources (resources.json).
+Prints levels gc and sc (gemv-baseline.json), all levels (gemv-levels.json), level best (gemv-best.json), candidates
+(gemv-candidates.json) or resources (resources.json).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ranking import summary
 
 from vqcc.levels import LEVELS
 
@@ -21,10 +24,6 @@ Row = dict[str, Any]
 
 #: Of the resources, those of the level and shape that are shown kernel by kernel, for the first GPU of the file.
 SHOWN_LEVEL, SHOWN_SHAPE = "o2", (11008, 4096)
-
-
-#: Rows of x that kernels over score tables are for. In older files others are of kernels that are no more.
-SCORED_M = 1
 
 
 def main() -> None:
@@ -41,10 +40,11 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
     if rows[0].get("codes") == "zipf":
         yield from ("", *hot_table(rows))
         return
-    if {row["level"] for row in rows} == {"best"}:
-        yield from ("", *best_table([row for row in rows if row["m"] == SCORED_M]))
+    if "estimated_us" in rows[0]:
+        yield from ("", *candidates_table(rows))
         return
-    make = levels_table if {row["level"] for row in rows} - {"gc", "sc"} else baseline_table
+    levels = {row["level"] for row in rows}
+    make = best_table if levels == {"best"} else levels_table if levels - {"gc", "sc"} else baseline_table
     for m in sorted({row["m"] for row in rows}):
         yield from ("", *make([row for row in rows if row["m"] == m]))
 
@@ -102,15 +102,40 @@ def hot_table(rows: Sequence[Row]) -> Iterator[str]:
             )
 
 
+#: How a dataflow is marked in tables of level best; most rows are over fragments.
+MARKS = {"decode": " d", "score": " s", "fragment": ""}
+
+
 def best_table(rows: Sequence[Row]) -> Iterator[str]:
-    """A line per algorithm: microseconds at each shape, the ratio to cuBLAS in the same run, d if it decodes."""
+    """A line per algorithm: microseconds at each shape, the ratio to cuBLAS in the same run, the share of the floor."""
     shapes = list(dict.fromkeys(map(shape_of, rows)))
     cells = {(row["algorithm"], shape_of(row)): row for row in rows}
+    algorithms = list(dict.fromkeys(row["algorithm"] for row in rows))
     yield from _head([f"best, m = {rows[0]['m']}", *(f"{n} x {k}" for n, k in shapes)])
-    for algorithm in dict.fromkeys(row["algorithm"] for row in rows):
+    for algorithm in algorithms:
         own = [cells[algorithm, shape] for shape in shapes]
-        marks = [" d" if row["dataflow"] == "decode" else "" for row in own]
-        yield _line([algorithm, *(_with_ratio(row) + mark for row, mark in zip(own, marks, strict=True))])
+        yield _line([algorithm, *map(_with_floor, own)])
+    base = [cells[algorithms[0], shape]["baseline_us"] for shape in shapes]
+    yield _line(["cuBLAS fp16", *(f"{us:.1f}" for us in base)])
+
+
+def candidates_table(rows: Sequence[Row]) -> Iterator[str]:
+    """A line per algorithm: how near the predicted times are, and the candidate of least predicted time to the best."""
+    heads = (
+        "algorithm", "problems", "candidates", "predicted / measured, 5 to 95 %", "chosen / best, median", "worst",
+        "chosen within 10 % of best", "rank correlation",
+    )  # fmt: skip
+    yield from _head(heads)
+    for algorithm in (*dict.fromkeys(row["algorithm"] for row in rows), None):
+        own = [row for row in rows if algorithm in {None, row["algorithm"]}]
+        found = summary(own)
+        yield _line(
+            [
+                "all" if algorithm is None else algorithm, found.problems, len(own),
+                f"{found.low:.2f} to {found.high:.2f}", f"{found.median:.2f}", f"{found.worst:.2f}",
+                f"{found.near:.0%}", f"{found.correlation:.2f}",
+            ]
+        )  # fmt: skip
 
 
 def resources_by_level(rows: Sequence[Row]) -> Iterator[str]:
@@ -171,6 +196,11 @@ def _time(row: Row | None) -> str:
 
 def _with_ratio(row: Row | None) -> str:
     return "-" if row is None else f"{row['us']:.1f} ({row['baseline_us'] / row['us']:.2f})"
+
+
+def _with_floor(row: Row) -> str:
+    share = row["floor_us"] / row["us"]
+    return f"{row['us']:.1f} ({row['baseline_us'] / row['us']:.2f}, {share:.0%}){MARKS[row['dataflow']]}"
 
 
 if __name__ == "__main__":

@@ -26,11 +26,14 @@ PLANNING = [
     *(PACKAGE / "passes").glob("*.py"),
     *(PACKAGE / "codegen").glob("*.py"),
     *(PACKAGE / "hotness").glob("*.py"),
+    *(PACKAGE / "tuning").glob("*.py"),
     *(
         PACKAGE / name
         for name in (
             "pipeline.py",
             "plan.py",
+            "picks.py",
+            "code_layouts.py",
             "problem.py",
             "search.py",
             "trial.py",

@@ -56,7 +56,8 @@ def flat(text: str) -> str:
         ("h200/gemv-levels", 2),
         ("h200/gemv-baseline", 2),
         ("h200/gemv-hot", 1),
-        ("h200/gemv-best", 1),
+        ("h200/gemv-best", 3),
+        ("h200/gemv-candidates", 1),
         ("resources", 2),
     ],
 )
@@ -167,6 +168,10 @@ def test_what_the_sanitizer_covers(page: str, bench: Any) -> None:
     assert len(ran) + len(left) == len(program.scored_cases())
     assert {case["reason"] for case in left} <= {"best decodes it"}
     assert f"over {len(ran)} libraries of score tables" in flat(page)
+    best = json.loads((RESULTS / "h200" / "gemv-best-sanitizer.json").read_text())
+    assert all(found["clean"] for found in best["tools"].values())
+    assert [case["level"] for case in best["libraries"]] == ["best"] * len(program.all_cases(["best"]))
+    assert f"over {len(best['libraries'])} libraries of level best" in flat(page)
     left_out = {(case["algorithm"], case["level"], case["reason"]) for case in report["left_out"]}
     several_books = ("gptvq-2", "gptvq-4", *program.OTHERS)
     assert left_out == {("aqlm-1x16", "sc", "VQ0403"), *((name, "o2", "VQ0406") for name in several_books)}
