@@ -181,7 +181,8 @@ def candidates(rows: Sequence[Row]) -> str:
     found = summary(rows)
     return (
         f"The chosen candidate is within 10% of the best measured one in {found.near:.1%} of {found.problems} "
-        f"problems, and takes {found.worst - 1:.0%} longer in the worst; the mean rank correlation is {found.correlation:.2f}."
+        f"problems, and takes {found.worst - 1:.0%} longer in the worst; the mean rank "
+        f"correlation is {found.correlation:.2f}."
     )
 
 

@@ -17,7 +17,7 @@ NEAR = 1.1
 
 @dataclass(frozen=True)
 class Ranking:
-    """Of some problems: percentiles 5 and 95 of predicted over measured time; measured time of the chosen over the best.
+    """Of some problems: percentiles 5 and 95 of predicted over measured time; time of the chosen over the best.
 
     Chosen is the candidate of least predicted time: `median`, `worst`, and `near`, the share of problems within NEAR.
     `correlation` is Spearman's, of predicted and measured times, the mean over problems of three candidates or more.

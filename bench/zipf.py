@@ -5,12 +5,12 @@ Evenly drawn codes have no hot entries, and level o2 then caches none in registe
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vqcc.hotness import profile_tensor, save_profile
+from vqcc.hotness.drawing import draw_tensor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,18 +26,9 @@ EXPONENT = 1.0
 
 def zipf_tensor(algorithm: Algorithm, n: int, k: int, *, seed: int = 0) -> VQTensor:
     """A random tensor [n, k] of which each table's look-ups follow Zipf's law; which entries are hot is drawn."""
-    rng = np.random.default_rng(seed)
-    tensor = algorithm.random_tensor(rng, "random", n, k)
-    entries = algorithm.table_entries
-    weights = np.arange(1, entries + 1) ** -EXPONENT
-    limits = np.cumsum(weights / weights.sum())[:-1]
-    entry_of_rank = [rng.permutation(entries) for _ in range(algorithm.table_count)]
-    codes = np.empty_like(tensor.codes)
-    for stage, old in enumerate(tensor.codes):
-        ranks = np.searchsorted(limits, rng.random(old.shape), side="right")
-        rows = entry_of_rank[min(stage, algorithm.table_count - 1)][ranks]
-        codes[stage] = algorithm.replace_rows(old, rows.astype(codes.dtype))
-    return replace(tensor, codes=codes)
+    weights = np.arange(1, algorithm.table_entries + 1) ** -EXPONENT
+    shares = np.tile(weights / weights.sum(), (algorithm.table_count, 1))
+    return draw_tensor(np.random.default_rng(seed), algorithm, (n, k), shares)
 
 
 def save_zipf_profile(path: Path, algorithm: Algorithm, n: int, k: int) -> None:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class FakeDevice:
-    name: str = "Fake GPU"
+    name: str = "NVIDIA H200"
+    sm_count: int = 132
     target: str = "sm_90"
     driver_release: str = "1"
 
@@ -36,8 +37,8 @@ class FakeBench:
     fails_at = -1
     device = "Fake GPU, driver 1"
 
-    def __init__(self, _device: Any, *, seed: int) -> None:
-        assert seed == 0
+    def __init__(self, _device: Any, *, seed: int, profile: Any) -> None:
+        assert (seed, profile) == (0, ())
 
     def time(self, built: Built) -> float:
         type(self).calls += 1
@@ -101,12 +102,31 @@ def test_an_interruption_keeps_what_was_measured(spec: Path, monkeypatch: pytest
 
 
 def test_another_device_is_refused(spec: Path, device: FakeDevice) -> None:
-    device.target, device.name = "sm_89", "Fake Ada"
-    done = run("tune", spec, "--json")
-    assert (done.exit_code, done.codes) == (int(ExitCode.NO_DEVICE), ["VQ0805"])
+    for other in (
+        FakeDevice("NVIDIA L40S", 142, "sm_89"),
+        FakeDevice("NVIDIA H200 NVL", 114),
+        FakeDevice("NVIDIA H100 80GB HBM3"),
+    ):
+        device.__dict__.update(other.__dict__)
+        done = run("tune", spec, "--json")
+        assert (done.exit_code, done.codes) == (int(ExitCode.NO_DEVICE), ["VQ0805"])
+        assert not lock_path(spec).exists()
+    device.__dict__.update(FakeDevice("NVIDIA L40S", 142, "sm_89").__dict__)
     named = run("tune", spec, "--gpu", "rtx4090", "--top", 1, "--json")
     assert named.exit_code == 0, named.stdout
     assert named.json["gpu"] == "rtx4090"
+
+
+def test_of_the_specs_gpus_the_one_that_the_device_is(tmp_path: Path, device: FakeDevice) -> None:
+    """Not the first of its target."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(spec_text("vq-4-4-1", n=64, k=128, level="best", gpu=["h100", "h200"]))
+    assert run("tune", path, "--top", 1, "--json").json["gpu"] == "h200"
+    device.name = "NVIDIA H100 80GB HBM3"
+    assert run("tune", path, "--top", 1, "--json").json["gpu"] == "h100"
+    lock = load_lock(lock_path(path))
+    assert lock is not None
+    assert {kernel.gpu for kernel in lock.kernels} == {"h100", "h200"}
 
 
 def test_a_level_of_the_paper_and_a_wrong_lock_are_refused(spec: Path) -> None:

@@ -22,6 +22,8 @@ kernels:
     problem: "0123456789ab"
     toolchain: "nvrtc 13.0"
     device: "NVIDIA H200, driver 580"
+    templates: "0123456789ab"
+    complete: true
     measured:
       - {us: 5.0, predicted_us: 6.0, strategy: {caching: none, registers: false, codebook_centric: false, \
 fusion: none, copies: 1, dataflow: fragment}, tile: {warps: 16}}
@@ -44,10 +46,12 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
     ("before", "after", "code", "line"),
     [
         ("vqcc_lock: 1", "vqcc_lock: 2", "VQ0213", 1),
-        ("us: 5.0", "us: -1.0", "VQ0204", 9),
-        ("us: 5.0", "us: soon", "VQ0203", 9),
-        ("dataflow: fragment", "dataflow: fragments", "VQ0206", 9),
+        ("us: 5.0", "us: -1.0", "VQ0204", 11),
+        ("us: 5.0", "us: soon", "VQ0203", 11),
+        ("dataflow: fragment", "dataflow: fragments", "VQ0206", 11),
         ('problem: "0123456789ab"', 'problem: "xyz"', "VQ0214", 5),
+        ('templates: "0123456789ab"', "templates: 5", "VQ0214", 8),
+        ("complete: true", "complete: maybe", "VQ0203", 9),
         ("    device:", "    machine:", "VQ0201", 7),
         ('  - gpu: "h200"', '  - gpu: "h200"\n    gpu: "h100"', "VQ0109", 4),
         (GOOD, "- 1\n", "VQ0203", 1),

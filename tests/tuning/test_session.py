@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from libraries import FakeToolchain, make_spec
 
+import vqcc.tuning.lock
+import vqcc.tuning.session
 from vqcc.building import build_library, problems_of
-from vqcc.diagnostics import VqccError
+from vqcc.diagnostics import Diagnostic, VqccError
 from vqcc.picks import tile_identity
 from vqcc.tuning.candidates import candidates_of, possible_dataflows
 from vqcc.tuning.lock import Lock, choose, load_lock, render_lock
@@ -42,12 +44,18 @@ class FakeBench:
 
 
 def run(
-    spec: Spec, bench: FakeBench, lock: Lock | None = None, *, most: int = 3, toolchain: Any = None
+    spec: Spec,
+    bench: FakeBench,
+    lock: Lock | None = None,
+    *,
+    most: int = 3,
+    toolchain: Any = None,
+    again: bool = False,
 ) -> tuple[Lock, list[Step]]:
     """All steps, and the lock as it was saved last."""
     saved = [lock or Lock()]
     tools = Tools(toolchain or FakeToolchain())
-    steps = list(tune(spec, spec.gpu[0], saved[0], bench, tools, save=saved.append, most=most))
+    steps = list(tune(spec, spec.gpu[0], saved[0], bench, tools, save=saved.append, most=most, again=again))
     return saved[-1], steps
 
 
@@ -150,7 +158,69 @@ def test_another_device_or_toolchain_is_timed_anew_and_kept_apart() -> None:
         assert tuned is not None
         assert {pick.us for pick in tuned.picks["h200"].values()} == {us}
     replaced, _ = run(spec, FakeBench(lambda plan: 3.0, device="Other GPU"), lock)
-    assert {kernel.device for kernel in replaced.kernels} == {"Other GPU"}
+    assert {kernel.device for kernel in replaced.kernels} == {"Fake GPU, driver 1", "Other GPU"}
+    tuned = choose(replaced, problems, "fake 1.0")
+    assert tuned is not None
+    assert {pick.us for pick in tuned.picks["h200"].values()} == {3.0}, "the device that was timed last"
+
+
+def test_other_device_code_is_timed_anew_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times of code that is no more are used where there are no others, and the decision says so."""
+    spec = make_spec(**SPEC)
+    lock, steps = run(spec, FakeBench(slowest_prediction_is_fastest))
+    for module in (vqcc.tuning.lock, vqcc.tuning.session):
+        monkeypatch.setattr(module, "templates_identity", lambda: "f" * 12)
+    for plan in build(spec, lock).gpus[0].plans:
+        assert "the device code has changed since: tune again" in plan.decisions[0].reason
+    bench = FakeBench(slowest_prediction_is_fastest)
+    newer, _ = run(spec, bench, lock)
+    assert len(bench.seen) == len(steps)
+    assert "has changed" not in build(spec, newer).gpus[0].plans[0].decisions[0].reason
+
+
+def test_again_leaves_what_others_measured() -> None:
+    """Another GPU's kernels, another problem's and another toolchain's stay in the file."""
+    spec, other = make_spec(**SPEC), make_spec(**{**SPEC, "n": 4096})
+    lock, _ = run(spec, FakeBench(lambda plan: 1.0))
+    lock, _ = run(other, FakeBench(lambda plan: 1.0), lock)
+    lock, _ = run(make_spec(**SPEC, gpu="rtx4090"), FakeBench(lambda plan: 1.0), lock)
+    lock, steps = run(spec, FakeBench(lambda plan: 2.0), lock, again=True)
+    assert all(step.us == 2.0 for step in steps)
+    found = {(kernel.gpu, kernel.problem): {each.us for each in kernel.measured} for kernel in lock.kernels}
+    assert len(found) == len(lock.kernels) == 6
+    assert sorted(found.values(), key=str) == [{1.0}] * 4 + [{2.0}] * 2
+
+
+def test_an_unfinished_session_does_not_choose() -> None:
+    """One slow candidate of one dataflow says nothing of the others."""
+    spec = make_spec(**SPEC)
+    saved = [Lock()]
+    bench = FakeBench(lambda plan: 999.0)
+    started = tune(spec, spec.gpu[0], Lock(), bench, Tools(FakeToolchain()), save=saved.append, most=3)
+    list(itertools.islice(started, 4))
+    started.close()  # type: ignore[attr-defined]
+    assert choose(saved[-1], problems_of(spec, spec.gpu[0]), "fake 1.0") is None
+    assert kernels(build(spec, saved[-1])) == kernels(build(spec, None))
+    whole, _ = run(spec, bench, saved[-1])
+    assert all(kernel.complete for kernel in whole.kernels)
+    assert choose(whole, problems_of(spec, spec.gpu[0]), "fake 1.0") is not None
+
+
+def test_a_kernel_that_is_not_deterministic_is_told_and_left_out() -> None:
+    spec = make_spec(**{**SPEC, "m": 1})
+
+    def times(plan: Plan) -> float:
+        if plan.strategy.dataflow == "fragment":
+            raise VqccError(Diagnostic("VQ0808", "other bits"))
+        return 1.0
+
+    lock, steps = run(spec, FakeBench(times))
+    reasons = {step.reason for step in steps if step.dataflow == "fragment"}
+    assert reasons == {"gives other bits when it is launched again"}
+    assert {each.strategy.dataflow for kernel in lock.kernels for each in kernel.measured} == {
+        "decode",
+        "score",
+    }
 
 
 def replace_identity(identity: str) -> FakeToolchain:

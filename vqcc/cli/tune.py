@@ -39,7 +39,9 @@ _MOST = 64
     show_default=True,
     help="Candidates of each kernel and dataflow that are timed.",
 )
-@click.option("--again", is_flag=True, help="Time again what the lock file has of this GPU and toolchain.")
+@click.option(
+    "--again", is_flag=True, help="Time again what the lock file has of this spec, GPU and toolchain."
+)
 @click.option("--seed", default=0, show_default=True, help="Of random weights and inputs.")
 @toolchain_options
 @cache_options
@@ -62,6 +64,7 @@ def command(
     What they take is recorded in NAME.lock.yaml beside SPEC, after each of them: a run that was interrupted goes on
     where it stopped. `vqcc compile` and `vqcc explain` read that file, with or without a GPU.
     """
+    from vqcc.building import problems_of
     from vqcc.runtime.device import open_device
     from vqcc.runtime.tuning import DeviceBench, gpu_of_device
     from vqcc.spec.load import load_spec
@@ -71,18 +74,19 @@ def command(
 
     path = lock_path(spec)
     loaded = load_spec(spec, gpu_override=() if gpu is None else (gpu,))
-    lock = (None if again else load_lock(path)) or Lock()
+    lock = load_lock(path) or Lock()
     tools = find_toolchain(toolchain, nvcc_path)
     with open_device() as device:
-        chosen = gpu_of_device(loaded.gpu, device)
+        chosen = gpu_of_device(loaded.gpu, device, named=gpu is not None)
         steps = tune(
             loaded,
             chosen,
             lock,
-            DeviceBench(device, seed=seed),
+            DeviceBench(device, seed=seed, profile=problems_of(loaded, chosen)[0].profile),
             Tools(tools, open_cache(cache_dir, disabled=no_cache), usable_cpus()),
             save=lambda lock: write_atomically(path, render_lock(lock)),
             most=top,
+            again=again,
         )
         told = [_tell(step, as_json=as_json) for step in _with_progress(steps)]
     if as_json:

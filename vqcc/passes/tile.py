@@ -105,6 +105,7 @@ def machine_of(gpu: Gpu) -> TimedMachine:
     """A GPU's limits as plain numbers, and its rates in cycles of the clock under load."""
     return TimedMachine(
         **asdict(limits_of(gpu)),
+        sub_partitions=gpu.sub_partitions.integer,
         dram_bytes_per_cycle=float(gpu.dram_bytes_per_second.value) / float(gpu.sustained_hertz.value),
         l2_bytes_per_cycle=float(gpu.l2_bytes_per_cycle.value),
         dram_latency_cycles=float(gpu.dram_latency_cycles.value),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from vqcc.data_files import templates_identity
 from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError, field_error
 from vqcc.levels import Caching, Dataflow, Fusion, Strategy
 from vqcc.picks import Pick
@@ -21,7 +22,7 @@ from vqcc.spec.source import read_source
 from vqcc.spec.violations import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from vqcc.problem import Problem
@@ -55,9 +56,7 @@ def _check_version(value: Any) -> Any:
 
 def _check_identity(value: Any) -> Any:
     if not isinstance(value, str) or re.fullmatch(r"[0-9a-f]{12}", value) is None:
-        raise field_error(
-            "VQ0214", "problem must be 12 hex digits", "`vqcc tune` writes them: do not edit them"
-        )
+        raise field_error("VQ0214", "this must be 12 hex digits", "`vqcc tune` writes them: do not edit them")
     return value
 
 
@@ -91,7 +90,10 @@ class Measured(BaseModel):
 
 
 class LockedKernel(BaseModel):
-    """What was measured of one kernel: its variant's suffix, the problem's identity, and with what on which device."""
+    """What was measured of one kernel: its variant's suffix, the problem's identity, and with what on which device.
+
+    `templates` names the device code that was timed. `complete` says that every candidate of a session had its turn.
+    """
 
     model_config = _FROZEN
 
@@ -100,12 +102,14 @@ class LockedKernel(BaseModel):
     problem: Annotated[str, BeforeValidator(_check_identity)]
     toolchain: Annotated[str, Field(max_length=200)]
     device: Annotated[str, Field(max_length=200)]
+    templates: Annotated[str, BeforeValidator(_check_identity)]
+    complete: bool
     measured: Annotated[tuple[Measured, ...], Field(max_length=1000)]
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> tuple[str, ...]:
         """What tells the kernels of a lock file apart."""
-        return (self.gpu, self.problem, self.toolchain)
+        return (self.gpu, self.problem, self.toolchain, self.device, self.templates)
 
     def best(self, dataflow: Dataflow) -> Measured | None:
         """The fastest of a dataflow; the first on a tie."""
@@ -122,10 +126,18 @@ class Lock(BaseModel):
     kernels: Annotated[tuple[LockedKernel, ...], Field(max_length=1000)] = ()
 
     def find(self, gpu: str, problem: str, toolchain: str) -> LockedKernel | None:
-        """What was measured with this toolchain, or with the one that the file has last."""
-        own = [each for each in self.kernels if (each.gpu, each.problem) == (gpu, problem)]
-        exact = [each for each in own if each.toolchain == toolchain]
-        return next(iter([*exact, *reversed(own)]), None)
+        """What was measured last and completely: of today's templates and with this toolchain, if there is such."""
+        own = [each for each in self.kernels if (each.gpu, each.problem) == (gpu, problem) and each.complete]
+        today = templates_identity()
+        return max(
+            reversed(own),
+            key=lambda each: (each.templates == today, each.toolchain == toolchain),
+            default=None,
+        )
+
+    def without(self, keys: Collection[tuple[str, ...]]) -> Lock:
+        """The same less the kernels of these keys."""
+        return Lock(kernels=tuple(each for each in self.kernels if each.key not in keys))
 
     def replaced(self, kernel: LockedKernel) -> Lock:
         """The same with that kernel in place of the one of its key, or at the end."""
@@ -225,4 +237,7 @@ def _pick(kernel: LockedKernel, dataflow: Dataflow) -> Pick:
     best = kernel.best(dataflow)
     assert best is not None
     strategy = Strategy(**best.strategy.model_dump())
-    return Pick(strategy, tuple(best.tile.items()), best.us, f"{kernel.device}, {kernel.toolchain}")
+    measured_on = f"{kernel.device}, {kernel.toolchain}"
+    if kernel.templates != templates_identity():
+        measured_on += "; the device code has changed since: tune again"
+    return Pick(strategy, tuple(best.tile.items()), best.us, measured_on)

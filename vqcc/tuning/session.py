@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from vqcc.building import build_picked, problems_of
+from vqcc.data_files import templates_identity
 from vqcc.diagnostics import Diagnostic, VqccError
 from vqcc.picks import tile_identity
 from vqcc.search import NOTHING_FITS
@@ -15,7 +16,7 @@ from vqcc.tuning.candidates import candidates_of, possible_dataflows
 from vqcc.tuning.lock import LockedKernel, LockedStrategy, Measured, problem_identity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
 
     from vqcc.building import Built
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from vqcc.tuning.lock import Lock
 
 __all__ = ["Bench", "Step", "Tools", "tune"]
+
+#: A kernel that gives other bits on a second launch: it is at fault, not the session.
+NOT_DETERMINISTIC = "VQ0808"
 
 
 class Bench(Protocol):
@@ -82,11 +86,13 @@ def tune(
     *,
     save: Callable[[Lock], None],
     most: int,
+    again: bool = False,
 ) -> Iterator[Step]:
     """Time the `most` promising candidates of each dataflow for every kernel of `spec` on `gpu`.
 
-    What `lock` already has of them is not timed again. `save` is called with the whole lock after every measurement, so
-    that an interruption loses none. Raises VQ0317 for levels of the paper, which leave nothing to choose.
+    What `lock` already has of them, of this device, toolchain and device code, is not timed again, unless `again`.
+    `save` is called with the whole lock after every measurement, so that an interruption loses none; kernels are marked
+    complete at the end. Raises VQ0317 for levels of the paper, which leave nothing to choose.
     """
     if spec.level != "best":
         raise VqccError(
@@ -96,8 +102,10 @@ def tune(
         )
     work = _jobs_of(spec, gpu, most)
     toolchain, cache = tools.toolchain, tools.cache
+    if again:
+        lock = lock.without({_empty(problem, toolchain, bench).key for problem in problems_of(spec, gpu)})
     with ThreadPoolExecutor(max_workers=max(1, tools.jobs)) as pool:
-        waiting: deque[tuple[_Job, Future[Built | None] | None]] = deque()
+        waiting: deque[tuple[_Job, Future[Built | str] | None]] = deque()
         for job in work:
             known = _known(lock, job, toolchain, bench) is not None
             waiting.append((job, None if known else pool.submit(_build, spec, gpu, job, toolchain, cache)))
@@ -107,6 +115,9 @@ def tune(
                 if built is not None and step.us is not None:
                     save(lock)
                 yield step
+            finished = _completed(lock, problems_of(spec, gpu), toolchain, bench)
+            if finished != lock:
+                save(finished)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -121,25 +132,25 @@ def _jobs_of(spec: Spec, gpu: Gpu, most: int) -> list[_Job]:
     ]
 
 
-def _build(spec: Spec, gpu: Gpu, job: _Job, toolchain: Toolchain, cache: CompileCache | None) -> Built | None:
-    """The library of one candidate; None if it spills."""
+def _build(spec: Spec, gpu: Gpu, job: _Job, toolchain: Toolchain, cache: CompileCache | None) -> Built | str:
+    """The library of one candidate, or why there is none."""
     pick = job.candidate.pick
     try:
         built = build_picked(spec, gpu, job.problem.variant, pick, toolchain=toolchain, cache=cache)
     except VqccError as error:
         if any(item.code != NOTHING_FITS for item in error.diagnostics):
             raise
-        return None
+        return "spills registers"
     (plan,) = built.gpus[0].plans
     assert plan.tile is not None
     made = (plan.strategy, tile_identity(plan.tile)) == (pick.strategy, pick.tile)
-    return built if made else None
+    return built if made else "spills registers: the planner made another kernel"
 
 
 def _measure(
     lock: Lock,
     job: _Job,
-    built: Future[Built | None] | None,
+    built: Future[Built | str] | None,
     bench: Bench,
     toolchain: Toolchain,
     number: int,
@@ -155,9 +166,14 @@ def _measure(
         known = _known(lock, job, toolchain, bench)
         return lock, step(known.us if known else None, "known")
     library = built.result()
-    if library is None:
-        return lock, step(None, "spills registers")
-    us = bench.time(library)
+    if isinstance(library, str):
+        return lock, step(None, library)
+    try:
+        us = bench.time(library)
+    except VqccError as error:
+        if any(item.code != NOT_DETERMINISTIC for item in error.diagnostics):
+            raise
+        return lock, step(None, "gives other bits when it is launched again")
     if us is None:
         return lock, step(None, "outside its bound of float64")
     kernel = _entry(lock, job.problem, toolchain, bench)
@@ -165,19 +181,33 @@ def _measure(
     return lock.replaced(kernel.model_copy(update={"measured": measured})), step(us)
 
 
+def _empty(problem: Problem, toolchain: Toolchain, bench: Bench) -> LockedKernel:
+    """A kernel of which nothing is measured."""
+    return LockedKernel(
+        gpu=problem.gpu.name,
+        kernel=problem.variant.suffix,
+        problem=problem_identity(problem),
+        toolchain=toolchain.identity,
+        device=bench.device,
+        templates=templates_identity(),
+        complete=False,
+        measured=(),
+    )
+
+
 def _entry(lock: Lock, problem: Problem, toolchain: Toolchain, bench: Bench) -> LockedKernel:
-    """The lock's entry for a kernel with this toolchain; an empty one if it has none, or another device's."""
-    fields: dict[str, Any] = {
-        "gpu": problem.gpu.name,
-        "kernel": problem.variant.suffix,
-        "problem": problem_identity(problem),
-        "toolchain": toolchain.identity,
-        "device": bench.device,
-    }
-    found = lock.find(fields["gpu"], fields["problem"], fields["toolchain"])
-    if found is not None and (found.toolchain, found.device) == (toolchain.identity, bench.device):
-        return found
-    return LockedKernel(**fields, measured=())
+    """The lock's entry for a kernel with all that its key says; an empty one if it has none."""
+    empty = _empty(problem, toolchain, bench)
+    return next((each for each in lock.kernels if each.key == empty.key), empty)
+
+
+def _completed(lock: Lock, problems: Sequence[Problem], toolchain: Toolchain, bench: Bench) -> Lock:
+    """The lock with these kernels marked complete; those of which nothing was measured stay out of it."""
+    for problem in problems:
+        kernel = _entry(lock, problem, toolchain, bench)
+        if kernel.measured:
+            lock = lock.replaced(kernel.model_copy(update={"complete": True}))
+    return lock
 
 
 def _known(lock: Lock, job: _Job, toolchain: Toolchain, bench: Bench) -> Measured | None:

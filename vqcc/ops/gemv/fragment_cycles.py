@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from vqcc.code_layouts import FragmentLayout
     from vqcc.ops.base import TimedMachine, Workload
 
-__all__ = ["Counts", "VisitShape", "count_phases"]
+__all__ = ["FEW_ROWS", "Counts", "VisitShape", "count_phases"]
 
 WAVEFRONT_BYTES, BANK_BYTES, WARP_SIZE = 128, 128, 32
-#: Columns of a lane that a multiply takes, by whether x has few rows.
+#: Rows of x up to which the weights are operand A (device/gemv/fragments.cuh), and columns of a lane that a multiply
+#: takes, with few rows of x and with many.
 FEW_ROWS, FEW_COLUMNS, MANY_COLUMNS = 4, 8, 4
-SUB_PARTITIONS = 4
 #: Until the first visit is under way, between visits, and at the end where parts are added up.
 START_CYCLES, VISIT_CYCLES, END_CYCLES = 3530, 1020, 2460
 #: How long a resource's busy time is felt, relative to itself: they overlap in part, and none is ever always busy.
@@ -121,9 +121,9 @@ def count_phases(
     """Cycles of a launch: its start, `visits` visits of the block that has most, the sum of up to `parts` parts."""
     busy = {
         "shared": counts.wavefronts,
-        "issue": counts.instructions / SUB_PARTITIONS,
-        "integer": counts.integers * machine.integer_cycles / SUB_PARTITIONS,
-        "tensor": counts.multiplies * machine.multiply_cycles / SUB_PARTITIONS,
+        "issue": counts.instructions / machine.sub_partitions,
+        "integer": counts.integers * machine.integer_cycles / machine.sub_partitions,
+        "tensor": counts.multiplies * machine.multiply_cycles / machine.sub_partitions,
         "dram": blocks * counts.code_bytes / machine.dram_bytes_per_cycle,
         "latency": counts.waits * machine.dram_latency_cycles,  # a warp asks for `ahead` steps at a time
     }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vqcc.code_layouts import FragmentLayout
-from vqcc.ops.gemv.fragment_cycles import Counts, VisitShape, count_phases
+from vqcc.ops.gemv.fragment_cycles import FEW_ROWS, Counts, VisitShape, count_phases
 from vqcc.ops.gemv.tile import ELEMENT_TYPES, activation_alignment, power_of_two_at_least, round_up
 from vqcc.plan import Constant, Decision, Rejected
 
@@ -24,10 +24,8 @@ __all__ = [
     "rank_fragment_tiles",
 ]
 
-#: Rows of x up to which they are operand B and the weights A (device/gemv/fragments.cuh); past them x has sixteen.
-FEW_ROWS, MANY_ROWS = 4, 16
-#: Columns of a lane that a multiply takes, with few rows of x and with many.
-FEW_COLUMNS, MANY_COLUMNS = 8, 4
+#: Rows that x has in fragments where it has more than FEW_ROWS.
+MANY_ROWS = 16
 #: Bytes of all banks of shared memory; entries of 256 bytes are told apart by a byte.
 BANK_BYTES, BYTE_ENTRIES = 128, 256
 #: Warps of a block, and the registers that they leave a thread.

@@ -42,7 +42,6 @@ GROUP_LATENCY = 900
 PARTS_SHARE = 0.35
 #: How much longer codes take to arrive than the bytes of a plain stream.
 DRAM_WEIGHT = 1.125
-SUB_PARTITIONS = 4
 WAVEFRONT_BYTES = 128
 
 
@@ -197,7 +196,7 @@ def count_cycles(tile: ScoreTile, machine: TimedMachine) -> dict[str, float]:
     """Cycles of a launch: start, rounds bound by codes or by look-ups and tables, and the sum of the parts."""
     turns = -(-tile.groups_per_block // tile.warps)
     wavefronts = REGION_TABLES + 2 * CODES_BYTES / WAVEFRONT_BYTES
-    issued = (REGION_TABLES * LOOKUP_INSTRUCTIONS + GROUP_INSTRUCTIONS) / SUB_PARTITIONS
+    issued = (REGION_TABLES * LOOKUP_INSTRUCTIONS + GROUP_INSTRUCTIONS) / machine.sub_partitions
     busy = tile.groups_per_block * max(wavefronts, issued) * LOOKUP_WAIT
     looking_up = max(busy, turns * GROUP_LATENCY)
     streaming = tile.blocks * tile.groups_per_block * CODES_BYTES / machine.dram_bytes_per_cycle * DRAM_WEIGHT
