@@ -19,20 +19,17 @@ from gemv_best import PRESETS
 from gemv_levels import add_common, head
 from light import time_built
 
-from vqcc.building import build_picked, problems_of
+from vqcc.building import problems_of
 from vqcc.codegen.toolchain import find
-from vqcc.diagnostics import VqccError
 from vqcc.passes.choice import describe
-from vqcc.picks import tile_identity
 from vqcc.runtime.bench import describe_run
 from vqcc.runtime.device import open_device
 from vqcc.spec.load import parse_spec
 from vqcc.tuning.candidates import candidates_of, possible_dataflows
+from vqcc.tuning.session import build_candidate
 
 if TYPE_CHECKING:
     from vqcc.building import Built
-    from vqcc.problem import Problem
-    from vqcc.spec.model import Spec
     from vqcc.tuning.candidates import Candidate
 
 #: Llama-7B's and 65B's layers, and some that nobody tuned for.
@@ -79,20 +76,10 @@ def make(gpu: str, preset: str, shape: tuple[int, int], m: int) -> list[tuple[Ca
     found = []
     for dataflow in possible_dataflows([problem]):
         for candidate in candidates_of(problem, dataflow, MOST):
-            built = _build(spec, problem, candidate)
-            if built is not None:
+            built = build_candidate(spec, problem, candidate, find("nvrtc"), None)
+            if not isinstance(built, str):
                 found.append((candidate, built))
     return found
-
-
-def _build(spec: Spec, problem: Problem, candidate: Candidate) -> Built | None:
-    pick = candidate.pick
-    try:
-        built = build_picked(spec, problem.gpu, problem.variant, pick, toolchain=find("nvrtc"), cache=None)
-    except VqccError:
-        return None
-    (plan,) = built.gpus[0].plans
-    return built if plan.tile is not None and tile_identity(plan.tile) == pick.tile else None
 
 
 def row_of(

@@ -57,8 +57,7 @@ def _time(library: Library, number: int, device: Device, seed: int) -> float:
 def weights_of(library: Library, rng: np.random.Generator) -> dict[str, Any]:
     """Random codes of the library's layout; books and scales of a small tensor, as often as there are books."""
     algorithm, (n, k) = library.algorithm, library.op.weight_shape
-    _, columns = algorithm.scope.tile(n, k)
-    rows, _ = algorithm.scope.tile(n, k)
+    rows, columns = algorithm.scope.tile(n, k)
     small = algorithm.random_tensor(rng, "random", min(rows, n, BOOK_ROWS), min(columns, k))
     books = np.ascontiguousarray(algorithm.pack_tables(small))[:1]
     words = rng.integers(0, 2**32, library.layout.code_shape(n), dtype=np.uint32)

@@ -51,14 +51,13 @@ def compile_file(
     `taken` maps the names of libraries already written to their specs. Raises VqccError with every diagnostic
     of the spec; then nothing is written.
     """
+    from vqcc.data_files import lock_path
     from vqcc.unchanged import inputs_key, recall, remember
 
     data = None if cache is None or options.dry_run or options.explain else _read(path)
     if cache is None or data is None:
         return _compile(path, data, options, toolchain, cache, taken).summary
-    lock = _read(
-        path.with_name(f"{path.stem}.lock.yaml")
-    )  # as vqcc.tuning.lock.lock_path, which imports much
+    lock = _read(lock_path(path))
     locked = None if lock is None else hashlib.sha256(lock).hexdigest()
     shape = {"level": options.level, "gpus": options.gpus, "emit": options.emit, "lock": locked}
     key = inputs_key(data, shape, toolchain)
@@ -102,9 +101,10 @@ def _compile(
     """Compile the spec in `data`, or the one that `path` holds."""
     from vqcc.building import build_library, write_library
     from vqcc.codegen import manifest
+    from vqcc.data_files import lock_path
     from vqcc.explaining import explain_plans
     from vqcc.spec.load import load_spec, parse_spec
-    from vqcc.tuning.lock import load_lock, lock_path
+    from vqcc.tuning.lock import load_lock
 
     overrides: dict[str, Any] = {"gpu_override": options.gpus, "level_override": options.level}
     spec = load_spec(path, **overrides) if data is None else parse_spec(data, str(path), **overrides)

@@ -1,12 +1,17 @@
-"""Where templates and ready specs are: inside an installed package, or beside it in a checkout."""
+"""Where files are: templates and ready specs, installed or in a checkout, and the lock file of a spec."""
 
 from __future__ import annotations
 
 import hashlib
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["specs_directory", "templates_directory", "templates_identity"]
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from hashlib import _Hash as Hash
+
+__all__ = ["add_files", "lock_path", "specs_directory", "templates_directory", "templates_identity"]
 
 
 @cache
@@ -21,14 +26,24 @@ def templates_directory() -> Path:
     return _find("templates")
 
 
+def lock_path(spec: Path) -> Path:
+    """The lock file of a spec: NAME.lock.yaml beside NAME.yaml."""
+    return spec.with_name(f"{spec.stem}.lock.yaml")
+
+
+def add_files(digest: Hash, root: Path, suffixes: Collection[str], without: Path | None = None) -> None:
+    """Add the names and contents of the files below `root` that end so to a hash, less those below `without`."""
+    for path in sorted(root.rglob("*")):
+        if path.suffix in suffixes and without not in path.parents:
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0")
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+
+
 @cache
 def templates_identity() -> str:
     """12 hex digits that name the text of all templates: the code that kernels are made of."""
-    root, digest = templates_directory(), hashlib.sha256()
-    for path in sorted(root.rglob("*")):
-        if path.suffix in {".cu", ".cuh", ".j2"}:
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0")
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    digest = hashlib.sha256()
+    add_files(digest, templates_directory(), (".cu", ".cuh", ".j2"))
     return digest.hexdigest()[:12]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vqcc.codegen.wheels import installed
-from vqcc.data_files import specs_directory, templates_directory
+from vqcc.data_files import add_files, specs_directory, templates_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,10 +40,7 @@ def inputs_key(spec: bytes, options: Mapping[str, Any], toolchain: Toolchain) ->
     digest = hashlib.sha256(json.dumps(request).encode())
     digest.update(hashlib.sha256(spec).digest())
     for root in (Path(__file__).parent, templates_directory()):
-        for path in sorted(root.rglob("*")):
-            if path.suffix in _SOURCES and specs_directory() not in path.parents:
-                digest.update(path.relative_to(root).as_posix().encode() + b"\0")
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
+        add_files(digest, root, _SOURCES, without=specs_directory())
     return digest.hexdigest()
 
 

@@ -12,8 +12,9 @@ from libraries import spec_text
 
 import vqcc.runtime.device
 import vqcc.runtime.tuning
+from vqcc.data_files import lock_path
 from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
-from vqcc.tuning.lock import load_lock, lock_path
+from vqcc.tuning.lock import load_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,8 +8,9 @@ import pytest
 from command import run
 from libraries import spec_text
 
+from vqcc.data_files import lock_path
 from vqcc.diagnostics import VqccError
-from vqcc.tuning.lock import Lock, load_lock, lock_path, render_lock
+from vqcc.tuning.lock import Lock, load_lock, render_lock
 
 if TYPE_CHECKING:
     from pathlib import Path

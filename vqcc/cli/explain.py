@@ -103,9 +103,10 @@ def _plans_of_spec(
     path: Path, gpus: tuple[str, ...], level: str | None, tools: Any, cache_dir: Path | None, no_cache: bool
 ) -> dict[str, Any]:
     from vqcc.building import build_library
+    from vqcc.data_files import lock_path
     from vqcc.explaining import explain_plans
     from vqcc.spec.load import load_spec
-    from vqcc.tuning.lock import load_lock, lock_path
+    from vqcc.tuning.lock import load_lock
 
     spec = load_spec(path, gpu_override=gpus, level_override=level)
     cache = open_cache(cache_dir, disabled=no_cache)

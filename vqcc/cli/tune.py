@@ -65,11 +65,12 @@ def command(
     where it stopped. `vqcc compile` and `vqcc explain` read that file, with or without a GPU.
     """
     from vqcc.building import problems_of
+    from vqcc.data_files import lock_path
     from vqcc.runtime.device import open_device
     from vqcc.runtime.tuning import DeviceBench, gpu_of_device
     from vqcc.spec.load import load_spec
     from vqcc.tensors.output import write_atomically
-    from vqcc.tuning.lock import Lock, load_lock, lock_path, render_lock
+    from vqcc.tuning.lock import Lock, load_lock, render_lock
     from vqcc.tuning.session import Tools, tune
 
     path = lock_path(spec)

@@ -35,7 +35,6 @@ __all__ = [
     "Tuned",
     "choose",
     "load_lock",
-    "lock_path",
     "problem_identity",
     "render_lock",
 ]
@@ -151,11 +150,6 @@ class Tuned:
 
     dataflow: Dataflow
     picks: Mapping[str, Mapping[str, Pick]]
-
-
-def lock_path(spec: Path) -> Path:
-    """The lock file of a spec: NAME.lock.yaml beside NAME.yaml."""
-    return spec.with_name(f"{spec.stem}.lock.yaml")
 
 
 def load_lock(path: Path) -> Lock | None:

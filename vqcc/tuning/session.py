@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from vqcc.tuning.candidates import Candidate
     from vqcc.tuning.lock import Lock
 
-__all__ = ["Bench", "Step", "Tools", "tune"]
+__all__ = ["Bench", "Step", "Tools", "build_candidate", "tune"]
 
 #: A kernel that gives other bits on a second launch: it is at fault, not the session.
 NOT_DETERMINISTIC = "VQ0808"
@@ -108,7 +108,10 @@ def tune(
         waiting: deque[tuple[_Job, Future[Built | str] | None]] = deque()
         for job in work:
             known = _known(lock, job, toolchain, bench) is not None
-            waiting.append((job, None if known else pool.submit(_build, spec, gpu, job, toolchain, cache)))
+            of = (job.problem, job.candidate)
+            waiting.append(
+                (job, None if known else pool.submit(build_candidate, spec, *of, toolchain, cache))
+            )
         try:
             for number, (job, built) in enumerate(waiting, 1):
                 lock, step = _measure(lock, job, built, bench, toolchain, number, len(work))
@@ -132,11 +135,13 @@ def _jobs_of(spec: Spec, gpu: Gpu, most: int) -> list[_Job]:
     ]
 
 
-def _build(spec: Spec, gpu: Gpu, job: _Job, toolchain: Toolchain, cache: CompileCache | None) -> Built | str:
-    """The library of one candidate, or why there is none."""
-    pick = job.candidate.pick
+def build_candidate(
+    spec: Spec, problem: Problem, candidate: Candidate, toolchain: Toolchain, cache: CompileCache | None
+) -> Built | str:
+    """The library of one candidate, or why there is none. Raises VqccError for what is not a spill."""
+    pick = candidate.pick
     try:
-        built = build_picked(spec, gpu, job.problem.variant, pick, toolchain=toolchain, cache=cache)
+        built = build_picked(spec, problem.gpu, problem.variant, pick, toolchain=toolchain, cache=cache)
     except VqccError as error:
         if any(item.code != NOTHING_FITS for item in error.diagnostics):
             raise
