@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from gemv_levels import Group, add_common, run
+from gemv_levels import Group, add_common, restricted_to, run, shapes_of
 
 PRESETS = (
     "aqlm-2x8",
@@ -33,11 +33,9 @@ def main() -> None:
     parser.add_argument("--shape", action="append", metavar="NxK", help="only these shapes, listed or not")
     parser.add_argument("--m", action="append", type=int, metavar="M", help="only these m, listed or not")
     options = add_common(parser).parse_args()
-    shapes = [tuple(map(int, shape.split("x"))) for shape in options.shape or ()] or SHAPES
-    groups: list[Group] = [(preset, (n, k)) for n, k in shapes for preset in options.preset or PRESETS]
-    arguments = "".join(
-        f" --{name} {value}" for name in ("preset", "shape", "m") for value in getattr(options, name) or ()
-    )
+    shapes = shapes_of(options, SHAPES)
+    groups: list[Group] = [(preset, shape) for shape in shapes for preset in options.preset or PRESETS]
+    arguments = restricted_to(options, "preset", "shape", "m")
     run("gemv_best", arguments, groups, [("best", m) for m in options.m or BATCHES], options)
 
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from vqcc.library import Library
     from vqcc.plan import Placement, Plan
     from vqcc.runtime.bench import Weights
+    from vqcc.runtime.device import Device
 
 PRESETS = ("quip-4", "aqlm-3", "gptvq-2", "aqlm-2x8")
 SHAPES = ((4096, 4096), (11008, 4096), (4096, 11008), (8192, 8192), (22016, 8192), (8192, 22016))
@@ -191,12 +192,30 @@ def run(
         for row in measure(groups, kernels, options.gpu, out, device, Codes(codes, out)):
             rows.append(row)
             show(row)
-        command = f"python bench/{program}.py --gpu {options.gpu}{arguments} -o {options.output.name}"
-        meta = describe_run(device, find("nvrtc").identity, command, options.commit or head())
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps({"meta": meta, "rows": rows}, indent=1) + "\n")
+        save_results(rows, device, program, arguments, options)
     if not all(row["within_bound"] for row in rows):
         sys.exit(4)
+
+
+def save_results(
+    rows: list[dict[str, Any]], device: Device, program: str, arguments: str, options: argparse.Namespace
+) -> None:
+    """Write the results file: the rows, and what was measured where by which command."""
+    command = f"python bench/{program}.py --gpu {options.gpu}{arguments} -o {options.output.name}"
+    meta = describe_run(device, find("nvrtc").identity, command, options.commit or head())
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps({"meta": meta, "rows": rows}, indent=1) + "\n")
+
+
+def restricted_to(options: argparse.Namespace, *names: str) -> str:
+    """Options that a run was restricted by, as its command line has them."""
+    return "".join(f" --{name} {value}" for name in names for value in getattr(options, name) or ())
+
+
+def shapes_of(options: argparse.Namespace, usual: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Shapes that `--shape NxK` names, listed or not; the usual ones without it."""
+    named = [shape.split("x") for shape in options.shape or ()]
+    return [(int(n), int(k)) for n, k in named] or list(usual)
 
 
 def head() -> str | None:

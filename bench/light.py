@@ -6,6 +6,7 @@ Codes are random words, which every layout takes; nothing is decoded or packed o
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,39 +20,77 @@ from vqcc.verify.harness import make_workspace
 
 if TYPE_CHECKING:
     from vqcc.building import Built
-    from vqcc.library import Library
-    from vqcc.runtime.device import Device
+    from vqcc.library import Kernel, Library
+    from vqcc.runtime.device import Device, DeviceArray
 
 #: Rows of the small tensor of which books are taken: entries and scales are those of any weight.
 BOOK_ROWS = 64
 
+Arrays = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A launch: its microseconds, and the bytes that must move for it."""
+
+    us: float
+    moved_bytes: int
+
+
+class Weights:
+    """Random weights on the device, more copies than the L2 can hold; libraries that read the same share them."""
+
+    def __init__(self, device: Device, seed: int = 0) -> None:
+        self.device, self.seed = device, seed
+        self._held: dict[str, list[dict[str, DeviceArray]]] = {}
+
+    def copies(self, library: Library) -> list[dict[str, DeviceArray]]:
+        """The weights of a library, copy by copy."""
+        if library.layout_id not in self._held:
+            arrays = weights_of(library, np.random.default_rng(self.seed))
+            moved = sum(array.nbytes for array in arrays.values())
+            first = {name: self.device.upload(array) for name, array in arrays.items()}
+            count = copies_past_cache(moved, self.device.l2_bytes)
+            self._held[library.layout_id] = [first, *(self._clone(first) for _ in range(count - 1))]
+        return self._held[library.layout_id]
+
+    def _clone(self, arrays: dict[str, DeviceArray]) -> dict[str, DeviceArray]:
+        return {name: self.device.clone(array) for name, array in arrays.items()}
+
 
 def time_built(built: Built, device: Device, seed: int = 0) -> list[float]:
-    """Microseconds of each kernel of a library on its first GPU."""
+    """Microseconds of each kernel of a library on its first GPU, at the most rows of x that it takes."""
+    library, weights = as_loaded(built), Weights(device, seed)
+    kernels = next(iter(library.builds.values())).kernels
+    return [time_rows(library, kernel, kernel.variant.sizes["m"], weights).us for kernel in kernels]
+
+
+def as_loaded(built: Built) -> Library:
+    """A library as it is read from its directory."""
     with tempfile.TemporaryDirectory() as directory:
         write_library(built, Path(directory) / built.name)
-        library = load_library(Path(directory) / built.name)
-        return [_time(library, number, device, seed) for number in range(len(built.gpus[0].plans))]
+        return load_library(Path(directory) / built.name)
 
 
-def _time(library: Library, number: int, device: Device, seed: int) -> float:
-    rng = np.random.default_rng(seed)
+def time_rows(library: Library, kernel: Kernel, m: int, weights: Weights) -> Launched:
+    """A launch of `m` rows of x, at most as many as the kernel takes; a bias is added, whatever m is."""
+    device = weights.device
+    rng = np.random.default_rng(weights.seed)
     gpu = next(iter(library.builds))
-    kernel = library.builds[gpu].kernels[number]
     case = library.op.draw_case(kernel.variant, kernel.variant.sizes, library.algorithm, rng)
-    arrays = {**weights_of(library, rng), **case.inputs, **case.outputs}
-    moved = sum(array.nbytes for array in arrays.values())
-    first = {name: device.upload(array) for name, array in arrays.items()}
-    copies: list[dict[str, Any]] = [first]
-    copies += (
-        {name: device.clone(array) for name, array in first.items()}
-        for _ in range(copies_past_cache(moved, device.l2_bytes) - 1)
-    )
+    rows = {**case.inputs, **case.outputs}
+    first = {name: device.upload(array) for name, array in rows.items()}
+    held = weights.copies(library)
+    copies: list[Arrays] = [{**held[0], **first}]
+    copies += ({**own, **{name: device.clone(array) for name, array in first.items()}} for own in held[1:])
     if kernel.launch.workspace_bytes:
         shared = device.upload(make_workspace(library, gpu))
         copies = [{**copy, "workspace": shared} for copy in copies]
     runner = CudaBackend(device).load(library, gpu)
-    return time_kernel(device, runner, kernel, copies, case.scalars).us
+    timing = time_kernel(device, runner, kernel, copies, {**case.scalars, "m": m})
+    moved = sum(array.size for array in held[0].values())
+    moved += sum(array.nbytes if name == "bias" else array[:m].nbytes for name, array in rows.items())
+    return Launched(timing.us, moved)
 
 
 def weights_of(library: Library, rng: np.random.Generator) -> dict[str, Any]:

@@ -57,8 +57,8 @@ def main() -> None:
     Path(options.output).write_text(json.dumps({"meta": meta, "rows": rows}, indent=1) + "\n")
 
 
-def build(preset: str, shape: tuple[int, int], m: int, gpu: str) -> Built:
-    """A library of one kernel."""
+def build(preset: str, shape: tuple[int, int], m: int | list[int], gpu: str) -> Built:
+    """A library of one kernel, or of one for each m."""
     n, k = shape
     text = (
         f"vqcc: 1\nname: drawn\nalgorithm: {preset}\nop: {{kind: gemv, m: {m}, n: {n}, k: {k}}}\ngpu: {gpu}\n"

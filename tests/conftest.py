@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
 # Examples are the same in every run; a slow machine is not a bug.
 settings.register_profile(
@@ -57,3 +60,15 @@ def cache_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def real_weights() -> Path:
     """A trained weight [1536, 384] in float16; tests/data/README.md says which."""
     return _ROOT / "data" / "minilm-ffn.safetensors"
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Programs of bench/ as modules, by name; those that they import are not loaded anew."""
+    monkeypatch.syspath_prepend(_ROOT.parent / "bench")
+
+    def load(name: str) -> ModuleType:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return importlib.import_module(name)
+
+    return load

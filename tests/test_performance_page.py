@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from libraries import FakeToolchain
@@ -17,9 +15,6 @@ from vqcc.building import build_library
 from vqcc.diagnostics import VqccError
 from vqcc.spec.load import parse_spec
 
-if TYPE_CHECKING:
-    from types import ModuleType
-
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
 
@@ -27,18 +22,6 @@ RESULTS = ROOT / "bench" / "results"
 @pytest.fixture
 def page() -> str:
     return (ROOT / "docs" / "performance.md").read_text()
-
-
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Programs of bench/ as modules."""
-    monkeypatch.syspath_prepend(ROOT / "bench")
-
-    def load(name: str) -> ModuleType:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-        return importlib.import_module(name)
-
-    return load
 
 
 def rows(name: str) -> list[dict[str, Any]]:
