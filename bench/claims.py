@@ -1,4 +1,4 @@
-"""What docs/performance.md says of levels, computed from the results files: sentences and cells, to paste there.
+"""What docs/performance.md says, computed from the results files: sentences and cells, to paste there.
 
     python bench/claims.py
 
@@ -12,14 +12,17 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
+from cliffs import CLIFF, DIP, cliffs
 from ranking import summary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 RESULTS = Path(__file__).parent / "results" / "h200"
 #: Within so much of each other two times count as equal.
 EQUAL = 0.02
+#: So many of what goes wrong are named one by one.
+NAMED = 5
 
 Row = dict[str, Any]
 Case = tuple[str, int, int, int]
@@ -65,6 +68,12 @@ def claims() -> dict[str, str]:
         "best past the paper": best_past_the_paper(load("gemv-best")["rows"]),
         "candidates": candidates(load("gemv-candidates")["rows"]),
         **dict(levels(new)),
+        **{
+            name: text
+            for file, make in LATER.items()
+            if (RESULTS / f"{file}.json").exists()
+            for name, text in make(load(file)["rows"])
+        },
     }
 
 
@@ -226,6 +235,108 @@ def levels(times: Times) -> Iterator[tuple[str, str]]:
             f"{times.us(worst, 'gc'):.1f} us), {min(rest):.0%} to {max(rest):.0%} below it elsewhere."
         ),
     )
+
+
+def random_shapes(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    """Level best against cuBLAS at shapes that nobody tuned for: all of them, and of each m."""
+    shapes = len({(row["n"], row["k"]) for row in rows})
+    faster = sum(row["baseline_us"] > row["us"] for row in rows)
+    yield (
+        "random shapes",
+        f"At {shapes} shapes drawn at random {faster} of {len(rows)} rows are faster than cuBLAS fp16 at the same m; "
+        f"{against_blas(rows)}.",
+    )
+    for m in sorted({row["m"] for row in rows}):
+        own = [row for row in rows if row["m"] == m]
+        share = sum(row["baseline_us"] > row["us"] for row in own) / len(own)
+        yield f"random shapes, m = {m}", f"At m = {m} {share:.0%} are faster; {against_blas(own)}."
+
+
+def curves(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    """Level best at every m: against cuBLAS, the steps of its curves, and one library against one for each m."""
+    own, shared = ([row for row in rows if row["kind"] == kind] for kind in ("own", "shared"))
+    faster = sum(row["baseline_us"] > row["us"] for row in own)
+    yield (
+        "curves",
+        f"With a library for each m {faster} of {len(own)} rows are faster than cuBLAS fp16 at the same m; "
+        f"{against_blas(own)}.",
+    )
+    yield "cliffs", f"With a library for each m {steps(own)}"
+    yield "one library", one_library(own, shared)
+    yield "cliffs of one library", f"With one library {steps(shared)}"
+
+
+def steps(rows: Sequence[Row]) -> str:
+    """The steps from one m to the next that are cliffs, and those that are dips."""
+    found = [(curve, step) for curve in cliffs(rows) for step in curve.steps]
+    up = [step.m for _, step in found if step.ratio > CLIFF]
+    down = [(curve, step) for curve, step in found if step.ratio < DIP]
+    curve, most = max(found, key=lambda pair: pair[1].ratio)
+    places = ", ".join(f"{up.count(m)} from m = {m} to {m + 1}" for m in sorted(set(up)))
+    text = (
+        f"{len(up) or 'none'} of {len(found)} steps from one m to the next {'takes' if len(up) < 2 else 'take'} more "
+        f"than {CLIFF} times as long{f' ({places})' if up else ''}, the largest {most.ratio:.2f} times "
+        f"({curve.algorithm} {curve.n} x {curve.k}, m = {most.m} to {most.m + 1}); "
+    )
+    if not down:
+        return text + f"none takes less than {DIP} times as long."
+    down.sort(key=lambda pair: pair[1].ratio)
+    named = ", ".join(
+        f"{curve.algorithm} {curve.n} x {curve.k}, m = {step.m} to {step.m + 1} ({step.ratio:.2f})"
+        for curve, step in down[:NAMED]
+    )
+    among = "" if len(down) <= NAMED else "among them "
+    verb = "takes" if len(down) == 1 else "take"
+    return text + f"{len(down)} {verb} less than {DIP} times as long: {among}{named}."
+
+
+def one_library(own: Sequence[Row], shared: Sequence[Row]) -> str:
+    """What it costs that all m share a layout and a few kernels, and the layout alone: where m is a kernel's bound."""
+    times = {case_of(row): row["us"] for row in own}
+    both = [row for row in shared if case_of(row) in times]
+    ratios = {case_of(row): row["us"] / times[case_of(row)] for row in both}
+    bound = {case_of(row): ratios[case_of(row)] for row in both if row["bound"] == row["m"]}
+    bounds = sorted({row["bound"] for row in shared})
+    worst, at_bound = (max(each, key=lambda case: each[case]) for each in (ratios, bound))
+    return (
+        f"One library for m {', '.join(map(str, bounds[:-1]))} and {bounds[-1]} takes {median(ratios.values()):.2f} "
+        f"times as long as a library for each m in the median, {ratios[worst]:.2f} times in the worst row "
+        f"({describe(worst)}); at these m {median(bound.values()):.2f} times, {bound[at_bound]:.2f} in the worst "
+        f"({describe(at_bound)})."
+    )
+
+
+def overlapping(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    """What a launch spares that may start while the one before it ends."""
+    alone = {case_of(row): row["us"] for row in rows if not row.get("overlap")}
+    spared = {case_of(row): alone[case_of(row)] - row["us"] for row in rows if row.get("overlap")}
+    shares = [us / alone[case] for case, us in spared.items()]
+    least, most = (choose(spared, key=lambda case: spared[case]) for choose in (min, max))
+    yield (
+        "overlapping launches",
+        f"Overlapping spares {median(spared.values()):.1f} us a launch in the median, {median(shares):.0%} of it; "
+        f"{spared[least]:.1f} us ({describe(least)}) to {spared[most]:.1f} us ({describe(most)}).",
+    )
+
+
+#: What is said of results that the page may not have yet, by the names of their files.
+LATER: dict[str, Callable[[Sequence[Row]], Iterator[tuple[str, str]]]] = {
+    "gemv-random": random_shapes,
+    "gemv-curves": curves,
+    "gemv-overlap": overlapping,
+}
+
+
+def against_blas(rows: Sequence[Row]) -> str:
+    """How much faster than cuBLAS rows are, and the worst of them."""
+    ratios = [row["baseline_us"] / row["us"] for row in rows]
+    worst = rows[ratios.index(min(ratios))]
+    return f"the median is {median(ratios):.2f} times as fast, the worst {min(ratios):.2f} ({describe(case_of(worst))})"
+
+
+def case_of(row: Row) -> Case:
+    """The case of a row."""
+    return row["algorithm"], row["n"], row["k"], row["m"]
 
 
 def fastest(case: Case, level: str, *files: Times) -> float:

@@ -2,7 +2,8 @@
 
     python bench/tables.py bench/results/h200/gemv-levels.json
 
-Prints levels gc and sc (gemv-baseline.json), all levels (gemv-levels.json), level best (gemv-best.json), candidates
+Prints levels gc and sc (gemv-baseline.json), all levels (gemv-levels.json), level best (gemv-best.json), curves over m
+(gemv-curves.json), random shapes (gemv-random.json), overlapping launches (gemv-overlap.json), candidates
 (gemv-candidates.json) or resources (resources.json).
 """
 
@@ -11,14 +12,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from cliffs import Curve, cliffs
 from ranking import summary
 
 from vqcc.levels import LEVELS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 Row = dict[str, Any]
 
@@ -37,16 +41,28 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
     if "predicted_blocks" in rows[0]:
         yield from ("", *resources_by_level(rows), "", *resources_by_kernel(rows))
         return
-    if rows[0].get("codes") == "zipf":
-        yield from ("", *hot_table(rows))
-        return
-    if "estimated_us" in rows[0]:
-        yield from ("", *candidates_table(rows))
+    whole = _table_of_all(rows)
+    if whole is not None:
+        yield from ("", *whole(rows))
         return
     levels = {row["level"] for row in rows}
     make = best_table if levels == {"best"} else levels_table if levels - {"gc", "sc"} else baseline_table
     for m in sorted({row["m"] for row in rows}):
         yield from ("", *make([row for row in rows if row["m"] == m]))
+
+
+def _table_of_all(rows: Sequence[Row]) -> Callable[[Sequence[Row]], Iterator[str]] | None:
+    """What makes the one table of all rows, for results that have one; the others have one for each m."""
+    if rows[0].get("codes") == "zipf":
+        return hot_table
+    if "estimated_us" in rows[0]:
+        return candidates_table
+    if "kind" in rows[0]:
+        return curves_table
+    if any("overlap" in row for row in rows):
+        return overlap_table
+    # Times of random shapes are held against no floor.
+    return random_table if "floor_us" not in rows[0] else None
 
 
 def baseline_table(rows: Sequence[Row]) -> Iterator[str]:
@@ -117,6 +133,77 @@ def best_table(rows: Sequence[Row]) -> Iterator[str]:
         yield _line([algorithm, *map(_with_floor, own)])
     base = [cells[algorithms[0], shape]["baseline_us"] for shape in shapes]
     yield _line(["cuBLAS fp16", *(f"{us:.1f}" for us in base)])
+
+
+#: Of the curves, those m that are shown.
+SHOWN_BATCHES = (1, 2, 4, 8, 16)
+
+
+def curves_table(rows: Sequence[Row]) -> Iterator[str]:
+    """A line per algorithm and shape: a library for each m, its steps, and one library for all m against it."""
+    heads = (
+        "preset", "n x k", *(f"m = {m}" for m in SHOWN_BATCHES), "largest step", "cliffs", "dips",
+        "one library / own, median", "worst", "largest step", "cliffs",
+    )  # fmt: skip
+    yield from _head(heads)
+    cells = {(row["algorithm"], shape_of(row), row["kind"], row["m"]): row for row in rows}
+    curves = {(curve.algorithm, (curve.n, curve.k), curve.kind): curve for curve in cliffs(rows)}
+    for algorithm, shape in dict.fromkeys((row["algorithm"], shape_of(row)) for row in rows):
+        own, shared = (curves.get((algorithm, shape, kind)) for kind in ("own", "shared"))
+        ratios = {
+            m: cells[algorithm, shape, "shared", m]["us"] / row["us"]
+            for (*of, m), row in cells.items()
+            if of == [algorithm, shape, "own"] and (algorithm, shape, "shared", m) in cells
+        }
+        worst = max(ratios, key=lambda m: ratios[m], default=None)
+        yield _line(
+            [
+                algorithm, f"{shape[0]} x {shape[1]}",
+                *(_with_ratio(cells.get((algorithm, shape, "own", m))) for m in SHOWN_BATCHES),
+                _largest_step(own), _count(own, "cliffs"), _count(own, "dips"),
+                "-" if worst is None else f"{median(ratios.values()):.2f}",
+                "-" if worst is None else f"{ratios[worst]:.2f} (m = {worst})",
+                _largest_step(shared), _count(shared, "cliffs"),
+            ]
+        )  # fmt: skip
+
+
+def random_table(rows: Sequence[Row]) -> Iterator[str]:
+    """A line per algorithm and m: shapes drawn at random, against cuBLAS in the same run and against predictions."""
+    heads = (
+        "preset", "m", "shapes", "cuBLAS / best, median", "5 to 95 %", "worst", "at", "faster than cuBLAS",
+        "predicted / measured, 5 to 95 %",
+    )  # fmt: skip
+    yield from _head(heads)
+    for algorithm, m in dict.fromkeys((row["algorithm"], row["m"]) for row in rows):
+        own = [row for row in rows if (row["algorithm"], row["m"]) == (algorithm, m)]
+        ratios = [row["baseline_us"] / row["us"] for row in own]
+        worst = own[ratios.index(min(ratios))]
+        yield _line(
+            [
+                algorithm, m, len(own), f"{median(ratios):.2f}", _range(ratios), f"{min(ratios):.2f}",
+                f"{worst['n']} x {worst['k']}", f"{sum(ratio > 1 for ratio in ratios) / len(own):.0%}",
+                _range([row["predicted_us"] / row["us"] for row in own]),
+            ]
+        )  # fmt: skip
+
+
+def overlap_table(rows: Sequence[Row]) -> Iterator[str]:
+    """A line per algorithm: microseconds of a launch alone, and of one that may start while that before it ends."""
+    cells = {(row["algorithm"], shape_of(row), row.get("overlap", False)): row for row in rows}
+    shapes = list(dict.fromkeys(map(shape_of, rows)))
+    yield from _head([f"m = {rows[0]['m']}", *(f"{n} x {k}" for n, k in shapes)])
+    for algorithm in dict.fromkeys(row["algorithm"] for row in rows):
+        pairs = [[cells[algorithm, shape, overlap] for overlap in (False, True)] for shape in shapes]
+        yield _line(
+            [
+                algorithm,
+                *(
+                    f"{_time(alone)}, overlapping {_time(after)} ({after['us'] / alone['us'] - 1:+.0%})"
+                    for alone, after in pairs
+                ),
+            ]
+        )
 
 
 def candidates_table(rows: Sequence[Row]) -> Iterator[str]:
@@ -192,6 +279,22 @@ def _line(cells: Iterable[object]) -> str:
 
 def _time(row: Row | None) -> str:
     return "-" if row is None else f"{row['us']:.1f}"
+
+
+def _range(values: Sequence[float]) -> str:
+    """Percentiles 5 and 95."""
+    low, high = np.percentile(values, (5, 95))
+    return f"{low:.2f} to {high:.2f}"
+
+
+def _largest_step(curve: Curve | None) -> str:
+    if curve is None:
+        return "-"
+    return f"{curve.largest.ratio:.2f} (m = {curve.largest.m} to {curve.largest.m + 1})"
+
+
+def _count(curve: Curve | None, steps: str) -> str:
+    return "-" if curve is None else str(len(getattr(curve, steps)))
 
 
 def _with_ratio(row: Row | None) -> str:
