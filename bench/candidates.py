@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from gemv_best import PRESETS
 from gemv_levels import add_common, head
-from light import time_built
+from light import Weights, time_built
 
 from vqcc.building import problems_of
 from vqcc.codegen.toolchain import find
@@ -58,8 +58,9 @@ def main() -> None:
         made = [compilers.submit(make, options.gpu, *problem) for problem in problems]
         with open_device() as device:
             for number, (problem, job) in enumerate(zip(problems, made, strict=True)):
+                weights = Weights(device)
                 for candidate, built in job.result():
-                    rows.append(row_of(problem, candidate, built, time_built(built, device)[0]))
+                    rows.append(row_of(problem, candidate, built, time_built(built, weights)[0]))
                 if number % 10 == 0:
                     print(f"{number}/{len(problems)} {rows[-1]}", flush=True)
             command = f"python bench/candidates.py --gpu {options.gpu} -o {options.output.name}"

@@ -58,9 +58,9 @@ class Weights:
         return {name: self.device.clone(array) for name, array in arrays.items()}
 
 
-def time_built(built: Built, device: Device, seed: int = 0) -> list[float]:
+def time_built(built: Built, weights: Weights) -> list[float]:
     """Microseconds of each kernel of a library on its first GPU, at the most rows of x that it takes."""
-    library, weights = as_loaded(built), Weights(device, seed)
+    library = as_loaded(built)
     kernels = next(iter(library.builds.values())).kernels
     return [time_rows(library, kernel, kernel.variant.sizes["m"], weights).us for kernel in kernels]
 

@@ -143,7 +143,7 @@ def curves_table(rows: Sequence[Row]) -> Iterator[str]:
     """A line per algorithm and shape: a library for each m, its steps, and one library for all m against it."""
     heads = (
         "preset", "n x k", *(f"m = {m}" for m in SHOWN_BATCHES), "largest step", "cliffs", "dips",
-        "one library / own, median", "worst", "largest step", "cliffs",
+        "one library / own, median", "worst", "its largest step", "its cliffs",
     )  # fmt: skip
     yield from _head(heads)
     cells = {(row["algorithm"], shape_of(row), row["kind"], row["m"]): row for row in rows}

@@ -37,7 +37,7 @@ def light(bench: Any, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> An
 def test_each_kernel_of_a_library_at_its_bound(light: Any) -> None:
     built = with_workspace(build_fake(m=[1, 4]), [0, 512])
     with open_device() as device:
-        assert light.time_built(built, device) == [11.0, 14.0]
+        assert light.time_built(built, light.Weights(device)) == [11.0, 14.0]
     (_, without, _), (_, copies, _) = light.seen
     assert all("workspace" not in copy for copy in without)
     assert len({copy["workspace"].address for copy in copies}) == 1, "launches of a stream share it"
