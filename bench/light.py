@@ -16,6 +16,7 @@ from vqcc.building import write_library
 from vqcc.library import load_library
 from vqcc.runtime.backend import CudaBackend
 from vqcc.runtime.timing import copies_past_cache, time_kernel
+from vqcc.tensors.packing import pack_codes
 from vqcc.verify.harness import make_workspace
 
 if TYPE_CHECKING:
@@ -99,7 +100,14 @@ def weights_of(library: Library, rng: np.random.Generator) -> dict[str, Any]:
     rows, columns = algorithm.scope.tile(n, k)
     small = algorithm.random_tensor(rng, "random", min(rows, n, BOOK_ROWS), min(columns, k))
     books = np.ascontiguousarray(algorithm.pack_tables(small))[:1]
-    words = rng.integers(0, 2**32, library.layout.code_shape(n), dtype=np.uint32)
+    shape_of_codes = library.layout.code_shape(n)
+    if shape_of_codes is None:  # such codes are no random words
+        drawn = rng.integers(
+            0, 1 << algorithm.code_bits, (algorithm.residuals, n, k // algorithm.vector_size)
+        )
+        words = pack_codes(drawn.astype(np.uint16), library.layout)
+    else:
+        words = rng.integers(0, 2**32, shape_of_codes, dtype=np.uint32)
     found: dict[str, Any] = {"codes": words, "books": np.repeat(books, algorithm.scope.books(n, k), axis=0)}
     shape = algorithm.scales.shape(n, k)
     if shape is not None:

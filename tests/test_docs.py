@@ -18,7 +18,7 @@ import pytest
 from vqcc.algorithms import presets
 from vqcc.building import build_library, write_library
 from vqcc.cli import _vqcc
-from vqcc.code_layouts import FragmentLayout, layout_mapping
+from vqcc.code_layouts import BucketLayout, FragmentLayout, layout_mapping
 from vqcc.codegen.cache import CompileCache
 from vqcc.codegen.toolchain import find
 from vqcc.codegen.wheels import installed
@@ -237,12 +237,20 @@ def test_the_c_reader_finds_every_rotated_code(tmp_path: Path) -> None:
     """The function of packed-layout.md against the packer, for rows and vectors that leave padding."""
     source = fence("packed-layout.md", "c", "rotated_code_of")
     code_of = compiled_function("rotated_code_of", source, tmp_path)
-    for rows, vectors, residuals in ((33, 40, 2), (5, 64, 1), (70, 33, 3)):
-        layout = rotated_layout(vectors, residuals)
-        codes = np.random.default_rng(1).integers(0, 256, (residuals, rows, vectors), dtype=np.uint8)
+    for rows, vectors, residuals, code_bits in (
+        (33, 40, 2, 8),
+        (5, 64, 1, 8),
+        (70, 33, 3, 12),
+        (8, 50, 1, 12),
+    ):
+        layout = rotated_layout(vectors, residuals, code_bits)
+        codes = np.random.default_rng(1).integers(
+            0, 1 << code_bits, (residuals, rows, vectors), dtype=np.uint16
+        )
         packed = pack_codes(codes, layout).tobytes()
-        numbers = (layout.vectors, layout.residuals, layout.padded_vectors, layout.panels)
-        fields = (ctypes.c_uint32 * 4)(*numbers)
+        fields = (ctypes.c_uint32 * 5)(
+            *(value for name, value in layout_mapping(layout).items() if name != "kind")
+        )
         found = [
             [
                 [code_of(fields, packed, rows, row, vector, stage) for vector in range(vectors)]
@@ -268,6 +276,30 @@ def test_the_c_reader_finds_every_code_of_a_fragment(tmp_path: Path) -> None:
         codes = np.random.default_rng(1).integers(0, 1 << layout.code_bits, shape, dtype=np.uint16)
         packed = pack_codes(codes, layout).tobytes()
         fields = (ctypes.c_uint32 * 6)(
+            *(value for name, value in layout_mapping(layout).items() if name != "kind")
+        )
+        found = [
+            [
+                [code_of(fields, packed, rows, row, vector, stage) for vector in range(layout.vectors)]
+                for row in range(rows)
+            ]
+            for stage in range(layout.residuals)
+        ]
+        np.testing.assert_array_equal(found, codes)
+
+
+def test_the_c_reader_finds_every_code_of_a_bucket(tmp_path: Path) -> None:
+    """The function of packed-layout.md against the packer: stages, panels that are not whole, more than one block."""
+    code_of = compiled_function("bucket_code_of", fence("packed-layout.md", "c", "bucket_code_of"), tmp_path)
+    for rows, layout in (
+        (33, BucketLayout(40, 2, 16, 8192, 40)),
+        (300, BucketLayout(50, 1, 14, 8192, 17)),
+        (5, BucketLayout(100, 3, 12, 4096, 50)),
+    ):
+        shape = (layout.residuals, rows, layout.vectors)
+        codes = np.random.default_rng(1).integers(0, 1 << layout.code_bits, shape, dtype=np.uint16)
+        packed = pack_codes(codes, layout).tobytes()
+        fields = (ctypes.c_uint32 * 5)(
             *(value for name, value in layout_mapping(layout).items() if name != "kind")
         )
         found = [

@@ -21,6 +21,7 @@ from vqcc.algorithms.presets import resolve
 from vqcc.hotness import profile_tensor
 from vqcc.levels import LEVELS, STRATEGIES, Strategy
 from vqcc.ops.gemv import GemvTile
+from vqcc.ops.gemv.bucket_tile import BucketTile
 from vqcc.ops.gemv.fragment_tile import FragmentTile
 from vqcc.ops.gemv.score_tile import ScoreTile
 from vqcc.passes.choice import DATAFLOWS, Agreed
@@ -174,7 +175,7 @@ def described(kernel: Kernel) -> str:
 
 def arrivals(kernels: Kernels, plan: Plan) -> Any:
     """What a plan's kernel must leave zero of the workspace."""
-    assert isinstance(plan.tile, GemvTile | ScoreTile | FragmentTile)
+    assert isinstance(plan.tile, GemvTile | ScoreTile | FragmentTile | BucketTile)
     return kernels.workspace[: 4 * plan.tile.arrivals]
 
 

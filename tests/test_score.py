@@ -14,7 +14,7 @@ from problems import kmeans, problem
 
 from vqcc.code_layouts import RotatedLayout
 from vqcc.ops.gemv.score_tile import ScoreTile
-from vqcc.passes.dataflow import refusals
+from vqcc.passes.dataflow import SCORED_ROWS, refusals
 from vqcc.plan import Rejected
 from vqcc.problem import Boundaries
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from vqcc.codegen.toolchain import Compiled
     from vqcc.problem import Problem
 
+#: Relative error of random sums that are rounded to float16, and some.
+FLOAT16_ERROR = 6e-4
 CASES: list[dict[str, Any]] = [
     # One round and several, one part of the columns and many, whole and ragged in every direction.
     {"algorithm": "aqlm-2x8", "n": 64, "k": 512},
@@ -37,6 +39,18 @@ CASES: list[dict[str, Any]] = [
     {"algorithm": "vq-2-8-3", "n": 65, "k": 130, "dtype": "bfloat16"},
     {"algorithm": "vq-16-8-3", "n": 37, "k": 1040, "dtype": "bfloat16", "sm_count": 4},
     {"algorithm": "vq-16-8-1", "n": 1100, "k": 528, "sm_count": 1},
+    # Two and four rows of x, and fewer than the tables have.
+    {"algorithm": "aqlm-2x8", "n": 33, "k": 1096, "m": 2, "sm_count": 2},
+    {"algorithm": "aqlm-2x8", "n": 100, "k": 264, "m": 4, "sm_count": 3},
+    {"algorithm": "vq-4-8-1", "n": 300, "k": 516, "m": 3, "gpu": "rtx4090"},
+    {"algorithm": "vq-2-8-3", "n": 65, "k": 130, "m": 4, "dtype": "bfloat16"},
+    {"algorithm": "vq-16-8-1", "n": 37, "k": 1040, "m": 2, "dtype": "bfloat16", "sm_count": 4},
+    # Codes of twelve bits.
+    {"algorithm": "aqlm-3", "n": 64, "k": 512},
+    {"algorithm": "aqlm-3", "n": 33, "k": 1096, "sm_count": 2},
+    {"algorithm": "vq-4-12-1", "n": 1, "k": 4},
+    {"algorithm": "vq-2-12-3", "n": 70, "k": 130, "dtype": "bfloat16", "sm_count": 5},
+    {"algorithm": "vq-16-12-1", "n": 300, "k": 528, "sm_count": 1},
 ]
 
 
@@ -51,7 +65,7 @@ def random_tile(tile: ScoreTile, rng: np.random.Generator) -> dict[str, int]:
     """Another way to deal the same work: more or fewer parts, warps and regions."""
     return {
         "warps": int(rng.choice([2, 4, 6, 16])),
-        "regions": int(rng.integers(1, 3)),
+        "regions": int(rng.integers(1, 3)) if tile.code_bits == 8 else 1,
         "row_parts": int(rng.integers(1, tile.row_groups + 1)),
         "column_parts": int(rng.integers(1, tile.rounds + 1)),
     }
@@ -60,11 +74,13 @@ def random_tile(tile: ScoreTile, rng: np.random.Generator) -> dict[str, int]:
 def check_random_tiles(seed: int, cache_directory: Path) -> None:
     rng = np.random.default_rng([seed, 11])
     x = int(rng.choice([2, 4, 8, 16]))
+    code_bits = int(rng.choice([8, 8, 12]))
     case = {
-        "algorithm": f"vq-{x}-8-{rng.integers(1, 4)}",
+        "algorithm": f"vq-{x}-{code_bits}-{rng.integers(1, 4)}",
         "n": int(rng.integers(1, 200)),
         "k": x * int(rng.integers(1, 700 // x)),
         "dtype": str(rng.choice(["float16", "bfloat16"])),
+        "m": int(rng.integers(1, SCORED_ROWS[code_bits] + 1)),
     }
     task = task_of(case)
     plan = dealt(task, "score")
@@ -85,13 +101,16 @@ def test_more_ways_to_deal_the_work_are_right(seed: int, cache_directory: Path) 
 
 
 @pytest.mark.parametrize("scale", [2.0**-16, 2.0**13])
-def test_tiny_and_huge_inputs_are_right(scale: float, cache_directory: Path) -> None:
-    """Scores are fp32: they neither overflow nor lose bits where x is at either end of its type."""
-    task = task_of({"algorithm": "aqlm-2x8", "n": 64, "k": 512})
+@pytest.mark.parametrize(
+    ("algorithm", "m"), [("aqlm-2x8", 1), ("aqlm-2x8", 2), ("vq-4-8-1", 4), ("aqlm-3", 1)]
+)
+def test_tiny_and_huge_inputs_are_right(algorithm: str, m: int, scale: float, cache_directory: Path) -> None:
+    """Scores neither overflow nor lose bits where x is at either end of its type: they are fp32, or scaled."""
+    task = task_of({"algorithm": algorithm, "n": 64, "k": 512, "m": m})
     rng = np.random.default_rng(7)
     tensor = task.algorithm.random_tensor(rng, "w", *task.op.weight_shape)
     kernels = Kernels([(task, dealt(task, "score"))], tensor, cache_directory)
-    inputs = kernels.draw(task, 1, rng, bias=False, scale=scale)
+    inputs = kernels.draw(task, m, rng, bias=False, scale=scale)
     outcome = kernels.run(kernels.kernels[0], inputs)
     assert outcome.comparison.passed, outcome.comparison
     x = inputs.case.inputs["x"][:, :512].astype(np.float64)
@@ -99,9 +118,37 @@ def test_tiny_and_huge_inputs_are_right(scale: float, cache_directory: Path) -> 
     assert (np.abs(x).max() > 8192) == (scale > 1)
 
 
-def test_look_ups_and_tables_meet_no_bank_twice(cache_directory: Path) -> None:
+@pytest.mark.parametrize(("algorithm", "m"), [("aqlm-2x8", 2), ("vq-4-8-1", 4), ("aqlm-3", 1)])
+def test_float16_scores_are_as_good_as_float16_outputs(algorithm: str, m: int, cache_directory: Path) -> None:
+    """Their bound is of the worst case; rounding errors of many scores mostly cancel."""
+    task = task_of({"algorithm": algorithm, "n": 64, "k": 2048, "m": m})
+    for outcome in launched(task, dealt(task, "score"), cache_directory):
+        assert outcome.comparison.relative_error < FLOAT16_ERROR
+
+
+@pytest.mark.parametrize("m", [2, 4])
+@pytest.mark.parametrize("what", [np.inf, np.nan, 60000.0])
+def test_rows_of_x_do_not_touch_each_other(what: float, m: int, cache_directory: Path) -> None:
+    """Whatever one request's x holds, another's y has the same bits as without it."""
+    task = task_of({"algorithm": "aqlm-2x8", "n": 64, "k": 512, "m": m})
+    rng = np.random.default_rng(7)
+    tensor = task.algorithm.random_tensor(rng, "w", *task.op.weight_shape)
+    kernels = Kernels([(task, dealt(task, "score"))], tensor, cache_directory)
+    inputs = kernels.draw(task, m, rng, bias=False)
+    before = kernels.run(kernels.kernels[0], inputs).result.copy()
+    inputs.case.inputs["x"][1, 17] = what
+    after = kernels.run(kernels.kernels[0], inputs).result
+    others = np.arange(m) != 1
+    assert before[others].tobytes() == after[others].tobytes()
+    assert np.isfinite(what) or not np.isfinite(after[1].astype(np.float64)).any()
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "m"), [("aqlm-2x8", 1), ("aqlm-2x8", 2), ("aqlm-2x8", 4), ("vq-16-8-1", 2)]
+)
+def test_look_ups_and_tables_meet_no_bank_twice(algorithm: str, m: int, cache_directory: Path) -> None:
     """Loads of shared memory take the wavefronts of their width, whatever the codes are; so do stores."""
-    task = task_of({"algorithm": "aqlm-2x8", "n": 64, "k": 1024, "sm_count": 2})
+    task = task_of({"algorithm": algorithm, "n": 64, "k": 1024, "m": m, "sm_count": 2})
     plan = dealt(task, "score")
     outcome, *_ = launched(task, plan, cache_directory, count=True)
     counters = outcome.counters
@@ -111,18 +158,33 @@ def test_look_ups_and_tables_meet_no_bank_twice(cache_directory: Path) -> None:
     assert counters.shared_load_wavefronts == counters.shared_load_ideal
     assert counters.shared_store_wavefronts == counters.shared_store_ideal
     # Every code is looked up once: that is what 32 lanes of each group do in each step.
-    look_ups = 2 * plan.layout.panels * RotatedLayout.PANEL_CODES
-    codes = look_ups // 16 * 4
-    assert counters.shared_load_wavefronts >= look_ups + codes
+    codes = 2 * plan.layout.panels * plan.layout.panel_codes
+    look_ups = codes * plan.tile.region.wavefronts
+    assert counters.shared_load_wavefronts >= look_ups + codes // 16 * 4
+
+
+def test_look_ups_of_twelve_bits_meet_two_to_a_bank(cache_directory: Path) -> None:
+    """Two lanes look a table up at a time, in its two banks; stores of tables meet no bank twice."""
+    task = task_of({"algorithm": "aqlm-3", "n": 1024, "k": 1024, "sm_count": 4})
+    plan = dealt(task, "score")
+    outcome, *_ = launched(task, plan, cache_directory, count=True)
+    assert outcome.counters is not None
+    assert isinstance(plan.layout, RotatedLayout)
+    assert isinstance(plan.tile, ScoreTile)
+    look_ups = 32 * plan.layout.panels * plan.layout.panel_codes
+    found = outcome.counters.shared_load_wavefronts
+    assert 1.0 < found / (look_ups * plan.tile.region.wavefronts) < 1.06  # the sums of rows too
+    assert outcome.counters.shared_store_wavefronts == outcome.counters.shared_store_ideal
 
 
 @pytest.mark.parametrize(
     ("task", "reason"),
     [
-        (problem("aqlm-2x8", m=2), "1 row of inputs, not 2"),
+        (problem("aqlm-2x8", m=5), "4 rows of inputs, not 5"),
+        (problem("aqlm-3", m=2), "12 bits serve 1 row of inputs, not 2"),
         (problem("aqlm-2x8", boundaries=Boundaries(shared=64)), "the spec's cache"),
         (problem(kmeans(vector_size=2, entries=256, residuals=4), n=2**20, k=2**10), "2 GiB"),
-        (problem("aqlm-3"), "12 bits"),
+        (problem("aqlm-1x16"), "8 and 12 bits, not 16"),
         (problem("gptvq-2", n=512, k=512), "tables of its own"),
         (problem(kmeans(vector_size=6, entries=256), k=600), "vectors of 6"),
         (problem(kmeans(vector_size=8, entries=256, scales={"group": 64}), k=512), "different scales"),
@@ -150,7 +212,7 @@ def test_all_kernels_of_a_library_read_the_same_codes() -> None:
     (decision, *_) = both.gpus[0].plans[0].decisions
     assert any(
         other.value == "score"
-        and "m16_float16 of this library: it serves 1 row of inputs, not 16" in other.reason
+        and "m16_float16 of this library: it serves 4 rows of inputs, not 16" in other.reason
         for other in decision.rejected
     )
     for gpus in (["h200", "rtx4090"], ["h200", "a40", "b200"]):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CODE_LAYOUTS",
+    "BucketLayout",
     "CodeLayout",
     "FragmentLayout",
     "PackedLayout",
@@ -68,30 +69,51 @@ class PackedLayout:
 class RotatedLayout:
     """What score tables read: rotated by row.
 
-    Codes are bytes. A row's lie stage after stage, each stage's padded to `padded_vectors`, a multiple of 32. They are
-    cut into `panels` of PANEL_CODES; a panel of 32 neighbouring rows is four runs of 16 bytes a row, the rows' next to
-    each other. Every 32 codes of row r are rotated: in place s stands code s ^ (r % 32).
+    Codes have 8 or 12 bits. A row's lie stage after stage, each stage's padded to `padded_vectors`, a multiple of
+    `set_codes`. They are cut into `panels` of `panel_codes`; a panel of 32 neighbouring rows is a few runs of
+    `run_bytes` a row, the rows' next to each other. Every `set_codes` of row r are rotated: in place s stands code
+    s ^ (r % set_codes).
     """
 
     vectors: int
     residuals: int
+    code_bits: int
     padded_vectors: int
     panels: int
     kind: ClassVar[str] = "rotated"
 
-    #: Codes of a panel's row, and rows that share a panel: the lanes of a warp.
-    PANEL_CODES: ClassVar[int] = 64
+    #: Rows that share a panel: the lanes of a warp.
     GROUP_ROWS: ClassVar[int] = 32
+    #: Codes that are rotated together by their bits: the tables among which the lanes of a warp turn.
+    SET_CODES: ClassVar[Mapping[int, int]] = {8: 32, 12: 16}
+    #: Codes of a panel's row by their bits, and bytes of a row that lie together.
+    PANEL_CODES: ClassVar[Mapping[int, int]] = {8: 64, 12: 16}
+    RUN_BYTES: ClassVar[Mapping[int, int]] = {8: 16, 12: 8}
 
     @property
-    def row_words(self) -> int:
-        """32-bit words that a row takes, padding included."""
-        return self.panels * self.PANEL_CODES // 4
+    def set_codes(self) -> int:
+        """Codes that are rotated together."""
+        return self.SET_CODES[self.code_bits]
+
+    @property
+    def panel_codes(self) -> int:
+        """Codes of a row in a panel."""
+        return self.PANEL_CODES[self.code_bits]
+
+    @property
+    def run_bytes(self) -> int:
+        """Bytes of a row that lie together."""
+        return self.RUN_BYTES[self.code_bits]
+
+    @property
+    def panel_bytes(self) -> int:
+        """Bytes of a row in a panel."""
+        return self.panel_codes * self.code_bits // 8
 
     def code_shape(self, rows: int) -> tuple[int, ...]:
         """Shape of the packed codes of `rows` rows, in 32-bit words."""
         groups = -(-rows // self.GROUP_ROWS)
-        return (self.panels, groups, self.GROUP_ROWS * self.PANEL_CODES // 4)
+        return (self.panels, groups, self.GROUP_ROWS * self.panel_bytes // 4)
 
 
 @dataclass(frozen=True)
@@ -138,10 +160,80 @@ class FragmentLayout:
         return (self.steps, self.blocks(rows), self.step_words * 4 * self.BLOCK_ROWS)
 
 
-CodeLayout = PackedLayout | RotatedLayout | FragmentLayout
+@dataclass(frozen=True)
+class BucketLayout:
+    """What books too large for shared memory are read from a part at a time: codes sorted into buckets.
+
+    Tables are cut into parts of `part_entries` entries, of all stages one after the other, and rows into panels of
+    `panel_vectors` vectors. A bucket is a panel and a part. Rows are taken BLOCK_ROWS at a time; in a bucket, a block
+    of them has BLOCK_UNITS units, of as many rows as a warp has lanes: a lane's codes of the bucket follow one another,
+    a slot each in every step. Units have as many steps as their longest row needs, in whole chunks of CHUNK_STEPS.
+    The packer chooses which rows share a unit, and in which order a row's slots come (vqcc/tensors/buckets.py).
+    """
+
+    vectors: int
+    residuals: int
+    code_bits: int
+    part_entries: int
+    panel_vectors: int
+    kind: ClassVar[str] = "bucket"
+
+    BLOCK_ROWS: ClassVar[int] = 256
+    UNIT_ROWS: ClassVar[int] = 32
+    BLOCK_UNITS: ClassVar[int] = BLOCK_ROWS // UNIT_ROWS
+    #: A slot is the entry's number in its part, then the vector's in its panel.
+    ENTRY_BITS: ClassVar[int] = 13
+    SLOT_BITS: ClassVar[int] = 24
+    CHUNK_STEPS: ClassVar[int] = 4
+    CHUNK_WORDS: ClassVar[int] = UNIT_ROWS * CHUNK_STEPS * SLOT_BITS // 32
+    #: 32-bit words that name a unit's rows, a byte each.
+    UNIT_ROW_WORDS: ClassVar[int] = UNIT_ROWS // 4
+
+    @property
+    def parts_of_table(self) -> int:
+        """Parts of a stage's table."""
+        return (1 << self.code_bits) // self.part_entries
+
+    @property
+    def parts(self) -> int:
+        """Parts of all stages' tables."""
+        return self.residuals * self.parts_of_table
+
+    @property
+    def panels(self) -> int:
+        """Panels of a row."""
+        return -(-self.vectors // self.panel_vectors)
+
+    @property
+    def buckets(self) -> int:
+        """Pairs of a panel and a part."""
+        return self.panels * self.parts
+
+    def blocks(self, rows: int) -> int:
+        """Blocks of rows, the last one perhaps not full."""
+        return -(-rows // self.BLOCK_ROWS)
+
+    def units(self, rows: int) -> int:
+        """Units of all buckets and blocks, in this order."""
+        return self.buckets * self.blocks(rows) * self.BLOCK_UNITS
+
+    def row_offset(self, rows: int) -> int:
+        """Where the units' rows stand, in words: after the units' first chunks and the end of the last one."""
+        return -(-(self.units(rows) + 1) // 4) * 4
+
+    def chunk_offset(self, rows: int) -> int:
+        """Where the chunks begin, in words."""
+        return self.row_offset(rows) + self.units(rows) * self.UNIT_ROW_WORDS
+
+    def code_shape(self, rows: int) -> None:  # noqa: ARG002
+        """None: packed codes are one-dimensional, and as long as the codes make them."""
+        return
+
+
+CodeLayout = PackedLayout | RotatedLayout | FragmentLayout | BucketLayout
 #: Code layouts by what the manifest and packed files call them.
 CODE_LAYOUTS: Mapping[str, type[CodeLayout]] = {
-    layout.kind: layout for layout in (PackedLayout, RotatedLayout, FragmentLayout)
+    layout.kind: layout for layout in (PackedLayout, RotatedLayout, FragmentLayout, BucketLayout)
 }
 
 

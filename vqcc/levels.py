@@ -16,9 +16,10 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 
 Caching = Literal["none", "global", "all", "slack"]
 Fusion = Literal["none", "exchange", "aligned"]
-#: What becomes of a code: its entry is decoded and multiplied, it looks up a score that is added, or it is decoded into
-#: an operand of tensor cores, in whose order codes are packed.
-Dataflow = Literal["decode", "score", "fragment"]
+#: What becomes of a code: its entry is decoded and multiplied, it looks up a score that is added, it is decoded into an
+#: operand of tensor cores, in whose order codes are packed, or its entry is such an operand, codes being packed by the
+#: part of the book that has it.
+Dataflow = Literal["decode", "score", "fragment", "bucket"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Strategy:
     codebook-switch axes (Sec. VI-A). `fusion`: decoded vectors are used as they come, exchanged into the layout
     the op's compute engine wants (Sec. VI-B), or decoded straight into it. `copies`: past the paper, shared memory that
     is left may hold copies of entries. `dataflow`: also past it, products of entries with the inputs may be tabulated
-    (score tables), or codes be packed in the order of fragments; neither leaves anything to cache (`none`) or exchange.
+    (score tables), or codes be packed in the order of fragments or in buckets; none leaves anything to cache (`none`)
+    or exchange.
     """
 
     caching: Caching

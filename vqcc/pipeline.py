@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from vqcc.codegen.resources import Resources
 from vqcc.diagnostics import VqccError
 from vqcc.passes.bounds import plan_bounds, promised_registers
+from vqcc.passes.bucket import plan_bucket_layout, plan_buckets
 from vqcc.passes.choice import predicted
 from vqcc.passes.cost import plan_cost
 from vqcc.passes.exchange import plan_exchange
@@ -39,6 +40,8 @@ def analyze(problem: Problem, strategy: Strategy) -> Plan:
         return plan_look_ups(problem, plan_hotness(problem, plan_rotated_layout(problem, plan)))
     if strategy.dataflow == "fragment":
         return plan_fragments(problem, plan_hotness(problem, plan_fragment_layout(problem, plan)))
+    if strategy.dataflow == "bucket":
+        return plan_buckets(problem, plan_hotness(problem, plan_bucket_layout(problem, plan)))
     plan = plan_layout(problem, plan)
     plan = plan_hotness(problem, plan)
     plan = plan_exchange(problem, plan)

@@ -2,117 +2,208 @@
 // adds one looked-up number instead of decoding a vector.
 #pragma once
 
-#include "elements.cuh"
+#include "score_scale.cuh"
 
 namespace vqcc {
 
-/// Tables of kTables vectors of one row of x, in a region of kRegionBytes of shared memory. Scores are fp32.
+/// A score for each of kRows rows of x, side by side: fp32 for one row, scaled float16 for two or four.
+template <int kRows>
+struct Scores {
+  static constexpr bool kScaled = kRows > 1;
+  static constexpr int kBytes = smaller(8, 2 * kRows + (kScaled ? 0 : 2));
+  static constexpr int kWords = kBytes / 4;
+  using Word = typename WordOf<kBytes>::Type;
+
+  uint32 words[kWords];
+
+  VQCC_DEVICE static Scores of(const float (&scores)[kRows]) {
+    Scores result;
+    if constexpr (kScaled) {
+#pragma unroll
+      for (int w = 0; w < kWords; ++w) {
+        result.words[w] = to_float16_pair(make_float2(scores[2 * w], scores[2 * w + 1]));
+      }
+    } else {
+      result.words[0] = float_as_bits(scores[0]);
+    }
+    return result;
+  }
+
+  VQCC_DEVICE static Scores load_from(const uint8* address) {
+    Scores result;
+    to_registers(load<Space::kShared>(reinterpret_cast<const Word*>(address)), result.words);
+    return result;
+  }
+  VQCC_DEVICE void store_to(uint8* address) const { store(reinterpret_cast<Word*>(address), from_registers(words)); }
+
+  VQCC_DEVICE static void swap_if(bool swapped, Scores& a, Scores& b) {
+#pragma unroll
+    for (int w = 0; w < kWords; ++w) {
+      const uint32 first = a.words[w];
+      a.words[w] = swapped ? b.words[w] : first;
+      b.words[w] = swapped ? first : b.words[w];
+    }
+  }
+};
+
+/// Sums of a lane over the codes that it has looked up, for each row of x: additions to one do not wait for those to
+/// another.
+template <int kRows>
+struct ScoreSums {
+  static constexpr int kChains = kRows == 1 ? 4 : 4 / kRows;
+  float values[kChains][kRows] = {};
+
+  /// Adds the scores of the four codes of group number `group`. float16 ones are added to each other first, two by two:
+  /// scaled as they are (ScoreScales) that does not overflow.
+  VQCC_DEVICE void add(const Scores<kRows> (&four)[4], int group) {
+    if constexpr (Scores<kRows>::kScaled) {
+#pragma unroll
+      for (int w = 0; w < Scores<kRows>::kWords; ++w) {
+        const uint32 sum = add_float16_pairs(add_float16_pairs(four[0].words[w], four[1].words[w]),
+                                             add_float16_pairs(four[2].words[w], four[3].words[w]));
+        const float2 pair = float16_pair(sum);
+        values[group % kChains][2 * w] += pair.x;
+        values[group % kChains][2 * w + 1] += pair.y;
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) values[i][0] += float_of_bits(four[i].words[0]);
+    }
+  }
+
+  /// The sum for row `r` of x, scaled as its scores are.
+  VQCC_DEVICE float total(int r) const {
+    if constexpr (kChains == 4) return (values[0][r] + values[1][r]) + (values[2][r] + values[3][r]);
+    else if constexpr (kChains == 2) return values[0][r] + values[1][r];
+    else return values[0][r];
+  }
+};
+
+/// Tables of kTables vectors of kRows rows of x, for codes of a byte, in a region of kRegionBytes of shared memory.
 ///
-/// Entry e of table t lies at e * 256 + (t / 32) * 128 + (t % 32) * 4: 32 tables have one bank each. Lane l looks up
-/// table l ^ s of a set of 32 at step s, so in every step the 32 lanes of a warp meet 32 different banks, whatever their
-/// codes are: no conflicts, and no copies. The packer has rotated each row's codes alike (docs/packed-layout.md).
-template <class Algorithm, ElementType kType, int kWarps>
-class ScoreTable {
+/// Entries are kEntryBytes apart. In an entry lie sets of kSetTables tables, one after the other, a score of
+/// Scores<kRows> for each table: 32 tables of 4 bytes have one bank each, of 8 bytes two. Lane l looks table l ^ s of a
+/// set up at step s, so in every step the 32 lanes of a warp meet different banks, whatever their codes are: no
+/// conflicts, and no copies. The packer has rotated each row's codes alike (docs/packed-layout.md).
+template <class Algorithm, ElementType kType, int kWarps, int kRows>
+class ByteScoreTable {
+  using Cell = Scores<kRows>;
+
  public:
-  static constexpr int kScoreBytes = 4;
-  static constexpr int kSetTables = kWarpSize;
-  static constexpr int kSets = 2;
-  static constexpr int kTables = kSets * kSetTables;
+  static constexpr bool kScaled = Cell::kScaled;
   static constexpr int kEntryBytes = 256;  // of all tables: a code is the second byte of its score's offset
+  static constexpr int kSetTables = kWarpSize;
+  static constexpr int kSetBytes = kSetTables * Cell::kBytes;
+  static constexpr int kSets = kEntryBytes / kSetBytes;
+  static constexpr int kTables = kSets * kSetTables;
   static constexpr int kRegionBytes = 256 * kEntryBytes;
+  static constexpr int kRunBytes = 16;              // of a row's codes that lie together
+  static constexpr int kCodeWords = kTables / 4;    // of a row's codes, four to a word
+  static constexpr bool kCodesStaged = true;        // on their way through shared memory
   static constexpr int kVectorSize = Algorithm::kVectorSize;
-  static constexpr int kPairs = kVectorSize / 2;  // registers of a vector
+  static constexpr int kPairs = kVectorSize / 2;              // registers of a vector
+  static constexpr int kDepth = ceil_divide(kPairs, 4);       // registers of a lane that hold a vector
+  static constexpr int kRowPairs = ceil_divide(kRows, 2);     // multiplies that two rows of x share
+  static constexpr int kTableTiles = kRows == 1 ? 2 : 4;      // multiplies that a set's tables take
   static_assert(Algorithm::kTableEntries == 256 && Algorithm::kCodeBits == 8, "codes are bytes");
   static_assert(kVectorSize % 2 == 0 && 16 % kVectorSize == 0, "vectors fill whole registers of a fragment");
+  static_assert(Algorithm::kEntryBytes == 4 * kPairs, "entries have no padding");
   static_assert(kWarps % kSets == 0, "a warp makes entries of one set");
   static constexpr int kEntryTiles = Algorithm::kTableEntries / 8;
   static constexpr int kTiles = ceil_divide(kEntryTiles * kSets, kWarps);  // of a warp, at most
 
   /// What a warp multiplies to make its share of a region: x for the tables of one set as operand A, and tiles of eight
-  /// entries as operand B of m16n8k16.
+  /// entries as operand B.
   struct Operands {
-    uint32 x[2][4];
-    uint32 entries[kTiles][2];
+    uint32 x[kTableTiles][kRowPairs][2 * kDepth];
+    uint32 entries[kTiles][kDepth];
   };
-
-  /// Sums of a lane over the codes that it has looked up: additions to one do not wait for those to another.
-  struct Sums {
-    float values[4] = {};
-
-    VQCC_DEVICE float total() const { return (values[0] + values[1]) + (values[2] + values[3]); }
-  };
+  using Sums = ScoreSums<kRows>;
+  using Scales = ScoreScales<kType, kRows>;
 
   /// The set that this warp makes entries of.
   VQCC_DEVICE static int own_set() { return warp_index() % kSets; }
 
-  /// Loads the operands of this warp. `x_of(table, pair)` is a pair of elements of x for a table of its set,
-  /// `entry_of(entry, pair)` one of a codebook entry that those tables tabulate.
-  template <class XOf, class EntryOf>
-  VQCC_DEVICE static void load_operands(Operands& operands, const XOf& x_of, const EntryOf& entry_of) {
+  /// Loads the operands of this warp. `row_of(r)` points to the vectors of its set's tables in row r of x, of which there
+  /// are `vectors`, at least all if kWhole; those past them are zero. `entries` is the table of the codebook.
+  template <bool kWhole, class RowOf>
+  VQCC_DEVICE static void load_operands(Operands& operands, const RowOf& row_of, int vectors, const uint8* entries) {
+    const bool own = kPairs % 4 == 0 || own_pair() < kPairs;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
+    for (int r = 0; r < kRows; ++r) {
+      const uint32* x = reinterpret_cast<const uint32*>(row_of(r)) + table_of(0) * kPairs + own_pair();
 #pragma unroll
-      for (int upper = 0; upper < 2; ++upper) {
-        // Rows g and g + 8 of two tiles are the tables of `table_of(i)`.
-        const int pair = own_pair() + 4 * upper;
-        operands.x[i / 2][i % 2 + 2 * upper] = pair < kPairs ? x_of(table_of(i), pair) : 0u;
+      for (int i = 0; i < 4; ++i) {
+        const bool present = own && (kWhole || table_of(i) < vectors);
+        // Rows g and g + 8 of a tile are two tables, or the same table for two rows of x.
+        uint32(&tile)[2 * kDepth] = kRows == 1 ? operands.x[i / 2][0] : operands.x[i % kTableTiles][r / 2];
+#pragma unroll
+        for (int d = 0; d < kDepth; ++d) {
+          uint32& pair = tile[2 * d + (kRows == 1 ? i : r) % 2];
+          pair = present ? load<Space::kGlobal>(x + (table_of(i) - table_of(0)) * kPairs + 4 * d) : 0u;
+        }
       }
     }
+    const uint32* entry = reinterpret_cast<const uint32*>(entries) + (tile_of(0) * 8 + lane_index() / 4) * kPairs + own_pair();
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
-      const int entry = tile_of(n) * 8 + lane_index() / 4;
+      const bool present = own && (kEntryTiles * kSets % kWarps == 0 || tile_of(n) < kEntryTiles);
 #pragma unroll
-      for (int upper = 0; upper < 2; ++upper) {
-        const int pair = own_pair() + 4 * upper;
-        const bool present = pair < kPairs && tile_of(n) < kEntryTiles;
-        operands.entries[n][upper] = present ? entry_of(entry, pair) : 0u;
+      for (int d = 0; d < kDepth; ++d) {
+        operands.entries[n][d] = present ? load<Space::kGlobal>(entry + n * kWarps / kSets * 8 * kPairs + 4 * d) : 0u;
       }
     }
   }
 
-  /// Writes this warp's share of a region. The fragments of a multiply hold, for each entry, four lanes' worth of
-  /// tables in one order: lane t of the four stores table (step ^ t) at each step, so that a warp's stores meet 32
-  /// banks too.
-  VQCC_DEVICE static void build(uint8* region, const Operands& operands) {
+  /// Writes this warp's share of a region; the operands are scaled where they are. The fragments of a multiply hold, for each entry, four lanes' worth of
+  /// tables in one order: lane t of the four stores table (step ^ t) at each step, so that a warp's stores meet
+  /// different banks too.
+  VQCC_DEVICE static void build(uint8* region, Operands& operands, const Scales& scales) {
+    if constexpr (kScaled) scale(operands, scales);
     const int t = lane_index() % 4;
     int place[4];
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
-      place[step] = own_set() * 128 + (tile_of(0) * 8 + 2 * t) * kEntryBytes + table_of(step ^ t) * kScoreBytes;
+      place[step] = own_set() * kSetBytes + (tile_of(0) * 8 + 2 * t) * kEntryBytes + table_of(step ^ t) * Cell::kBytes;
     }
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
-      if (tile_of(n) >= kEntryTiles) break;
-      float scores[2][4];  // of entries 2 t and 2 t + 1
-      multiply(operands, n, scores);
+      if (n + 1 == kTiles && kEntryTiles * kSets % kWarps != 0 && tile_of(n) >= kEntryTiles) break;
+      Cell cells[2][4];  // of entries 2 t and 2 t + 1
+      multiply(operands, n, cells);
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
-        swap_if((t & 1) != 0, scores[e][0], scores[e][1]);
-        swap_if((t & 1) != 0, scores[e][2], scores[e][3]);
-        swap_if((t & 2) != 0, scores[e][0], scores[e][2]);
-        swap_if((t & 2) != 0, scores[e][1], scores[e][3]);
+        Cell::swap_if((t & 1) != 0, cells[e][0], cells[e][1]);
+        Cell::swap_if((t & 1) != 0, cells[e][2], cells[e][3]);
+        Cell::swap_if((t & 2) != 0, cells[e][0], cells[e][2]);
+        Cell::swap_if((t & 2) != 0, cells[e][1], cells[e][3]);
         uint8* entry = region + (n * (kWarps / kSets) * 8 + e) * kEntryBytes;
 #pragma unroll
-        for (int step = 0; step < 4; ++step) store(reinterpret_cast<float*>(entry + place[step]), scores[e][step]);
+        for (int step = 0; step < 4; ++step) cells[e][step].store_to(entry + place[step]);
       }
     }
   }
 
   /// Adds the scores of a lane's kTables rotated codes, four to a word, in region number `region` of `regions`, to `sums`.
-  VQCC_DEVICE static void look_up(const uint8* regions, int region, const uint32 (&codes)[kTables / 4], Sums& sums) {
+  VQCC_DEVICE static void look_up(const uint8* regions, int region, const uint32 (&codes)[kCodeWords], Sums& sums) {
     // Three steps' offsets of this lane in a register, and the region: a score's place is a byte of either about the
     // code, put together in one permutation.
-    const uint32 own = static_cast<uint32>(lane_index() * kScoreBytes);
+    const uint32 own = static_cast<uint32>(lane_index() * Cell::kBytes);
     const uint32 offsets = own | own << 8 | own << 16 | static_cast<uint32>(region) << 24;
 #pragma unroll
     for (int set = 0; set < kSets; ++set) {
 #pragma unroll
-      for (int step = 0; step < kSetTables; ++step) {
-        const uint32 rotated = offsets ^ rotation_of(step / 3);
-        const int word = (set * kSetTables + step) / 4;
-        const uint32 offset = permute_bytes(rotated, codes[word], selector_of(step % 3, step % 4));
-        const uint8* score = regions + set * 128 + offset;
-        sums.values[step % 4] += load<Space::kShared>(reinterpret_cast<const float*>(score));
+      for (int first = 0; first < kSetTables; first += 4) {
+        const int group = (set * kSetTables + first) / 4;
+        Cell four[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int step = first + i;
+          const uint32 rotated = offsets ^ rotation_of(step / 3);
+          const uint32 offset = permute_bytes(rotated, codes[group], selector_of(step % 3, i));
+          four[i] = Cell::load_from(regions + set * kSetBytes + offset);
+        }
+        sums.add(four, group);
       }
     }
   }
@@ -121,37 +212,55 @@ class ScoreTable {
   VQCC_DEVICE static int tile_of(int n) { return warp_index() / kSets + n * (kWarps / kSets); }
   VQCC_DEVICE static int own_pair() { return lane_index() % 4; }
 
-  /// The table in a set whose scores the multiply leaves in register `index` of this lane.
+  /// The table in a set whose scores the multiplies leave in cell `index` of this lane.
   VQCC_DEVICE static int table_of(int index) {
     const int g = lane_index() / 4;
     return g % 4 + 4 * index + g / 4 * 16;
   }
 
-  /// Scores of entries 2 t and 2 t + 1 of tile number `n`, for tables `table_of(0)` to `table_of(3)`.
-  VQCC_DEVICE static void multiply(const Operands& operands, int n, float (&scores)[2][4]) {
-    float tiles[2][4] = {};
+  VQCC_DEVICE static void scale(Operands& operands, const Scales& scales) {
 #pragma unroll
-    for (int tile = 0; tile < 2; ++tile) {
-      multiply_fragments<kType>(tiles[tile], operands.x[tile], operands.entries[n]);
-    }
+    for (int tile = 0; tile < kTableTiles; ++tile) {
 #pragma unroll
-    for (int e = 0; e < 2; ++e) {
+      for (int r = 0; r < kRows; ++r) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) scores[e][i] = tiles[i / 2][i % 2 * 2 + e];
+        for (int d = 0; d < kDepth; ++d) {
+          uint32& pair = operands.x[tile][r / 2][2 * d + r % 2];
+          pair = scales.up(r, pair);
+        }
+      }
     }
   }
 
-  VQCC_DEVICE static void swap_if(bool swapped, float& a, float& b) {
-    const float first = a;
-    a = swapped ? b : first;
-    b = swapped ? first : b;
+  /// Scores of entries 2 t and 2 t + 1 of tile number `n`, for tables `table_of(0)` to `table_of(3)`.
+  VQCC_DEVICE static void multiply(const Operands& operands, int n, Cell (&cells)[2][4]) {
+#pragma unroll
+    for (int tile = 0; tile < kTableTiles; ++tile) {
+      float products[kRowPairs][4] = {};
+#pragma unroll
+      for (int r = 0; r < kRowPairs; ++r) {
+        multiply_fragments<kType>(products[r], operands.x[tile][r], operands.entries[n]);
+      }
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        if constexpr (kRows == 1) {  // rows g and g + 8 are two tables
+          cells[e][2 * tile] = Cell::of({products[0][e]});
+          cells[e][2 * tile + 1] = Cell::of({products[0][2 + e]});
+        } else {
+          float scores[kRows];
+#pragma unroll
+          for (int r = 0; r < kRows; ++r) scores[r] = products[r / 2][r % 2 * 2 + e];
+          cells[e][tile] = Cell::of(scores);
+        }
+      }
+    }
   }
 
   /// What turns a lane's own offset into those of steps 3 `group` to 3 `group` + 2; the last byte stays the region.
   VQCC_HOST_DEVICE static constexpr uint32 rotation_of(int group) {
     const uint32 step = 3u * static_cast<uint32>(group);
-    return (step * kScoreBytes & 0xffu) | ((step + 1) * kScoreBytes & 0xffu) << 8 |
-           ((step + 2) * kScoreBytes & 0xffu) << 16;
+    const uint32 bytes = Cell::kBytes;
+    return (step * bytes & 0xffu) | ((step + 1) * bytes & 0xffu) << 8 | ((step + 2) * bytes & 0xffu) << 16;
   }
 
   /// Bytes of a place, lowest first: byte `offset` of the rotated ones, byte `code` of the codes, the region, its sign.

@@ -26,6 +26,9 @@ extern "C" __global__ void kernel(const uint4* words, float2* pairs, uint4* out,
   float sums[4] = {};
   multiply_fragments<ElementType::kFloat16>(sums, left, right);
   multiply_fragments<ElementType::kBfloat16>(sums, left, right);
+  const uint32 half[2] = {left[0], left[1]};
+  multiply_fragments<ElementType::kFloat16>(sums, half, {right[0]});
+  multiply_fragments<ElementType::kBfloat16>(sums, half, {right[1]});
   uint32 made[4];
   made[0] = to_float16_pair(make_float2(sums[0], sums[1]));
   made[1] = to_bfloat16_pair(make_float2(sums[2], sums[3]));
@@ -34,7 +37,13 @@ extern "C" __global__ void kernel(const uint4* words, float2* pairs, uint4* out,
   uint4* shared = reinterpret_cast<uint4*>(dynamic_shared());
   store(shared + (t ^ 1), from_registers(made));
   warp_barrier();
-  const uint4 word = shared[t];
+  start_copy_if(t < 7, shared + 32 + t, words + t);
+  commit_copies();
+  wait_for_copies_but<0>();
+  uint32 matrices[4];
+  load_matrices(matrices, reinterpret_cast<const uint8*>(shared + (t ^ 3)));
+  uint4 word = shared[t];
+  word.x ^= matrices[0] ^ matrices[1] ^ matrices[2] ^ matrices[3];
   results[blockIdx.x * 32 + t] = sums[1] + static_cast<float>(clock_cycles() + clock_nanoseconds() - start);
   memory_fence();
   block_barrier();

@@ -1,4 +1,4 @@
-"""`multiply_fragments` on the emulator: the PTX ISA's layouts, and numbers against float64."""
+"""`multiply_fragments` and `load_matrices` on the emulator: the PTX ISA's layouts, and numbers against float64."""
 
 from __future__ import annotations
 
@@ -40,6 +40,29 @@ extern "C" __global__ void diverge_{type_}(float* out, int lanes) {{
 """
     for type_ in TYPES
 )
+
+_SOURCE += """
+// Row l of eight uint16 to row places[l] of shared memory, and back as matrices.
+extern "C" __global__ void load_rows(const uint4* rows, const int* places, uint32* out, int lanes) {
+  uint4* shared = reinterpret_cast<uint4*>(dynamic_shared());
+  const int t = threadIdx.x;
+  store(shared + places[t], rows[t]);
+  block_barrier();
+  uint32 matrices[4] = {};
+  if (t < lanes) load_matrices(matrices, dynamic_shared() + places[t] * 16);
+  for (int i = 0; i < 4; ++i) out[t * 4 + i] = matrices[i];
+}
+extern "C" __global__ void halves(const uint32* a, const uint32* b, float* out) {
+  const int t = threadIdx.x;
+  float whole[4] = {}, half[4] = {};
+  multiply_fragments<ElementType::kFloat16>(whole, {a[t * 2], a[t * 2 + 1], 0u, 0u}, {b[t], 0u});
+  multiply_fragments<ElementType::kFloat16>(half, {a[t * 2], a[t * 2 + 1]}, {b[t]});
+  for (int i = 0; i < 4; ++i) {
+    out[t * 8 + i] = whole[i];
+    out[t * 8 + 4 + i] = half[i];
+  }
+}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -200,3 +223,65 @@ def test_all_lanes_must_take_part(kernels: Emulated, type_: str, threads: int, l
         kernels.launch(f"diverge_{type_}", (1, 1, 1), (threads, 1, 1), 0, [out, lanes])
     assert caught.value.finding.kind is BugKind.DIVERGENT_WARP_OPERATION
     assert "mma.sync" in caught.value.finding.message
+
+
+@pytest.mark.parametrize(
+    ("places", "wavefronts"),
+    [
+        (LANE, 4),  # eight rows of a matrix fill all banks
+        (LANE * 9, 4),
+        (LANE * 8, 32),  # all in one group of four banks
+        (LANE * 2, 8),
+        (LANE // 8 * 16 + LANE % 8 // 4 * 8 + LANE % 4, 8),
+        (np.random.default_rng(0).permutation(32), None),
+    ],
+)
+def test_matrices_are_loaded_by_the_rows_that_lanes_name(
+    kernels: Emulated, places: NDArray[Any], wavefronts: int | None
+) -> None:
+    rows = np.random.default_rng(1).integers(0, 1 << 16, (32, 8)).astype(np.uint16)
+    out = np.zeros((32, 4), np.uint32)
+    arguments = [
+        Buffer("rows", rows.view(np.uint32), "input", 16),
+        Buffer("places", places.astype(np.int32), "input"),
+        Buffer("out", out, "output"),
+        32,
+    ]
+    shared = 16 * (int(places.max()) + 1)
+    report = kernels.launch("load_rows", (1, 1, 1), (32, 1, 1), shared, arguments, count=True)
+    assert report.counters is not None
+    if len(set(places.tolist())) == 32:
+        matrices = rows.reshape(4, 8, 4, 2)
+        expected = matrices[np.arange(4), G[:, None], T[:, None]].astype(np.uint32)
+        assert np.array_equal(out, packed(expected))
+    if wavefronts is not None:
+        assert report.counters.shared_load_wavefronts == wavefronts
+    assert report.counters.shared_load_ideal == 4
+    assert (report.counters.shuffles, report.counters.votes, report.counters.tensor_multiplies) == (0, 0, 0)
+
+
+def test_all_lanes_must_load_matrices(kernels: Emulated) -> None:
+    arguments = [
+        Buffer("rows", np.zeros((32, 4), np.uint32), "input", 16),
+        Buffer("places", LANE.astype(np.int32), "input"),
+        Buffer("out", np.zeros((32, 4), np.uint32), "output"),
+        31,
+    ]
+    with pytest.raises(EmulationError) as caught:
+        kernels.launch("load_rows", (1, 1, 1), (32, 1, 1), 512, arguments)
+    assert caught.value.finding.kind is BugKind.DIVERGENT_WARP_OPERATION
+    assert "ldmatrix" in caught.value.finding.message
+
+
+def test_a_multiply_of_half_the_length_is_the_first_half_of_a_whole_one(kernels: Emulated) -> None:
+    rng = np.random.default_rng(3)
+    a, b = (rounded("kFloat16", rng.standard_normal((32, count, 2))) for count in (2, 1))
+    out = np.zeros((32, 2, 4), np.float32)
+    arguments = [
+        Buffer("a", np.ascontiguousarray(packed(bits_of("kFloat16", a))), "input"),
+        Buffer("b", np.ascontiguousarray(packed(bits_of("kFloat16", b))), "input"),
+        Buffer("out", out, "output"),
+    ]
+    kernels.launch("halves", (1, 1, 1), (32, 1, 1), 0, arguments)
+    assert np.array_equal(out[:, 0], out[:, 1])
+    assert out.any()

@@ -11,8 +11,9 @@ from problems import kmeans
 
 from vqcc.algorithms import from_mapping
 from vqcc.algorithms.presets import resolve
-from vqcc.code_layouts import FragmentLayout, PackedLayout
+from vqcc.code_layouts import BucketLayout, FragmentLayout, PackedLayout
 from vqcc.passes.layout import choose_layout
+from vqcc.tensors.buckets import wrong_buckets
 from vqcc.tensors.packing import pack_codes, pack_tensor, unpack_codes
 
 
@@ -72,6 +73,28 @@ def test_codes_in_the_order_of_fragments_come_back(data: st.DataObject) -> None:
     assert not back[:, rows:].any()
     ones = pack_codes(np.full((residuals, rows, vectors), (1 << code_bits) - 1, np.uint16), layout)
     assert np.bitwise_count(ones).sum() == codes.size * code_bits
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_codes_in_buckets_come_back(data: st.DataObject) -> None:
+    """Random codes, a few, and one: every code is held once, whatever is padded, and packing is a function."""
+    residuals, code_bits = data.draw(st.integers(1, 3)), data.draw(st.integers(4, 16))
+    rows, vectors = data.draw(st.integers(1, 600)), data.draw(st.integers(1, 60))
+    layout = BucketLayout(
+        vectors=vectors,
+        residuals=residuals,
+        code_bits=code_bits,
+        part_entries=1 << data.draw(st.integers(3, min(13, code_bits))),
+        panel_vectors=data.draw(st.integers(1, vectors)),
+    )
+    rng = np.random.default_rng(rows * vectors)
+    codes = rng.integers(0, 1 << code_bits, (residuals, rows, vectors)).astype(np.uint16)
+    codes[:, data.draw(st.integers(0, rows)) :] %= data.draw(st.sampled_from([1, 2, 9, 65536 - 1]))
+    packed = pack_codes(codes, layout)
+    assert wrong_buckets(packed, layout, rows) is None
+    assert np.array_equal(unpack_codes(packed, layout, rows), codes)
+    assert np.array_equal(pack_codes(codes, layout), packed)
 
 
 def test_by_hand() -> None:

@@ -35,7 +35,11 @@ def _summary(kernel: Mapping[str, Any]) -> list[str]:
     fusion = f"fusion {exchange['fusion']}"
     if exchange["shuffles"]:
         fusion += f" ({counted(exchange['shuffles'], 'shuffle')} in mini-warps of {exchange['mini_warp']})"
-    past_the_paper = {"score": "score tables", "fragment": "codes in the order of fragments"}
+    past_the_paper = {
+        "score": "score tables",
+        "fragment": "codes in the order of fragments",
+        "bucket": "codes in buckets",
+    }
     if exchange["engine"] in past_the_paper:
         parts = [past_the_paper[exchange["engine"]]]
     else:

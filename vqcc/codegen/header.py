@@ -56,6 +56,7 @@ def render_header(
     algorithm, op = problem.algorithm, problem.op
     rows, columns = op.weight_shape
     gpus = [row[0].gpu for row in problems]
+    shape = plan.layout.code_shape(rows)
     return (
         environment()
         .get_template(op.header_template)
@@ -72,7 +73,7 @@ def render_header(
             ),
             build_id=hexadecimal(build_id),
             layout_id=hexadecimal(layout_identity(algorithm, op.weight_shape, plan.layout)),
-            codes_bytes=math.prod(plan.layout.code_shape(rows)) * 4,
+            codes_bytes=None if shape is None else math.prod(shape) * 4,
             books_bytes=algorithm.scope.books(rows, columns) * algorithm.table_bytes,
             gpu_count=len(gpus),
             gpus=tuple(

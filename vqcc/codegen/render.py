@@ -11,7 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import vqcc
-from vqcc.code_layouts import FragmentLayout, RotatedLayout
+from vqcc.code_layouts import BucketLayout, FragmentLayout, RotatedLayout
 from vqcc.codegen.device_parts import inline_headers
 from vqcc.codegen.text import Fragment, c_identifier, comment, enumerator, finalize, literal
 from vqcc.data_files import templates_directory
@@ -189,15 +189,28 @@ def _layout_constants(plan: Plan) -> tuple[Constant, ...]:
     if isinstance(plan.layout, RotatedLayout):
         return (
             Constant(
-                "int", "kPaddedVectors", plan.layout.padded_vectors, "of a row's stage, whole sets of 32"
+                "int", "kPaddedVectors", plan.layout.padded_vectors, "of a row's stage, whole sets of tables"
             ),
-            Constant("int", "kPanelCodes", plan.layout.PANEL_CODES, "codes of a row that lie together"),
+            Constant("int", "kPanelCodes", plan.layout.panel_codes, "codes of a row that lie together"),
         )
     if isinstance(plan.layout, FragmentLayout):
         return (
             Constant("int", "kStepVectors", plan.layout.step_vectors, "of a lane's row in a step"),
             Constant("int", "kStepWords", plan.layout.step_words, "32-bit words they take"),
             Constant("int", "kSpanVectors", plan.layout.span_vectors, "a quad's lanes take so many in turn"),
+        )
+    if isinstance(plan.layout, BucketLayout):
+        return (
+            Constant(
+                "int", "kPartEntries", plan.layout.part_entries, "of a table, that a block has at a time"
+            ),
+            Constant("int", "kPanelVectors", plan.layout.panel_vectors, "of x, that a block has at a time"),
+            Constant("int", "kBlockRows", plan.layout.BLOCK_ROWS, "rows that are dealt to units of 32"),
+            Constant("int", "kEntryBits", plan.layout.ENTRY_BITS, "of a slot, before the vector's"),
+            Constant(
+                "int", "kSlotBits", plan.layout.SLOT_BITS, "of a code: entry of a part, vector of a panel"
+            ),
+            Constant("int", "kChunkWords", plan.layout.CHUNK_WORDS, "of 4 slots for each of 32 lanes"),
         )
     return (
         Constant("int", "kChunkVectors", plan.layout.chunk_vectors, "vectors a lane reads at a time"),

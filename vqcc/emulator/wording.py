@@ -39,6 +39,7 @@ _OPERATIONS = [
     "__reduce_or_sync",
     "__reduce_xor_sync",
     "mma.sync",
+    "ldmatrix",
 ]
 
 

@@ -38,11 +38,12 @@ __all__ = [
 #: Dataflows by what the packed codes of their kernels are like: a library has one layout of codes.
 DATAFLOWS: tuple[Dataflow, ...] = get_args(Dataflow)
 
-#: Strategies past the paper's: score tables, codes packed in the order of fragments, copies of entries, and entries
-#: decoded straight into the fragments of tensor cores.
+#: Strategies past the paper's: score tables, codes packed in the order of fragments or in buckets, copies of entries,
+#: and entries decoded straight into the fragments of tensor cores.
 PAST_THE_PAPER = (
     Strategy("none", dataflow="score"),
     Strategy("none", dataflow="fragment"),
+    Strategy("none", dataflow="bucket"),
     Strategy("all", fusion="aligned"),
     *(
         Strategy("slack", registers=True, codebook_centric=centric, fusion=fusion, copies=copies)
@@ -219,7 +220,11 @@ def describe(strategy: Strategy) -> str:
     if strategy in named:
         return named[strategy]
     if strategy.dataflow != "decode":
-        return {"score": "score tables", "fragment": "codes in the order of fragments"}[strategy.dataflow]
+        return {
+            "score": "score tables",
+            "fragment": "codes in the order of fragments",
+            "bucket": "codes in buckets",
+        }[strategy.dataflow]
     parts = [
         {"global": "global look-ups", "all": "whole books shared", "slack": "books in the slack"}[
             strategy.caching

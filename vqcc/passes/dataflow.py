@@ -2,7 +2,8 @@
 
 The paper decodes. Past it, the products of a table's entries with a vector of inputs may be tabulated once per block,
 after which a code adds one number: shared-memory traffic falls by the vector size, and the multiplications go. Or codes
-are packed in the order in which tensor cores take what they stand for, and every row of inputs shares one decoding.
+are packed in the order in which tensor cores take what they stand for, and every row of inputs shares one decoding. Or
+they are packed by the part of a large book that has their entry, and a block keeps such a part in shared memory.
 """
 
 from __future__ import annotations
@@ -12,23 +13,25 @@ from typing import TYPE_CHECKING
 
 from vqcc.algorithms.fields import MAX_INDEX
 from vqcc.code_layouts import FragmentLayout
+from vqcc.passes.bucket import BUCKET_VECTOR, bucket_layout, resident_bytes
 from vqcc.passes.fragment import fragment_layout
 from vqcc.passes.score import rotated_layout
 from vqcc.problem import Boundaries
 from vqcc.report.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from vqcc.levels import Dataflow
     from vqcc.problem import Problem
 
-__all__ = ["refusals"]
+__all__ = ["SCORED_ROWS", "refusals"]
 
 #: Vectors that fill whole registers of an operand of m16n8k16.
 FRAGMENT_VECTORS = (2, 4, 8, 16)
-#: Score tables have one byte of address for the entry.
-SCORED_CODE_BITS = 8
+#: Bits of codes that there are score tables for, and the rows of inputs that these serve at most: wider tables are
+#: larger.
+SCORED_ROWS: Mapping[int, int] = {8: 4, 12: 1}
 
 
 def refusals(problem: Problem, dataflow: Dataflow) -> Iterator[str]:
@@ -44,7 +47,11 @@ def refusals(problem: Problem, dataflow: Dataflow) -> Iterator[str]:
     if problem.boundaries != Boundaries():
         yield "the spec's cache is of kernels that decode"
     yield from _refusals_of_algorithm(problem)
-    yield from (_refusals_of_scores if dataflow == "score" else _refusals_of_fragments)(problem)
+    yield from {
+        "score": _refusals_of_scores,
+        "fragment": _refusals_of_fragments,
+        "bucket": _refusals_of_buckets,
+    }[dataflow](problem)
 
 
 def _refusals_of_algorithm(problem: Problem) -> Iterator[str]:
@@ -60,13 +67,18 @@ def _refusals_of_algorithm(problem: Problem) -> Iterator[str]:
 
 def _refusals_of_scores(problem: Problem) -> Iterator[str]:
     algorithm, shape = problem.algorithm, problem.op.weight_shape
-    if algorithm.code_bits != SCORED_CODE_BITS:
-        yield f"codes of {algorithm.code_bits} bits are no single byte of an address"
+    rows = problem.op.input_rows(problem.variant)
+    if algorithm.code_bits not in SCORED_ROWS:
+        yield f"there are tables for codes of {' and '.join(map(str, SCORED_ROWS))} bits, not {algorithm.code_bits}"
+        return
+    if rows > SCORED_ROWS[algorithm.code_bits]:
+        served = counted(SCORED_ROWS[algorithm.code_bits], "row")
+        yield f"tables for codes of {algorithm.code_bits} bits serve {served} of inputs, not {rows}"
     if algorithm.scope.books(*shape) != 1:
         yield "every tile of codebooks would need tables of its own"
-    codes = padded_codes(shape, algorithm.vector_size, algorithm.residuals)
-    if codes > MAX_INDEX:
-        yield f"{codes} codes, padding included, pass the 2 GiB that 32-bit offsets reach"
+    layout = rotated_layout(shape[1] // algorithm.vector_size, algorithm.residuals, algorithm.code_bits)
+    if 4 * math.prod(layout.code_shape(shape[0])) > MAX_INDEX:
+        yield "codes, padding included, pass the 2 GiB that 32-bit offsets reach"
 
 
 def _refusals_of_fragments(problem: Problem) -> Iterator[str]:
@@ -81,7 +93,16 @@ def _refusals_of_fragments(problem: Problem) -> Iterator[str]:
         yield "codes, padding included, pass the 2 GiB that 32-bit offsets reach"
 
 
-def padded_codes(shape: tuple[int, int], vector_size: int, residuals: int) -> int:
-    """Codes that a weight of `shape` has in the rotated layout, a byte each."""
-    layout = rotated_layout(shape[1] // vector_size, residuals)
-    return 4 * math.prod(layout.code_shape(shape[0]))
+def _refusals_of_buckets(problem: Problem) -> Iterator[str]:
+    algorithm, shape = problem.algorithm, problem.op.weight_shape
+    room = problem.gpu.shared_bytes_per_block.integer
+    if algorithm.vector_size != BUCKET_VECTOR:
+        yield f"vectors of {algorithm.vector_size} are no rows of the 8 x 8 matrices that are loaded together"
+    if algorithm.scope.books(*shape) != 1:
+        yield "every tile of codebooks would need buckets of its own"
+    if algorithm.table_bytes <= room:
+        yield f"its codebook of {algorithm.table_bytes} bytes fits shared memory: there are no parts to sort by"
+        return
+    least = resident_bytes(bucket_layout(algorithm, shape))
+    if least > room:
+        yield f"a part of the codebook and x take {least} bytes of shared memory, {problem.gpu.name} has {room}"

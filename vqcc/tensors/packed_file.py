@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vqcc.code_layouts import layout_mapping
+from vqcc.code_layouts import BucketLayout, layout_mapping
 from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError
+from vqcc.tensors.buckets import wrong_buckets
 from vqcc.tensors.container import write_safetensors
 from vqcc.tensors.header import TensorFile
 from vqcc.tensors.packing import pack_tensor
@@ -121,18 +122,26 @@ def check_contents(
         by_frequency = described[tensor.name][1] == "frequency"
         wanted = pack_tensor(tensor, library.layout, by_frequency=by_frequency).arrays()
         for part, array in wanted.items():
-            # Bits, not values: a NaN is itself.
-            wrong = np.argwhere(_bits(packed[tensor.name][part]) != _bits(array))
-            if len(wrong):
+            difference = _difference(packed[tensor.name][part], array)
+            if difference is not None:
                 found.append(
                     Diagnostic(
                         "VQ0545",
-                        f"{path}: {tensor.name}.{part} is not what '{tensor.name}' packs to: "
-                        f"{len(wrong)} of {array.size} elements differ, the first at {wrong[0].tolist()}",
+                        f"{path}: {tensor.name}.{part} is not what '{tensor.name}' packs to: {difference}",
                         help="the file was made of another tensor, or is damaged: pack the VQ tensor again",
                     )
                 )
     return tuple(found)
+
+
+def _difference(array: NDArray[Any], wanted: NDArray[Any]) -> str | None:
+    """How an array differs from the one that is wanted; None if it does not. Bits count, so a NaN is itself."""
+    if array.shape != wanted.shape:
+        return f"its shape is {list(array.shape)}, not {list(wanted.shape)}"
+    wrong = np.argwhere(_bits(array) != _bits(wanted))
+    if not len(wrong):
+        return None
+    return f"{len(wrong)} of {wanted.size} elements differ, the first at {wrong[0].tolist()}"
 
 
 def _bits(array: NDArray[Any]) -> NDArray[Any]:
@@ -168,12 +177,12 @@ def _described(path: Path, file: TensorFile) -> dict[str, tuple[str, str]]:
     return described
 
 
-def _expected_parts(library: Library) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Type and shape of each array that the kernels read of a weight."""
+def _expected_parts(library: Library) -> dict[str, tuple[str, tuple[int, ...] | None]]:
+    """Type and shape of each array that the kernels read of a weight; no shape: one dimension, of any length."""
     algorithm = library.algorithm
     n, k = library.op.weight_shape
     books = algorithm.scope.books(n, k)
-    parts: dict[str, tuple[str, tuple[int, ...]]] = {
+    parts: dict[str, tuple[str, tuple[int, ...] | None]] = {
         "codes": ("uint32", library.layout.code_shape(n)),
         "books": ("uint8", (books, algorithm.table_bytes)),
     }
@@ -190,9 +199,17 @@ def _wrong_parts(path: Path, file: TensorFile, name: str, library: Library) -> I
         entry = file.entries.get(f"{name}.{part}")
         if entry is None:
             yield Diagnostic("VQ0530", f"{path} has no {name}.{part}", help="pack the VQ tensor again")
-        elif (entry.dtype, entry.shape) != (dtype, shape):
+        elif entry.dtype != dtype or (len(entry.shape) != 1 if shape is None else entry.shape != shape):
+            wanted = "of one dimension" if shape is None else list(shape)
             yield Diagnostic(
                 "VQ0530",
-                f"{path}: {name}.{part} is {entry.dtype} {list(entry.shape)}, not {dtype} {list(shape)}",
+                f"{path}: {name}.{part} is {entry.dtype} {list(entry.shape)}, not {dtype} {wanted}",
                 help="pack the VQ tensor again",
             )
+        elif part == "codes" and isinstance(library.layout, BucketLayout):
+            # Kernels follow what stands in them: wrong ones would lead past their end.
+            reason = wrong_buckets(file.array(f"{name}.{part}"), library.layout, library.op.weight_shape[0])
+            if reason is not None:
+                yield Diagnostic(
+                    "VQ0530", f"{path}: {name}.{part}: {reason}", help="pack the VQ tensor again"
+                )

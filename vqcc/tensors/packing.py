@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vqcc.code_layouts import FragmentLayout, RotatedLayout
+from vqcc.code_layouts import BucketLayout, FragmentLayout, RotatedLayout
+from vqcc.tensors.buckets import deal_orders, pack_buckets, unpack_buckets
 from vqcc.tensors.fragment_codes import pack_fragments, unpack_fragments
+from vqcc.tensors.rotated_codes import pack_rotated, unpack_rotated
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,8 +28,9 @@ __all__ = ["PackedTensor", "pack_codes", "pack_tensor", "unpack_codes"]
 class PackedTensor:
     """What a kernel reads of one weight.
 
-    codes uint32 of the layout's `code_shape`; books uint8 [books, table_bytes]; stage_scales float32 [books, residuals]
-    or None; scales float32 [1] (tensor) or [n] (row), float16 [n, groups] (group), or None.
+    codes uint32 of the layout's `code_shape`, one-dimensional where it has none; books uint8 [books, table_bytes];
+    stage_scales float32 [books, residuals] or None; scales float32 [1] (tensor) or [n] (row), float16 [n, groups]
+    (group), or None.
     """
 
     codes: NDArray[np.uint32]
@@ -57,6 +60,8 @@ def pack_tensor(tensor: VQTensor, layout: CodeLayout, *, by_frequency: bool = Fa
     algorithm, codes, orders = tensor.algorithm, tensor.codes, None
     if by_frequency:
         orders = frequency_orders(count_codes(tensor))
+        if isinstance(layout, BucketLayout):
+            orders = deal_orders(orders, layout)
         codes = algorithm.rename(codes, orders, tensor.shape)
     scales = tensor.scales
     if scales is not None:
@@ -83,13 +88,15 @@ def _vector_of_slot(layout: PackedLayout) -> NDArray[np.int64]:
 
 
 def pack_codes(codes: NDArray[Any], layout: CodeLayout) -> NDArray[np.uint32]:
-    """Codes [residuals, n, vectors] to words of the layout's `code_shape`; padding is zero."""
+    """Codes [residuals, n, vectors] to words of the layout's `code_shape`."""
     residuals, _, vectors = codes.shape
     assert (residuals, vectors) == (layout.residuals, layout.vectors)
     if isinstance(layout, RotatedLayout):
-        return _rotate(codes, layout)
+        return pack_rotated(codes, layout)
     if isinstance(layout, FragmentLayout):
         return pack_fragments(codes, layout)
+    if isinstance(layout, BucketLayout):
+        return pack_buckets(codes, layout)
     return _pack_chunks(codes, layout)
 
 
@@ -98,45 +105,17 @@ def unpack_codes(
 ) -> NDArray[np.uint16]:
     """Inverse of `pack_codes`: codes [residuals, n, vectors], of the first `rows` rows if that is given.
 
-    All layouts but the paper's are padded to whole groups of rows, which only `rows` takes away again.
+    All layouts but the paper's are padded to whole groups of rows, which only `rows` takes away again; codes in buckets
+    cannot be found without it.
     """
     if isinstance(layout, RotatedLayout):
-        return _rotate_back(words, layout)[:, :rows]
+        return unpack_rotated(words, layout)[:, :rows]
     if isinstance(layout, FragmentLayout):
         return unpack_fragments(words, layout)[:, :rows]
+    if isinstance(layout, BucketLayout):
+        assert rows is not None, "the number of rows says where chunks begin"
+        return unpack_buckets(words, layout, rows)
     return _unpack_chunks(words, layout)[:, :rows]
-
-
-def _turns() -> NDArray[np.int64]:
-    """Which of 32 codes stands in place s of row r: r ^ s [rows, places]. It is its own inverse."""
-    lanes = np.arange(RotatedLayout.GROUP_ROWS)
-    return lanes[:, None] ^ lanes[None, :]
-
-
-def _rotate(codes: NDArray[Any], layout: RotatedLayout) -> NDArray[np.uint32]:
-    residuals, rows, vectors = codes.shape
-    panels, groups, _ = layout.code_shape(rows)
-    lanes, panel = layout.GROUP_ROWS, layout.PANEL_CODES
-    stages = np.zeros((groups * lanes, residuals, layout.padded_vectors), dtype=np.uint8)
-    stages[:rows, :, :vectors] = codes.transpose(1, 0, 2)
-    whole = np.zeros((groups * lanes, panels * panel), dtype=np.uint8)
-    whole[:, : residuals * layout.padded_vectors] = stages.reshape(groups * lanes, -1)
-    sets = whole.reshape(groups, lanes, panels * panel // lanes, lanes)
-    rotated = np.take_along_axis(sets, _turns()[None, :, None, :], axis=3)
-    runs = rotated.reshape(groups, lanes, panels, panel // 16, 16).transpose(2, 0, 3, 1, 4)
-    return np.ascontiguousarray(runs).view(np.uint32).reshape(layout.code_shape(rows))
-
-
-def _rotate_back(words: NDArray[np.uint32], layout: RotatedLayout) -> NDArray[np.uint16]:
-    panels, groups, _ = words.shape
-    rows = groups * layout.GROUP_ROWS
-    lanes, panel = layout.GROUP_ROWS, layout.PANEL_CODES
-    runs = np.ascontiguousarray(words).view(np.uint8).reshape(panels, groups, panel // 16, lanes, 16)
-    rotated = runs.transpose(1, 3, 0, 2, 4).reshape(groups, lanes, panels * panel // lanes, lanes)
-    sets = np.take_along_axis(rotated, _turns()[None, :, None, :], axis=3)
-    whole = sets.reshape(rows, panels * panel)[:, : layout.residuals * layout.padded_vectors]
-    stages = whole.reshape(rows, layout.residuals, layout.padded_vectors)[:, :, : layout.vectors]
-    return stages.transpose(1, 0, 2).astype(np.uint16)
 
 
 def _pack_chunks(codes: NDArray[Any], layout: PackedLayout) -> NDArray[np.uint32]:

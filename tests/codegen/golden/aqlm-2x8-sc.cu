@@ -166,6 +166,32 @@ VQCC_DEVICE void start_copy(uint4* shared, const uint4* global) {
 #endif
 }
 
+/// Starts to copy 8 bytes from global to shared memory: they arrive at the wait, for this thread (PTX cp.async.ca).
+VQCC_DEVICE void start_copy(uint2* shared, const uint2* global) {
+#ifdef VQCC_EMULATE
+  vqcc_emulator::copy_async(shared, global, 8, 8);
+#else
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;"
+               :
+               : "r"(static_cast<uint32>(__cvta_generic_to_shared(shared))), "l"(__cvta_generic_to_global(global))
+               : "memory");
+#endif
+}
+
+/// The same where `wanted`, without a branch: in a loop, the compiler keeps the addresses that others share.
+VQCC_DEVICE void start_copy_if(bool wanted, uint4* shared, const uint4* global) {
+#ifdef VQCC_EMULATE
+  if (wanted) vqcc_emulator::copy_async(shared, global, 16, 16);
+#else
+  asm volatile(
+      "{\n\t.reg .pred wanted;\n\tsetp.ne.s32 wanted, %2, 0;\n\t@wanted cp.async.cg.shared.global [%0], [%1], 16;\n\t}"
+      :
+      : "r"(static_cast<uint32>(__cvta_generic_to_shared(shared))), "l"(__cvta_generic_to_global(global)),
+        "r"(static_cast<int>(wanted))
+      : "memory");
+#endif
+}
+
 /// Starts to copy kBytes (4, 8 or 16), whole and aligned, from global to shared memory; zeros if they are not `present`,
 /// and nothing is read then (PTX cp.async.ca, src-size).
 template <int kBytes>
@@ -181,12 +207,38 @@ VQCC_DEVICE void start_copy(uint8* shared, const void* global, bool present) {
 #endif
 }
 
+/// Asks for the line of 128 bytes at `global` to be brought to L2 (PTX prefetch.global.L2).
+VQCC_DEVICE void prefetch_line(const void* global) {
+#ifndef VQCC_EMULATE
+  asm volatile("prefetch.global.L2 [%0];" : : "l"(__cvta_generic_to_global(global)));
+#endif
+}
+
 /// Waits for all copies that this thread has started (PTX cp.async.wait_all).
 VQCC_DEVICE void wait_for_copies() {
 #ifdef VQCC_EMULATE
   vqcc_emulator::copy_async_wait_all();
 #else
   asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+
+/// Ends a group of the copies that this thread has started (PTX cp.async.commit_group).
+VQCC_DEVICE void commit_copies() {
+#ifdef VQCC_EMULATE
+  vqcc_emulator::copy_async_commit();
+#else
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+/// Waits for all groups of copies that this thread has ended but the last kGroups (PTX cp.async.wait_group).
+template <int kGroups>
+VQCC_DEVICE void wait_for_copies_but() {
+#ifdef VQCC_EMULATE
+  vqcc_emulator::copy_async_wait(kGroups);
+#else
+  asm volatile("cp.async.wait_group %0;" : : "n"(kGroups) : "memory");
 #endif
 }
 
@@ -257,16 +309,17 @@ VQCC_DEVICE uint32 permute_bytes(uint32 low, uint32 high, uint32 selector) {
 
 VQCC_DEVICE float fused_multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
+/// The larger of two numbers, the other one where one is NaN (PTX max.f32), and |value|.
+VQCC_DEVICE float larger(float a, float b) { return fmaxf(a, b); }
+VQCC_DEVICE float magnitude(float value) { return fabsf(value); }
+
 /// The float whose bits are `bits`, and the bits of a float.
 VQCC_DEVICE float float_of_bits(uint32 bits) { return __uint_as_float(bits); }
 VQCC_DEVICE uint32 float_as_bits(float value) { return __float_as_uint(value); }
 
 /// Two float16 values packed in a register, low half first.
 VQCC_DEVICE float2 float16_pair(uint32 packed) {
-  __half2_raw raw;
-  raw.x = static_cast<uint16>(packed & 0xffffu);
-  raw.y = static_cast<uint16>(packed >> 16);
-  return __half22float2(__half2(raw));
+  return __half22float2(reinterpret_cast<const __half2&>(packed));
 }
 
 /// Two bfloat16 values packed in a register, low half first: a bfloat16 is the upper half of a float.
@@ -290,6 +343,28 @@ VQCC_DEVICE uint32 multiply_add_float16_pairs(uint32 a, uint32 b, uint32 c) {
   const __half2 sum = __hfma2(reinterpret_cast<const __half2&>(a), reinterpret_cast<const __half2&>(b),
                               reinterpret_cast<const __half2&>(c));
   return reinterpret_cast<const uint32&>(sum);
+}
+
+/// The sums of the low and of the high float16 values, rounded to nearest even, subnormal numbers kept
+/// (PTX add.rn.f16x2).
+VQCC_DEVICE uint32 add_float16_pairs(uint32 a, uint32 b) {
+  const __half2 sum = __hadd2(reinterpret_cast<const __half2&>(a), reinterpret_cast<const __half2&>(b));
+  return reinterpret_cast<const uint32&>(sum);
+}
+
+/// a * b of the low and of the high values of a 16-bit type, rounded to nearest even, subnormal numbers kept
+/// (PTX mul.rn.f16x2, mul.rn.bf16x2).
+template <ElementType kType>
+VQCC_DEVICE uint32 multiply_pairs(uint32 a, uint32 b) {
+  static_assert(kType == ElementType::kFloat16 || kType == ElementType::kBfloat16, "pairs of 16-bit floats");
+  if constexpr (kType == ElementType::kFloat16) {
+    const __half2 product = __hmul2(reinterpret_cast<const __half2&>(a), reinterpret_cast<const __half2&>(b));
+    return reinterpret_cast<const uint32&>(product);
+  } else {
+    const __nv_bfloat162 product =
+        __hmul2(reinterpret_cast<const __nv_bfloat162&>(a), reinterpret_cast<const __nv_bfloat162&>(b));
+    return reinterpret_cast<const uint32&>(product);
+  }
 }
 
 VQCC_DEVICE void store_rounded(__half* address, float value) { *address = __float2half_rn(value); }
@@ -325,6 +400,47 @@ VQCC_DEVICE void multiply_fragments(float (&sums)[4], const uint32 (&a)[4], cons
         : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
   }
+#endif
+}
+
+/// The same for tiles half as deep, A [16, 8] and B [8, 8]: a[0], a[1] are rows g and g + 8 of A at k = 2t, b column g of
+/// B at k = 2t (PTX mma, "Matrix Fragments for mma.m16n8k8").
+template <ElementType kType>
+VQCC_DEVICE void multiply_fragments(float (&sums)[4], const uint32 (&a)[2], const uint32 (&b)[1]) {
+#ifdef VQCC_EMULATE
+  multiply_fragments<kType>(sums, {a[0], a[1], 0u, 0u}, {b[0], 0u});  // zeros add nothing
+#else
+  static_assert(kType == ElementType::kFloat16 || kType == ElementType::kBfloat16, "tensor cores take 16-bit floats");
+  if constexpr (kType == ElementType::kFloat16) {
+    asm(
+        "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b[0]));
+  } else {
+    asm(
+        "mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b[0]));
+  }
+#endif
+}
+
+/// Four 8 x 8 matrices of 16-bit elements from shared memory as the operands above take them; every lane calls it. A row
+/// is 16 bytes, aligned, anywhere: `row` of lane l is row l % 8 of matrix l / 8. Lane 4g + t gets elements 2t and 2t + 1
+/// of row g of each. The rows of a matrix are read together, at once if they lie in different groups of four banks
+/// (PTX ldmatrix, .x4).
+VQCC_DEVICE void load_matrices(uint32 (&matrices)[4], const uint8* row) {
+#ifdef VQCC_EMULATE
+  const uint4 own = load<Space::kShared>(reinterpret_cast<const uint4*>(row));
+  const auto dealt = vqcc_emulator::deal_matrices({{own.x, own.y, own.z, own.w}});
+  for (int i = 0; i < 4; ++i) matrices[i] = dealt.words[i];
+#else
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(matrices[0]), "=r"(matrices[1]), "=r"(matrices[2]), "=r"(matrices[3])
+               : "r"(static_cast<uint32>(__cvta_generic_to_shared(row)))
+               : "memory");
 #endif
 }
 
@@ -1629,7 +1745,7 @@ struct Tile_m1_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 3) aqlm_2x8_sc_m1_float16_7bac75bc(
+extern "C" __global__ void __launch_bounds__(256, 3) aqlm_2x8_sc_m1_float16_c9844b9c(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,

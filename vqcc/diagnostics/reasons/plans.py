@@ -163,7 +163,8 @@ REASONS = {
         "Rename one of them.",
     ),
     "VQ0530": (
-        "The file has no `vqcc.packed` metadata, or its arrays are not those that it describes.",
+        "The file has no `vqcc.packed` metadata, its arrays are not those that it describes, or its codes lead past "
+        "their end.",
         "Make it by `vqcc pack` for the library.",
     ),
     "VQ0531": (

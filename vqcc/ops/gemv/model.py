@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from vqcc.algorithms.fields import MAX_INDEX
 from vqcc.diagnostics import Finding, field_error
 from vqcc.ops.base import Argument, ComputeLayout, DeviceEngine, Dtype, Op, TimedMachine, Variant
+from vqcc.ops.gemv.bucket_tile import BucketTile, count_bucket_cycles, propose_bucket_tiles, rank_bucket_tiles
 from vqcc.ops.gemv.fma_tile import propose_fma_tiles
 from vqcc.ops.gemv.fragment_tile import (
     FragmentTile,
@@ -28,7 +29,7 @@ from vqcc.plan import Constant, Tile
 from vqcc.report.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from vqcc.levels import Dataflow
     from vqcc.ops.base import LaunchCase, Machine, Traffic, Workload
     from vqcc.plan import Decision, Exchange
+
+    _Proposals = Callable[[int, Variant, Workload, TimedMachine], Iterator[tuple[Tile, tuple[Decision, ...]]]]
 
 __all__ = ["Gemv"]
 
@@ -55,6 +58,18 @@ SCALE_MODES: Mapping[str, str] = {
     "tensor": "vqcc::ScaleMode::kTensor",
     "row": "vqcc::ScaleMode::kRow",
     "group": "vqcc::ScaleMode::kGroup",
+}
+
+#: Tiles of dataflows past the paper's, by their engines: those to compile, and all that are worth timing.
+_PROPOSE: Mapping[str, _Proposals] = {
+    "score": propose_score_tiles,
+    "fragment": propose_fragment_tiles,
+    "bucket": propose_bucket_tiles,
+}
+_RANK: Mapping[str, _Proposals] = {
+    "score": rank_score_tiles,
+    "fragment": rank_fragment_tiles,
+    "bucket": rank_bucket_tiles,
 }
 
 
@@ -85,14 +100,16 @@ class Gemv(Op):
         "decode": GemvTile,
         "score": ScoreTile,
         "fragment": FragmentTile,
+        "bucket": BucketTile,
     }
-    dataflow_rows: ClassVar[Mapping[Dataflow, int]] = {"score": 1, "fragment": MAX_BATCH}
+    dataflow_rows: ClassVar[Mapping[Dataflow, int]] = {"score": 4, "fragment": MAX_BATCH, "bucket": 1}
     device_headers: ClassVar[tuple[str, ...]] = ("gemv/work.cuh",)
     engines: ClassVar[Mapping[str, DeviceEngine]] = {
         "fma": DeviceEngine("gemv/fma_engine.cuh", "vqcc::FmaGemv"),
         "mma": DeviceEngine("gemv/mma_engine.cuh", "vqcc::MmaGemv"),
         "score": DeviceEngine("gemv/score_kernel.cuh", "vqcc::ScoreGemv"),
         "fragment": DeviceEngine("gemv/fragment_kernel.cuh", "vqcc::FragmentGemv"),
+        "bucket": DeviceEngine("gemv/bucket_kernel.cuh", "vqcc::BucketGemv"),
     }
 
     kind: Literal["gemv"]
@@ -205,23 +222,22 @@ class Gemv(Op):
 
     def tiles(
         self, variant: Variant, work: Workload, machine: Machine
-    ) -> Iterator[tuple[GemvTile | ScoreTile | FragmentTile, tuple[Decision, ...]]]:
+    ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
         """Tiles to try, the most promising first; later ones leave a thread more registers."""
-        if work.exchange.engine in {"score", "fragment"}:
+        propose = _PROPOSE.get(work.exchange.engine)
+        if propose is not None:
             assert isinstance(machine, TimedMachine)
-            if work.exchange.engine == "score":
-                return propose_score_tiles(self.n, variant, work, machine)
-            return propose_fragment_tiles(self.n, variant, work, machine)
-        propose = propose_mma_tiles if work.exchange.engine == "mma" else propose_fma_tiles
-        return propose(self.n, variant, work, machine)
+            return propose(self.n, variant, work, machine)
+        decoding = propose_mma_tiles if work.exchange.engine == "mma" else propose_fma_tiles
+        return decoding(self.n, variant, work, machine)
 
     def every_tile(
         self, variant: Variant, work: Workload, machine: Machine
     ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
         """All tiles that are worth timing, the most promising first."""
-        if work.exchange.engine in {"score", "fragment"}:
+        rank = _RANK.get(work.exchange.engine)
+        if rank is not None:
             assert isinstance(machine, TimedMachine)
-            rank = rank_score_tiles if work.exchange.engine == "score" else rank_fragment_tiles
             return rank(self.n, variant, work, machine)
         return self.tiles(variant, work, machine)
 
@@ -235,11 +251,13 @@ class Gemv(Op):
         return count_traffic(self.weight_shape, variant, tile, exchange, vector_size)
 
     def phase_cycles(self, tile: Tile, work: Workload, machine: TimedMachine) -> Mapping[str, float]:
-        """Cycles of a launch over score tables or fragments, phase by phase."""
+        """Cycles of a launch over score tables, fragments or buckets, phase by phase."""
         if isinstance(tile, FragmentTile):
             return phase_cycles(tile, work, machine)
+        if isinstance(tile, BucketTile):
+            return count_bucket_cycles(tile, work, machine)
         assert isinstance(tile, ScoreTile)
-        return count_cycles(tile, machine)
+        return count_cycles(tile, work, machine)
 
     def header_values(self, algorithm: Algorithm) -> Mapping[str, int]:
         """What `_supports` checks against."""
@@ -274,5 +292,5 @@ class Gemv(Op):
 
     def longest_sum(self, tile: Tile, algorithm: Algorithm) -> int:
         """Roundings on the way to an output: those of the sums, scale and bias, and of decoding."""
-        assert isinstance(tile, GemvTile | ScoreTile | FragmentTile)
+        assert isinstance(tile, GemvTile | ScoreTile | FragmentTile | BucketTile)
         return tile.roundings + 2 + 2 * algorithm.residuals + 1

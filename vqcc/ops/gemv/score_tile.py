@@ -16,44 +16,75 @@ if TYPE_CHECKING:
 
 __all__ = ["ScoreTile", "count_cycles", "propose_score_tiles", "rank_score_tiles"]
 
-#: Tables of a region, and what they take: 256 entries of 256 bytes (device/score_table.cuh).
-REGION_TABLES, REGION_BYTES = 64, 65536
-#: Rows that the lanes of a warp have, and bytes of their codes for a region's tables.
+#: Rows that the lanes of a warp have.
 GROUP_ROWS = 32
-CODES_BYTES = GROUP_ROWS * REGION_TABLES
 #: Warps of a block, and the registers that they leave a thread; more warps hide more latency.
 BLOCKS = ((32, 64), (28, 72), (24, 80), (20, 96), (16, 128), (8, 255))
+#: A score in float16 and the sum of four are rounded three times, to 2^13 times less than fp32.
+HALF_ROUNDINGS = 3 * 2**13
 #: The tensor cores' fp32 sums are not rounded to nearest after each product but cut: a bit or two more each.
 ROUNDINGS_PER_SUM = 4
 #: Parts of the columns to choose from: each leaves sums that one block adds up.
 MAX_COLUMN_PARTS = 64
-#: Cycles, counted from the inner loops and measured on an H200 (docs/performance.md): until the first look-up, of a
-#: region's making, and of the end where parts of the columns are added up.
-START_CYCLES, BUILD_CYCLES, END_CYCLES = 4000, 1200, 3000
+#: Cycles, fitted to 227 kernels measured on an H200 (docs/performance.md): until the first look-up, of
+#: finding the scales of float16 scores, and of the end where parts of the columns are added up.
+START_CYCLES, SCALE_CYCLES, END_CYCLES = 2200, 800, 1830
+#: Of the start, what each warp of a block adds.
+WARP_CYCLES = 83
 #: Of a region's making, the share that shows while the other region is looked up; and cycles of a round whose tables
 #: are made between barriers.
-BUILD_SHOWN, BARRIER_CYCLES = 0.8, 400
-#: Instructions of a lane's look-up, and of what else a warp does for a group of rows; and how much longer look-ups take
-#: than the busier of shared memory and issue, since warps wait for each other.
-LOOKUP_INSTRUCTIONS, GROUP_INSTRUCTIONS, LOOKUP_WAIT = 3.2, 60, 1.2
+BUILD_SHOWN, BARRIER_CYCLES = 0.94, 400
+#: Instructions of what a warp does for a group of rows beside looking up; and how much longer look-ups take than the
+#: busier of shared memory and issue, since warps wait for each other.
+GROUP_INSTRUCTIONS, LOOKUP_WAIT = 60, 1.19
 #: Cycles that a warp alone takes for a group's look-ups: they wait for shared memory one after another.
-GROUP_LATENCY = 900
+GROUP_LATENCY = 1110
 #: Of what an SM can read from the second-level cache, the share that the block that adds parts up reaches.
-PARTS_SHARE = 0.35
+PARTS_SHARE = 0.6
 #: How much longer codes take to arrive than the bytes of a plain stream.
 DRAM_WEIGHT = 1.125
 WAVEFRONT_BYTES = 128
 
 
 @dataclass(frozen=True)
-class ScoreTile:
-    """Rows in `row_parts`, columns in `column_parts`: a block for each pair, of `warps` warps; for one row of x.
+class Region:
+    """Score tables that a block has at a time (device/score_table.cuh, device/score_table_wide.cuh).
 
-    A block tabulates a round of its columns at a time, into one of `regions`, and a warp looks a group of 32 of its
-    rows up. `rounds` and `row_groups` are those of the whole weight. `arrivals` and `roundings` are as in GemvTile.
+    `tables` of `bytes` in all, a look-up in which takes a warp `wavefronts` of shared memory and `instructions`. They
+    take `build_cycles` to make. Codes are `staged` in shared memory on their way, or in registers. A score is rounded
+    `roundings` times more than a decoded product.
+    """
+
+    tables: int
+    bytes: int
+    wavefronts: int
+    instructions: float
+    build_cycles: int
+    staged: bool = True
+    roundings: int = 0
+
+
+#: Regions by the bits of a code and the rows of x that an entry has scores of.
+REGIONS = {
+    (8, 1): Region(64, 65536, 1, 3.2, 1380),
+    (8, 2): Region(64, 65536, 1, 4.8, 2660, roundings=HALF_ROUNDINGS),
+    (8, 4): Region(32, 65536, 2, 7.0, 3190, roundings=HALF_ROUNDINGS),
+    (12, 1): Region(16, 131072, 2, 7.0, 2020, staged=False, roundings=HALF_ROUNDINGS),
+}
+
+
+@dataclass(frozen=True)
+class ScoreTile:
+    """Rows in `row_parts`, columns in `column_parts`: a block for each pair, of `warps` warps.
+
+    Tables have scores of `input_rows` rows of x, 1, 2 or 4, for codes of `code_bits`. A block tabulates a round of its
+    columns at a time, into one of `regions`, and a warp looks a group of 32 of its rows up. `rounds` and `row_groups`
+    are those of the whole weight. `arrivals` and `roundings` are as in GemvTile.
     """
 
     dtype: Dtype
+    input_rows: int
+    code_bits: int
     warps: int
     regions: int
     row_groups: int
@@ -88,13 +119,23 @@ class ScoreTile:
     @property
     def outputs_per_block(self) -> int:
         """Sums that a block has."""
-        return self.groups_per_block * GROUP_ROWS
+        return self.groups_per_block * GROUP_ROWS * self.input_rows
+
+    @property
+    def region(self) -> Region:
+        """What its score tables are like."""
+        return REGIONS[self.code_bits, self.input_rows]
+
+    @property
+    def codes_bytes(self) -> int:
+        """Bytes of a group's codes for a region's tables."""
+        return GROUP_ROWS * self.region.tables * self.code_bits // 8
 
     @property
     def shared_bytes(self) -> int:
         """Tables, codes on their way, sums."""
-        codes = self.warps * CODES_BYTES
-        return self.regions * REGION_BYTES + codes + round_up(4 * self.outputs_per_block, 128)
+        codes = self.warps * self.codes_bytes if self.region.staged else 0
+        return self.regions * self.region.bytes + codes + round_up(4 * self.outputs_per_block, 128)
 
     @property
     def workspace_bytes(self) -> int:
@@ -107,6 +148,7 @@ class ScoreTile:
         """The template's `Tile`."""
         return (
             Constant("vqcc::ElementType", "kElement", ELEMENT_TYPES[self.dtype], "type of x, bias and y"),
+            Constant("int", "kInputRows", self.input_rows, "rows of x that an entry has scores of"),
             Constant("int", "kWarps", self.warps, "warps of a block, each with a group of 32 rows at a time"),
             Constant(
                 "int",
@@ -117,7 +159,10 @@ class ScoreTile:
             Constant("int", "kRowParts", self.row_parts, "parts of the rows, for different blocks"),
             Constant("int", "kColumnParts", self.column_parts, "parts of the columns, for different blocks"),
             Constant(
-                "int", "kBlockRows", self.outputs_per_block, "rows of a block, at most, and so its sums"
+                "int",
+                "kBlockSums",
+                self.outputs_per_block,
+                "sums of a block: one for each of its rows and row of x",
             ),
             Constant("int", "kArrivals", self.arrivals, "counters before the sums in the workspace"),
             Constant("int", "kOwnSharedBytes", self.shared_bytes, "of a block: tables, codes, sums"),
@@ -130,7 +175,7 @@ def propose_score_tiles(
     """Tiles for W of `rows` rows, by estimated time; later ones leave a thread more registers."""
     candidates = _ranked(rows, variant, work, machine)
     while candidates:
-        yield candidates[0], _explain(candidates, machine)
+        yield candidates[0], _explain(candidates, work, machine)
         candidates = [tile for tile in candidates if tile.register_cap > candidates[0].register_cap]
 
 
@@ -140,7 +185,7 @@ def rank_score_tiles(
     """All tiles for W of `rows` rows, by estimated time."""
     candidates = _ranked(rows, variant, work, machine)
     for i, tile in enumerate(candidates):
-        yield tile, _explain([tile, *candidates[:i], *candidates[i + 1 :]], machine)
+        yield tile, _explain([tile, *candidates[:i], *candidates[i + 1 :]], work, machine)
 
 
 def _ranked(rows: int, variant: Variant, work: Workload, machine: TimedMachine) -> list[ScoreTile]:
@@ -150,7 +195,7 @@ def _ranked(rows: int, variant: Variant, work: Workload, machine: TimedMachine) 
         if GROUP_ROWS * warps <= machine.threads_per_block
         for tile in _candidates(rows, variant, work, machine, (warps, min(cap, machine.registers_per_thread)))
     ]
-    return sorted(candidates, key=lambda tile: estimated_cycles(tile, machine))
+    return sorted(candidates, key=lambda tile: estimated_cycles(tile, work, machine))
 
 
 def _candidates(
@@ -158,10 +203,11 @@ def _candidates(
 ) -> Iterator[ScoreTile]:
     """Tiles of a block's size: one block an SM, as many parts of the rows as that leaves."""
     assert isinstance(work.layout, RotatedLayout)
-    assert variant.sizes["m"] == 1
+    input_rows = 1 << (variant.sizes["m"] - 1).bit_length()
+    region = REGIONS[work.layout.code_bits, input_rows]
     row_groups = -(-rows // GROUP_ROWS)
     codes = work.layout.padded_vectors * work.layout.residuals
-    rounds = -(-codes // REGION_TABLES)
+    rounds = -(-codes // region.tables)
     for column_parts in range(1, min(rounds, MAX_COLUMN_PARTS, machine.sm_count) + 1):
         if -(-rounds // column_parts) == -(-rounds // max(1, column_parts - 1)) and column_parts > 1:
             continue  # no block would have fewer rounds
@@ -172,6 +218,8 @@ def _candidates(
         for regions in (2, 1) if -(-rounds // column_parts) > 1 else (1,):
             tile = ScoreTile(
                 dtype=variant.dtype,
+                input_rows=input_rows,
+                code_bits=work.layout.code_bits,
                 warps=block[0],
                 regions=regions,
                 row_groups=row_groups,
@@ -181,40 +229,47 @@ def _candidates(
                 activation_alignment=activation_alignment(work.vector_size),
                 arrivals=rows,
                 register_cap=block[1],
-                roundings=sums + ROUNDINGS_PER_SUM * work.vector_size,
+                roundings=sums + ROUNDINGS_PER_SUM * work.vector_size + region.roundings,
             )
             if tile.shared_bytes <= machine.shared_bytes_per_block:
                 yield tile
 
 
-def estimated_cycles(tile: ScoreTile, machine: TimedMachine) -> float:
+def estimated_cycles(tile: ScoreTile, work: Workload, machine: TimedMachine) -> float:
     """Cycles of a launch."""
-    return sum(count_cycles(tile, machine).values())
+    return sum(count_cycles(tile, work, machine).values())
 
 
-def count_cycles(tile: ScoreTile, machine: TimedMachine) -> dict[str, float]:
+def count_cycles(tile: ScoreTile, work: Workload, machine: TimedMachine) -> dict[str, float]:
     """Cycles of a launch: start, rounds bound by codes or by look-ups and tables, and the sum of the parts."""
+    region = tile.region
     turns = -(-tile.groups_per_block // tile.warps)
-    wavefronts = REGION_TABLES + 2 * CODES_BYTES / WAVEFRONT_BYTES
-    issued = (REGION_TABLES * LOOKUP_INSTRUCTIONS + GROUP_INSTRUCTIONS) / machine.sub_partitions
+    wavefronts = region.tables * region.wavefronts + 2 * tile.codes_bytes / WAVEFRONT_BYTES
+    issued = (region.tables * region.instructions + GROUP_INSTRUCTIONS) / machine.sub_partitions
     busy = tile.groups_per_block * max(wavefronts, issued) * LOOKUP_WAIT
     looking_up = max(busy, turns * GROUP_LATENCY)
-    streaming = tile.blocks * tile.groups_per_block * CODES_BYTES / machine.dram_bytes_per_cycle * DRAM_WEIGHT
+    moved = tile.blocks * tile.groups_per_block * tile.codes_bytes
+    streaming = moved / machine.dram_bytes_per_cycle * DRAM_WEIGHT
+    # Entries come from the second-level cache for each region.
+    entries = (1 << tile.code_bits) * work.entry_words * 4 / machine.l2_bytes_per_cycle
+    building = region.build_cycles + entries
     if tile.regions > 1:
-        rounds = tile.rounds_per_block * max(streaming, looking_up + BUILD_SHOWN * BUILD_CYCLES)
+        rounds = tile.rounds_per_block * max(streaming, looking_up + BUILD_SHOWN * building)
     else:
-        round_cycles = max(streaming, looking_up) + BUILD_CYCLES + BARRIER_CYCLES
-        rounds = tile.rounds_per_block * round_cycles - BUILD_CYCLES
+        round_cycles = max(streaming, looking_up) + building + BARRIER_CYCLES
+        rounds = tile.rounds_per_block * round_cycles - building
+    start = START_CYCLES + WARP_CYCLES * tile.warps + building + (SCALE_CYCLES if region.roundings else 0)
     end = 0.0
     if tile.column_parts > 1:
         end = END_CYCLES + 4 * tile.column_parts * tile.outputs_per_block / (
             PARTS_SHARE * machine.l2_bytes_per_cycle
         )
-    return {"start": START_CYCLES + BUILD_CYCLES, "rounds": rounds, "end": end}
+    return {"start": start, "rounds": rounds, "end": end}
 
 
-def _explain(candidates: list[ScoreTile], machine: TimedMachine) -> tuple[Decision, ...]:
+def _explain(candidates: list[ScoreTile], work: Workload, machine: TimedMachine) -> tuple[Decision, ...]:
     tile = candidates[0]
+    least = estimated_cycles(tile, work, machine)
     dealt: dict[tuple[int, int, int], ScoreTile] = {}
     for other in candidates:  # of those that deal the work out alike, the fastest
         dealt.setdefault((other.row_parts, other.column_parts, other.regions), other)
@@ -229,7 +284,10 @@ def _explain(candidates: list[ScoreTile], machine: TimedMachine) -> tuple[Decisi
                 "groups_per_block": tile.groups_per_block,
                 "rounds_per_block": tile.rounds_per_block,
                 "warps": tile.warps,
-                **{f"{name}_cycles": round(cycles) for name, cycles in count_cycles(tile, machine).items()},
+                **{
+                    f"{name}_cycles": round(cycles)
+                    for name, cycles in count_cycles(tile, work, machine).items()
+                },
             },
             "tables are made once per part of the rows, sums are added once per part of the columns",
             "",
@@ -237,7 +295,7 @@ def _explain(candidates: list[ScoreTile], machine: TimedMachine) -> tuple[Decisi
                 Rejected(
                     f"{other.row_parts} of the rows, {other.column_parts} of the columns, {other.warps} warps, "
                     f"regions {other.regions}",
-                    f"{estimated_cycles(other, machine):.0f} cycles in all, not {estimated_cycles(tile, machine):.0f}",
+                    f"{estimated_cycles(other, work, machine):.0f} cycles in all, not {least:.0f}",
                 )
                 for other in list(dealt.values())[1:4]
             ),

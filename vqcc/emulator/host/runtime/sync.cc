@@ -55,6 +55,25 @@ void multiply(unsigned warp) {
   multiply_tiles(lanes);
 }
 
+// Lane 4 g + t gets elements 2 t and 2 t + 1 of row g of each matrix.
+void deal(unsigned warp) {
+  MatrixWords rows[warp_size];
+  for (unsigned lane = 0; lane < warp_size; ++lane) {
+    rows[lane] = *reinterpret_cast<MatrixWords*>(lane_of(warp, lane).value);
+  }
+  for (unsigned lane = 0; lane < warp_size; ++lane) {
+    MatrixWords& dealt = *reinterpret_cast<MatrixWords*>(lane_of(warp, lane).value);
+    for (unsigned matrix = 0; matrix < 4; ++matrix) {
+      dealt.words[matrix] = rows[matrix * 8 + lane / 4].words[lane % 4];
+    }
+  }
+}
+
+// Whether an operation orders the memory accesses of its lanes; those of tensor cores only wait.
+bool orders_memory(WarpOperation operation) {
+  return operation != WarpOperation::tensor_multiply && operation != WarpOperation::matrix_load;
+}
+
 uint64_t reduce(WarpOperation operation, uint64_t a, uint64_t b) {
   const int64_t x = static_cast<int64_t>(a), y = static_cast<int64_t>(b);
   switch (operation) {
@@ -134,6 +153,8 @@ void release(unsigned warp_index, uint32_t mask, WarpOperation operation) {
     shuffle(warp_index, mask);
   } else if (operation == WarpOperation::tensor_multiply) {
     multiply(warp_index);
+  } else if (operation == WarpOperation::matrix_load) {
+    deal(warp_index);
   } else {
     vote(warp_index, mask, operation);
   }
@@ -141,7 +162,7 @@ void release(unsigned warp_index, uint32_t mask, WarpOperation operation) {
     count_operation(operation);
     flush_lanes(warp_index, mask);
   }
-  if (operation != WarpOperation::tensor_multiply) {  // which waits, but orders no memory accesses
+  if (orders_memory(operation)) {
     synchronize(warp, mask);
   }
   for (uint32_t lanes = mask; lanes != 0; lanes &= lanes - 1) {
@@ -197,6 +218,11 @@ FragmentSums multiply_fragments(TensorFormat format, Fragments operands) {
   meet(WarpOperation::tensor_multiply, ~0u, reinterpret_cast<uint64_t>(&mine), 0, warp_size, VQCC_HERE);
   const float* sums = mine.fragments.sums;
   return {{sums[0], sums[1], sums[2], sums[3]}};
+}
+
+MatrixWords deal_matrices(MatrixWords row) {
+  meet(WarpOperation::matrix_load, ~0u, reinterpret_cast<uint64_t>(&row), 0, warp_size, VQCC_HERE);
+  return row;
 }
 
 unsigned active_mask() {

@@ -37,6 +37,7 @@ enum class WarpOperation : uint8_t {
   reduce_or,
   reduce_xor,
   tensor_multiply,
+  matrix_load,
 };
 enum class BarrierOperation : uint8_t { sync, count, all, any };
 enum class AtomicOperation : uint8_t {
@@ -61,6 +62,12 @@ struct Fragments {
 };
 struct FragmentSums {
   float sums[4];
+};
+
+// A row of eight 16-bit elements of each of up to four matrices, and what a lane gets of those matrices (PTX ISA,
+// ldmatrix).
+struct MatrixWords {
+  uint32_t words[4];
 };
 
 // Up to 16 bytes on their way from or to memory.
@@ -90,6 +97,10 @@ unsigned active_mask();
 
 // sums + A B of the warp's tiles; all 32 lanes must come.
 VQCC_WAITS FragmentSums multiply_fragments(TensorFormat format, Fragments operands);
+
+// The rows of four 8 x 8 matrices, lane l's being row l % 8 of matrix l / 8, dealt to the lanes; all 32 lanes must come.
+// Each has read its row before.
+VQCC_WAITS MatrixWords deal_matrices(MatrixWords row);
 
 // Atomics return the old value. The 64 bits of `value` and `comparand` hold the operand in their low bytes.
 uint64_t atomic(AtomicOperation operation, AtomicType type, void* address, uint64_t value, uint64_t comparand);
