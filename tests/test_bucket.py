@@ -47,6 +47,10 @@ CASES: list[dict[str, Any]] = [
     {"algorithm": STAGES, "n": 513, "k": 128, "gpu": "b200", "sm_count": 4},
     {"algorithm": WHOLE_TABLES, "n": 40, "k": 400, "sm_count": 3},
     {"algorithm": "aqlm-1x16", "n": 40, "k": 400, "gpu": "a100", "sm_count": 2},
+    # Several rows of x, and fewer than the kernel is for.
+    {"algorithm": "aqlm-1x16", "n": 300, "k": 264, "m": 2, "sm_count": 3},
+    {"algorithm": LARGE, "n": 33, "k": 4808, "m": 4, "sm_count": 2},
+    {"algorithm": STAGES, "n": 70, "k": 1032, "m": 3, "dtype": "bfloat16", "sm_count": 5},
 ]
 
 
@@ -81,6 +85,7 @@ def check_random_tile(seed: int, cache_directory: Path) -> None:
         "n": int(rng.integers(1, 700)),
         "k": 8 * int(rng.integers(1, 120)),
         "dtype": str(rng.choice(["float16", "bfloat16"])),
+        "m": int(rng.integers(1, 5)),
     }
     task = task_of(case)
     tile = dealt(task, "bucket").tile
@@ -180,7 +185,7 @@ def test_wavefronts_are_as_the_model_counts_them(cache_directory: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "reason"),
     [
-        (problem("aqlm-1x16", m=2), "1 row of inputs, not 2"),
+        (problem("aqlm-1x16", m=5), "4 rows of inputs, not 5"),
         (problem("aqlm-1x16", boundaries=Boundaries(shared=64)), "the spec's cache"),
         (problem("aqlm-1x16", gpu="rtx4090"), "take 147584 bytes of shared memory, rtx4090 has 101376"),
         (problem("aqlm-1x16", gpu="a100", k=8192), "take 196736 bytes of shared memory, a100 has"),

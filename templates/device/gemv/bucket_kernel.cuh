@@ -62,11 +62,12 @@ class ChunkStream {
   int before_ = kBytes - kChunkBytes;  // place in the ring of the chunk that was taken last
 };
 
-/// y[n] = sum over k of x[k] W[n, k] (+ bias[n]), for books past shared memory: one row of x.
+/// y[b, n] = sum over k of x[b, k] W[n, k] (+ bias[n]), for books past shared memory: few rows of x.
 ///
 /// The packer has sorted codes by the part of the book that has their entry, and by the panel of x that has their
 /// vector: a bucket. A block takes some buckets, one after another, for one part of the rows. For each it loads the part
-/// of the book, and the panel of x in eight copies; then a warp takes units of 32 rows, a lane a row. In each step a lane
+/// of the book, and for each row of x its panel in eight copies; then a warp takes units of 32 rows, a lane a row. There
+/// is no room for the panels of several rows of x, so each has the codes from the start again. In each step a lane
 /// has one code: an entry and a vector, 16 bytes each, rows of 8 x 8 matrices. Eight lanes' entries are half of an
 /// operand A as they are loaded, their vectors an operand B: the diagonal of the product adds to their rows' sums, and
 /// what is beside it never reaches the diagonal. Parts of the buckets are added up as Algorithm 2 does, in a fixed order.
@@ -76,6 +77,7 @@ class BucketGemv {
   static constexpr int kThreads = kWarps * kWarpSize;
   static constexpr int kRowParts = Tile::kRowParts;
   static constexpr int kColumnParts = Tile::kColumnParts;
+  static constexpr int kInputRows = Tile::kInputRows;
   using Element = typename ElementTraits<Tile::kElement>::Type;
   using Arguments = GemvArguments<Element>;
   using Stream = ChunkStream<Layout, Tile::kAhead>;
@@ -89,7 +91,8 @@ class BucketGemv {
   static constexpr int kUnits = kBuckets * kRowBlocks * kBlockUnits;
   static constexpr int kBlocks = ceil_divide(kRowBlocks, kRowParts);  // of rows, of a part of them, at most
   static constexpr int kRows = kBlocks * Layout::kBlockRows;
-  static_assert(kRows == Tile::kBlockRows, "the plan's workspace has room for the sums of as many rows");
+  static constexpr int kSums = kRows * kInputRows;
+  static_assert(kSums == Tile::kBlockSums, "the plan's workspace has room for as many sums");
   static_assert(Algorithm::kVectorSize == 8 && Algorithm::kEntryBytes == 16, "entries are rows of 8 x 8 matrices");
   static_assert(Matrix::kScaleMode != ScaleMode::kGroup, "products of different groups are added up");
 
@@ -105,7 +108,7 @@ class BucketGemv {
   static constexpr int kInputOffset = kPartBytes;
   static constexpr int kRingOffset = kInputOffset + (Layout::kPanelVectors + 1) * kVectorBytes;
   static constexpr int kSumOffset = kRingOffset + kWarps * Stream::kBytes;
-  static_assert(kSumOffset + kRows * 4 <= Tile::kOwnSharedBytes, "the plan has room for sums");
+  static_assert(kSumOffset + kSums * 4 <= Tile::kOwnSharedBytes, "the plan has room for sums");
 
   /// Of a slot: the entry's number times 16, and the vector's times kVectorBytes.
   static constexpr uint32 kEntryMask = ((1u << Layout::kEntryBits) - 1) * 16u;
@@ -129,12 +132,15 @@ class BucketGemv {
     const int end_bucket = first_of<kBuckets, kColumnParts>(column_part + 1);
     uint8* shared = dynamic_shared();
     float* row_sums = reinterpret_cast<float*>(shared + kSumOffset);
-    for (int i = static_cast<int>(threadIdx.x); i < kRows; i += kThreads) row_sums[i] = 0.0f;
+    for (int i = static_cast<int>(threadIdx.x); i < kSums; i += kThreads) row_sums[i] = 0.0f;
 #pragma unroll 1
     for (int bucket = first_bucket; bucket < end_bucket; ++bucket) {
       start_part(arguments, bucket % kParts, shared);
-      work_on(arguments, bucket, first_block, blocks, bucket == first_bucket, shared, row_sums);
-      block_barrier();  // the part has been looked up, and sums are there
+#pragma unroll 1
+      for (int b = 0; b < smaller(arguments.m, kInputRows); ++b) {
+        work_on(arguments, bucket, b, first_block, blocks, bucket == first_bucket && b == 0, shared, row_sums + b * kRows);
+        block_barrier();  // the part and x have been looked up, and sums are there
+      }
     }
     finish(arguments, row_part, column_part, first_block * Layout::kBlockRows, blocks * Layout::kBlockRows, row_sums);
   }
@@ -155,10 +161,10 @@ class BucketGemv {
     }
   }
 
-  /// Copies the vectors of panel `panel`, and a vector of zeros behind them: thread 8 v + r makes copy r of vector v.
-  VQCC_DEVICE static void load_inputs(const Arguments& arguments, int panel, uint8* shared) {
+  /// Copies the vectors of panel `panel` of row `b` of x, and a vector of zeros behind them: thread 8 v + r makes copy r of vector v.
+  VQCC_DEVICE static void load_inputs(const Arguments& arguments, int b, int panel, uint8* shared) {
     const int first_vector = panel * Layout::kPanelVectors;
-    const uint4* source = reinterpret_cast<const uint4*>(arguments.x) + first_vector;
+    const uint4* source = reinterpret_cast<const uint4*>(arguments.x + b * arguments.x_stride) + first_vector;
     uint4* target = reinterpret_cast<uint4*>(shared + kInputOffset);
     for (int i = static_cast<int>(threadIdx.x); i < (Layout::kPanelVectors + 1) * kCopies; i += kThreads) {
       const int vector = i / kCopies;
@@ -167,8 +173,9 @@ class BucketGemv {
     }
   }
 
-  /// Adds what one bucket has for some blocks of rows to their sums, as soon as its part of the book is there.
-  VQCC_DEVICE static void work_on(const Arguments& arguments, int bucket, int first_block, int blocks, bool first,
+  /// Adds what one bucket has for row `b` of x and some blocks of rows to their sums, as soon as its part of the book is
+  /// there.
+  VQCC_DEVICE static void work_on(const Arguments& arguments, int bucket, int b, int first_block, int blocks, bool first,
                                   uint8* shared, float* row_sums) {
     const int first_unit = (bucket * kRowBlocks + first_block) * kBlockUnits;
     const int units = blocks * kBlockUnits;
@@ -182,7 +189,7 @@ class BucketGemv {
                   arguments.codes + kChunkOffset + static_cast<int64>(chunk) * Layout::kChunkWords,
                   chunk_of(arguments, end) - chunk);
     if (first) wait_for_previous_kernels();  // x may be theirs; books and codes are not
-    if (first || bucket % kParts == 0) load_inputs(arguments, bucket / kParts, shared);
+    if (kInputRows > 1 || first || bucket % kParts == 0) load_inputs(arguments, b, bucket / kParts, shared);
     wait_for_copies();
     block_barrier();
 #pragma unroll 1
@@ -242,16 +249,16 @@ class BucketGemv {
   VQCC_DEVICE static void finish(const Arguments& arguments, int row_part, int column_part, int first_row, int rows,
                                  const float* row_sums) {
     const auto store = [&](int i, float sum) {
-      const int row = first_row + i;
-      if (i < rows && row < Matrix::kRows) store_output<Tile, Matrix>(arguments, row, 0, sum);
+      const int row = first_row + i % kRows;
+      if (i % kRows < rows && row < Matrix::kRows) store_output<Tile, Matrix>(arguments, row, i / kRows, sum);
     };
     if constexpr (kColumnParts == 1) {
-      for (int i = static_cast<int>(threadIdx.x); i < rows; i += kThreads) store(i, row_sums[i]);
+      for (int i = static_cast<int>(threadIdx.x); i < kSums; i += kThreads) store(i, row_sums[i]);
     } else {
       uint32* flag = reinterpret_cast<uint32*>(dynamic_shared());  // the book has been looked up
-      reduce_parts<kRows, kThreads>(
+      reduce_parts<kSums, kThreads>(
           arrival_of(arguments.workspace, row_part),
-          part_sums<Tile::kArrivals>(arguments.workspace) + static_cast<int64>(row_part) * kColumnParts * kRows, flag,
+          part_sums<Tile::kArrivals>(arguments.workspace) + static_cast<int64>(row_part) * kColumnParts * kSums, flag,
           column_part, kColumnParts, [&](int i) { return row_sums[i]; }, store);
     }
   }

@@ -52,6 +52,8 @@ LOADED_LATENCY, DRAM_WEIGHT = 2, 1.125
 #: Cycles until the first code, of the end where parts of the buckets are added up, and of a bucket's start: two waits
 #: for memory, and the copies of x.
 START_CYCLES, END_CYCLES, LOAD_CYCLES = 3000, 3000, 1500
+#: Cycles of a row of x that follows another: its panel is loaded, between barriers.
+INPUT_CYCLES = 2000
 #: Of what an SM alone can read from the second-level cache, the share that it reaches while all load their parts, and
 #: while one block adds sums up.
 LOAD_SHARE, PARTS_SHARE = 0.25, 0.35
@@ -59,7 +61,7 @@ LOAD_SHARE, PARTS_SHARE = 0.25, 0.35
 
 @dataclass(frozen=True)
 class BucketTile:
-    """Rows in `row_parts`, buckets in `column_parts`: a block for each pair, of `warps` warps; for one row of x.
+    """Rows in `row_parts`, buckets in `column_parts`: a block for each pair, of `warps` warps; for `input_rows` of x.
 
     A block takes its buckets one after another, and keeps `resident_bytes` of the book and of x for each. Each warp has
     `ahead` chunks of codes in shared memory. `row_blocks` and `buckets` are those of the whole weight. `arrivals`,
@@ -67,6 +69,7 @@ class BucketTile:
     """
 
     dtype: Dtype
+    input_rows: int
     warps: int
     ahead: int
     row_blocks: int
@@ -102,7 +105,7 @@ class BucketTile:
     @property
     def outputs_per_block(self) -> int:
         """Sums that a block has."""
-        return self.row_blocks_per_block * BucketLayout.BLOCK_ROWS
+        return self.row_blocks_per_block * BucketLayout.BLOCK_ROWS * self.input_rows
 
     @property
     def shared_bytes(self) -> int:
@@ -120,12 +123,18 @@ class BucketTile:
         """The template's `Tile`."""
         return (
             Constant("vqcc::ElementType", "kElement", ELEMENT_TYPES[self.dtype], "type of x, bias and y"),
+            Constant(
+                "int", "kInputRows", self.input_rows, "rows of x, each with the codes from the start again"
+            ),
             Constant("int", "kWarps", self.warps, "warps of a block, each with units of 32 rows"),
             Constant("int", "kAhead", self.ahead, "chunks of a warp's codes in shared memory"),
             Constant("int", "kRowParts", self.row_parts, "parts of the rows, for different blocks"),
             Constant("int", "kColumnParts", self.column_parts, "parts of the buckets, for different blocks"),
             Constant(
-                "int", "kBlockRows", self.outputs_per_block, "rows of a block, at most, and so its sums"
+                "int",
+                "kBlockSums",
+                self.outputs_per_block,
+                "sums of a block: one for each of its rows and row of x",
             ),
             Constant("int", "kArrivals", self.arrivals, "counters before the sums in the workspace"),
             Constant("int", "kOwnSharedBytes", self.shared_bytes, "of a block: book, x, codes, sums"),
@@ -182,7 +191,6 @@ def _candidates(
     """Tiles of a block's size: one block an SM, as many parts of the rows as that leaves."""
     layout = work.layout
     assert isinstance(layout, BucketLayout)
-    assert variant.sizes["m"] == 1
     row_blocks, buckets = layout.blocks(rows), layout.buckets
     resident = ENTRY_BYTES * layout.part_entries + VECTOR_BYTES * (layout.panel_vectors + 1)
     products = work.vector_size * round_up(layout.panel_vectors, layout.CHUNK_STEPS)  # of one unit's sum
@@ -194,6 +202,7 @@ def _candidates(
         row_parts = -(-row_blocks // -(-row_blocks // most))
         tile = BucketTile(
             dtype=variant.dtype,
+            input_rows=variant.sizes["m"],
             warps=block[0],
             ahead=MAX_AHEAD,
             row_blocks=row_blocks,
@@ -238,7 +247,7 @@ def count_bucket_cycles(tile: BucketTile, work: Workload, machine: TimedMachine)
     return {
         "start": START_CYCLES,
         "loads": tile.buckets_per_block * loading,
-        "buckets": tile.buckets_per_block * bucket,
+        "buckets": tile.buckets_per_block * (tile.input_rows * (bucket + INPUT_CYCLES) - INPUT_CYCLES),
         "end": end,
     }
 

@@ -102,7 +102,7 @@ class Gemv(Op):
         "fragment": FragmentTile,
         "bucket": BucketTile,
     }
-    dataflow_rows: ClassVar[Mapping[Dataflow, int]] = {"score": 4, "fragment": MAX_BATCH, "bucket": 1}
+    dataflow_rows: ClassVar[Mapping[Dataflow, int]] = {"score": 4, "fragment": MAX_BATCH, "bucket": 4}
     device_headers: ClassVar[tuple[str, ...]] = ("gemv/work.cuh",)
     engines: ClassVar[Mapping[str, DeviceEngine]] = {
         "fma": DeviceEngine("gemv/fma_engine.cuh", "vqcc::FmaGemv"),
