@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vqcc.passes.choice import DOUBT
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -19,8 +21,9 @@ NEAR = 1.1
 class Ranking:
     """Of some problems: percentiles 5 and 95 of predicted over measured time; time of the chosen over the best.
 
-    Chosen is the candidate of least predicted time: `median`, `worst`, and `near`, the share of problems within NEAR.
-    `correlation` is Spearman's, of predicted and measured times, the mean over problems of three candidates or more.
+    Chosen is the candidate of least predicted time, in which dataflows are weighed as the planner does: `median`,
+    `worst`, and `near`, the share of problems within NEAR. `correlation` is Spearman's, of predicted and measured
+    times, the mean over problems of three candidates or more.
     """
 
     problems: int
@@ -55,7 +58,8 @@ def summary(rows: Sequence[Row]) -> Ranking:
 def _chosen(rows: Sequence[Row]) -> float:
     """Measured time of the candidate of least predicted time over the least measured."""
     best = min(row["us"] for row in rows)
-    return float(min(rows, key=lambda row: row["predicted_us"])["us"] / best)
+    chosen = min(rows, key=lambda row: row["predicted_us"] * DOUBT.get(row["dataflow"], 1.0))
+    return float(chosen["us"] / best)
 
 
 def _spearman(rows: Sequence[Row]) -> float:

@@ -80,7 +80,11 @@ class FragmentGemv {
   static constexpr int kInputsOffset = Books::kBytes;
   static constexpr int kSumsOffset = kInputsOffset + Tile::kInputBuffers * kInputBytes;
   static constexpr int kOutputs = kRowsPerBlock * kBatch;  // of a set of rows
-  static constexpr int kFlagOffset = kSumsOffset + kWarpsAlongRow * kOutputs * 4;
+  /// Sums of a warp lie in shared memory by rows of x, so far from one another that lanes of different rows of x meet
+  /// different banks.
+  static constexpr int kSumStride = kRowsPerBlock + (kBatch > 1 ? Tile::kSumPadding : 0);
+  static constexpr int kWarpSums = kSumStride * kBatch;
+  static constexpr int kFlagOffset = kSumsOffset + kWarpsAlongRow * kWarpSums * 4;
   static_assert(kFlagOffset + 16 <= Tile::kOwnSharedBytes, "the plan has room for books, x and sums");
 
   /// Stages with factors of their own are summed apart.
@@ -304,12 +308,13 @@ class FragmentGemv {
   /// Adds up the sums of the warps that share rows, and stores them or leaves them to the block that arrives last.
   VQCC_DEVICE static void finish(const Arguments& arguments, const Visit& visit, uint8* shared, const Sums& sums) {
     float* warp_sums = reinterpret_cast<float*>(shared + kSumsOffset);
-    store_sums(sums, warp_sums + warp_index() % kWarpsAlongRow * kOutputs + row_block_of_warp() * kRowBlockRows);
+    store_sums(sums, warp_sums + warp_index() % kWarpsAlongRow * kWarpSums + row_block_of_warp() * kRowBlockRows);
     block_barrier();
     const auto own_sum = [&](int i) {
+      const float* own = warp_sums + i / kRowsPerBlock * kSumStride + i % kRowsPerBlock;
       float sum = 0.0f;
 #pragma unroll
-      for (int w = 0; w < kWarpsAlongRow; ++w) sum += warp_sums[w * kOutputs + i];
+      for (int w = 0; w < kWarpsAlongRow; ++w) sum += own[w * kWarpSums];
       return sum;
     };
     const auto store = [&](int i, float sum) {
@@ -329,7 +334,7 @@ class FragmentGemv {
     }
   }
 
-  /// Leaves this lane's sums in shared memory: those of x's row b and the warp's row r at [b * kRowsPerBlock + r].
+  /// Leaves this lane's sums in shared memory: those of x's row b and the warp's row r at [b * kSumStride + r].
   VQCC_DEVICE static void store_sums(const Sums& sums, float* target) {
 #pragma unroll
     for (int group = 0; group < kGroups; ++group) {
@@ -343,7 +348,7 @@ class FragmentGemv {
         }
       }
       Inputs::take_sums(whole, [&](int row, int b, float sum) {
-        if (b < kBatch) target[b * kRowsPerBlock + group * kGroupRows + row] = sum;
+        if (b < kBatch) target[b * kSumStride + group * kGroupRows + row] = sum;
       });
     }
   }

@@ -20,16 +20,19 @@ WAVEFRONT_BYTES, BANK_BYTES, WARP_SIZE = 128, 128, 32
 #: takes, with few rows of x and with many.
 FEW_ROWS, FEW_COLUMNS, MANY_COLUMNS = 4, 8, 4
 #: Until the first visit is under way, between visits, and at the end where parts are added up.
-START_CYCLES, VISIT_CYCLES, END_CYCLES = 3530, 1020, 2460
-#: How long a resource's busy time is felt, relative to itself: they overlap in part, and none is ever always busy.
-#: Codes arrive more slowly than the bytes of a plain stream.
-WEIGHTS = {"shared": 0.98, "issue": 1.37, "integer": 0.8, "tensor": 1.34, "dram": 1.125, "latency": 1.06}
+START_CYCLES, VISIT_CYCLES, END_CYCLES = 2300, 2260, 2730
+#: How long a resource's busy time is felt, relative to itself: they overlap in part, and none is ever always busy. What
+#: is never the bottleneck is felt little.
+WEIGHTS = {"shared": 0.95, "issue": 1.77, "integer": 0.26, "tensor": 0.53, "dram": 0.9, "latency": 1.01}
 #: Busy times are summed in this power; few warps overlap less, `LONE_WARPS` of them half.
-POWER, LONE_WARPS = 3, 0.75
+POWER, LONE_WARPS = 3, 0.51
 #: Of what an SM can read from the second-level cache, the share that the block that adds parts up reaches.
-PARTS_SHARE = 0.35
+PARTS_SHARE = 0.45
 #: Instructions of a look-up beside what makes an entry of it: its address, itself, a share of loop and loads.
-LOOKUP_INSTRUCTIONS, LOOKUP_INTEGERS = 2.4, 1.2
+LOOKUP_INSTRUCTIONS, LOOKUP_INTEGERS = 0.86, 1.2
+#: How often a plain read from the second-level cache x and books take that a block needs before its first visit; and
+#: cycles for each wavefront of sums that warps along a row leave each other where their rows end.
+STAGING_READS, ALONG_CYCLES = 1.75, 3.0
 #: Instructions for a piece of x or of a book that a warp brings.
 STAGING_INSTRUCTIONS = 6
 #: Wavefronts of a look-up in a long table without copies, relative to one without conflicts.
@@ -58,8 +61,8 @@ class VisitShape:
 class Counts:
     """What a block does in one visit: wavefronts of shared memory, warp instructions, integer ones, multiplies.
 
-    `code_bytes` come from DRAM, for which each of the `warps` waits `waits` times. `part_bytes` are the sums of a set
-    of rows.
+    `code_bytes` come from DRAM, for which each of the `warps` waits `waits` times. `staged_bytes` of x and books must
+    be there before. `part_bytes` are the sums of a set of rows, `along_bytes` what warps that share them have of it.
     """
 
     wavefronts: float
@@ -67,7 +70,9 @@ class Counts:
     integers: float
     multiplies: float
     code_bytes: float
+    staged_bytes: float
     part_bytes: float
+    along_bytes: float
     warps: int
     waits: float
 
@@ -109,16 +114,26 @@ class Counts:
             + 2 * (pieces + books * copies / 2),
             multiplies=multiplies,
             code_bytes=512.0 * loaded,
+            staged_bytes=2.0 * columns * layout.QUAD * input_rows
+            + 4.0
+            * work.tables
+            * work.table_entries
+            * work.entry_words
+            * (layout.QUAD if work.column_tiles > 1 else 1),
             part_bytes=4.0 * rows * shape.batch,
+            along_bytes=4.0 * rows * shape.batch * (shape.along if shape.along > 1 else 0),
             warps=rows // (layout.BLOCK_ROWS * shape.row_blocks) * shape.along,
             waits=steps / shape.along / shape.ahead,
         )
 
 
 def count_phases(
-    counts: Counts, machine: TimedMachine, *, blocks: int, visits: int, parts: int
+    counts: Counts, machine: TimedMachine, *, blocks: int, visits: int, parts: int, ends: int
 ) -> dict[str, float]:
-    """Cycles of a launch: its start, `visits` visits of the block that has most, the sum of up to `parts` parts."""
+    """Cycles of a launch: its start, `visits` visits of the block that has most, the sum of up to `parts` parts.
+
+    That block comes to the end of its rows `ends` times.
+    """
     busy = {
         "shared": counts.wavefronts,
         "issue": counts.instructions / machine.sub_partitions,
@@ -129,7 +144,8 @@ def count_phases(
     }
     visit = sum((WEIGHTS[name] * cycles) ** POWER for name, cycles in busy.items()) ** (1 / POWER)
     visit *= 1 + LONE_WARPS / counts.warps
-    end = 0.0
+    start = START_CYCLES + STAGING_READS * counts.staged_bytes / machine.l2_bytes_per_cycle
+    end = ends * ALONG_CYCLES * counts.along_bytes / WAVEFRONT_BYTES
     if parts > 1:
-        end = END_CYCLES + (1 + parts) * counts.part_bytes / (PARTS_SHARE * machine.l2_bytes_per_cycle)
-    return {"start": START_CYCLES, "visits": visits * (visit + VISIT_CYCLES), "end": end}
+        end += END_CYCLES + (1 + parts) * counts.part_bytes / (PARTS_SHARE * machine.l2_bytes_per_cycle)
+    return {"start": start, "visits": visits * (visit + VISIT_CYCLES), "end": end}

@@ -36,6 +36,8 @@ BASE_REGISTERS = 56
 MAX_TURNS = 32
 #: The tensor cores' fp32 sums are not rounded to nearest after each product but cut: a bit or two more each.
 ROUNDINGS_PER_PRODUCT = 4
+#: Floats between a warp's sums of one row of x and of the next: eight lanes of a store then meet different banks.
+SUM_PADDING = 8
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,9 @@ class FragmentTile:
     def shared_bytes(self) -> int:
         """Books, x of the visits under way, sums of warps, and a flag."""
         inputs = self.input_buffers * self.visit_input_bytes
-        return round_up(self.book_bytes + inputs + 4 * self.warps_along_row * self.outputs_per_set + 16, 128)
+        padding = SUM_PADDING * self.batch if self.batch > 1 else 0
+        sums = self.warps_along_row * (self.outputs_per_set + padding)
+        return round_up(self.book_bytes + inputs + 4 * sums + 16, 128)
 
     @property
     def workspace_bytes(self) -> int:
@@ -146,6 +150,12 @@ class FragmentTile:
             ),
             Constant(
                 "int", "kInputBuffers", self.input_buffers, "of x: with two, the next visit's arrives ahead"
+            ),
+            Constant(
+                "int",
+                "kSumPadding",
+                SUM_PADDING,
+                "floats between a warp's sums of one row of x and the next's",
             ),
             Constant("int", "kOwnSharedBytes", self.shared_bytes, "of a block: books, x, sums"),
         )
@@ -190,6 +200,7 @@ def phase_cycles(tile: FragmentTile, work: Workload, machine: TimedMachine) -> d
         blocks=tile.blocks,
         visits=tile.visits_per_block,
         parts=tile.max_parts,
+        ends=-(-tile.sets // tile.blocks),
     )
 
 
