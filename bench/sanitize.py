@@ -19,16 +19,25 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gemv_baseline import PRESETS
 
-from vqcc.building import build_library, write_library
+from vqcc.building import build_library, problems_of, write_library
 from vqcc.codegen.toolchain import find
 from vqcc.diagnostics import VqccError
 from vqcc.runtime.bench import describe_run
 from vqcc.runtime.device import open_device
 from vqcc.spec.load import parse_spec
+from vqcc.tuning.candidates import candidates_of
+from vqcc.tuning.session import build_candidate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vqcc.building import Built
+    from vqcc.levels import Dataflow
+    from vqcc.spec.model import Spec
 
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
 #: Rows and columns: whole segments, and a shape that leaves every tail ragged.
@@ -52,21 +61,60 @@ OTHERS = (
 )
 
 
-#: What best has score tables for at up to four rows of x: every vector size, both types, whole and ragged shapes.
-SCORED = (
-    ("aqlm-2x8", "float16"),
-    ("vq-4-8-1", "float16"),
-    ("vq-2-8-1", "float16"),
-    ("{family: kmeans, vector_size: 16, entries: 256, residuals: 3, codebook_dtype: bfloat16}", "bfloat16"),
-)
-SCORED_SHAPES = ((4096, 4096), (4099, 6032), (11008, 4096))
+#: What each dataflow past the paper's is tried with, its type and rows of x: every kind of table, operand and book.
+PAST_THE_PAPER: Mapping[Dataflow, tuple[tuple[str, str, int], ...]] = {
+    "score": (
+        ("aqlm-2x8", "float16", 1),
+        ("aqlm-2x8", "float16", 2),
+        ("aqlm-2x8", "float16", 4),
+        ("vq-4-8-1", "float16", 3),
+        ("vq-2-8-1", "float16", 1),
+        (
+            "{family: kmeans, vector_size: 16, entries: 256, residuals: 3, codebook_dtype: bfloat16}",
+            "bfloat16",
+            2,
+        ),
+        ("aqlm-3", "float16", 1),
+        (
+            "{family: kmeans, vector_size: 4, entries: 4096, residuals: 2, codebook_dtype: bfloat16}",
+            "bfloat16",
+            1,
+        ),
+    ),
+    "fragment": (
+        ("aqlm-2x8", "float16", 4),
+        ("aqlm-2x8", "float16", 16),
+        ("aqlm-3", "float16", 2),
+        ("gptvq-2", "float16", 1),
+        ("gptvq-4", "float16", 16),
+        ("quip-2", "bfloat16", 4),
+        ("quip-4", "float16", 8),
+        ("vq-2-8-1", "float16", 1),
+    ),
+    "bucket": (
+        ("aqlm-1x16", "float16", 1),
+        ("aqlm-1x16", "float16", 2),
+        (
+            "{family: kmeans, vector_size: 8, entries: 16384, residuals: 2, codebook_dtype: bfloat16}",
+            "bfloat16",
+            3,
+        ),
+    ),
+}
+#: Columns of every vector size.
+PAST_SHAPES = ((1024, 4096), (333, 1104))
+#: Candidates of a dataflow that are tried until one does not spill.
+CANDIDATES = 12
 #: Processes of a tool: validation is bound by the CPU.
 PROCESSES = 3
 
 
 @dataclass(frozen=True)
 class Case:
-    """A library: an algorithm as a spec writes it, a level with what follows it there, and the weight's shape."""
+    """A library: an algorithm as a spec writes it, a level with what follows it there, and the weight's shape.
+
+    Of one `dataflow`, whatever the planner would take, if that is given.
+    """
 
     algorithm: str
     level: str
@@ -75,6 +123,7 @@ class Case:
     k: int
     m: tuple[int, ...] = (1, 16)
     dtypes: tuple[str, ...] = ("float16", "bfloat16")
+    dataflow: Dataflow | None = None
 
     def spec(self, name: str, gpu: str) -> bytes:
         """The spec to compile."""
@@ -95,12 +144,13 @@ def all_cases(levels: list[str] | None = None) -> list[Case]:
     ]
 
 
-def scored_cases() -> list[Case]:
-    """Libraries that best makes of score tables; where it decodes instead, none."""
+def cases_past_the_paper() -> list[Case]:
+    """Libraries of one kernel each, of every dataflow past the paper's, whatever the planner would take."""
     return [
-        Case(algorithm, "best", "", n, k, (1,), (dtype,))
-        for algorithm, dtype in SCORED
-        for n, k in SCORED_SHAPES
+        Case(algorithm, "best", "", n, k, (m,), (dtype,), dataflow)
+        for dataflow, tried in PAST_THE_PAPER.items()
+        for algorithm, dtype, m in tried
+        for n, k in PAST_SHAPES
     ]
 
 
@@ -109,7 +159,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gpu", default="h200")
     parser.add_argument(
-        "--scored", action="store_true", help="the cases of score tables instead of the levels"
+        "--dataflows", action="store_true", help="each dataflow past the paper's instead of the levels"
     )
     parser.add_argument("--level", action="append", help="of the levels only this one; may be repeated")
     parser.add_argument("--commit")
@@ -119,8 +169,8 @@ def main() -> None:
     if sanitizer is None:
         sys.exit("compute-sanitizer is not installed")
     with tempfile.TemporaryDirectory() as directory:
-        cases = scored_cases() if options.scored else all_cases(options.level)
-        built = build_all(cases, Path(directory), options.gpu, must_score=options.scored)
+        cases = cases_past_the_paper() if options.dataflows else all_cases(options.level)
+        built = build_all(cases, Path(directory), options.gpu)
         paths = [path for path in built.values() if isinstance(path, Path)]
         with ThreadPoolExecutor(len(TOOLS)) as pool:
             results = dict(
@@ -130,7 +180,9 @@ def main() -> None:
     found = re.search(r"\d+\.\d+\.\d+", version)
     with open_device() as device:
         part = (
-            " --scored" if options.scored else "".join(f" --level {level}" for level in options.level or ())
+            " --dataflows"
+            if options.dataflows
+            else "".join(f" --level {level}" for level in options.level or ())
         )
         command = f"python bench/sanitize.py --gpu {options.gpu}{part} -o {options.output.name}"
         meta = describe_run(device, find("nvrtc").identity, command, options.commit)
@@ -143,26 +195,36 @@ def main() -> None:
         sys.exit(4)
 
 
-def build_all(
-    cases: list[Case], directory: Path, gpu: str, *, must_score: bool = False
-) -> dict[Case, Path | str]:
-    """Compile every case: where its library lies, or why the GPU cannot hold it; one that decodes, if it must not."""
+def build_all(cases: list[Case], directory: Path, gpu: str) -> dict[Case, Path | str]:
+    """Compile every case: where its library lies, or why the GPU cannot hold it."""
 
     def build(number: int) -> Path | str:
         name = f"sanitize-{number}"
         try:
             spec = parse_spec(cases[number].spec(name, gpu), name)
-            built = build_library(spec, toolchain=find("nvrtc"), cache=None)
+            built = build_case(cases[number], spec)
         except VqccError as error:
             print(f"{cases[number]}: {error}", flush=True)
             return str(error)
-        if must_score and built.gpus[0].plans[0].strategy.dataflow != "score":
-            return "best decodes it"
+        if isinstance(built, str):
+            return built
         write_library(built, directory / built.name)
         return directory / built.name
 
     with ThreadPoolExecutor(max_workers=12) as pool:
         return dict(zip(cases, pool.map(build, range(len(cases))), strict=True))
+
+
+def build_case(case: Case, spec: Spec) -> Built | str:
+    """The library of a case; of its dataflow, the most promising candidate that does not spill."""
+    if case.dataflow is None:
+        return build_library(spec, toolchain=find("nvrtc"), cache=None)
+    (problem,) = problems_of(spec, spec.gpu[0])
+    for candidate in candidates_of(problem, case.dataflow, CANDIDATES):
+        built = build_candidate(spec, problem, candidate, find("nvrtc"), None)
+        if not isinstance(built, str):
+            return built
+    return f"no candidate of {case.dataflow} compiles"
 
 
 def covered(built: dict[Case, Path | str]) -> dict[str, list[dict[str, Any]]]:
