@@ -34,9 +34,6 @@ __all__ = ["ENGINES", "Counts", "EngineCost", "count", "plan_cost", "predict"]
 WARP_SIZE = 32
 LINE_BYTES = 128
 SECTOR_BYTES = 32
-#: How much longer, of themselves, sectors take that lanes gather than as many bytes of a stream, where the first-level
-#: cache holds next to none; it matters little where it holds many (aqlm-1x16 and aqlm-3 on an H200).
-GATHER_SPREAD, GATHER_POWER = 1.0, 4
 #: Second-level bandwidth relative to DRAM's, until it is measured per GPU.
 L2_PER_DRAM = 1.3
 #: Share of issue slots that a kernel with look-ups in its inner loop fills at best.
@@ -182,8 +179,7 @@ def count(problem: Problem, plan: Plan) -> Counts:
     loaded = _book_loads(problem, plan, blocks) * _book_bytes(plan)
     partial = plan.tile.workspace_bytes
     gathers = _gather_wavefronts(problem, plan, 1 - in_shared) * lookups / WARP_SIZE
-    share = _l2_lookups(problem, plan)
-    missed = share * lookups * (1 - in_shared) * (1 + GATHER_SPREAD * share**GATHER_POWER)
+    missed = _l2_lookups(problem, plan) * lookups * (1 - in_shared)
     return Counts(
         dram_bytes=code_bytes + traffic.io_bytes + algorithm.stored_codebook_bytes(n, k),
         l2_bytes=code_bytes * plan.split.stages

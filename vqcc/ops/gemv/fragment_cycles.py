@@ -20,19 +20,19 @@ WAVEFRONT_BYTES, BANK_BYTES, WARP_SIZE = 128, 128, 32
 #: takes, with few rows of x and with many.
 FEW_ROWS, FEW_COLUMNS, MANY_COLUMNS = 4, 8, 4
 #: Until the first visit is under way, between visits, and at the end where parts are added up.
-START_CYCLES, VISIT_CYCLES, END_CYCLES = 2300, 2260, 2730
+START_CYCLES, VISIT_CYCLES, END_CYCLES = 2340, 2365, 2670
 #: How long a resource's busy time is felt, relative to itself: they overlap in part, and none is ever always busy. What
 #: is never the bottleneck is felt little.
-WEIGHTS = {"shared": 0.95, "issue": 1.77, "integer": 0.26, "tensor": 0.53, "dram": 0.9, "latency": 1.01}
+WEIGHTS = {"shared": 0.963, "issue": 1.81, "integer": 0.22, "tensor": 0.6, "dram": 0.844, "latency": 1.04}
 #: Busy times are summed in this power; few warps overlap less, `LONE_WARPS` of them half.
-POWER, LONE_WARPS = 3, 0.51
+POWER, LONE_WARPS = 3, 0.3
 #: Of what an SM can read from the second-level cache, the share that the block that adds parts up reaches.
-PARTS_SHARE = 0.45
+PARTS_SHARE = 0.366
 #: Instructions of a look-up beside what makes an entry of it: its address, itself, a share of loop and loads.
-LOOKUP_INSTRUCTIONS, LOOKUP_INTEGERS = 0.86, 1.2
+LOOKUP_INSTRUCTIONS, LOOKUP_INTEGERS = 0.72, 1.2
 #: How often a plain read from the second-level cache x and books take that a block needs before its first visit; and
 #: cycles for each wavefront of sums that warps along a row leave each other where their rows end.
-STAGING_READS, ALONG_CYCLES = 1.75, 3.0
+STAGING_READS, ALONG_CYCLES = 1.79, 5.6
 #: Instructions for a piece of x or of a book that a warp brings.
 STAGING_INSTRUCTIONS = 6
 #: Wavefronts of a look-up in a long table without copies, relative to one without conflicts.
