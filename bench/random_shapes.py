@@ -3,7 +3,10 @@
     python bench/random_shapes.py --gpu h200 -o bench/results/h200/gemv-random.json
 
 Rows and columns are drawn evenly from 1,000 to 30,000, columns a multiple of the vector size. A library for each m.
-Results are checked by other programs (bench/light.py).
+Results are checked by other programs (bench/light.py). Some of the shapes at a time, in runs one after another:
+
+    python bench/random_shapes.py --gpu h200 --shapes 0:52 -o first.json
+    python bench/random_shapes.py --gpu h200 --shapes 52:104 --extend first.json -o bench/results/h200/gemv-random.json
 """
 
 from __future__ import annotations
@@ -36,12 +39,13 @@ COMPILERS = 15
 
 def main() -> None:
     """Run the benchmark."""
-    options = add_common(argparse.ArgumentParser(description=__doc__)).parse_args()
-    rng = np.random.default_rng(2026)
-    shapes = [
-        (int(rng.integers(LEAST, MOST + 1)), UNIT * int(rng.integers(LEAST // UNIT, MOST // UNIT + 1)))
-        for _ in range(SHAPES)
-    ]
+    parser = add_common(argparse.ArgumentParser(description=__doc__))
+    parser.add_argument(
+        "--shapes", metavar="FIRST:END", default=f"0:{SHAPES}", help="of the shapes only these"
+    )
+    parser.add_argument("--extend", type=Path, metavar="FILE", help="put the rows of this run behind FILE's")
+    options = parser.parse_args()
+    shapes = drawn_shapes()[slice(*map(int, options.shapes.split(":")))]
     work = [(preset, shape, m) for shape in shapes for preset in PRESETS for m in BATCHES]
     rows = []
     with ProcessPoolExecutor(COMPILERS, get_context("spawn")) as compilers:
@@ -54,9 +58,34 @@ def main() -> None:
                 rows.append(row_of(preset, shape, m, library.result(), weights, baselines))
                 if number % 50 == 0:
                     print(f"{number}/{len(work)} {rows[-1]}", flush=True)
-            command = f"python bench/random_shapes.py --gpu {options.gpu} -o {options.output.name}"
+            command = f"python bench/random_shapes.py --gpu {options.gpu} --shapes {options.shapes}"
+            command += (
+                f" --extend {options.extend.name}" if options.extend else ""
+            ) + f" -o {options.output.name}"
             meta = describe_run(device, find("nvrtc").identity, command, options.commit or head())
-    Path(options.output).write_text(json.dumps({"meta": meta, "rows": rows}, indent=1) + "\n")
+    document = {"meta": meta, "rows": rows}
+    if options.extend:
+        document = extended(json.loads(options.extend.read_text()), document)
+    Path(options.output).write_text(json.dumps(document, indent=1) + "\n")
+
+
+def drawn_shapes() -> list[tuple[int, int]]:
+    """Rows and columns, the same ones every time."""
+    rng = np.random.default_rng(2026)
+    return [
+        (int(rng.integers(LEAST, MOST + 1)), UNIT * int(rng.integers(LEAST // UNIT, MOST // UNIT + 1)))
+        for _ in range(SHAPES)
+    ]
+
+
+def extended(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """The rows of both runs, which must be of one commit, GPU, driver and toolkit; the command is that of both."""
+    runs = (earlier["meta"], later["meta"])
+    differ = [key for key in runs[1] if key not in {"command", "date"} and runs[0].get(key) != runs[1][key]]
+    if differ:
+        raise SystemExit(f"the runs differ in {', '.join(differ)}")
+    command = " && ".join(run["command"] for run in runs)
+    return {"meta": {**runs[1], "command": command}, "rows": earlier["rows"] + later["rows"]}
 
 
 def build(preset: str, shape: tuple[int, int], m: int | list[int], gpu: str) -> Built:

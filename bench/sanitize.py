@@ -191,6 +191,8 @@ def main() -> None:
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps({"meta": meta, "libraries": len(paths), "tools": results}, indent=1))
+    if options.dataflows and report["left_out"]:
+        sys.exit("a dataflow has kernels that do not compile")
     if not all(result["clean"] for result in results.values()):
         sys.exit(4)
 

@@ -119,7 +119,7 @@ def hot_table(rows: Sequence[Row]) -> Iterator[str]:
 
 
 #: How a dataflow is marked in tables of level best; most rows are over fragments.
-MARKS = {"decode": " d", "score": " s", "fragment": ""}
+MARKS = {"decode": " d", "score": " s", "fragment": "", "bucket": " b"}
 
 
 def best_table(rows: Sequence[Row]) -> Iterator[str]:

@@ -65,6 +65,19 @@ def test_random_shapes_by_preset_and_m(bench: Any) -> None:
     ]
 
 
+def test_runs_over_random_shapes_are_put_together(bench: Any) -> None:
+    program = bench("random_shapes")
+    meta = {"commit": "a", "gpu": "g", "date": "1", "command": "first"}
+    earlier = {"meta": meta, "rows": [1]}
+    later = {"meta": {**meta, "date": "2", "command": "second"}, "rows": [2]}
+    whole = program.extended(earlier, later)
+    assert whole == {"meta": {**meta, "date": "2", "command": "first && second"}, "rows": [1, 2]}
+    with pytest.raises(SystemExit, match="commit"):
+        program.extended(earlier, {**later, "meta": {**later["meta"], "commit": "b"}})
+    shapes = program.drawn_shapes()
+    assert len(set(shapes)) == len(shapes) > 100
+
+
 def test_random_shapes_in_words(bench: Any) -> None:
     claims = bench("claims")
     found = dict(claims.random_shapes(random_rows()))

@@ -100,10 +100,20 @@ def test_more_ways_to_deal_the_work_are_right(seed: int, cache_directory: Path) 
     check_random_tiles(seed, cache_directory)
 
 
+SCORES = [("aqlm-2x8", 1), ("aqlm-2x8", 2), ("vq-4-8-1", 4), ("aqlm-3", 1)]
+
+
+@pytest.mark.parametrize("scale", [2.0**-100, 2.0**-45, 2.0**45, 2.0**100])
+@pytest.mark.parametrize(("algorithm", "m"), SCORES)
+def test_tiny_and_huge_bfloat16_is_right(algorithm: str, m: int, scale: float, cache_directory: Path) -> None:
+    """bfloat16 has a range that float16 scores do not: they are scaled by what it has."""
+    task = task_of({"algorithm": algorithm, "n": 64, "k": 512, "m": m, "dtype": "bfloat16"})
+    for outcome in launched(task, dealt(task, "score"), cache_directory, scale=scale):
+        assert outcome.comparison.passed, outcome.comparison
+
+
 @pytest.mark.parametrize("scale", [2.0**-16, 2.0**13])
-@pytest.mark.parametrize(
-    ("algorithm", "m"), [("aqlm-2x8", 1), ("aqlm-2x8", 2), ("vq-4-8-1", 4), ("aqlm-3", 1)]
-)
+@pytest.mark.parametrize(("algorithm", "m"), SCORES)
 def test_tiny_and_huge_inputs_are_right(algorithm: str, m: int, scale: float, cache_directory: Path) -> None:
     """Scores neither overflow nor lose bits where x is at either end of its type: they are fp32, or scaled."""
     task = task_of({"algorithm": algorithm, "n": 64, "k": 512, "m": m})

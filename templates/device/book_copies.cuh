@@ -6,7 +6,8 @@
 
 namespace vqcc {
 
-/// Whole books, at the start of the block's shared memory: all tables of one, or of kQuadTiles neighbouring ones, of which lane l looks up number l % kQuadTiles.
+/// Whole books, at the start of the block's shared memory: all tables of one, or of kQuadTiles neighbouring ones, of
+/// which lane l looks up number l % kQuadTiles.
 ///
 /// The kSlots copies of an entry, kCopies of each book's, are neighbours, and lane l looks up slot l % kSlots: where
 /// kSlots * kEntryBytes are the 128 bytes of all banks, no two lanes of a wavefront meet, whatever their codes are. Tables
@@ -51,8 +52,8 @@ class BookCopies {
   template <class BookOf>
   VQCC_DEVICE void start_loading(const uint8* books, int buffer, const BookOf& book_of) const {
     for_own_pieces([&](int table, int tile, int entry, int part, int piece) {
-      const uint8* source = books + book_of(tile) * Algorithm::kTableBytes + table * Algorithm::kStageBytes +
-                            entry * kEntryBytes + part * kPieceBytes;
+      const uint8* book = books + static_cast<int64>(book_of(tile)) * Algorithm::kTableBytes;
+      const uint8* source = book + table * Algorithm::kStageBytes + entry * kEntryBytes + part * kPieceBytes;
       start_copy<kPieceBytes>(kSlots == 1 ? place(buffer, table, entry, part) : staged(piece), source, true);
     });
   }

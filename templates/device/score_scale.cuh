@@ -1,4 +1,4 @@
-// Scales of scores that are kept as float16: no row of x overflows them, and none is lost in their subnormal numbers.
+// Scales of scores that are kept as float16, which has a range of its own: no row of x overflows it.
 #pragma once
 
 #include "elements.cuh"
@@ -7,45 +7,49 @@ namespace vqcc {
 
 /// A power of two for each of kRows rows of x, of type kType. A row is multiplied by its own before its scores are made
 /// and rounded to float16, sums of these by its inverse.
+///
+/// The largest score there can be is scaled to 2^12 to 2^13. So scores keep their bits down to 2^-26 of it, and lose them
+/// below; x keeps its own but where float16's are so small and entries so large that x has to be made smaller.
 template <ElementType kType, int kRows>
 struct ScoreScales {
-  /// Four scores together stay below 2^15, and so does x.
+  /// Four scores together stay below 2^15, and x below 2^15.
   static constexpr int kScoreExponent = 13;
   static constexpr int kInputExponent = 15;
-  /// Powers of two that float16 has; bfloat16 has more.
-  static constexpr int kLeast = -24;
-  static constexpr int kMost = 15;
+  /// Powers of two that kType has; those of bfloat16 have inverses in fp32.
+  static constexpr int kLeast = kType == ElementType::kFloat16 ? -24 : -126;
+  static constexpr int kMost = kType == ElementType::kFloat16 ? 15 : 126;
 
-  int exponents[kRows];
+  static_assert(kRows <= 4, "exponents share a register");
+  uint32 exponents = 0;  // a byte each
 
-  /// For rows whose largest |x| is `largest_x`, times entries of kVectorSize elements up to `largest_entry`. Where one
-  /// is not finite the row's sums are not either, whatever its scale.
-  template <int kVectorSize>
+  /// For rows whose largest |x| is `largest_x`, times entries whose sum of |elements| is at most `largest_entry`. Where
+  /// one is not finite the row's sums are not either, whatever its scale.
   VQCC_DEVICE static ScoreScales of(const float (&largest_x)[kRows], float largest_entry) {
     ScoreScales scales;
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      const float largest_score = largest_x[r] * largest_entry * static_cast<float>(kVectorSize);
-      const int most = smaller(kScoreExponent - exponent_past(largest_score), kInputExponent - exponent_past(largest_x[r]));
-      scales.exponents[r] = smaller(most < kLeast ? kLeast : most, kMost);
+      const int input = exponent_past(largest_x[r]);
+      const int most = smaller(kScoreExponent - input - exponent_past(largest_entry), kInputExponent - input);
+      const int exponent = smaller(most < kLeast ? kLeast : most, kMost);
+      scales.exponents |= (static_cast<uint32>(exponent) & 0xffu) << 8 * r;
     }
     return scales;
   }
 
   /// A pair of elements of row `r`, scaled.
   VQCC_DEVICE uint32 up(int r, uint32 pair) const {
-    const uint32 scale = kType == ElementType::kFloat16
-                             ? to_float16_pair(make_float2(power(exponents[r]), power(exponents[r])))
-                             : to_bfloat16_pair(make_float2(power(exponents[r]), power(exponents[r])));
-    return multiply_pairs<kType>(pair, scale);
+    const float scale = power(exponent_of(r));
+    const float2 both = make_float2(scale, scale);
+    return multiply_pairs<kType>(pair, kType == ElementType::kFloat16 ? to_float16_pair(both) : to_bfloat16_pair(both));
   }
 
   /// What undoes the scale of row `r`.
-  VQCC_DEVICE float down(int r) const { return power(-exponents[r]); }
+  VQCC_DEVICE float down(int r) const { return power(-exponent_of(r)); }
 
  private:
+  VQCC_DEVICE int exponent_of(int r) const { return static_cast<signed char>(exponents >> 8 * r & 0xffu); }
   VQCC_DEVICE static float power(int exponent) { return float_of_bits(static_cast<uint32>(127 + exponent) << 23); }
-  /// The least power of two that is more than `value`, which is not negative.
+  /// The exponent of the least power of two that is more than `value`, which is not negative.
   VQCC_DEVICE static int exponent_past(float value) { return static_cast<int>(float_as_bits(value) >> 23) - 126; }
 };
 
@@ -68,15 +72,32 @@ VQCC_DEVICE void largest_of_block(float (&values)[kCount], float* scratch) {
   }
 }
 
-/// The largest magnitude among kCount elements of `kType` at `array`, and `largest`; NaN counts for nothing.
+/// kCount neighbouring elements of `kType` as fp32.
+template <ElementType kType, int kCount>
+VQCC_DEVICE void load_run(const void* array, float (&values)[kCount]) {
+  using Run = Elements<kType, kCount, smaller(16, kCount * ElementTraits<kType>::kBytes)>;
+  Run::template load_from<Space::kGlobal>(array).to_float(values);
+}
+
+/// The larger of `largest` and the largest magnitude among kCount elements of `kType` at `array`; NaN counts for nothing.
 template <ElementType kType, int kCount>
 VQCC_DEVICE float largest_magnitude(const void* array, float largest) {
-  using Run = Elements<kType, kCount, smaller(16, kCount * ElementTraits<kType>::kBytes)>;
   float values[kCount];
-  Run::template load_from<Space::kGlobal>(array).to_float(values);
+  load_run<kType>(array, values);
 #pragma unroll
   for (int i = 0; i < kCount; ++i) largest = larger(largest, magnitude(values[i]));
   return largest;
+}
+
+/// The larger of `largest` and the sum of the magnitudes of kCount elements of `kType` at `array`.
+template <ElementType kType, int kCount>
+VQCC_DEVICE float largest_sum(const void* array, float largest) {
+  float values[kCount];
+  load_run<kType>(array, values);
+  float sum = 0.0f;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) sum += magnitude(values[i]);
+  return larger(largest, sum);
 }
 
 }  // namespace vqcc

@@ -144,7 +144,8 @@ class ByteScoreTable {
         }
       }
     }
-    const uint32* entry = reinterpret_cast<const uint32*>(entries) + (tile_of(0) * 8 + lane_index() / 4) * kPairs + own_pair();
+    const int first_pair = (tile_of(0) * 8 + lane_index() / 4) * kPairs + own_pair();
+    const uint32* entry = reinterpret_cast<const uint32*>(entries) + first_pair;
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
       const bool present = own && (kEntryTiles * kSets % kWarps == 0 || tile_of(n) < kEntryTiles);
@@ -155,9 +156,9 @@ class ByteScoreTable {
     }
   }
 
-  /// Writes this warp's share of a region; the operands are scaled where they are. The fragments of a multiply hold, for each entry, four lanes' worth of
-  /// tables in one order: lane t of the four stores table (step ^ t) at each step, so that a warp's stores meet
-  /// different banks too.
+  /// Writes this warp's share of a region; the operands are scaled where they are. The fragments of a multiply hold, for
+  /// each entry, four lanes' worth of tables in one order: lane t of the four stores table (step ^ t) at each step, so that
+  /// a warp's stores meet different banks too.
   VQCC_DEVICE static void build(uint8* region, Operands& operands, const Scales& scales) {
     if constexpr (kScaled) scale(operands, scales);
     const int t = lane_index() % 4;

@@ -75,8 +75,9 @@ class WideScoreTable {
     }
   }
 
-  /// Writes this warp's share of a region; the operands are scaled where they are. A multiply leaves entries 2 t and 2 t + 1 of tables g and g + 8 in a lane,
-  /// which are two words. Lanes of entries 4 to 7 store those of table g + 8 first: the 32 lanes meet 32 banks.
+  /// Writes this warp's share of a region; the operands are scaled where they are. A multiply leaves entries 2 t and
+  /// 2 t + 1 of tables g and g + 8 in a lane, which are two words. Lanes of entries 4 to 7 store those of table g + 8
+  /// first: the 32 lanes meet 32 banks.
   VQCC_DEVICE static void build(uint8* region, Operands& operands, const Scales& scales) {
 #pragma unroll
     for (uint32& pair : operands.x) pair = scales.up(0, pair);

@@ -64,6 +64,7 @@ def test_given_tensors(compiled: Path, quantized: Path) -> None:
             "m",
             "passed",
             "relative_error",
+            "relative_limit",
             "max_error",
             "bound",
             "worst_ratio",

@@ -41,6 +41,31 @@ def test_a_lost_term_is_outside_the_bound() -> None:
     assert found.max_error == pytest.approx(0.05, rel=0.1)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(("lost", "passed"), [(0, True), (4, False), (16, False), (128, False)])
+def test_lost_columns_of_long_rows_fail(dtype: str, lost: int, passed: bool) -> None:
+    """The worst case of a long sum admits more than a few lost terms, all elements together do not."""
+    rng = np.random.default_rng(1)
+    x, w = (
+        rng.standard_normal(28672).astype(TYPES[dtype]).astype(np.float64),
+        rng.standard_normal((64, 28672)),
+    )
+    if dtype == "bfloat16" and lost == 4:
+        lost = 16  # 8 bits fewer of the output
+    kept = x.copy()
+    kept[len(x) - lost :] = 0
+    computed = (w @ kept).astype(TYPES[dtype])
+    found = compare(computed, w @ x, np.abs(w) @ np.abs(x), 500_000, dtype)
+    assert found.worst <= 1
+    assert found.passed == passed
+
+
+def test_sums_that_cancel_are_not_held_to_what_is_left_of_them() -> None:
+    exact, magnitude = np.full(64, 1e-5), np.full(64, 100.0)
+    computed = (exact + 1e-4 * np.random.default_rng(0).standard_normal(64)).astype(np.float16)
+    assert compare(computed, exact, magnitude, 10_000, "float16").passed
+
+
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_fails(wrong: float) -> None:
     ones = np.ones(3)

@@ -144,7 +144,8 @@ def _show(result: CaseResult) -> None:
     click.echo(f"{verdict:8}  {result.gpu}: {result.kernel}, {sizes}, {result.tensor}")
     worst = found.worst * found.max_bound
     click.echo(
-        f"{'':8}  relative error {found.relative_error:.2e}, max error {found.max_error:.2e}; "
+        f"{'':8}  relative error {found.relative_error:.2e} of {found.relative_limit:.2e} allowed, "
+        f"max error {found.max_error:.2e}; "
         f"worst element {worst:.2e} of {found.max_bound:.2e} allowed"
     )
 
@@ -155,9 +156,22 @@ def _mismatches(failed: Iterable[CaseResult], *, packed: bool) -> list[Diagnosti
     return [
         Diagnostic(
             "VQ0801",
-            f"{result.gpu}: {result.kernel}: element {list(result.comparison.position)} of {result.tensor} is "
-            f"{result.comparison.worst:.3g} times its bound {result.comparison.max_bound:.3g} from float64",
+            f"{result.gpu}: {result.kernel}: {_what_is_wrong(result)}",
             help=_PACKED_HELP if packed else _HELP,
         )
         for result in failed
     ]
+
+
+def _what_is_wrong(result: CaseResult) -> str:
+    """The worst element where one is outside its bound, else that all together are too far off."""
+    found = result.comparison
+    if found.worst <= 1:
+        return (
+            f"{result.tensor}: the relative error {found.relative_error:.3g} of all elements together is more than the "
+            f"{found.relative_limit:.3g} that rounding explains"
+        )
+    return (
+        f"element {list(found.position)} of {result.tensor} is {found.worst:.3g} times its bound "
+        f"{found.max_bound:.3g} from float64"
+    )

@@ -55,7 +55,7 @@ def refusals(problem: Problem, dataflow: Dataflow) -> Iterator[str]:
 
 
 def _refusals_of_algorithm(problem: Problem) -> Iterator[str]:
-    """What either needs: tensor cores multiply entries, and sums are of columns with one scale."""
+    """What all of them need: tensor cores multiply entries, and sums are of columns with one scale."""
     algorithm = problem.algorithm
     if algorithm.vector_size not in FRAGMENT_VECTORS:
         yield f"vectors of {algorithm.vector_size} do not fill registers of a fragment"

@@ -50,6 +50,7 @@ class CaseResult:
             **self.sizes,
             "passed": found.passed,
             "relative_error": found.relative_error,
+            "relative_limit": found.relative_limit,
             "max_error": found.max_error,
             "bound": found.max_bound,
             "worst_ratio": found.worst,

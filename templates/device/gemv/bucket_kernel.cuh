@@ -1,7 +1,7 @@
 // gemv over bucketed codes: a block keeps a part of a large codebook, and multiplies the codes that name its entries.
 #pragma once
 
-#include "outputs.cuh"
+#include "dealing.cuh"
 
 namespace vqcc {
 
@@ -142,16 +142,12 @@ class BucketGemv {
         block_barrier();  // the part and x have been looked up, and sums are there
       }
     }
-    finish(arguments, row_part, column_part, first_block * Layout::kBlockRows, blocks * Layout::kBlockRows, row_sums);
+    finish_rows<Tile, Matrix, kRows, kInputRows, kThreads>(arguments, row_part, column_part,
+                                                           first_block * Layout::kBlockRows,
+                                                           blocks * Layout::kBlockRows, row_sums);
   }
 
  private:
-  /// First of the `count` things that part `part` of kParts has: each has as many, or the first ones one more.
-  template <int kCount, int kPartCount>
-  VQCC_DEVICE static int first_of(int part) {
-    return kCount / kPartCount * part + smaller(part, kCount % kPartCount);
-  }
-
   /// Starts to copy part `part` of the tables, which follow one another stage by stage.
   VQCC_DEVICE static void start_part(const Arguments& arguments, int part, uint8* shared) {
     const uint4* source = reinterpret_cast<const uint4*>(arguments.books + static_cast<int64>(part) * kPartBytes);
@@ -161,7 +157,8 @@ class BucketGemv {
     }
   }
 
-  /// Copies the vectors of panel `panel` of row `b` of x, and a vector of zeros behind them: thread 8 v + r makes copy r of vector v.
+  /// Copies the vectors of panel `panel` of row `b` of x, and a vector of zeros behind them: thread 8 v + r makes copy r
+  /// of vector v.
   VQCC_DEVICE static void load_inputs(const Arguments& arguments, int b, int panel, uint8* shared) {
     const int first_vector = panel * Layout::kPanelVectors;
     const uint4* source = reinterpret_cast<const uint4*>(arguments.x + b * arguments.x_stride) + first_vector;
@@ -189,7 +186,8 @@ class BucketGemv {
                   arguments.codes + kChunkOffset + static_cast<int64>(chunk) * Layout::kChunkWords,
                   chunk_of(arguments, end) - chunk);
     if (first) wait_for_previous_kernels();  // x may be theirs; books and codes are not
-    if (kInputRows > 1 || first || bucket % kParts == 0) load_inputs(arguments, b, bucket / kParts, shared);
+    const bool several = kInputRows > 1 && arguments.m > 1;  // rows of x, one after another in the same place
+    if (several || first || bucket % kParts == 0) load_inputs(arguments, b, bucket / kParts, shared);
     wait_for_copies();
     block_barrier();
 #pragma unroll 1
@@ -242,24 +240,6 @@ class BucketGemv {
       const float(&product)[4] = sums.products[phase];
       const int half = phase % 2 * 2;
       block_sums[rows >> 8 * phase & 0xffu] += g % 2 == 0 ? product[half] : product[half + 1];
-    }
-  }
-
-  /// Stores the sums of the item's rows, or leaves them to the other parts of the buckets.
-  VQCC_DEVICE static void finish(const Arguments& arguments, int row_part, int column_part, int first_row, int rows,
-                                 const float* row_sums) {
-    const auto store = [&](int i, float sum) {
-      const int row = first_row + i % kRows;
-      if (i % kRows < rows && row < Matrix::kRows) store_output<Tile, Matrix>(arguments, row, i / kRows, sum);
-    };
-    if constexpr (kColumnParts == 1) {
-      for (int i = static_cast<int>(threadIdx.x); i < kSums; i += kThreads) store(i, row_sums[i]);
-    } else {
-      uint32* flag = reinterpret_cast<uint32*>(dynamic_shared());  // the book has been looked up
-      reduce_parts<kSums, kThreads>(
-          arrival_of(arguments.workspace, row_part),
-          part_sums<Tile::kArrivals>(arguments.workspace) + static_cast<int64>(row_part) * kColumnParts * kSums, flag,
-          column_part, kColumnParts, [&](int i) { return row_sums[i]; }, store);
     }
   }
 };

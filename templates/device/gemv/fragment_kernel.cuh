@@ -195,7 +195,8 @@ class FragmentGemv {
     // Where the block has threads for several rows at a time, a power of two of them: their places are then linear.
     constexpr int kRowStep = smaller(kRows, power_of_two_at_most(kThreads / kVisitPairs));
     const int first_row = kRowStep == 1 ? 0 : static_cast<int>(threadIdx.x) / kVisitPairs;
-    const int first_pair = kThreads <= kVisitPairs ? static_cast<int>(threadIdx.x) : static_cast<int>(threadIdx.x) % kVisitPairs;
+    const int thread = static_cast<int>(threadIdx.x);
+    const int first_pair = kThreads <= kVisitPairs ? thread : thread % kVisitPairs;
     if (kThreads > kVisitPairs && static_cast<int>(threadIdx.x) >= kRowStep * kVisitPairs) return;
     for (int pair = first_pair; pair < kVisitPairs; pair += kThreads) {
       const int column = visit.first_step * kStepColumns * kQuad + 2 * pair;

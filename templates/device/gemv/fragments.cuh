@@ -10,7 +10,7 @@ namespace vqcc {
 /// A looked-up entry lies in neighbouring registers, which operand A gives to rows g and g + 8 in turn. Both are row g of
 /// the weights here, at other columns: of B's eight columns the first four are rows of x where rows g of A are, the others
 /// the same rows of x where rows g + 8 are. So half of each sum is of use, nothing has to be moved, and a multiply takes
-/// 64 weights of each lane's row. kRows is 1, 2 or 4.
+/// 32 weights of each row. kRows is 1, 2 or 4.
 template <ElementType kType, int kRows>
 struct FewInputs {
   static constexpr int kLaneColumns = 8;  // of a fragment

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "../score_table_wide.cuh"
-#include "outputs.cuh"
+#include "dealing.cuh"
 
 namespace vqcc {
 
@@ -69,12 +69,6 @@ class ScoreGemv {
   }
 
  private:
-  /// First of the `count` things that part `part` of kParts has: each has as many, or the first ones one more.
-  template <int kCount, int kParts>
-  VQCC_DEVICE static int first_of(int part) {
-    return kCount / kParts * part + smaller(part, kCount % kParts);
-  }
-
   VQCC_DEVICE static void work_on(const Arguments& arguments, int row_part, int column_part) {
     uint8* regions = dynamic_shared();
     CodesAhead codes(regions + kCodesOffset);
@@ -132,13 +126,14 @@ class ScoreGemv {
     }
     wait_for_copies();  // a warp without a group has one
     block_barrier();
-    finish(arguments, row_part, column_part, first_group * kWarpSize, groups * kWarpSize, row_sums);
+    finish_rows<Tile, Matrix, kRows, kInputRows, kThreads>(arguments, row_part, column_part, first_group * kWarpSize,
+                                                           groups * kWarpSize, row_sums);
   }
 
   /// Scales of the scores of rounds `first_round` to `end_round`, found where tables will be.
   VQCC_DEVICE static Scales find_scales(const Arguments& arguments, int first_round, int end_round) {
     const int thread = static_cast<int>(threadIdx.x);
-    float largest[kInputRows + 1] = {};  // of each row of x, of entries
+    float largest[kInputRows + 1] = {};  // of each row of x, and of the sums of entries
     const int first_code = first_round * Table::kTables;
     const int end_code = smaller(end_round * Table::kTables, Layout::kPaddedVectors * Algorithm::kResiduals);
     for (int code = first_code + thread; code < end_code; code += kThreads) {
@@ -156,14 +151,14 @@ class ScoreGemv {
 #pragma unroll 4
     for (int entry = first_entry + thread; entry < end_entry; entry += kThreads) {
       const uint8* values = arguments.books + entry * Algorithm::kEntryBytes;
-      largest_entry = largest_magnitude<Tile::kElement, kVectorSize>(values, largest_entry);
+      largest_entry = largest_sum<Tile::kElement, kVectorSize>(values, largest_entry);
     }
     largest_of_block<kWarps>(largest, reinterpret_cast<float*>(dynamic_shared()));
     block_barrier();  // every warp has read it
     float largest_x[kInputRows];
 #pragma unroll
     for (int b = 0; b < kInputRows; ++b) largest_x[b] = largest[b];
-    return Scales::template of<kVectorSize>(largest_x, largest_entry);
+    return Scales::of(largest_x, largest_entry);
   }
 
   /// Row `b` of x. Rows past m repeat the last: nothing of theirs is stored.
@@ -234,25 +229,6 @@ class ScoreGemv {
     Run* own_;
     Run runs_[Table::kCodesStaged ? 1 : kRuns];
   };
-
-  /// Stores the sums of the item's rows, or leaves them to the other parts of the columns.
-  VQCC_DEVICE static void finish(const Arguments& arguments, int row_part, int column_part, int first_row, int rows,
-                                 const float* row_sums) {
-    const auto sum_of = [&](int i) { return i % kRows < rows ? row_sums[i] : 0.0f; };
-    const auto store = [&](int i, float sum) {
-      const int row = first_row + i % kRows;
-      if (i % kRows < rows && row < Matrix::kRows) store_output<Tile, Matrix>(arguments, row, i / kRows, sum);
-    };
-    if constexpr (kColumnParts == 1) {
-      for (int i = static_cast<int>(threadIdx.x); i < kSums; i += kThreads) store(i, sum_of(i));
-    } else {
-      uint32* flag = reinterpret_cast<uint32*>(dynamic_shared());  // tables have been looked up
-      reduce_parts<kSums, kThreads>(
-          arrival_of(arguments.workspace, row_part),
-          part_sums<Tile::kArrivals>(arguments.workspace) + static_cast<int64>(row_part) * kColumnParts * kSums, flag,
-          column_part, kColumnParts, sum_of, store);
-    }
-  }
 };
 
 }  // namespace vqcc

@@ -30,7 +30,7 @@ VQCC_HOST_DEVICE constexpr bool exchanges_as_planned() {
 /// What a launch passes. Strides are in elements; x, y and bias have the activations' type.
 template <class Element>
 struct GemvArguments {
-  const uint32* codes;        // packed rows, Geometry::kRowWords each
+  const uint32* codes;        // packed, in the layout of the dataflow
   const uint8* books;         // [books][kTableBytes]
   const float* stage_scales;  // [books][kResiduals], int8 codebooks only
   const void* scales;         // as ScaleMode says
@@ -38,7 +38,7 @@ struct GemvArguments {
   const Element* bias;        // [n] or null
   Element* y;                 // [m][n], rows y_stride apart
   uint8* workspace;           // arrivals and partial sums of blocks that share outputs; all zero arrivals between launches
-  int m;                      // 1 to Tile::kBatch
+  int m;                      // at least 1, at most as many rows of x as the tile is for
   int64 x_stride;
   int64 y_stride;
 };

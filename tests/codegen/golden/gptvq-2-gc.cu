@@ -619,7 +619,7 @@ VQCC_HOST_DEVICE constexpr bool exchanges_as_planned() {
 /// What a launch passes. Strides are in elements; x, y and bias have the activations' type.
 template <class Element>
 struct GemvArguments {
-  const uint32* codes;        // packed rows, Geometry::kRowWords each
+  const uint32* codes;        // packed, in the layout of the dataflow
   const uint8* books;         // [books][kTableBytes]
   const float* stage_scales;  // [books][kResiduals], int8 codebooks only
   const void* scales;         // as ScaleMode says
@@ -627,7 +627,7 @@ struct GemvArguments {
   const Element* bias;        // [n] or null
   Element* y;                 // [m][n], rows y_stride apart
   uint8* workspace;           // arrivals and partial sums of blocks that share outputs; all zero arrivals between launches
-  int m;                      // 1 to Tile::kBatch
+  int m;                      // at least 1, at most as many rows of x as the tile is for
   int64 x_stride;
   int64 y_stride;
 };
@@ -1744,7 +1744,7 @@ struct Tile_m4_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 4) gptvq_2_gc_m4_float16_7ec1c712(
+extern "C" __global__ void __launch_bounds__(256, 4) gptvq_2_gc_m4_float16_5842cd87(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,
