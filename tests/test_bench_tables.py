@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from vqcc.passes.choice import DATAFLOWS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -63,6 +65,10 @@ def test_random_shapes_by_preset_and_m(bench: Any) -> None:
         "| quip-4 | 1 | 3 | 1.50 | 1.23 to 1.50 | 1.20 | 3003 x 1024 | 100% | 0.74 to 0.90 |",
         "| quip-4 | 16 | 3 | 1.20 | 0.57 to 1.47 | 0.50 | 2002 x 8192 | 67% | 0.34 to 0.88 |",
     ]
+
+
+def test_every_dataflow_has_a_mark(bench: Any) -> None:
+    assert set(bench("tables").MARKS) == set(DATAFLOWS)
 
 
 def test_runs_over_random_shapes_are_put_together(bench: Any) -> None:

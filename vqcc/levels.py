@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["LEVELS", "STRATEGIES", "Caching", "Dataflow", "Fusion", "Level", "Strategy"]
+__all__ = ["DATAFLOW_WORDS", "LEVELS", "STRATEGIES", "Caching", "Dataflow", "Fusion", "Level", "Strategy"]
 
 #: `best` is whatever the planner predicts to be fastest, dataflows beyond the paper's included.
 Level = Literal["gc", "sc", "o1", "o2", "o3", "o4", "best"]
@@ -20,6 +20,12 @@ Fusion = Literal["none", "exchange", "aligned"]
 #: operand of tensor cores, in whose order codes are packed, or its entry is such an operand, codes being packed by the
 #: part of the book that has it.
 Dataflow = Literal["decode", "score", "fragment", "bucket"]
+#: Dataflows past the paper's in words.
+DATAFLOW_WORDS: Mapping[Dataflow, str] = {
+    "score": "score tables",
+    "fragment": "codes in the order of fragments",
+    "bucket": "codes in buckets",
+}
 
 
 @dataclass(frozen=True)

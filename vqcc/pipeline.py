@@ -26,22 +26,30 @@ from vqcc.passes.tile import plan_tile
 from vqcc.plan import Plan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from vqcc.levels import Strategy
     from vqcc.picks import TileIdentity
     from vqcc.problem import Problem
 
+    _Pass = Callable[[Problem, Plan], Plan]
+
 __all__ = ["analyze", "base_kernel", "decide_split", "estimate", "plan_base", "plan_compiled", "plan_kernel"]
+
+#: How dataflows past the paper's lay codes out, and what becomes of these.
+_PASSES: Mapping[str, tuple[_Pass, _Pass]] = {
+    "score": (plan_rotated_layout, plan_look_ups),
+    "fragment": (plan_fragment_layout, plan_fragments),
+    "bucket": (plan_bucket_layout, plan_buckets),
+}
 
 
 def analyze(problem: Problem, strategy: Strategy) -> Plan:
     """Everything that needs no tile: layout, hotness, exchange, and the split that bytes propose."""
     plan = Plan(problem.kernel, problem.level, strategy)
-    if strategy.dataflow == "score":
-        return plan_look_ups(problem, plan_hotness(problem, plan_rotated_layout(problem, plan)))
-    if strategy.dataflow == "fragment":
-        return plan_fragments(problem, plan_hotness(problem, plan_fragment_layout(problem, plan)))
-    if strategy.dataflow == "bucket":
-        return plan_buckets(problem, plan_hotness(problem, plan_bucket_layout(problem, plan)))
+    if strategy.dataflow in _PASSES:
+        lay_out, multiply = _PASSES[strategy.dataflow]
+        return multiply(problem, plan_hotness(problem, lay_out(problem, plan)))
     plan = plan_layout(problem, plan)
     plan = plan_hotness(problem, plan)
     plan = plan_exchange(problem, plan)

@@ -12,8 +12,11 @@ from matrix import PRESETS
 from plans import EVERY_STRATEGY, Compiler, compiler_of, forced, hot_profile, is_legal, planned, using
 from problems import changed, kmeans, problem, problems
 
+from vqcc import pipeline
+from vqcc.code_layouts import CODE_LAYOUTS
 from vqcc.diagnostics import VqccError
-from vqcc.levels import STRATEGIES
+from vqcc.levels import DATAFLOW_WORDS, STRATEGIES
+from vqcc.ops.gemv.model import Gemv
 from vqcc.passes.choice import (
     DATAFLOWS,
     PAST_THE_PAPER,
@@ -28,6 +31,7 @@ from vqcc.passes.placement import part_tiles
 from vqcc.pipeline import estimate
 from vqcc.problem import Boundaries
 from vqcc.search import compile_plans
+from vqcc.tensors import packing
 
 if TYPE_CHECKING:
     from vqcc.plan import Decision, Plan
@@ -279,3 +283,14 @@ def test_forced_plans_are_what_the_pipeline_makes() -> None:
             theirs.exchange,
             theirs.launch,
         )
+
+
+def test_whatever_is_by_dataflow_has_all_of_them() -> None:
+    """A dataflow that is added has words, passes and, of gemv, kernels."""
+    past = set(DATAFLOWS) - {"decode"}
+    assert set(DATAFLOW_WORDS) == past
+    assert set(pipeline._PASSES) == past
+    assert set(Gemv.dataflow_rows) == past
+    assert set(Gemv.tile_types) == set(DATAFLOWS)
+    assert past < set(Gemv.engines)
+    assert set(CODE_LAYOUTS.values()) == set(packing._PACKERS)

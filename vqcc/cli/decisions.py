@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vqcc.levels import DATAFLOW_WORDS
 from vqcc.report.text import counted
 
 if TYPE_CHECKING:
@@ -35,13 +36,8 @@ def _summary(kernel: Mapping[str, Any]) -> list[str]:
     fusion = f"fusion {exchange['fusion']}"
     if exchange["shuffles"]:
         fusion += f" ({counted(exchange['shuffles'], 'shuffle')} in mini-warps of {exchange['mini_warp']})"
-    past_the_paper = {
-        "score": "score tables",
-        "fragment": "codes in the order of fragments",
-        "bucket": "codes in buckets",
-    }
-    if exchange["engine"] in past_the_paper:
-        parts = [past_the_paper[exchange["engine"]]]
+    if exchange["engine"] in DATAFLOW_WORDS:
+        parts = [DATAFLOW_WORDS[exchange["engine"]]]
     else:
         parts = [f"{exchange['engine']}, {fusion}", _places(kernel["placement"])]
         factor = split["tiles"] * split["stages"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 from vqcc.diagnostics import VqccError
-from vqcc.levels import STRATEGIES, Dataflow, Strategy
+from vqcc.levels import DATAFLOW_WORDS, STRATEGIES, Dataflow, Strategy
 from vqcc.passes.dataflow import refusals
 from vqcc.passes.placement import check_placement
 from vqcc.plan import Decision, Rejected
@@ -41,9 +41,7 @@ DATAFLOWS: tuple[Dataflow, ...] = get_args(Dataflow)
 #: Strategies past the paper's: score tables, codes packed in the order of fragments or in buckets, copies of entries,
 #: and entries decoded straight into the fragments of tensor cores.
 PAST_THE_PAPER = (
-    Strategy("none", dataflow="score"),
-    Strategy("none", dataflow="fragment"),
-    Strategy("none", dataflow="bucket"),
+    *(Strategy("none", dataflow=dataflow) for dataflow in DATAFLOW_WORDS),
     Strategy("all", fusion="aligned"),
     *(
         Strategy("slack", registers=True, codebook_centric=centric, fusion=fusion, copies=copies)
@@ -227,11 +225,7 @@ def describe(strategy: Strategy) -> str:
     if strategy in named:
         return named[strategy]
     if strategy.dataflow != "decode":
-        return {
-            "score": "score tables",
-            "fragment": "codes in the order of fragments",
-            "bucket": "codes in buckets",
-        }[strategy.dataflow]
+        return DATAFLOW_WORDS[strategy.dataflow]
     parts = [
         {"global": "global look-ups", "all": "whole books shared", "slack": "books in the slack"}[
             strategy.caching

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vqcc.code_layouts import BucketLayout, FragmentLayout, RotatedLayout
+from vqcc.code_layouts import BucketLayout, FragmentLayout, PackedLayout, RotatedLayout
 from vqcc.tensors.buckets import deal_orders, pack_buckets, unpack_buckets
 from vqcc.tensors.fragment_codes import pack_fragments, unpack_fragments
 from vqcc.tensors.rotated_codes import pack_rotated, unpack_rotated
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from numpy.typing import NDArray
 
-    from vqcc.code_layouts import CodeLayout, PackedLayout
+    from vqcc.code_layouts import CodeLayout
     from vqcc.tensors.vq_tensor import VQTensor
 
 __all__ = ["PackedTensor", "pack_codes", "pack_tensor", "unpack_codes"]
@@ -91,13 +93,7 @@ def pack_codes(codes: NDArray[Any], layout: CodeLayout) -> NDArray[np.uint32]:
     """Codes [residuals, n, vectors] to words of the layout's `code_shape`."""
     residuals, _, vectors = codes.shape
     assert (residuals, vectors) == (layout.residuals, layout.vectors)
-    if isinstance(layout, RotatedLayout):
-        return pack_rotated(codes, layout)
-    if isinstance(layout, FragmentLayout):
-        return pack_fragments(codes, layout)
-    if isinstance(layout, BucketLayout):
-        return pack_buckets(codes, layout)
-    return _pack_chunks(codes, layout)
+    return _PACKERS[type(layout)](codes, layout)
 
 
 def unpack_codes(
@@ -108,14 +104,11 @@ def unpack_codes(
     All layouts but the paper's are padded to whole groups of rows, which only `rows` takes away again; codes in buckets
     cannot be found without it.
     """
-    if isinstance(layout, RotatedLayout):
-        return unpack_rotated(words, layout)[:, :rows]
-    if isinstance(layout, FragmentLayout):
-        return unpack_fragments(words, layout)[:, :rows]
     if isinstance(layout, BucketLayout):
         assert rows is not None, "the number of rows says where chunks begin"
         return unpack_buckets(words, layout, rows)
-    return _unpack_chunks(words, layout)[:, :rows]
+    codes = _UNPACKERS[type(layout)](words, layout)
+    return codes[:, :rows]
 
 
 def _pack_chunks(codes: NDArray[Any], layout: PackedLayout) -> NDArray[np.uint32]:
@@ -149,3 +142,17 @@ def _unpack_chunks(words: NDArray[np.uint32], layout: PackedLayout) -> NDArray[n
             value &= np.uint64((1 << layout.code_bits) - 1)
             codes[residual][:, slots[present, j]] = value[:, present]
     return codes
+
+
+#: By the layout of the codes.
+_PACKERS: Mapping[type[CodeLayout], Callable[[NDArray[Any], Any], NDArray[np.uint32]]] = {
+    PackedLayout: _pack_chunks,
+    RotatedLayout: pack_rotated,
+    FragmentLayout: pack_fragments,
+    BucketLayout: pack_buckets,
+}
+_UNPACKERS: Mapping[type[CodeLayout], Callable[[NDArray[np.uint32], Any], NDArray[np.uint16]]] = {
+    PackedLayout: _unpack_chunks,
+    RotatedLayout: unpack_rotated,
+    FragmentLayout: unpack_fragments,
+}

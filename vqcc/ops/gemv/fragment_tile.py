@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FragmentTile",
+    "count_fragment_cycles",
     "count_visit",
     "every_fragment_tile",
-    "phase_cycles",
     "propose_fragment_tiles",
     "rank_fragment_tiles",
 ]
@@ -189,10 +189,10 @@ def _ranked(rows: int, variant: Variant, work: Workload, machine: TimedMachine) 
 
 def estimated_cycles(tile: FragmentTile, work: Workload, machine: TimedMachine) -> float:
     """Cycles of a launch."""
-    return sum(phase_cycles(tile, work, machine).values())
+    return sum(count_fragment_cycles(tile, work, machine).values())
 
 
-def phase_cycles(tile: FragmentTile, work: Workload, machine: TimedMachine) -> dict[str, float]:
+def count_fragment_cycles(tile: FragmentTile, work: Workload, machine: TimedMachine) -> dict[str, float]:
     """Cycles of a launch by its phases."""
     return count_phases(
         count_visit(tile, work),
@@ -350,7 +350,9 @@ def _books(work: Workload, quad_tiles: int, *, several: bool) -> tuple[int, int,
 def _explain(candidates: list[FragmentTile], work: Workload, machine: TimedMachine) -> tuple[Decision, ...]:
     tile = candidates[0]
     least = estimated_cycles(tile, work, machine)
-    cycles = {f"{name}_cycles": round(value) for name, value in phase_cycles(tile, work, machine).items()}
+    cycles = {
+        f"{name}_cycles": round(value) for name, value in count_fragment_cycles(tile, work, machine).items()
+    }
     return (
         Decision(
             "visits",

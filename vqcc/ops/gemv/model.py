@@ -12,24 +12,17 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from vqcc.algorithms.fields import MAX_INDEX
 from vqcc.diagnostics import Finding, field_error
 from vqcc.ops.base import Argument, ComputeLayout, DeviceEngine, Dtype, Op, TimedMachine, Variant
-from vqcc.ops.gemv.bucket_tile import BucketTile, count_bucket_cycles, propose_bucket_tiles, rank_bucket_tiles
+from vqcc.ops.gemv.dataflows import DATAFLOWS, MAX_BATCH, GemvDataflow
 from vqcc.ops.gemv.fma_tile import propose_fma_tiles
-from vqcc.ops.gemv.fragment_tile import (
-    FragmentTile,
-    phase_cycles,
-    propose_fragment_tiles,
-    rank_fragment_tiles,
-)
 from vqcc.ops.gemv.mma_tile import propose_mma_tiles
 from vqcc.ops.gemv.reference import draw_case, reference
-from vqcc.ops.gemv.score_tile import ScoreTile, count_cycles, propose_score_tiles, rank_score_tiles
 from vqcc.ops.gemv.tile import GemvTile, activation_alignment
 from vqcc.ops.gemv.traffic import count_traffic
 from vqcc.plan import Constant, Tile
 from vqcc.report.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -40,11 +33,8 @@ if TYPE_CHECKING:
     from vqcc.ops.base import LaunchCase, Machine, Traffic, Workload
     from vqcc.plan import Decision, Exchange
 
-    _Proposals = Callable[[int, Variant, Workload, TimedMachine], Iterator[tuple[Tile, tuple[Decision, ...]]]]
-
 __all__ = ["Gemv"]
 
-MAX_BATCH = 16
 #: Rows of x from which an exchange into tensor-core fragments is what the op wants.
 MIN_TENSOR_BATCH = 5
 #: Rows or columns: a sum of two still fits the kernels' signed 32-bit arithmetic.
@@ -60,17 +50,10 @@ SCALE_MODES: Mapping[str, str] = {
     "group": "vqcc::ScaleMode::kGroup",
 }
 
-#: Tiles of dataflows past the paper's, by their engines: those to compile, and all that are worth timing.
-_PROPOSE: Mapping[str, _Proposals] = {
-    "score": propose_score_tiles,
-    "fragment": propose_fragment_tiles,
-    "bucket": propose_bucket_tiles,
-}
-_RANK: Mapping[str, _Proposals] = {
-    "score": rank_score_tiles,
-    "fragment": rank_fragment_tiles,
-    "bucket": rank_bucket_tiles,
-}
+
+def _dataflow_of(work: Workload) -> GemvDataflow | None:
+    """The dataflow past the paper's that the work's engine is of: they have the same names."""
+    return {str(name): dataflow for name, dataflow in DATAFLOWS.items()}.get(work.exchange.engine)
 
 
 def _as_list(value: object) -> object:
@@ -98,18 +81,16 @@ class Gemv(Op):
     header_template: ClassVar[str] = "gemv.h.j2"
     tile_types: ClassVar[Mapping[Dataflow, type[Tile]]] = {
         "decode": GemvTile,
-        "score": ScoreTile,
-        "fragment": FragmentTile,
-        "bucket": BucketTile,
+        **{name: dataflow.tile for name, dataflow in DATAFLOWS.items()},
     }
-    dataflow_rows: ClassVar[Mapping[Dataflow, int]] = {"score": 4, "fragment": MAX_BATCH, "bucket": 4}
+    dataflow_rows: ClassVar[Mapping[Dataflow, int]] = {
+        name: dataflow.rows for name, dataflow in DATAFLOWS.items()
+    }
     device_headers: ClassVar[tuple[str, ...]] = ("gemv/work.cuh",)
     engines: ClassVar[Mapping[str, DeviceEngine]] = {
         "fma": DeviceEngine("gemv/fma_engine.cuh", "vqcc::FmaGemv"),
         "mma": DeviceEngine("gemv/mma_engine.cuh", "vqcc::MmaGemv"),
-        "score": DeviceEngine("gemv/score_kernel.cuh", "vqcc::ScoreGemv"),
-        "fragment": DeviceEngine("gemv/fragment_kernel.cuh", "vqcc::FragmentGemv"),
-        "bucket": DeviceEngine("gemv/bucket_kernel.cuh", "vqcc::BucketGemv"),
+        **{name: dataflow.engine for name, dataflow in DATAFLOWS.items()},
     }
 
     kind: Literal["gemv"]
@@ -224,10 +205,10 @@ class Gemv(Op):
         self, variant: Variant, work: Workload, machine: Machine
     ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
         """Tiles to try, the most promising first; later ones leave a thread more registers."""
-        propose = _PROPOSE.get(work.exchange.engine)
-        if propose is not None:
+        dataflow = _dataflow_of(work)
+        if dataflow is not None:
             assert isinstance(machine, TimedMachine)
-            return propose(self.n, variant, work, machine)
+            return dataflow.propose(self.n, variant, work, machine)
         decoding = propose_mma_tiles if work.exchange.engine == "mma" else propose_fma_tiles
         return decoding(self.n, variant, work, machine)
 
@@ -235,10 +216,10 @@ class Gemv(Op):
         self, variant: Variant, work: Workload, machine: Machine
     ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
         """All tiles that are worth timing, the most promising first."""
-        rank = _RANK.get(work.exchange.engine)
-        if rank is not None:
+        dataflow = _dataflow_of(work)
+        if dataflow is not None:
             assert isinstance(machine, TimedMachine)
-            return rank(self.n, variant, work, machine)
+            return dataflow.rank(self.n, variant, work, machine)
         return self.tiles(variant, work, machine)
 
     def only(self, variant: Variant) -> Gemv:
@@ -251,13 +232,10 @@ class Gemv(Op):
         return count_traffic(self.weight_shape, variant, tile, exchange, vector_size)
 
     def phase_cycles(self, tile: Tile, work: Workload, machine: TimedMachine) -> Mapping[str, float]:
-        """Cycles of a launch over score tables, fragments or buckets, phase by phase."""
-        if isinstance(tile, FragmentTile):
-            return phase_cycles(tile, work, machine)
-        if isinstance(tile, BucketTile):
-            return count_bucket_cycles(tile, work, machine)
-        assert isinstance(tile, ScoreTile)
-        return count_cycles(tile, work, machine)
+        """Cycles of a launch of a dataflow past the paper's, phase by phase."""
+        dataflow = _dataflow_of(work)
+        assert dataflow is not None
+        return dataflow.cycles(tile, work, machine)
 
     def header_values(self, algorithm: Algorithm) -> Mapping[str, int]:
         """What `_supports` checks against."""
@@ -292,5 +270,5 @@ class Gemv(Op):
 
     def longest_sum(self, tile: Tile, algorithm: Algorithm) -> int:
         """Roundings on the way to an output: those of the sums, scale and bias, and of decoding."""
-        assert isinstance(tile, GemvTile | ScoreTile | FragmentTile | BucketTile)
-        return tile.roundings + 2 + 2 * algorithm.residuals + 1
+        roundings: int = tile.roundings  # type: ignore[attr-defined]  # every tile of this op has them
+        return roundings + 2 + 2 * algorithm.residuals + 1

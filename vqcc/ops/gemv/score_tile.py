@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from vqcc.ops.base import Dtype, TimedMachine, Variant, Workload
 
-__all__ = ["ScoreTile", "count_cycles", "propose_score_tiles", "rank_score_tiles"]
+__all__ = ["ScoreTile", "count_score_cycles", "propose_score_tiles", "rank_score_tiles"]
 
 #: Rows that the lanes of a warp have.
 GROUP_ROWS = 32
@@ -237,10 +237,10 @@ def _candidates(
 
 def estimated_cycles(tile: ScoreTile, work: Workload, machine: TimedMachine) -> float:
     """Cycles of a launch."""
-    return sum(count_cycles(tile, work, machine).values())
+    return sum(count_score_cycles(tile, work, machine).values())
 
 
-def count_cycles(tile: ScoreTile, work: Workload, machine: TimedMachine) -> dict[str, float]:
+def count_score_cycles(tile: ScoreTile, work: Workload, machine: TimedMachine) -> dict[str, float]:
     """Cycles of a launch: start, rounds bound by codes or by look-ups and tables, and the sum of the parts."""
     region = tile.region
     turns = -(-tile.groups_per_block // tile.warps)
@@ -286,7 +286,7 @@ def _explain(candidates: list[ScoreTile], work: Workload, machine: TimedMachine)
                 "warps": tile.warps,
                 **{
                     f"{name}_cycles": round(cycles)
-                    for name, cycles in count_cycles(tile, work, machine).items()
+                    for name, cycles in count_score_cycles(tile, work, machine).items()
                 },
             },
             "tables are made once per part of the rows, sums are added once per part of the columns",
