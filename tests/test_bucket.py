@@ -23,7 +23,7 @@ from vqcc.ops.gemv.bucket_tile import BucketTile, entry_wavefronts, unit_steps
 from vqcc.passes.bucket import bucket_layout
 from vqcc.passes.dataflow import refusals
 from vqcc.problem import Boundaries
-from vqcc.tensors.buckets import pack_buckets
+from vqcc.tensors.buckets import pack_buckets, wrong_buckets
 from vqcc.tensors.packed_file import check_contents, load_packed, save_packed
 
 if TYPE_CHECKING:
@@ -263,6 +263,7 @@ def test_packed_files_are_read_and_wrong_ones_refused(library: Library, tmp_path
         (lambda words: changed_word(words, 0, 1), "do not follow"),
         (lambda words: changed_word(words, units // 2, 0), "do not follow"),
         (lambda words: changed_word(words, units, 2**31), "units end after"),
+        (lambda words: changed_word(words, layout.row_offset(4096), 0), "name a row twice"),
         (lambda words: changed_word(words, chunks, 0xFFFFFF), "a vector past its panel"),
     ):
         save_packed(
@@ -271,6 +272,22 @@ def test_packed_files_are_read_and_wrong_ones_refused(library: Library, tmp_path
         with pytest.raises(VqccError, match=reason) as caught:
             load_packed(path, library)
         assert [item.code for item in caught.value.diagnostics] == ["VQ0530"]
+
+
+def test_a_vector_past_the_rows_end_is_found() -> None:
+    """The last panel is shorter than the others: what is past it is zero in a kernel, and no vector of the tensor."""
+    layout = BucketLayout(513, 1, 14, 8192, 257)
+    codes = np.random.default_rng(0).integers(0, 1 << 14, (1, 40, 513)).astype(np.uint16)
+    words = pack_buckets(codes, layout)
+    assert wrong_buckets(words, layout, 40) is None
+    units = layout.units(40)
+    chunk = int(words[units - units // layout.panels])
+    place = layout.chunk_offset(40) + chunk * layout.CHUNK_WORDS
+    entry = int(words[place]) & (1 << layout.ENTRY_BITS) - 1
+    wrong = (int(words[place]) & 0xFF000000) | 256 << layout.ENTRY_BITS | entry
+    assert (
+        wrong_buckets(changed_word(words, place, wrong), layout, 40) == "a code names a vector past its panel"
+    )
 
 
 def changed_word(words: np.ndarray, index: int, value: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from vqcc.algorithms.fields import MAX_INDEX
 from vqcc.code_layouts import FragmentLayout
 from vqcc.passes.bucket import BUCKET_VECTOR, bucket_layout, resident_bytes
-from vqcc.passes.fragment import fragment_layout
+from vqcc.passes.fragment import LANE_COLUMNS, MAX_STEP_WORDS, fragment_layout
 from vqcc.passes.score import rotated_layout
 from vqcc.problem import Boundaries
 from vqcc.report.text import counted
@@ -88,7 +88,12 @@ def _refusals_of_fragments(problem: Problem) -> Iterator[str]:
         yield f"tiles of {tile_rows} rows are no whole blocks of {FragmentLayout.BLOCK_ROWS}"
     layout = fragment_layout(algorithm, shape)
     if layout is None:
-        yield "no step of whole words ends with the column tiles"
+        tiled = algorithm.scope.tile(*shape)[1] < shape[1]
+        yield (
+            "no step of whole words ends with the column tiles"
+            if tiled
+            else f"codes of a lane's {LANE_COLUMNS} columns take more than {MAX_STEP_WORDS} words"
+        )
     elif 4 * math.prod(layout.code_shape(shape[0])) > MAX_INDEX:
         yield "codes, padding included, pass the 2 GiB that 32-bit offsets reach"
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vqcc.plan import Plan
     from vqcc.problem import Problem
 
-__all__ = ["fragment_layout", "plan_fragment_layout", "plan_fragments"]
+__all__ = ["LANE_COLUMNS", "MAX_STEP_WORDS", "fragment_layout", "plan_fragment_layout", "plan_fragments"]
 
 #: Columns of a lane that a multiply takes, where the weights are the operand of sixteen rows; half as many else.
 LANE_COLUMNS = 8

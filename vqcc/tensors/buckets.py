@@ -172,7 +172,7 @@ def _slots_of(words: NDArray[np.uint32], layout: BucketLayout) -> NDArray[np.uin
 
 
 def wrong_buckets(words: NDArray[np.uint32], layout: BucketLayout, rows: int) -> str | None:
-    """What would make a kernel read past these packed codes of `rows` rows, or past what it keeps; None if nothing."""
+    """What would lead a kernel past these packed codes of `rows` rows, or have it mix rows up; None if nothing."""
     units, first = layout.units(rows), layout.chunk_offset(rows)
     if len(words) < first:
         return f"{len(words)} words are fewer than the {first} before the first chunk"
@@ -182,8 +182,20 @@ def wrong_buckets(words: NDArray[np.uint32], layout: BucketLayout, rows: int) ->
     needed = first + int(ends[-1]) * layout.CHUNK_WORDS
     if needed != len(words):
         return f"units end after {needed} words, not {len(words)}"
-    slots = _slots_of(words[first:], layout)
-    if (slots >> np.uint32(layout.ENTRY_BITS) > layout.panel_vectors).any():
+    members = words[layout.row_offset(rows) : first].view(np.uint8).reshape(-1, layout.BLOCK_ROWS)
+    if (np.sort(members, axis=1) != np.arange(layout.BLOCK_ROWS)).any():
+        return "units of a block name a row twice"
+    of_last_panel = int(ends[units - units // layout.panels])  # first chunk
+    return _wrong_slots(_slots_of(words[first:], layout), layout, of_last_panel)
+
+
+def _wrong_slots(slots: NDArray[np.uint32], layout: BucketLayout, of_last_panel: int) -> str | None:
+    """What a slot names that there is not; the last panel, from a chunk on, may be shorter than the others."""
+    vectors = slots >> np.uint32(layout.ENTRY_BITS)
+    length = layout.vectors - (layout.panels - 1) * layout.panel_vectors
+    last = vectors[of_last_panel:]
+    past_the_end = (last >= length) & (last != layout.panel_vectors)
+    if (vectors > layout.panel_vectors).any() or past_the_end.any():
         return "a code names a vector past its panel"
     if ((slots & np.uint32((1 << layout.ENTRY_BITS) - 1)) >= layout.part_entries).any():
         return "a code names an entry past its part"

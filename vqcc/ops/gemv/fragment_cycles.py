@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FEW_ROWS", "Counts", "VisitShape", "count_phases"]
 
-WAVEFRONT_BYTES, BANK_BYTES, WARP_SIZE = 128, 128, 32
+WAVEFRONT_BYTES, WARP_SIZE = 128, 32
+#: Entries that a byte tells apart: longer tables have no copies.
+BYTE_ENTRIES = 256
 #: Rows of x up to which the weights are operand A (device/gemv/fragments.cuh), and columns of a lane that a multiply
 #: takes, with few rows of x and with many.
 FEW_ROWS, FEW_COLUMNS, MANY_COLUMNS = 4, 8, 4
@@ -86,7 +88,7 @@ class Counts:
         codes = groups * steps * layout.step_vectors * work.stages
         lookups = codes * (2 if work.entry_operations else 1)  # computed entries look constants up too
         entry_wavefronts = 4 * work.entry_words * WARP_SIZE / WAVEFRONT_BYTES
-        if copies == 1 and work.table_entries > BANK_BYTES:
+        if copies == 1 and work.table_entries > BYTE_ENTRIES:
             entry_wavefronts *= CONFLICTS
         fragment_columns = FEW_COLUMNS if few else MANY_COLUMNS
         multiplies = groups * columns / fragment_columns * work.stages
