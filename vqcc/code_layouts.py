@@ -186,6 +186,9 @@ class BucketLayout:
     SLOT_BITS: ClassVar[int] = 24
     CHUNK_STEPS: ClassVar[int] = 4
     CHUNK_WORDS: ClassVar[int] = UNIT_ROWS * CHUNK_STEPS * SLOT_BITS // 32
+    #: Bytes of a vector, a row of the matrices that are loaded together, and copies of x in shared memory.
+    VECTOR_BYTES: ClassVar[int] = 16
+    INPUT_COPIES: ClassVar[int] = 8
     #: 32-bit words that name a unit's rows, a byte each.
     UNIT_ROW_WORDS: ClassVar[int] = UNIT_ROWS // 4
 
@@ -208,6 +211,16 @@ class BucketLayout:
     def buckets(self) -> int:
         """Pairs of a panel and a part."""
         return self.panels * self.parts
+
+    @property
+    def part_bytes(self) -> int:
+        """Bytes of a part's entries."""
+        return self.VECTOR_BYTES * self.part_entries
+
+    @property
+    def resident_bytes(self) -> int:
+        """Shared memory of a part of the book, and of the copies of a panel of x and a vector of zeros."""
+        return self.part_bytes + self.VECTOR_BYTES * self.INPUT_COPIES * (self.panel_vectors + 1)
 
     def blocks(self, rows: int) -> int:
         """Blocks of rows, the last one perhaps not full."""

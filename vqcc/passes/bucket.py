@@ -17,16 +17,13 @@ if TYPE_CHECKING:
     from vqcc.plan import Plan
     from vqcc.problem import Problem
 
-__all__ = ["BUCKET_VECTOR", "bucket_layout", "plan_bucket_layout", "plan_buckets", "resident_bytes"]
+__all__ = ["BUCKET_VECTOR", "bucket_layout", "plan_bucket_layout", "plan_buckets"]
 
 #: Elements of a vector: 16 bytes of 16-bit elements, a row of the matrices that are loaded together.
-BUCKET_VECTOR = 8
+BUCKET_VECTOR = BucketLayout.VECTOR_BYTES // 2
 #: The most entries of a part, and vectors of a panel: 128 and 64 KB of shared memory. Longer lists of codes are padded
 #: less, so they are as large as the GPUs with most shared memory have room for, whichever GPU a library is for.
 MOST_ENTRIES, MOST_VECTORS = 8192, 512
-#: Copies of x in shared memory: eight lanes read one each.
-INPUT_COPIES = 8
-_VECTOR_BYTES = 2 * BUCKET_VECTOR
 
 
 def bucket_layout(algorithm: Algorithm, shape: tuple[int, int]) -> BucketLayout:
@@ -40,11 +37,6 @@ def bucket_layout(algorithm: Algorithm, shape: tuple[int, int]) -> BucketLayout:
         part_entries=min(MOST_ENTRIES, algorithm.table_entries),
         panel_vectors=-(-vectors // panels),
     )
-
-
-def resident_bytes(layout: BucketLayout) -> int:
-    """Shared memory of a part of the book, and of the copies of a panel of x and a vector of zeros."""
-    return _VECTOR_BYTES * (layout.part_entries + INPUT_COPIES * (layout.panel_vectors + 1))
 
 
 def plan_bucket_layout(problem: Problem, plan: Plan) -> Plan:
@@ -61,7 +53,7 @@ def plan_bucket_layout(problem: Problem, plan: Plan) -> Plan:
                 "vectors": layout.vectors,
                 "residuals": algorithm.residuals,
                 "table_entries": algorithm.table_entries,
-                "resident_bytes": resident_bytes(layout),
+                "resident_bytes": layout.resident_bytes,
             },
             f"a code takes {layout.SLOT_BITS} bits instead of {algorithm.code_bits}, and its entry is in shared memory",
         ),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from vqcc.algorithms.fields import MAX_INDEX
 from vqcc.code_layouts import FragmentLayout
-from vqcc.passes.bucket import BUCKET_VECTOR, bucket_layout, resident_bytes
+from vqcc.passes.bucket import BUCKET_VECTOR, bucket_layout
 from vqcc.passes.fragment import LANE_COLUMNS, MAX_STEP_WORDS, fragment_layout
 from vqcc.passes.score import rotated_layout
 from vqcc.problem import Boundaries
@@ -108,6 +108,6 @@ def _refusals_of_buckets(problem: Problem) -> Iterator[str]:
     if algorithm.table_bytes <= room:
         yield f"its codebook of {algorithm.table_bytes} bytes fits shared memory: there are no parts to sort by"
         return
-    least = resident_bytes(bucket_layout(algorithm, shape))
+    least = bucket_layout(algorithm, shape).resident_bytes
     if least > room:
         yield f"a part of the codebook and x take {least} bytes of shared memory, {problem.gpu.name} has {room}"

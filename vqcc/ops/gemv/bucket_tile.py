@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vqcc.code_layouts import BucketLayout
-from vqcc.ops.gemv.tile import ELEMENT_TYPES, activation_alignment, round_up
+from vqcc.ops.gemv.tile import ELEMENT_TYPES, activation_alignment, dealt_parts, round_up
 from vqcc.plan import Constant, Decision, Rejected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from vqcc.ops.base import Dtype, TimedMachine, Variant, Workload
 
@@ -19,8 +19,8 @@ __all__ = [
     "BucketTile",
     "count_bucket_cycles",
     "entry_wavefronts",
-    "propose_bucket_tiles",
-    "rank_bucket_tiles",
+    "every_bucket_tile",
+    "explain_bucket_tile",
     "unit_steps",
 ]
 
@@ -29,8 +29,6 @@ BLOCKS = ((24, 80), (20, 96), (16, 128), (12, 160), (8, 255))
 #: Chunks of a warp in shared memory, one of them in use.
 MAX_AHEAD, MIN_AHEAD = 6, 3
 CHUNK_BYTES = 4 * BucketLayout.CHUNK_WORDS
-#: Bytes of an entry, and of a vector of x in its eight copies (device/gemv/bucket_kernel.cuh).
-ENTRY_BYTES, VECTOR_BYTES = 16, 128
 #: The tensor cores' fp32 sums are not rounded to nearest after each product but cut: a bit or two more each.
 ROUNDINGS_PER_PRODUCT = 4
 #: Steps of a unit past the mean length of a list: half a chunk less a half, and what the longest of rows of like length
@@ -156,33 +154,15 @@ def entry_wavefronts(layout: BucketLayout) -> float:
     return float(1 + min(1.0, CONFLICTS * mean**CONFLICTS_EXPONENT))
 
 
-def propose_bucket_tiles(
+def every_bucket_tile(
     rows: int, variant: Variant, work: Workload, machine: TimedMachine
-) -> Iterator[tuple[BucketTile, tuple[Decision, ...]]]:
-    """Tiles for W of `rows` rows, by estimated time; later ones leave a thread more registers."""
-    candidates = _ranked(rows, variant, work, machine)
-    while candidates:
-        yield candidates[0], _explain(candidates, work, machine)
-        candidates = [tile for tile in candidates if tile.register_cap > candidates[0].register_cap]
-
-
-def rank_bucket_tiles(
-    rows: int, variant: Variant, work: Workload, machine: TimedMachine
-) -> Iterator[tuple[BucketTile, tuple[Decision, ...]]]:
-    """All tiles for W of `rows` rows, by estimated time."""
-    candidates = _ranked(rows, variant, work, machine)
-    for i, tile in enumerate(candidates):
-        yield tile, _explain([tile, *candidates[:i], *candidates[i + 1 :]], work, machine)
-
-
-def _ranked(rows: int, variant: Variant, work: Workload, machine: TimedMachine) -> list[BucketTile]:
-    candidates = [
-        tile
-        for warps, cap in BLOCKS
-        if 32 * warps <= machine.threads_per_block
-        for tile in _candidates(rows, variant, work, machine, (warps, min(cap, machine.registers_per_thread)))
-    ]
-    return sorted(candidates, key=lambda tile: estimated_cycles(tile, work, machine))
+) -> Iterator[BucketTile]:
+    """Tiles that fit W of `rows` rows, in no order."""
+    for warps, cap in BLOCKS:
+        if 32 * warps <= machine.threads_per_block:
+            yield from _candidates(
+                rows, variant, work, machine, (warps, min(cap, machine.registers_per_thread))
+            )
 
 
 def _candidates(
@@ -192,14 +172,8 @@ def _candidates(
     layout = work.layout
     assert isinstance(layout, BucketLayout)
     row_blocks, buckets = layout.blocks(rows), layout.buckets
-    resident = ENTRY_BYTES * layout.part_entries + VECTOR_BYTES * (layout.panel_vectors + 1)
     products = work.vector_size * round_up(layout.panel_vectors, layout.CHUNK_STEPS)  # of one unit's sum
-    for column_parts in range(1, min(buckets, machine.sm_count) + 1):
-        if -(-buckets // column_parts) == -(-buckets // max(1, column_parts - 1)) and column_parts > 1:
-            continue  # no block would have fewer buckets
-        most = min(row_blocks, machine.sm_count // column_parts)
-        # As few parts as leave each block the same rows.
-        row_parts = -(-row_blocks // -(-row_blocks // most))
+    for row_parts, column_parts in dealt_parts(row_blocks, buckets, buckets, machine.sm_count):
         tile = BucketTile(
             dtype=variant.dtype,
             input_rows=variant.sizes["m"],
@@ -209,7 +183,7 @@ def _candidates(
             row_parts=row_parts,
             buckets=buckets,
             column_parts=column_parts,
-            resident_bytes=resident,
+            resident_bytes=layout.resident_bytes,
             activation_alignment=activation_alignment(work.vector_size),
             arrivals=rows,
             register_cap=block[1],
@@ -226,11 +200,6 @@ def _with_ahead(tile: BucketTile, machine: TimedMachine) -> Iterator[BucketTile]
         yield replace(tile, ahead=ahead)
 
 
-def estimated_cycles(tile: BucketTile, work: Workload, machine: TimedMachine) -> float:
-    """Cycles of a launch."""
-    return sum(count_bucket_cycles(tile, work, machine).values())
-
-
 def count_bucket_cycles(tile: BucketTile, work: Workload, machine: TimedMachine) -> dict[str, float]:
     """Cycles of a launch: start, loads of parts of the book, buckets, and the sum of the parts."""
     layout = work.layout
@@ -238,7 +207,7 @@ def count_bucket_cycles(tile: BucketTile, work: Workload, machine: TimedMachine)
     units = tile.row_blocks_per_block * layout.BLOCK_UNITS
     busy = _busy_cycles(tile, layout, machine, units)
     bucket = sum(cycles**POWER for cycles in busy.values()) ** (1 / POWER)
-    loading = LOAD_CYCLES + ENTRY_BYTES * layout.part_entries / (LOAD_SHARE * machine.l2_bytes_per_cycle)
+    loading = LOAD_CYCLES + layout.part_bytes / (LOAD_SHARE * machine.l2_bytes_per_cycle)
     end = 0.0
     if tile.column_parts > 1:
         end = END_CYCLES + 4 * tile.column_parts * tile.outputs_per_block / (
@@ -271,14 +240,17 @@ def _busy_cycles(
     }
 
 
-def _explain(candidates: list[BucketTile], work: Workload, machine: TimedMachine) -> tuple[Decision, ...]:
+def explain_bucket_tile(
+    candidates: Sequence[BucketTile], work: Workload, machine: TimedMachine
+) -> tuple[Decision, ...]:
+    """Why the first of some tiles is taken: how rows and buckets are dealt out."""
     tile, layout = candidates[0], work.layout
     assert isinstance(layout, BucketLayout)
     cycles = count_bucket_cycles(tile, work, machine)
     dealt: dict[tuple[int, int], BucketTile] = {}
     for other in candidates:  # of those that deal the work out alike, the fastest
         dealt.setdefault((other.row_parts, other.column_parts), other)
-    least = estimated_cycles(tile, work, machine)
+    least = sum(count_bucket_cycles(tile, work, machine).values())
     return (
         Decision(
             "parts",
@@ -300,7 +272,7 @@ def _explain(candidates: list[BucketTile], work: Workload, machine: TimedMachine
             tuple(
                 Rejected(
                     f"{other.row_parts} of the rows, {other.column_parts} of the buckets, {other.warps} warps",
-                    f"{estimated_cycles(other, work, machine):.0f} cycles in all, not {least:.0f}",
+                    f"{sum(count_bucket_cycles(other, work, machine).values()):.0f} cycles in all, not {least:.0f}",
                 )
                 for other in list(dealt.values())[1:4]
             ),

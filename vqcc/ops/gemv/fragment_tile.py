@@ -11,7 +11,7 @@ from vqcc.ops.gemv.tile import ELEMENT_TYPES, activation_alignment, power_of_two
 from vqcc.plan import Constant, Decision, Rejected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from vqcc.ops.base import Dtype, TimedMachine, Variant, Workload
 
@@ -20,8 +20,8 @@ __all__ = [
     "count_fragment_cycles",
     "count_visit",
     "every_fragment_tile",
-    "propose_fragment_tiles",
-    "rank_fragment_tiles",
+    "explain_fragment_tile",
+    "spare_registers",
 ]
 
 #: Rows that x has in fragments where it has more than FEW_ROWS.
@@ -161,37 +161,6 @@ class FragmentTile:
         )
 
 
-def propose_fragment_tiles(
-    rows: int, variant: Variant, work: Workload, machine: TimedMachine
-) -> Iterator[tuple[FragmentTile, tuple[Decision, ...]]]:
-    """Tiles for W of `rows` rows, by estimated time; later ones leave a thread more registers."""
-    candidates = _ranked(rows, variant, work, machine)
-    while candidates:
-        tile = candidates[0]
-        yield tile, _explain(candidates, work, machine)
-        spare = _spare_registers(tile, work)
-        candidates = [other for other in candidates if _spare_registers(other, work) > spare]
-
-
-def rank_fragment_tiles(
-    rows: int, variant: Variant, work: Workload, machine: TimedMachine
-) -> Iterator[tuple[FragmentTile, tuple[Decision, ...]]]:
-    """All tiles for W of `rows` rows, by estimated time."""
-    candidates = _ranked(rows, variant, work, machine)
-    for i, tile in enumerate(candidates):
-        yield tile, _explain([tile, *candidates[:i], *candidates[i + 1 :]], work, machine)
-
-
-def _ranked(rows: int, variant: Variant, work: Workload, machine: TimedMachine) -> list[FragmentTile]:
-    tiles = every_fragment_tile(rows, variant, work, machine)
-    return sorted(tiles, key=lambda tile: estimated_cycles(tile, work, machine))
-
-
-def estimated_cycles(tile: FragmentTile, work: Workload, machine: TimedMachine) -> float:
-    """Cycles of a launch."""
-    return sum(count_fragment_cycles(tile, work, machine).values())
-
-
 def count_fragment_cycles(tile: FragmentTile, work: Workload, machine: TimedMachine) -> dict[str, float]:
     """Cycles of a launch by its phases."""
     return count_phases(
@@ -220,7 +189,7 @@ def count_visit(tile: FragmentTile, work: Workload) -> Counts:
     return Counts.of_visit(work, work.layout, shape)
 
 
-def _spare_registers(tile: FragmentTile, work: Workload) -> int:
+def spare_registers(tile: FragmentTile, work: Workload) -> int:
     """Registers that the cap leaves a thread beside those it needs, roughly."""
     assert isinstance(work.layout, FragmentLayout)
     groups = 4 * tile.row_blocks
@@ -251,7 +220,7 @@ def every_fragment_tile(
                         tile = _tile(rows, variant, work, machine, shape, visit_steps)
                         if (
                             tile.shared_bytes <= machine.shared_bytes_per_block
-                            and _spare_registers(tile, work) >= 0
+                            and spare_registers(tile, work) >= 0
                         ):
                             yield tile
 
@@ -347,9 +316,12 @@ def _books(work: Workload, quad_tiles: int, *, several: bool) -> tuple[int, int,
     return copies, buffers, tables + (pieces if copies * quad_tiles > 1 else 0)
 
 
-def _explain(candidates: list[FragmentTile], work: Workload, machine: TimedMachine) -> tuple[Decision, ...]:
+def explain_fragment_tile(
+    candidates: Sequence[FragmentTile], work: Workload, machine: TimedMachine
+) -> tuple[Decision, ...]:
+    """Why the first of some tiles is taken: its visits, and which operand the weights are."""
     tile = candidates[0]
-    least = estimated_cycles(tile, work, machine)
+    least = sum(count_fragment_cycles(tile, work, machine).values())
     cycles = {
         f"{name}_cycles": round(value) for name, value in count_fragment_cycles(tile, work, machine).items()
     }
@@ -373,7 +345,7 @@ def _explain(candidates: list[FragmentTile], work: Workload, machine: TimedMachi
                 Rejected(
                     f"{other.rows_per_block} rows by {other.visit_steps} steps, {other.warps_across_rows} x "
                     f"{other.warps_along_row} warps",
-                    f"{estimated_cycles(other, work, machine):.0f} cycles in all, not {least:.0f}",
+                    f"{sum(count_fragment_cycles(other, work, machine).values()):.0f} cycles in all, not {least:.0f}",
                 )
                 for other in candidates[1:4]
             ),

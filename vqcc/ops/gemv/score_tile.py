@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vqcc.code_layouts import RotatedLayout
-from vqcc.ops.gemv.tile import ELEMENT_TYPES, activation_alignment, round_up
+from vqcc.ops.gemv.tile import ELEMENT_TYPES, activation_alignment, dealt_parts, round_up
 from vqcc.plan import Constant, Decision, Rejected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from vqcc.ops.base import Dtype, TimedMachine, Variant, Workload
 
-__all__ = ["ScoreTile", "count_score_cycles", "propose_score_tiles", "rank_score_tiles"]
+__all__ = ["ScoreTile", "count_score_cycles", "every_score_tile", "explain_score_tile"]
 
 #: Rows that the lanes of a warp have.
 GROUP_ROWS = 32
@@ -169,33 +169,15 @@ class ScoreTile:
         )
 
 
-def propose_score_tiles(
+def every_score_tile(
     rows: int, variant: Variant, work: Workload, machine: TimedMachine
-) -> Iterator[tuple[ScoreTile, tuple[Decision, ...]]]:
-    """Tiles for W of `rows` rows, by estimated time; later ones leave a thread more registers."""
-    candidates = _ranked(rows, variant, work, machine)
-    while candidates:
-        yield candidates[0], _explain(candidates, work, machine)
-        candidates = [tile for tile in candidates if tile.register_cap > candidates[0].register_cap]
-
-
-def rank_score_tiles(
-    rows: int, variant: Variant, work: Workload, machine: TimedMachine
-) -> Iterator[tuple[ScoreTile, tuple[Decision, ...]]]:
-    """All tiles for W of `rows` rows, by estimated time."""
-    candidates = _ranked(rows, variant, work, machine)
-    for i, tile in enumerate(candidates):
-        yield tile, _explain([tile, *candidates[:i], *candidates[i + 1 :]], work, machine)
-
-
-def _ranked(rows: int, variant: Variant, work: Workload, machine: TimedMachine) -> list[ScoreTile]:
-    candidates = [
-        tile
-        for warps, cap in BLOCKS
-        if GROUP_ROWS * warps <= machine.threads_per_block
-        for tile in _candidates(rows, variant, work, machine, (warps, min(cap, machine.registers_per_thread)))
-    ]
-    return sorted(candidates, key=lambda tile: estimated_cycles(tile, work, machine))
+) -> Iterator[ScoreTile]:
+    """Tiles that fit W of `rows` rows, in no order."""
+    for warps, cap in BLOCKS:
+        if GROUP_ROWS * warps <= machine.threads_per_block:
+            yield from _candidates(
+                rows, variant, work, machine, (warps, min(cap, machine.registers_per_thread))
+            )
 
 
 def _candidates(
@@ -208,12 +190,9 @@ def _candidates(
     row_groups = -(-rows // GROUP_ROWS)
     codes = work.layout.padded_vectors * work.layout.residuals
     rounds = -(-codes // region.tables)
-    for column_parts in range(1, min(rounds, MAX_COLUMN_PARTS, machine.sm_count) + 1):
-        if -(-rounds // column_parts) == -(-rounds // max(1, column_parts - 1)) and column_parts > 1:
-            continue  # no block would have fewer rounds
-        most = min(row_groups, machine.sm_count // column_parts)
-        # As few parts as leave each block the same rows.
-        row_parts = -(-row_groups // -(-row_groups // most))
+    for row_parts, column_parts in dealt_parts(
+        row_groups, min(rounds, MAX_COLUMN_PARTS), rounds, machine.sm_count
+    ):
         sums = codes + 5 + column_parts + 4  # a lane's, and those of the parts
         for regions in (2, 1) if -(-rounds // column_parts) > 1 else (1,):
             tile = ScoreTile(
@@ -233,11 +212,6 @@ def _candidates(
             )
             if tile.shared_bytes <= machine.shared_bytes_per_block:
                 yield tile
-
-
-def estimated_cycles(tile: ScoreTile, work: Workload, machine: TimedMachine) -> float:
-    """Cycles of a launch."""
-    return sum(count_score_cycles(tile, work, machine).values())
 
 
 def count_score_cycles(tile: ScoreTile, work: Workload, machine: TimedMachine) -> dict[str, float]:
@@ -267,9 +241,12 @@ def count_score_cycles(tile: ScoreTile, work: Workload, machine: TimedMachine) -
     return {"start": start, "rounds": rounds, "end": end}
 
 
-def _explain(candidates: list[ScoreTile], work: Workload, machine: TimedMachine) -> tuple[Decision, ...]:
+def explain_score_tile(
+    candidates: Sequence[ScoreTile], work: Workload, machine: TimedMachine
+) -> tuple[Decision, ...]:
+    """Why the first of some tiles is taken: how rows and columns are dealt out, and regions."""
     tile = candidates[0]
-    least = estimated_cycles(tile, work, machine)
+    least = sum(count_score_cycles(tile, work, machine).values())
     dealt: dict[tuple[int, int, int], ScoreTile] = {}
     for other in candidates:  # of those that deal the work out alike, the fastest
         dealt.setdefault((other.row_parts, other.column_parts, other.regions), other)
@@ -295,7 +272,7 @@ def _explain(candidates: list[ScoreTile], work: Workload, machine: TimedMachine)
                 Rejected(
                     f"{other.row_parts} of the rows, {other.column_parts} of the columns, {other.warps} warps, "
                     f"regions {other.regions}",
-                    f"{estimated_cycles(other, work, machine):.0f} cycles in all, not {least:.0f}",
+                    f"{sum(count_score_cycles(other, work, machine).values()):.0f} cycles in all, not {least:.0f}",
                 )
                 for other in list(dealt.values())[1:4]
             ),

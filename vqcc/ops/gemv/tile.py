@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from vqcc.plan import Constant, Decision
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from vqcc.ops.base import Dtype, Machine, Variant, Workload
 
-__all__ = ["GemvTile", "Shape", "activation_alignment", "make_tile", "power_of_two_at_most"]
+__all__ = ["GemvTile", "Shape", "activation_alignment", "dealt_parts", "make_tile", "power_of_two_at_most"]
 
 ELEMENT_TYPES: Mapping[str, str] = {
     "float16": "vqcc::ElementType::kFloat16",
@@ -184,3 +184,18 @@ def power_of_two_at_least(value: int) -> int:
 
 def round_up(value: int, unit: int) -> int:
     return -(-value // unit) * unit
+
+
+def dealt_parts(row_units: int, most: int, column_units: int, sm_count: int) -> Iterator[tuple[int, int]]:
+    """Parts of the rows and of the columns, a block for each pair and at most one an SM.
+
+    Up to `most` parts of the columns, of which each number leaves a block fewer of the `column_units`; as few parts of
+    the rows as leave each block the same number of `row_units`.
+    """
+    longest = None
+    for column_parts in range(1, min(most, sm_count) + 1):
+        if -(-column_units // column_parts) == longest:
+            continue
+        longest = -(-column_units // column_parts)
+        fitting = min(row_units, sm_count // column_parts)
+        yield -(-row_units // -(-row_units // fitting)), column_parts
