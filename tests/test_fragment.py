@@ -139,9 +139,15 @@ def test_look_ups_meet_no_bank_twice(algorithm: str, k: int, m: int, cache_direc
     assert outcome.counters.shared_load_wavefronts == outcome.counters.shared_load_ideal
 
 
-def test_wavefronts_are_as_the_model_counts_them(cache_directory: Path) -> None:
-    """Of one block's visits; the emulator counts what books take at the start, and the last sums, besides."""
-    task = task_of({"algorithm": "vq-4-8-1", "n": 256, "k": 16384, "m": 16, "sm_count": 1})
+@pytest.mark.parametrize("band_rows", [None, 64])
+def test_wavefronts_are_as_the_model_counts_them(band_rows: int | None, cache_directory: Path) -> None:
+    """Of one block's visits; the emulator counts what books take at the start, and the last sums, besides.
+
+    A band of rows has books of its own: they are brought once for all its visits.
+    """
+    scope = "tensor" if band_rows is None else {"rows": band_rows, "cols": 16384}
+    algorithm = kmeans(vector_size=4, entries=256, residuals=1, scope=scope)
+    task = task_of({"algorithm": algorithm, "n": 256, "k": 16384, "m": 16, "sm_count": 1})
     plan = dealt(task, "fragment")
     outcome, *_ = launched(task, plan, cache_directory, count=True)
     tile, counters = plan.tile, outcome.counters

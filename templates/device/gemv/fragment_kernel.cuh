@@ -133,17 +133,20 @@ class FragmentGemv {
     wait_for_copies();
     books.finish_loading(0);
     Sums sums = {};
+    int books_at = 0;  // buffer
 #pragma unroll 1
     for (int number = first;; ++number) {
       const bool last = number + 1 == end;
       const int buffer = (number - first) % 2;
       block_barrier();  // this visit's x and books are there, the last one's have been read
       const Visit next = locate(last ? number : number + 1);
+      // Column tiles have books of their own, and so have bands of rows.
+      const bool other_books = Tile::kBookBuffers > 1 && (kColumnTiles > 1 || next.band != visit.band);
       if (!last) {
         start_inputs(arguments, next, shared + kInputsOffset + (1 - buffer) * kInputBytes);
-        if (Tile::kBookBuffers > 1) start_books(arguments, books, next, 1 - buffer);
+        if (other_books) start_books(arguments, books, next, 1 - books_at);
       }
-      books.use(Tile::kBookBuffers > 1 ? buffer : 0);
+      books.use(books_at);
       multiply_visit(arguments, books, shared + kInputsOffset + buffer * kInputBytes, next, !last, source, ahead, sums);
       if (last || next.set != visit.set) {
         finish(arguments, visit, shared, sums);
@@ -151,7 +154,10 @@ class FragmentGemv {
         sums = {};
       }
       wait_for_copies();
-      if (Tile::kBookBuffers > 1) books.finish_loading(1 - buffer);
+      if (other_books) {
+        books_at = 1 - books_at;
+        books.finish_loading(books_at);
+      }
       visit = next;
     }
   }
