@@ -9,22 +9,18 @@ choice is the one of least predicted time that does not spill. Results are check
 from __future__ import annotations
 
 import argparse
-import json
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gemv_best import PRESETS
-from gemv_levels import add_common, head
-from light import Weights, time_built
+from gemv_levels import add_common, save_results
+from light import COMPILERS, Weights, spec_of, time_built
 
 from vqcc.building import problems_of
 from vqcc.codegen.toolchain import find
 from vqcc.passes.choice import describe
-from vqcc.runtime.bench import describe_run
 from vqcc.runtime.device import open_device
-from vqcc.spec.load import parse_spec
 from vqcc.tuning.candidates import candidates_of, possible_dataflows
 from vqcc.tuning.session import build_candidate
 
@@ -45,7 +41,6 @@ SHAPES = (
 BATCHES = (1, 4, 16)
 #: Candidates of each dataflow.
 MOST = 3
-COMPILERS = 15
 
 
 def main() -> None:
@@ -63,16 +58,12 @@ def main() -> None:
                     rows.append(row_of(problem, candidate, built, time_built(built, weights)[0]))
                 if number % 10 == 0:
                     print(f"{number}/{len(problems)} {rows[-1]}", flush=True)
-            command = f"python bench/candidates.py --gpu {options.gpu} -o {options.output.name}"
-            meta = describe_run(device, find("nvrtc").identity, command, options.commit or head())
-    Path(options.output).write_text(json.dumps({"meta": meta, "rows": rows}, indent=1) + "\n")
+            save_results(rows, device, "candidates", "", options)
 
 
 def make(gpu: str, preset: str, shape: tuple[int, int], m: int) -> list[tuple[Candidate, Built]]:
     """The candidates of a problem that do not spill, compiled."""
-    n, k = shape
-    text = f"vqcc: 1\nname: candidate\nalgorithm: {preset}\nop: {{kind: gemv, m: {m}, n: {n}, k: {k}}}\ngpu: {gpu}\n"
-    spec = parse_spec(text.encode(), preset)
+    spec = spec_of(preset, shape, m, gpu)
     (problem,) = problems_of(spec, spec.gpu[0])
     found = []
     for dataflow in possible_dataflows([problem]):

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from gemv_best import PRESETS as KNOWN
 from gemv_levels import SHAPES, Group, add_common, restricted_to, save_results, shapes_of
-from light import Weights, as_loaded, time_rows
-from random_shapes import COMPILERS, build
+from light import COMPILERS, Weights, as_loaded, build, row_head, time_rows
 
 from vqcc.runtime.bench import Baselines
 from vqcc.runtime.device import open_device
@@ -81,22 +80,16 @@ def row_of(
     group: Group, kind: str, m: int, built: Built, library: Library, weights: Weights, baselines: Baselines
 ) -> dict[str, Any]:
     """One row of the results file: a launch of m rows of x, by the kernel of the least bound that covers them."""
-    preset, (n, k) = group
+    preset, shape = group
     (gpu,) = built.gpus
     bounds = [problem.variant.sizes["m"] for problem in gpu.problems]
     number = covering(bounds, m)
     plan = gpu.plans[number]
     kernel = library.builds[gpu.gpu.name].kernels[number]
     launched = time_rows(library, kernel, m, weights)
-    baseline = baselines.cublas(n, k, m, "float16")
+    baseline = baselines.cublas(*shape, m, "float16")
     return {
-        "op": "gemv",
-        "algorithm": preset,
-        "level": "best",
-        "dtype": "float16",
-        "n": n,
-        "k": k,
-        "m": m,
+        **row_head(preset, shape, m),
         "kind": kind,
         "bound": bounds[number],
         "dataflow": plan.strategy.dataflow,

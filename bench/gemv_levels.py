@@ -201,10 +201,22 @@ def save_results(
     rows: list[dict[str, Any]], device: Device, program: str, arguments: str, options: argparse.Namespace
 ) -> None:
     """Write the results file: the rows, and what was measured where by which command."""
+    save_document(document_of(rows, device, program, arguments, options), options)
+
+
+def document_of(
+    rows: list[dict[str, Any]], device: Device, program: str, arguments: str, options: argparse.Namespace
+) -> dict[str, Any]:
+    """What a results file says."""
     command = f"python bench/{program}.py --gpu {options.gpu}{arguments} -o {options.output.name}"
     meta = describe_run(device, find("nvrtc").identity, command, options.commit or head())
+    return {"meta": meta, "rows": rows}
+
+
+def save_document(document: dict[str, Any], options: argparse.Namespace) -> None:
+    """Write a results file."""
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps({"meta": meta, "rows": rows}, indent=1) + "\n")
+    options.output.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def restricted_to(options: argparse.Namespace, *names: str) -> str:

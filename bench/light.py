@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vqcc.building import write_library
+from vqcc.building import build_library, write_library
+from vqcc.codegen.toolchain import find
 from vqcc.library import load_library
 from vqcc.runtime.backend import CudaBackend
 from vqcc.runtime.timing import copies_past_cache, time_kernel
+from vqcc.spec.load import parse_spec
 from vqcc.tensors.packing import pack_codes
 from vqcc.verify.harness import make_workspace
 
@@ -23,11 +25,43 @@ if TYPE_CHECKING:
     from vqcc.building import Built
     from vqcc.library import Kernel, Library
     from vqcc.runtime.device import Device, DeviceArray
+    from vqcc.spec.model import Spec
 
 #: Rows of the small tensor of which books are taken: entries and scales are those of any weight.
 BOOK_ROWS = 64
 
+#: Processes that compile while the GPU is timed.
+COMPILERS = 15
+
 Arrays = dict[str, Any]
+
+
+def spec_of(preset: str, shape: tuple[int, int], m: int | list[int], gpu: str) -> Spec:
+    """A library of one kernel, or of one for each m."""
+    n, k = shape
+    text = (
+        f"vqcc: 1\nname: timed\nalgorithm: {preset}\nop: {{kind: gemv, m: {m}, n: {n}, k: {k}}}\ngpu: {gpu}\n"
+    )
+    return parse_spec(text.encode(), preset)
+
+
+def build(preset: str, shape: tuple[int, int], m: int | list[int], gpu: str) -> Built:
+    """That library, compiled."""
+    return build_library(spec_of(preset, shape, m, gpu), toolchain=find("nvrtc"), cache=None)
+
+
+def row_head(preset: str, shape: tuple[int, int], m: int) -> dict[str, Any]:
+    """What a results file says of a problem at level best."""
+    n, k = shape
+    return {
+        "op": "gemv",
+        "algorithm": preset,
+        "level": "best",
+        "dtype": "float16",
+        "n": n,
+        "k": k,
+        "m": m,
+    }
 
 
 @dataclass(frozen=True)

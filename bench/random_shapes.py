@@ -19,14 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from gemv_levels import add_common, head
-from light import Weights, time_built
+from gemv_levels import add_common, document_of, save_document
+from light import COMPILERS, Weights, build, row_head, time_built
 
-from vqcc.building import build_library
-from vqcc.codegen.toolchain import find
-from vqcc.runtime.bench import Baselines, describe_run
+from vqcc.runtime.bench import Baselines
 from vqcc.runtime.device import open_device
-from vqcc.spec.load import parse_spec
 
 if TYPE_CHECKING:
     from vqcc.building import Built
@@ -34,7 +31,6 @@ if TYPE_CHECKING:
 PRESETS = ("aqlm-2x8", "gptvq-2", "quip-4")
 BATCHES = (1, 4, 16)
 SHAPES, LEAST, MOST, UNIT = 104, 1000, 30000, 8
-COMPILERS = 15
 
 
 def main() -> None:
@@ -58,15 +54,12 @@ def main() -> None:
                 rows.append(row_of(preset, shape, m, library.result(), weights, baselines))
                 if number % 50 == 0:
                     print(f"{number}/{len(work)} {rows[-1]}", flush=True)
-            command = f"python bench/random_shapes.py --gpu {options.gpu} --shapes {options.shapes}"
-            command += (
-                f" --extend {options.extend.name}" if options.extend else ""
-            ) + f" -o {options.output.name}"
-            meta = describe_run(device, find("nvrtc").identity, command, options.commit or head())
-    document = {"meta": meta, "rows": rows}
+            extend = f" --extend {options.extend.name}" if options.extend else ""
+            arguments = f" --shapes {options.shapes}{extend}"
+            document = document_of(rows, device, "random_shapes", arguments, options)
     if options.extend:
         document = extended(json.loads(options.extend.read_text()), document)
-    Path(options.output).write_text(json.dumps(document, indent=1) + "\n")
+    save_document(document, options)
 
 
 def drawn_shapes() -> list[tuple[int, int]]:
@@ -88,30 +81,14 @@ def extended(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
     return {"meta": {**runs[1], "command": command}, "rows": earlier["rows"] + later["rows"]}
 
 
-def build(preset: str, shape: tuple[int, int], m: int | list[int], gpu: str) -> Built:
-    """A library of one kernel, or of one for each m."""
-    n, k = shape
-    text = (
-        f"vqcc: 1\nname: drawn\nalgorithm: {preset}\nop: {{kind: gemv, m: {m}, n: {n}, k: {k}}}\ngpu: {gpu}\n"
-    )
-    return build_library(parse_spec(text.encode(), preset), toolchain=find("nvrtc"), cache=None)
-
-
 def row_of(
     preset: str, shape: tuple[int, int], m: int, built: Built, weights: Weights, baselines: Baselines
 ) -> dict[str, Any]:
     """One row of the results file."""
-    n, k = shape
     (plan,) = built.gpus[0].plans
-    baseline = baselines.cublas(n, k, m, "float16")
+    baseline = baselines.cublas(*shape, m, "float16")
     return {
-        "op": "gemv",
-        "algorithm": preset,
-        "level": "best",
-        "dtype": "float16",
-        "n": n,
-        "k": k,
-        "m": m,
+        **row_head(preset, shape, m),
         "dataflow": plan.strategy.dataflow,
         "predicted_us": plan.predicted_us,
         "us": round(time_built(built, weights)[0], 3),

@@ -84,6 +84,11 @@ class Tile(Protocol):
         ...
 
     @property
+    def roundings(self) -> int:
+        """Bound on the roundings of an fp32 sum on its way to an output."""
+        ...
+
+    @property
     def blocks(self) -> int:
         """Items of work in the problem: a block takes one at a time."""
         ...

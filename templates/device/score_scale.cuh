@@ -53,22 +53,27 @@ struct ScoreScales {
   VQCC_DEVICE static int exponent_past(float value) { return static_cast<int>(float_as_bits(value) >> 23) - 126; }
 };
 
+/// The largest `value` of the warp's lanes, which all get it.
+VQCC_DEVICE float largest_of_warp(float value) {
+#pragma unroll
+  for (int mask = kWarpSize / 2; mask > 0; mask /= 2) value = larger(value, exchange_xor(value, mask));
+  return value;
+}
+
 /// The largest of each of `values` over the threads of the block, which all get it. `scratch` holds kCount words for
 /// each of kWarps warps; it may be used again after the next barrier.
 template <int kWarps, int kCount>
 VQCC_DEVICE void largest_of_block(float (&values)[kCount], float* scratch) {
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
-#pragma unroll
-    for (int mask = kWarpSize / 2; mask > 0; mask /= 2) values[i] = larger(values[i], exchange_xor(values[i], mask));
+    values[i] = largest_of_warp(values[i]);
     if (lane_index() == 0) scratch[i * kWarps + warp_index()] = values[i];
   }
   block_barrier();
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
     values[i] = lane_index() < kWarps ? scratch[i * kWarps + lane_index()] : 0.0f;
-#pragma unroll
-    for (int mask = kWarpSize / 2; mask > 0; mask /= 2) values[i] = larger(values[i], exchange_xor(values[i], mask));
+    values[i] = largest_of_warp(values[i]);
   }
 }
 

@@ -59,9 +59,8 @@ struct ScoreSums {
     if constexpr (Scores<kRows>::kScaled) {
 #pragma unroll
       for (int w = 0; w < Scores<kRows>::kWords; ++w) {
-        const uint32 sum = add_float16_pairs(add_float16_pairs(four[0].words[w], four[1].words[w]),
-                                             add_float16_pairs(four[2].words[w], four[3].words[w]));
-        const float2 pair = float16_pair(sum);
+        const uint32 pairs[] = {four[0].words[w], four[1].words[w], four[2].words[w], four[3].words[w]};
+        const float2 pair = float16_pair(add_float16_pairs(pairs));
         values[group % kChains][2 * w] += pair.x;
         values[group % kChains][2 * w + 1] += pair.y;
       }

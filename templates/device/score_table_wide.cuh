@@ -115,9 +115,7 @@ class WideScoreTable {
         four[2 * pair] = load_score(regions, offsets << 1 & 0x1fffeu);
         four[2 * pair + 1] = load_score(regions, offsets >> 15 & 0x1fffeu);
       }
-      const uint32 sum =
-          add_float16_pairs(add_float16_pairs(four[0], four[1]), add_float16_pairs(four[2], four[3]));
-      sums.values[group % 2] += float16_pair(sum).x;
+      sums.values[group % 2] += float16_pair(add_float16_pairs(four)).x;
     }
   }
 

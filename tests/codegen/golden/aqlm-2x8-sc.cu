@@ -166,18 +166,6 @@ VQCC_DEVICE void start_copy(uint4* shared, const uint4* global) {
 #endif
 }
 
-/// Starts to copy 8 bytes from global to shared memory: they arrive at the wait, for this thread (PTX cp.async.ca).
-VQCC_DEVICE void start_copy(uint2* shared, const uint2* global) {
-#ifdef VQCC_EMULATE
-  vqcc_emulator::copy_async(shared, global, 8, 8);
-#else
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;"
-               :
-               : "r"(static_cast<uint32>(__cvta_generic_to_shared(shared))), "l"(__cvta_generic_to_global(global))
-               : "memory");
-#endif
-}
-
 /// The same where `wanted`, without a branch: in a loop, the compiler keeps the addresses that others share.
 VQCC_DEVICE void start_copy_if(bool wanted, uint4* shared, const uint4* global) {
 #ifdef VQCC_EMULATE
@@ -350,6 +338,11 @@ VQCC_DEVICE uint32 multiply_add_float16_pairs(uint32 a, uint32 b, uint32 c) {
 VQCC_DEVICE uint32 add_float16_pairs(uint32 a, uint32 b) {
   const __half2 sum = __hadd2(reinterpret_cast<const __half2&>(a), reinterpret_cast<const __half2&>(b));
   return reinterpret_cast<const uint32&>(sum);
+}
+
+/// The sum of four, two by two.
+VQCC_DEVICE uint32 add_float16_pairs(const uint32 (&four)[4]) {
+  return add_float16_pairs(add_float16_pairs(four[0], four[1]), add_float16_pairs(four[2], four[3]));
 }
 
 /// a * b of the low and of the high values of a 16-bit type, rounded to nearest even, subnormal numbers kept
@@ -1745,7 +1738,7 @@ struct Tile_m1_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 3) aqlm_2x8_sc_m1_float16_e07f6b4c(
+extern "C" __global__ void __launch_bounds__(256, 3) aqlm_2x8_sc_m1_float16_c782dfca(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,

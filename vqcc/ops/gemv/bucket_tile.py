@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vqcc.code_layouts import BucketLayout
-from vqcc.ops.gemv.tile import ELEMENT_TYPES, activation_alignment, dealt_parts, round_up
+from vqcc.ops.gemv.tile import ELEMENT_TYPES, activation_alignment, dealt_parts, round_up, workspace_bytes
 from vqcc.plan import Constant, Decision, Rejected
 
 if TYPE_CHECKING:
@@ -113,9 +113,7 @@ class BucketTile:
     @property
     def workspace_bytes(self) -> int:
         """Device memory through which parts of the buckets add up: arrivals, then sums; 0 if there is one part."""
-        if self.column_parts == 1:
-            return 0
-        return round_up(4 * self.arrivals, 256) + 4 * self.blocks * self.outputs_per_block
+        return workspace_bytes(self.column_parts, self.arrivals, self.blocks * self.outputs_per_block)
 
     def constants(self) -> tuple[Constant, ...]:
         """The template's `Tile`."""
@@ -250,7 +248,7 @@ def explain_bucket_tile(
     dealt: dict[tuple[int, int], BucketTile] = {}
     for other in candidates:  # of those that deal the work out alike, the fastest
         dealt.setdefault((other.row_parts, other.column_parts), other)
-    least = sum(count_bucket_cycles(tile, work, machine).values())
+    least = sum(cycles.values())
     return (
         Decision(
             "parts",

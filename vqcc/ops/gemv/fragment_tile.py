@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 from vqcc.code_layouts import FragmentLayout
 from vqcc.ops.gemv.fragment_cycles import FEW_ROWS, Counts, VisitShape, count_phases
-from vqcc.ops.gemv.tile import ELEMENT_TYPES, activation_alignment, power_of_two_at_least, round_up
+from vqcc.ops.gemv.tile import (
+    ELEMENT_TYPES,
+    activation_alignment,
+    power_of_two_at_least,
+    round_up,
+    workspace_bytes,
+)
 from vqcc.plan import Constant, Decision, Rejected
 
 if TYPE_CHECKING:
@@ -123,9 +129,9 @@ class FragmentTile:
     @property
     def workspace_bytes(self) -> int:
         """Device memory through which blocks that share rows add up: arrivals, then sums; 0 if none do."""
-        if self.max_parts == 1:
-            return 0
-        return round_up(4 * self.arrivals, 256) + 4 * self.sets * self.max_parts * self.outputs_per_set
+        return workspace_bytes(
+            self.max_parts, self.arrivals, self.sets * self.max_parts * self.outputs_per_set
+        )
 
     def constants(self) -> tuple[Constant, ...]:
         """The template's `Tile`."""
@@ -321,10 +327,8 @@ def explain_fragment_tile(
 ) -> tuple[Decision, ...]:
     """Why the first of some tiles is taken: its visits, and which operand the weights are."""
     tile = candidates[0]
-    least = sum(count_fragment_cycles(tile, work, machine).values())
-    cycles = {
-        f"{name}_cycles": round(value) for name, value in count_fragment_cycles(tile, work, machine).items()
-    }
+    cycles = count_fragment_cycles(tile, work, machine)
+    least = sum(cycles.values())
     return (
         Decision(
             "visits",
@@ -337,7 +341,7 @@ def explain_fragment_tile(
                 "warps_across_rows": tile.warps_across_rows,
                 "warps_along_row": tile.warps_along_row,
                 "max_parts": tile.max_parts,
-                **cycles,
+                **{f"{name}_cycles": round(value) for name, value in cycles.items()},
             },
             "x and books of the next visit arrive while this one's are multiplied; blocks take visits in order",
             "",

@@ -53,7 +53,7 @@ SCALE_MODES: Mapping[str, str] = {
 
 def _dataflow_of(work: Workload) -> GemvDataflow | None:
     """The dataflow past the paper's that the work's engine is of: they have the same names."""
-    return {str(name): dataflow for name, dataflow in DATAFLOWS.items()}.get(work.exchange.engine)
+    return next((dataflow for name, dataflow in DATAFLOWS.items() if name == work.exchange.engine), None)
 
 
 def _as_list(value: object) -> object:
@@ -270,5 +270,4 @@ class Gemv(Op):
 
     def longest_sum(self, tile: Tile, algorithm: Algorithm) -> int:
         """Roundings on the way to an output: those of the sums, scale and bias, and of decoding."""
-        roundings: int = tile.roundings  # type: ignore[attr-defined]  # every tile of this op has them
-        return roundings + 2 + 2 * algorithm.residuals + 1
+        return tile.roundings + 2 + 2 * algorithm.residuals + 1

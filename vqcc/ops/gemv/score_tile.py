@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vqcc.code_layouts import RotatedLayout
-from vqcc.ops.gemv.tile import ELEMENT_TYPES, activation_alignment, dealt_parts, round_up
+from vqcc.ops.gemv.tile import ELEMENT_TYPES, activation_alignment, dealt_parts, round_up, workspace_bytes
 from vqcc.plan import Constant, Decision, Rejected
 
 if TYPE_CHECKING:
@@ -140,9 +140,7 @@ class ScoreTile:
     @property
     def workspace_bytes(self) -> int:
         """Device memory through which parts of the columns add up: arrivals, then sums; 0 if there is one part."""
-        if self.column_parts == 1:
-            return 0
-        return round_up(4 * self.arrivals, 256) + 4 * self.blocks * self.outputs_per_block
+        return workspace_bytes(self.column_parts, self.arrivals, self.blocks * self.outputs_per_block)
 
     def constants(self) -> tuple[Constant, ...]:
         """The template's `Tile`."""
@@ -246,7 +244,8 @@ def explain_score_tile(
 ) -> tuple[Decision, ...]:
     """Why the first of some tiles is taken: how rows and columns are dealt out, and regions."""
     tile = candidates[0]
-    least = sum(count_score_cycles(tile, work, machine).values())
+    cycles = count_score_cycles(tile, work, machine)
+    least = sum(cycles.values())
     dealt: dict[tuple[int, int, int], ScoreTile] = {}
     for other in candidates:  # of those that deal the work out alike, the fastest
         dealt.setdefault((other.row_parts, other.column_parts, other.regions), other)
@@ -261,10 +260,7 @@ def explain_score_tile(
                 "groups_per_block": tile.groups_per_block,
                 "rounds_per_block": tile.rounds_per_block,
                 "warps": tile.warps,
-                **{
-                    f"{name}_cycles": round(cycles)
-                    for name, cycles in count_score_cycles(tile, work, machine).items()
-                },
+                **{f"{name}_cycles": round(value) for name, value in cycles.items()},
             },
             "tables are made once per part of the rows, sums are added once per part of the columns",
             "",

@@ -73,10 +73,7 @@ class GemvTile:
     @property
     def workspace_bytes(self) -> int:
         """Device memory through which blocks that share rows add up: arrivals, then sums; 0 if none do."""
-        if self.parts == 1:
-            return 0
-        arrivals = round_up(4 * self.arrivals, 256)
-        return arrivals + self.row_blocks * self.parts * self.rows_per_block * self.batch * 4
+        return workspace_bytes(self.parts, self.arrivals, self.blocks * self.rows_per_block * self.batch)
 
     def constants(self) -> tuple[Constant, ...]:
         """The template's `Tile`, less where codebooks are."""
@@ -134,6 +131,11 @@ def make_tile(
         scratch_bytes=scratch,
         roundings=roundings + shape.warps_along_row + work.split.factor,
     )
+
+
+def workspace_bytes(parts: int, arrivals: int, sums: int) -> int:
+    """Device memory through which `parts` add up: counters of arrivals, then all sums in fp32; 0 for one part."""
+    return 0 if parts == 1 else round_up(4 * arrivals, 256) + 4 * sums
 
 
 def phases(work: Workload) -> int:
