@@ -165,7 +165,8 @@ def main() -> None:
     groups = [(preset, shape) for shape in shapes for preset in options.preset or PRESETS]
     kernels = [(level, m) for level in options.level or LEVELS for m in BATCHES]
     kind = "" if options.codes == "uniform" else f" --codes {options.codes}"
-    run("gemv_levels", kind, groups, kernels, options, codes=options.codes)
+    arguments = restricted_to(options, "preset", "shape", "level") + kind
+    run("gemv_levels", arguments, groups, kernels, options, codes=options.codes)
 
 
 def add_common(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
