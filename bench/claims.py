@@ -95,11 +95,11 @@ def spread(times: Times) -> str:
 def best_against_gc(times: Times) -> str:
     """The average of the run itself."""
     cuts = {m: [1 - ratio for ratio in times.ratios("best", "gc", m=m).values()] for m in (None, 1, 16)}
-    worst, most = -min(cuts[None]), max(cuts[None])
+    worst, most = 1 - min(cuts[None]), 1 - max(cuts[None])
     return (
         f"**Best takes {fmean(cuts[None]):.1%} less time than gc on average over these {len(cuts[None])} rows** "
-        f"({fmean(cuts[1]):.1%} at m = 1, {fmean(cuts[16]):.1%} at m = 16; in the worst row {worst:.1%} more, "
-        f"in the best {most:.1%} less)"
+        f"({fmean(cuts[1]):.1%} at m = 1, {fmean(cuts[16]):.1%} at m = 16; in the worst row {less(worst)}, "
+        f"in the best {less(most)})"
     )
 
 
@@ -140,8 +140,8 @@ def best_against_sc(new: Times, old: Times) -> str:
         f"{describe(case)} ({new.us(case, 'best'):.1f} us, was {old.us(case, 'sc'):.1f})" for case in slower
     )
     return (
-        f"Best is at most {largest - 1:.1%} slower than sc in this run. Against the sc of the older file it is "
-        f"slower in {len(slower)} of {len(shared)} rows: {named}."
+        f"Best takes {less(largest)} than sc in this run where it gains least. Against the sc of the older file it is "
+        f"slower in {len(slower) or 'none'} of {len(shared)} rows{named and f': {named}'}."
     )
 
 
@@ -231,7 +231,7 @@ def levels(times: Times) -> Iterator[tuple[str, str]]:
     yield (
         "aqlm-3",
         (
-            f"Best is at gc's level at {worst[1]} x {worst[2]} ({times.us(worst, 'best'):.1f} against "
+            f"Best is nearest to gc at {worst[1]} x {worst[2]} ({times.us(worst, 'best'):.1f} against "
             f"{times.us(worst, 'gc'):.1f} us), {min(rest):.0%} to {max(rest):.0%} below it elsewhere."
         ),
     )

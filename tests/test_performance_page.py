@@ -42,7 +42,7 @@ def flat(text: str) -> str:
         ("h200/gemv-levels", 2),
         ("h200/gemv-baseline", 2),
         ("h200/gemv-hot", 1),
-        ("h200/gemv-best", 3),
+        ("h200/gemv-best", 5),
         ("h200/gemv-candidates", 1),
         ("resources", 2),
         *THERE,

@@ -22,19 +22,26 @@ BYTE_ENTRIES = 256
 #: takes, with few rows of x and with many.
 FEW_ROWS, FEW_COLUMNS, MANY_COLUMNS = 4, 8, 4
 #: Until the first visit is under way, between visits, and at the end where parts are added up.
-START_CYCLES, VISIT_CYCLES, END_CYCLES = 2340, 2365, 2670
+START_CYCLES, VISIT_CYCLES, END_CYCLES = 2054, 2558, 2818
 #: How long a resource's busy time is felt, relative to itself: they overlap in part, and none is ever always busy. What
 #: is never the bottleneck is felt little.
-WEIGHTS = {"shared": 0.963, "issue": 1.81, "integer": 0.22, "tensor": 0.6, "dram": 0.844, "latency": 1.04}
-#: Busy times are summed in this power; few warps overlap less, `LONE_WARPS` of them half.
-POWER, LONE_WARPS = 3, 0.3
-#: Of what an SM can read from the second-level cache, the share that the block that adds parts up reaches.
-PARTS_SHARE = 0.366
+WEIGHTS = {
+    "shared": 0.917,
+    "issue": 1.754,
+    "integer": 0.138,
+    "tensor": 0.933,
+    "dram": 0.784,
+    "latency": 1.085,
+}
+#: Busy times are summed in this power; few warps overlap less: one alone takes 1 + LONE_WARPS times as long.
+POWER, LONE_WARPS = 3, 0.7
+#: Cycles that a warp takes to store or add sums of parts, 16 bytes a thread: few warps add them up slowly.
+PART_CYCLES = 131
 #: Instructions of a look-up beside what makes an entry of it: its address, itself, a share of loop and loads.
-LOOKUP_INSTRUCTIONS, LOOKUP_INTEGERS = 0.72, 1.2
+LOOKUP_INSTRUCTIONS, LOOKUP_INTEGERS = 1.1, 1.2
 #: How often a plain read from the second-level cache x and books take that a block needs before its first visit; and
 #: cycles for each wavefront of sums that warps along a row leave each other where their rows end.
-STAGING_READS, ALONG_CYCLES = 1.79, 5.6
+STAGING_READS, ALONG_CYCLES = 1.91, 3.7
 #: Instructions for a piece of x or of a book that a warp brings.
 STAGING_INSTRUCTIONS = 6
 #: Wavefronts of a look-up in a long table without copies, relative to one without conflicts.
@@ -149,5 +156,6 @@ def count_phases(
     start = START_CYCLES + STAGING_READS * counts.staged_bytes / machine.l2_bytes_per_cycle
     end = ends * ALONG_CYCLES * counts.along_bytes / WAVEFRONT_BYTES
     if parts > 1:
-        end += END_CYCLES + (1 + parts) * counts.part_bytes / (PARTS_SHARE * machine.l2_bytes_per_cycle)
+        pieces = counts.part_bytes / (16 * WARP_SIZE * counts.warps)  # of a thread
+        end += END_CYCLES + (1 + parts) * pieces * PART_CYCLES
     return {"start": start, "visits": visits * (visit + VISIT_CYCLES), "end": end}
