@@ -95,11 +95,12 @@ def build_library(
     limit forbids a kernel, at the field of the spec that asks for it if one does, VQ06xx from the toolchain.
     """
     problems = [problem for gpu in spec.gpu for problem in problems_of(spec, gpu)]
-    tuned = None if lock is None else choose(lock, problems, toolchain.identity)
     try:
         choices = agree(problems, estimate)
     except VqccError:  # which comes again, for each GPU that it is true of
         choices = (Agreed("decode"),)
+    possible = [agreed.dataflow for agreed in choices]
+    tuned = None if lock is None else choose(lock, problems, toolchain.identity, possible)
     if tuned is not None:
         choices = tuple(sorted(choices, key=lambda agreed: agreed.dataflow != tuned.dataflow))
     builds = first_that_fits(

@@ -13,6 +13,7 @@ import vqcc.tuning.lock
 import vqcc.tuning.session
 from vqcc.building import build_library, problems_of
 from vqcc.diagnostics import Diagnostic, VqccError
+from vqcc.passes.choice import DATAFLOWS
 from vqcc.picks import tile_identity
 from vqcc.tuning.candidates import candidates_of, possible_dataflows
 from vqcc.tuning.lock import Lock, choose, load_lock, render_lock
@@ -154,12 +155,12 @@ def test_another_device_or_toolchain_is_timed_anew_and_kept_apart() -> None:
     assert {kernel.toolchain for kernel in newer.kernels} == {"fake 1.0", "fake 2.0"}
     problems = problems_of(spec, spec.gpu[0])
     for toolchain, us in (("fake 1.0", 1.0), ("fake 2.0", 2.0), ("fake 3.0", 2.0)):
-        tuned = choose(newer, problems, toolchain)
+        tuned = choose(newer, problems, toolchain, DATAFLOWS)
         assert tuned is not None
         assert {pick.us for pick in tuned.picks["h200"].values()} == {us}
     replaced, _ = run(spec, FakeBench(lambda plan: 3.0, device="Other GPU"), lock)
     assert {kernel.device for kernel in replaced.kernels} == {"Fake GPU, driver 1", "Other GPU"}
-    tuned = choose(replaced, problems, "fake 1.0")
+    tuned = choose(replaced, problems, "fake 1.0", DATAFLOWS)
     assert tuned is not None
     assert {pick.us for pick in tuned.picks["h200"].values()} == {3.0}, "the device that was timed last"
 
@@ -199,11 +200,26 @@ def test_an_unfinished_session_does_not_choose() -> None:
     started = tune(spec, spec.gpu[0], Lock(), bench, Tools(FakeToolchain()), save=saved.append, most=3)
     list(itertools.islice(started, 4))
     started.close()  # type: ignore[attr-defined]
-    assert choose(saved[-1], problems_of(spec, spec.gpu[0]), "fake 1.0") is None
+    assert choose(saved[-1], problems_of(spec, spec.gpu[0]), "fake 1.0", DATAFLOWS) is None
     assert kernels(build(spec, saved[-1])) == kernels(build(spec, None))
     whole, _ = run(spec, bench, saved[-1])
     assert all(kernel.complete for kernel in whole.kernels)
-    assert choose(whole, problems_of(spec, spec.gpu[0]), "fake 1.0") is not None
+    assert choose(whole, problems_of(spec, spec.gpu[0]), "fake 1.0", DATAFLOWS) is not None
+
+
+def test_a_gpu_tuned_alone_gives_what_all_gpus_can_have() -> None:
+    """Buckets of 128 KB do not fit an RTX 4090: the library takes the fastest decoding kernel that was timed."""
+    alone = {"algorithm": "aqlm-1x16", "n": 4096, "k": 4096, "m": 1}
+    lock, _ = run(
+        make_spec(**SPEC | alone), FakeBench(lambda plan: 1.0 + (plan.strategy.dataflow == "decode"))
+    )
+    tuned = choose(lock, problems_of(spec := make_spec(**SPEC | alone), spec.gpu[0]), "fake 1.0", DATAFLOWS)
+    assert tuned is not None
+    assert tuned.dataflow == "bucket"
+    both = build(make_spec(**SPEC | alone, gpu=["h200", "rtx4090"]), lock)
+    plans = {gpu.gpu.name: gpu.plans[0] for gpu in both.gpus}
+    assert {plan.strategy.dataflow for plan in plans.values()} == {"decode"}
+    assert plans["h200"].decisions[0].inputs["measured_us"] == 2.0
 
 
 def test_a_kernel_that_is_not_deterministic_is_told_and_left_out() -> None:
@@ -273,7 +289,7 @@ def test_levels_of_the_paper_leave_nothing_to_tune() -> None:
         run(spec, FakeBench(lambda plan: 1.0))
     assert [item.code for item in caught.value.diagnostics] == ["VQ0317"]
     tuned, _ = run(make_spec(**SPEC), FakeBench(lambda plan: 1.0))
-    assert choose(tuned, problems_of(spec, spec.gpu[0]), "fake 1.0") is None
+    assert choose(tuned, problems_of(spec, spec.gpu[0]), "fake 1.0", DATAFLOWS) is None
 
 
 @pytest.mark.parametrize("change", [{"k": 1024}, {"algorithm": "gptvq-2"}, {"m": [1, 8]}, {"gpu": "h100"}])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from vqcc import gpus
 from vqcc.diagnostics import Diagnostic, DiagnosticList, ExitCode, VqccError
+from vqcc.gpus.device_names import names_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,14 +22,13 @@ __all__ = ["check_named", "data_file", "matching_gpu"]
 def matching_gpu(known: Iterable[Gpu], *, capability: str, sm_count: int, device_name: str) -> Gpu:
     """The known GPU that a device of this compute capability ("9.0") and SM count is.
 
-    Where several agree in both, the one whose name is part of the device's. Raises VqccError: VQ0407, exit code 1, if
+    Where several agree in both, the one that the device's name names. Raises VqccError: VQ0407, exit code 1, if
     that leaves none or more than one.
     """
     alike = [gpu for gpu in known if gpu.compute_capability == capability]
     found = [gpu for gpu in alike if gpu.sm_count.integer == sm_count]
     if len(found) > 1:
-        plain = re.sub(r"[^a-z0-9]", "", device_name.lower())
-        found = [gpu for gpu in found if gpu.name.replace("_", "") in plain] or found
+        found = [gpu for gpu in found if names_gpu(device_name, gpu.name)] or found
     if len(found) == 1:
         return found[0]
     names = [gpu.name for gpu in found or alike]

@@ -250,7 +250,7 @@ class Op(BaseModel, ABC):
     def tiles(
         self, variant: Variant, work: Workload, machine: Machine
     ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
-        """Tiles to try, the most promising first; later ones need fewer registers.
+        """Tiles to try, the most promising first; later ones leave a thread more registers.
 
         Dataflows past the paper's are handed a TimedMachine.
         """

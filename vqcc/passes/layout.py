@@ -1,8 +1,8 @@
 """Layout: how packed codes lie in memory.
 
 Kernels that decode have one layout, whatever the variant, level and GPU: it depends on the algorithm's code widths, the
-length of a row and its column tiles only. Score tables have another (`vqcc.passes.score`); a library
-has one of the two. A lane reads one chunk at a time; the search looks for chunks that waste no bits and
+length of a row and its column tiles only. Each of the other dataflows has a layout of its own, and a library
+has one of them all. A lane reads one chunk at a time; the search looks for chunks that waste no bits and
 are read by 16-byte loads (design: one packed layout per library and GPU).
 """
 

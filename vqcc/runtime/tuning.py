@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from vqcc import gpus as known_gpus
 from vqcc.building import runs_on, write_library
 from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
+from vqcc.gpus.device_names import names_gpu
 from vqcc.hotness.drawing import draw_tensor, shares_by_rank
 from vqcc.library import load_library
 from vqcc.runtime.bench import bench_library, shared_weights
@@ -92,5 +92,4 @@ def gpu_of_device(gpus: Sequence[Gpu], device: Device, *, named: bool) -> Gpu:
 def _looks_like(gpu: Gpu, device: Device) -> bool:
     if (gpu.target, gpu.sm_count.integer) != (device.target, device.sm_count):
         return False
-    plain = re.sub(r"[^a-z0-9]", "", device.name.lower())
-    return gpu.name not in known_gpus.names() or gpu.name.replace("_", "") in plain
+    return gpu.name not in known_gpus.names() or names_gpu(device.name, gpu.name)

@@ -195,10 +195,13 @@ def problem_identity(problem: Problem) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def choose(lock: Lock, problems: Sequence[Problem], toolchain: str) -> Tuned | None:
+def choose(
+    lock: Lock, problems: Sequence[Problem], toolchain: str, possible: Collection[Dataflow]
+) -> Tuned | None:
     """The fastest dataflow of a library over all GPUs whose every kernel was measured, and its fastest kernels.
 
-    `problems` are the library's kernels on all of its GPUs. None where no GPU is tuned, or the level is the paper's.
+    `problems` are the library's kernels on all of its GPUs, `possible` the dataflows that all of them can have: a GPU
+    may have been tuned by itself. None where no GPU is tuned with any of these, or the level is the paper's.
     """
     by_gpu: dict[str, dict[str, LockedKernel | None]] = {}
     for problem in problems:
@@ -208,7 +211,8 @@ def choose(lock: Lock, problems: Sequence[Problem], toolchain: str) -> Tuned | N
     if not tuned or problems[0].level != "best":
         return None
     totals: dict[Dataflow, float] = {}
-    for dataflow in _dataflows(kernel for kernels in tuned.values() for kernel in kernels.values() if kernel):
+    measured = _dataflows(kernel for kernels in tuned.values() for kernel in kernels.values() if kernel)
+    for dataflow in (each for each in measured if each in possible):
         bests = [kernel.best(dataflow) for kernels in tuned.values() for kernel in kernels.values() if kernel]
         if all(bests):
             totals[dataflow] = sum(best.us for best in bests if best)
