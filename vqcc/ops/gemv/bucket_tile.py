@@ -44,17 +44,17 @@ STEP_INSTRUCTIONS, STEP_INTEGERS, UNIT_INSTRUCTIONS = 18, 9, 70
 STEP_MULTIPLIES = 2
 #: How much longer shared memory takes than its wavefronts, since warps wait for each other; cycles of a chunk for a
 #: warp alone; and the power of the mean that busy resources have in place of a maximum.
-STEP_WAIT, CHUNK_CYCLES, POWER = 1.1, 300, 4
+STEP_WAIT, CHUNK_CYCLES, POWER = 1.0, 290, 4
 #: How often the latency of DRAM codes take to arrive under load, and how much longer than a plain stream.
 LOADED_LATENCY, DRAM_WEIGHT = 2, 1.125
 #: Cycles until the first code, of the end where parts of the buckets are added up, and of a bucket's start: two waits
 #: for memory, and the copies of x.
-START_CYCLES, END_CYCLES, LOAD_CYCLES = 3000, 3000, 1500
+START_CYCLES, END_CYCLES, LOAD_CYCLES = 3690, 3690, 1640
 #: Cycles of a row of x that follows another: its panel is loaded, between barriers.
-INPUT_CYCLES = 2000
+INPUT_CYCLES = 5390
 #: Of what an SM alone can read from the second-level cache, the share that it reaches while all load their parts, and
 #: while one block adds sums up.
-LOAD_SHARE, PARTS_SHARE = 0.25, 0.35
+LOAD_SHARE, PARTS_SHARE = 0.18, 0.35
 
 
 @dataclass(frozen=True)

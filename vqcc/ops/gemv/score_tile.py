@@ -26,23 +26,23 @@ HALF_ROUNDINGS = 3 * 2**13
 ROUNDINGS_PER_SUM = 4
 #: Parts of the columns to choose from: each leaves sums that one block adds up.
 MAX_COLUMN_PARTS = 64
-#: Cycles, fitted to 227 kernels measured on an H200 (docs/performance.md): until the first look-up, of
+#: Cycles, fitted to 131 kernels measured on an H200 (docs/performance.md): until the first look-up, of
 #: finding the scales of float16 scores, and of the end where parts of the columns are added up.
-START_CYCLES, SCALE_CYCLES, END_CYCLES = 2200, 800, 1830
+START_CYCLES, SCALE_CYCLES, END_CYCLES = 2570, 210, 2080
 #: Of the start, what each warp of a block adds.
-WARP_CYCLES = 83
+WARP_CYCLES = 94
 #: Of a region's making, the share that shows while the other region is looked up; and cycles of a round whose tables
 #: are made between barriers.
-BUILD_SHOWN, BARRIER_CYCLES = 0.94, 400
+BUILD_SHOWN, BARRIER_CYCLES = 0.79, 114
 #: Instructions of what a warp does for a group of rows beside looking up; and how much longer look-ups take than the
 #: busier of shared memory and issue, since warps wait for each other.
-GROUP_INSTRUCTIONS, LOOKUP_WAIT = 60, 1.19
+GROUP_INSTRUCTIONS, LOOKUP_WAIT = 60, 1.16
 #: Cycles that a warp alone takes for a group's look-ups: they wait for shared memory one after another.
-GROUP_LATENCY = 1110
+GROUP_LATENCY = 1220
 #: Of what an SM can read from the second-level cache, the share that the block that adds parts up reaches.
-PARTS_SHARE = 0.6
+PARTS_SHARE = 0.55
 #: How much longer codes take to arrive than the bytes of a plain stream.
-DRAM_WEIGHT = 1.125
+DRAM_WEIGHT = 1.09
 WAVEFRONT_BYTES = 128
 
 
