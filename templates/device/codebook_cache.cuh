@@ -52,6 +52,9 @@ class CodebookCache {
     if constexpr (kRegisters > 0) load_registers();
   }
 
+  /// The books have been overwritten: the next switch loads them again.
+  VQCC_DEVICE void forget() { first_book_ = -1; }
+
   /// Access: entry `index` of stage `stage` (counted from the block's first; constant once loops are unrolled) in
   /// resident book `book`.
   VQCC_DEVICE Entry access(int book, int stage, uint32 index) const {

@@ -6,6 +6,18 @@
 
 namespace vqcc {
 
+/// The largest `value` of the warp's lanes, or their sum, which all get.
+VQCC_DEVICE float largest_of_warp(float value) {
+#pragma unroll
+  for (int mask = kWarpSize / 2; mask > 0; mask /= 2) value = larger(value, exchange_xor(value, mask));
+  return value;
+}
+VQCC_DEVICE float sum_of_warp(float value) {
+#pragma unroll
+  for (int mask = kWarpSize / 2; mask > 0; mask /= 2) value += exchange_xor(value, mask);
+  return value;
+}
+
 /// Which of `kCount` sums a lane ends up with after `reduce_scatter`.
 struct Share {
   int first;   // index of the lane's first sum

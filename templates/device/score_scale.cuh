@@ -1,7 +1,7 @@
 // Scales of scores that are kept as float16, which has a range of its own: no row of x overflows it.
 #pragma once
 
-#include "elements.cuh"
+#include "reduce.cuh"
 
 namespace vqcc {
 
@@ -52,13 +52,6 @@ struct ScoreScales {
   /// The exponent of the least power of two that is more than `value`, which is not negative.
   VQCC_DEVICE static int exponent_past(float value) { return static_cast<int>(float_as_bits(value) >> 23) - 126; }
 };
-
-/// The largest `value` of the warp's lanes, which all get it.
-VQCC_DEVICE float largest_of_warp(float value) {
-#pragma unroll
-  for (int mask = kWarpSize / 2; mask > 0; mask /= 2) value = larger(value, exchange_xor(value, mask));
-  return value;
-}
 
 /// The largest of each of `values` over the threads of the block, which all get it. `scratch` holds kCount words for
 /// each of kWarps warps; it may be used again after the next barrier.

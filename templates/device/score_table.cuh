@@ -78,24 +78,77 @@ struct ScoreSums {
   }
 };
 
-/// Tables of kTables vectors of kRows rows of x, for codes of a byte, in a region of kRegionBytes of shared memory.
+/// Look-ups by codes of a byte, for kRows rows of x, in tables in a region of kRegionBytes of shared memory.
 ///
 /// Entries are kEntryBytes apart. In an entry lie sets of kSetTables tables, one after the other, a score of
 /// Scores<kRows> for each table: 32 tables of 4 bytes have one bank each, of 8 bytes two. Lane l looks table l ^ s of a
 /// set up at step s, so in every step the 32 lanes of a warp meet different banks, whatever their codes are: no
 /// conflicts, and no copies. The packer has rotated each row's codes alike (docs/packed-layout.md).
-template <class Algorithm, ElementType kType, int kWarps, int kRows>
-class ByteScoreTable {
+template <int kRows>
+struct RotatedLookUps {
   using Cell = Scores<kRows>;
-
- public:
-  static constexpr bool kScaled = Cell::kScaled;
+  using Sums = ScoreSums<kRows>;
   static constexpr int kEntryBytes = 256;  // of all tables: a code is the second byte of its score's offset
   static constexpr int kSetTables = kWarpSize;
   static constexpr int kSetBytes = kSetTables * Cell::kBytes;
   static constexpr int kSets = kEntryBytes / kSetBytes;
-  static constexpr int kTables = kSets * kSetTables;
   static constexpr int kRegionBytes = 256 * kEntryBytes;
+
+  /// Adds the scores of a lane's codes, four to a word, to `sums`: in kCount sets of tables from `first_set` on, of region
+  /// number `region` of `regions`. With kSteps codes of a set, lanes that many apart look copies of a table up.
+  template <int kCount, int kSteps = kSetTables>
+  VQCC_DEVICE static void add(const uint8* regions, int region, int first_set,
+                              const uint32 (&codes)[kCount * kSteps / 4], Sums& sums) {
+    // Three steps' offsets of this lane in a register, and the region: a score's place is a byte of either about the
+    // code, put together in one permutation.
+    const uint32 own = static_cast<uint32>(lane_index() * Cell::kBytes);
+    const uint32 offsets = own | own << 8 | own << 16 | static_cast<uint32>(region) << 24;
+#pragma unroll
+    for (int set = 0; set < kCount; ++set) {
+#pragma unroll
+      for (int first = 0; first < kSteps; first += 4) {
+        const int group = (set * kSteps + first) / 4;
+        Cell four[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int step = first + i;
+          const uint32 rotated = offsets ^ rotation_of(step / 3);
+          const uint32 offset = permute_bytes(rotated, codes[group], selector_of(step % 3, i));
+          four[i] = Cell::load_from(regions + (first_set + set) * kSetBytes + offset);
+        }
+        sums.add(four, group);
+      }
+    }
+  }
+
+ private:
+  /// What turns a lane's own offset into those of steps 3 `group` to 3 `group` + 2; the last byte stays the region.
+  VQCC_HOST_DEVICE static constexpr uint32 rotation_of(int group) {
+    const uint32 step = 3u * static_cast<uint32>(group);
+    const uint32 bytes = Cell::kBytes;
+    return (step * bytes & 0xffu) | ((step + 1) * bytes & 0xffu) << 8 | ((step + 2) * bytes & 0xffu) << 16;
+  }
+
+  /// Bytes of a place, lowest first: byte `offset` of the rotated ones, byte `code` of the codes, the region, its sign.
+  VQCC_HOST_DEVICE static constexpr uint32 selector_of(int offset, int code) {
+    return static_cast<uint32>(offset) | static_cast<uint32>(4 + code) << 4 | 3u << 8 | 0xbu << 12;
+  }
+};
+
+/// Tables of kTables vectors that share a codebook, of kRows rows of x: how they are made, and looked up.
+template <class Algorithm, ElementType kType, int kWarps, int kRows>
+class ByteScoreTable {
+  using Cell = Scores<kRows>;
+  using LookUps = RotatedLookUps<kRows>;
+
+ public:
+  static constexpr bool kScaled = Cell::kScaled;
+  static constexpr int kEntryBytes = LookUps::kEntryBytes;
+  static constexpr int kSetTables = LookUps::kSetTables;
+  static constexpr int kSetBytes = LookUps::kSetBytes;
+  static constexpr int kSets = LookUps::kSets;
+  static constexpr int kTables = kSets * kSetTables;
+  static constexpr int kRegionBytes = LookUps::kRegionBytes;
   static constexpr int kRunBytes = 16;              // of a row's codes that lie together
   static constexpr int kCodeWords = kTables / 4;    // of a row's codes, four to a word
   static constexpr bool kCodesStaged = true;        // on their way through shared memory
@@ -186,26 +239,7 @@ class ByteScoreTable {
 
   /// Adds the scores of a lane's kTables rotated codes, four to a word, in region number `region` of `regions`, to `sums`.
   VQCC_DEVICE static void look_up(const uint8* regions, int region, const uint32 (&codes)[kCodeWords], Sums& sums) {
-    // Three steps' offsets of this lane in a register, and the region: a score's place is a byte of either about the
-    // code, put together in one permutation.
-    const uint32 own = static_cast<uint32>(lane_index() * Cell::kBytes);
-    const uint32 offsets = own | own << 8 | own << 16 | static_cast<uint32>(region) << 24;
-#pragma unroll
-    for (int set = 0; set < kSets; ++set) {
-#pragma unroll
-      for (int first = 0; first < kSetTables; first += 4) {
-        const int group = (set * kSetTables + first) / 4;
-        Cell four[4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int step = first + i;
-          const uint32 rotated = offsets ^ rotation_of(step / 3);
-          const uint32 offset = permute_bytes(rotated, codes[group], selector_of(step % 3, i));
-          four[i] = Cell::load_from(regions + set * kSetBytes + offset);
-        }
-        sums.add(four, group);
-      }
-    }
+    LookUps::template add<kSets>(regions, region, 0, codes, sums);
   }
 
  private:
@@ -254,18 +288,6 @@ class ByteScoreTable {
         }
       }
     }
-  }
-
-  /// What turns a lane's own offset into those of steps 3 `group` to 3 `group` + 2; the last byte stays the region.
-  VQCC_HOST_DEVICE static constexpr uint32 rotation_of(int group) {
-    const uint32 step = 3u * static_cast<uint32>(group);
-    const uint32 bytes = Cell::kBytes;
-    return (step * bytes & 0xffu) | ((step + 1) * bytes & 0xffu) << 8 | ((step + 2) * bytes & 0xffu) << 16;
-  }
-
-  /// Bytes of a place, lowest first: byte `offset` of the rotated ones, byte `code` of the codes, the region, its sign.
-  VQCC_HOST_DEVICE static constexpr uint32 selector_of(int offset, int code) {
-    return static_cast<uint32>(offset) | static_cast<uint32>(4 + code) << 4 | 3u << 8 | 0xbu << 12;
   }
 };
 

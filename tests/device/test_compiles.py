@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
+from device.attention import Case, append_source, attention_source
 from device.sources import device_source
 
 from vqcc.codegen.nvrtc import Nvrtc
@@ -146,3 +147,37 @@ def test_exchanges_are_shuffles_and_wide_stores(size: int, target: str) -> None:
         assert stores == ([str(min(registers, 4))] if registers > 1 else [""]) * -(-registers // 4)
         assert len(re.findall(r"ld\.shared\.[buf]32", text)) == registers
         assert text.count("bar.warp.sync") == 2
+
+
+ATTENTION = {
+    "decode": Case(head_dim=128, query_heads=32, heads=8, rows=4, warps=8),
+    "decode, rotated": Case(head_dim=128, query_heads=32, heads=8, rows=4, warps=8, rope="half", window=128),
+    "score": Case(
+        head_dim=128, query_heads=32, heads=32, warps=16, score=True, rotated=True, keys_resident=False
+    ),
+    "score, four rows": Case(
+        head_dim=128, query_heads=32, heads=8, rows=4, warps=8, score=True, rotated=True, keys_resident=False
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_attention_stays_in_registers(name: str) -> None:
+    """For an H200, with as many warps as it is meant for."""
+    compiled = Nvrtc.find().compile(
+        attention_source(ATTENTION[name]), target="sm_90", want_ptx=False, file_name="x.cu"
+    )
+    (resources,) = compiled.resources.values()
+    assert (resources.stack_bytes, resources.spill_store_bytes, resources.spill_load_bytes) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_append_stays_in_registers(target: str) -> None:
+    case = Case(head_dim=128, query_heads=32, heads=8, warps=8, rotated=True, window=128)
+    compiled = Nvrtc.find().compile(append_source(case), target=target, want_ptx=False, file_name="x.cu")
+    for name, resources in compiled.resources.items():
+        assert (resources.stack_bytes, resources.spill_store_bytes, resources.spill_load_bytes) == (
+            0,
+            0,
+            0,
+        ), name

@@ -49,6 +49,16 @@ VQCC_DEVICE void warp_barrier() { __syncwarp(); }
 VQCC_DEVICE float exchange_xor(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
 VQCC_DEVICE uint32 exchange_xor(uint32 value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
 
+/// `value` of the lane `distance` below this one, its own for the lowest lanes; and that of one lane; every lane of the warp
+/// calls them (PTX shfl.sync, modes .up and .idx).
+VQCC_DEVICE uint32 shift_up(uint32 value, int distance) {
+  return __shfl_up_sync(0xffffffffu, value, static_cast<unsigned>(distance));
+}
+VQCC_DEVICE uint32 value_of_lane(uint32 value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
+
+/// Whether it holds for any lane of the warp; every lane calls it (PTX vote.sync.any).
+VQCC_DEVICE bool any_lane(bool holds) { return __any_sync(0xffffffffu, holds) != 0; }
+
 // ---- Time --------------------------------------------------------------------------------------------------
 
 /// Cycles of this SM's clock and nanoseconds of the device's, from some start on (PTX %clock64, %globaltimer). They stay
@@ -270,6 +280,10 @@ VQCC_DEVICE uint32 count_arrival(uint32* counter) {
 #endif
 }
 
+/// An element of what this launch also writes: not by the read-only path.
+VQCC_DEVICE float fresh_element(const __half* address) { return __half2float(*address); }
+VQCC_DEVICE float fresh_element(const __nv_bfloat16* address) { return __bfloat162float(*address); }
+
 /// A load of what other blocks of this launch wrote, once count_arrival told of it: past the read-only path and L1,
 /// which may hold older bytes (PTX ld.global.cg).
 template <class Word>
@@ -295,11 +309,38 @@ VQCC_DEVICE uint32 permute_bytes(uint32 low, uint32 high, uint32 selector) {
 
 // ---- Numbers -----------------------------------------------------------------------------------------------
 
+/// A product and a sum, each rounded: the compiler does not fuse them.
+VQCC_DEVICE float rounded_product(float a, float b) { return __fmul_rn(a, b); }
+VQCC_DEVICE float rounded_sum(float a, float b) { return __fadd_rn(a, b); }
 VQCC_DEVICE float fused_multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
 /// The larger of two numbers, the other one where one is NaN (PTX max.f32), and |value|.
 VQCC_DEVICE float larger(float a, float b) { return fmaxf(a, b); }
 VQCC_DEVICE float magnitude(float value) { return fabsf(value); }
+
+VQCC_DEVICE float infinity() { return __uint_as_float(0x7f800000u); }
+
+/// 2^value, to two units in the last place, results below 2^-126 flushed to zero (PTX ex2.approx.ftz.f32).
+VQCC_DEVICE float power_of_two(float value) {
+#ifdef VQCC_EMULATE
+  const float power = exp2f(value);
+  return power < 0x1p-126f ? 0.0f : power;
+#else
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(value));
+  return power;
+#endif
+}
+
+/// The logarithm to base two, the hyperbolic tangent, and cosine and sine of a half turn times `half_turns`, in [-1, 1]:
+/// all as exact as CUDA's library has them.
+VQCC_DEVICE float base_two_logarithm(float value) { return log2f(value); }
+VQCC_DEVICE float hyperbolic_tangent(float value) { return tanhf(value); }
+VQCC_DEVICE float2 cosine_and_sine(float half_turns) {
+  float2 both;
+  sincospif(half_turns, &both.y, &both.x);
+  return both;
+}
 
 /// The float whose bits are `bits`, and the bits of a float.
 VQCC_DEVICE float float_of_bits(uint32 bits) { return __uint_as_float(bits); }
@@ -867,6 +908,18 @@ VQCC_DEVICE void exchange_shared(Register (&data)[Layout::kRegisters], int lane,
 
 namespace vqcc {
 
+/// The largest `value` of the warp's lanes, or their sum, which all get.
+VQCC_DEVICE float largest_of_warp(float value) {
+#pragma unroll
+  for (int mask = kWarpSize / 2; mask > 0; mask /= 2) value = larger(value, exchange_xor(value, mask));
+  return value;
+}
+VQCC_DEVICE float sum_of_warp(float value) {
+#pragma unroll
+  for (int mask = kWarpSize / 2; mask > 0; mask /= 2) value += exchange_xor(value, mask);
+  return value;
+}
+
 /// Which of `kCount` sums a lane ends up with after `reduce_scatter`.
 struct Share {
   int first;   // index of the lane's first sum
@@ -1059,6 +1112,9 @@ class CodebookCache {
     }
     if constexpr (kRegisters > 0) load_registers();
   }
+
+  /// The books have been overwritten: the next switch loads them again.
+  VQCC_DEVICE void forget() { first_book_ = -1; }
 
   /// Access: entry `index` of stage `stage` (counted from the block's first; constant once loops are unrolled) in
   /// resident book `book`.
@@ -1737,7 +1793,7 @@ struct Tile_m4_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 4) gptvq_2_gc_m4_float16_f599d32f(
+extern "C" __global__ void __launch_bounds__(256, 4) gptvq_2_gc_m4_float16_6d3ebbec(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,

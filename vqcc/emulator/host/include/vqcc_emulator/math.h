@@ -27,10 +27,19 @@ double sqrt(double) noexcept;
 double fmin(double, double) noexcept;
 double fmax(double, double) noexcept;
 double fabs(double) noexcept;
+double sin(double) noexcept;
+double cos(double) noexcept;
 }
 
 // A GPU's rsqrt.approx is within 2 ulp; here the exact value is rounded once.
 __forceinline__ float rsqrtf(float v) { return static_cast<float>(1.0 / __builtin_sqrt(static_cast<double>(v))); }
+
+// A GPU's are within an ulp or two; here exact values are rounded once.
+__forceinline__ void sincospif(float v, float* sine, float* cosine) {
+  const double angle = 3.14159265358979323846 * static_cast<double>(v);
+  *sine = static_cast<float>(sin(angle));
+  *cosine = static_cast<float>(cos(angle));
+}
 
 __forceinline__ float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 __forceinline__ float __fadd_rn(float a, float b) { return a + b; }

@@ -1,0 +1,118 @@
+// Softmax over parts: what blocks have of a row set and a sequence is merged by the one that arrives last.
+#pragma once
+
+#include "../reduce.cuh"
+#include "work.cuh"
+
+namespace vqcc {
+
+/// A score that counts for nothing, less than any that there is.
+constexpr float kMasked = -3.0e38f;
+
+/// Scores are in powers of two: a softmax of s is one of s * log2(e) over 2^s.
+constexpr float kLog2OfE = 1.44269504088896340736f;
+constexpr float kLogOfTwo = 0.69314718055994530942f;
+
+/// 2^(score - largest), and nothing for a masked score.
+VQCC_DEVICE float weight_of(float score, float largest) {
+  return score == kMasked ? 0.0f : power_of_two(score - largest);
+}
+
+/// What a part of a softmax leaves for each of kRows rows: a largest score, the sum of weights relative to it, and
+/// weighted sums of values. In the workspace, kRows largest, kRows sums, then [kRows][kHeadDim].
+template <class Shape, class Tile>
+struct Parts {
+  static constexpr int kRows = Tile::kRows;
+  static constexpr int kHeadDim = Shape::kHeadDim;
+  static constexpr int kPartFloats = kRows * (kHeadDim + 2);
+  static constexpr int kSets = Shape::kHeads * Tile::kRowSets;
+  static constexpr int64 kArrivalBytes = (static_cast<int64>(kSets) * Tile::kBatch * 4 + 255) / 256 * 256;
+
+  /// Parts of a block of the grid: of the segment that it begins with, and of that which it ends with.
+  VQCC_DEVICE static float* part_of(uint8* workspace, int block, int number) {
+    return reinterpret_cast<float*>(workspace + kArrivalBytes) +
+           (static_cast<int64>(block) * 2 + number) * kPartFloats;
+  }
+  VQCC_DEVICE static uint32* arrivals_of(uint8* workspace, int set, int sequence) {
+    return reinterpret_cast<uint32*>(workspace) + set * Tile::kBatch + sequence;
+  }
+};
+
+/// Stores row `row`'s output at `channel` from its finished sums.
+template <class Shape, class Rows, class Arguments>
+VQCC_DEVICE void store_output(const Arguments& arguments, const Rows& rows, int row, int sequence, int channel,
+                              float weighted, float sum) {
+  if (!rows.has(row, arguments.query_tokens)) return;
+  const RowStrides& strides = arguments.output_strides;
+  store_rounded(arguments.outputs + sequence * strides.sequence + rows.token_of(row) * strides.token +
+                    rows.query_head_of(row) * strides.head + channel,
+                sum > 0.0f || sum != sum ? weighted / sum : 0.0f);
+}
+
+/// Stores the logarithm of row `row`'s sum of exponentials, where it is wanted: minus infinity if it has seen no token.
+template <class Shape, class Rows, class Arguments>
+VQCC_DEVICE void store_log_sum(const Arguments& arguments, const Rows& rows, int row, int sequence, float largest,
+                               float sum) {
+  if (arguments.log_sums == nullptr || !rows.has(row, arguments.query_tokens)) return;
+  const int64 token = static_cast<int64>(sequence) * arguments.query_tokens + rows.token_of(row);
+  const float logarithm = sum > 0.0f || sum != sum ? (largest + base_two_logarithm(sum)) * kLogOfTwo : -infinity();
+  arguments.log_sums[token * Shape::kQueryHeads + rows.query_head_of(row)] = logarithm;
+}
+
+/// Ends a segment: the token blocks that this block of the grid has of row set `set` and `sequence`. If it has all of them
+/// the outputs are stored; else it leaves a part, and the block that arrives last merges all parts in their order.
+///
+/// `state[r]` and `state[kRows + r]` are a row's largest score and sum, `sums[r * kHeadDim + c]` its weighted values, in
+/// shared memory; `flag` a word of it. Every thread of the block calls it, after a barrier.
+template <class Shape, class Tile, int kThreads, class Arguments>
+VQCC_DEVICE void end_segment(const Arguments& arguments, const Shares& shares, int set, int sequence, int64 first_unit,
+                             int64 end_unit, const float* state, const float* sums, uint32* flag) {
+  using Own = Parts<Shape, Tile>;
+  constexpr int kRows = Own::kRows;
+  constexpr int kHeadDim = Own::kHeadDim;
+  const auto rows = RowSet<Shape, kRows>::of(set, Tile::kRowSets);
+  const int thread = static_cast<int>(threadIdx.x);
+  const int own = static_cast<int>(blockIdx.x);
+  const int first = shares.block_of(first_unit);
+  const int last = shares.block_of(end_unit - 1);
+  if (first == last) {
+    for (int i = thread; i < kRows * kHeadDim; i += kThreads) {
+      const int row = i / kHeadDim;
+      store_output<Shape>(arguments, rows, row, sequence, i % kHeadDim, sums[i], state[kRows + row]);
+    }
+    if (thread < kRows) store_log_sum<Shape>(arguments, rows, thread, sequence, state[thread], state[kRows + thread]);
+    return;
+  }
+  // The first block of a segment ends with it, unless it begins with it too; all others begin with it.
+  const auto part_of = [&](int block) {
+    return Own::part_of(arguments.workspace, block, block == first && shares.first_of(block) < first_unit ? 1 : 0);
+  };
+  float* part = part_of(own);
+  for (int i = thread; i < 2 * kRows; i += kThreads) part[i] = state[i];
+  for (int i = thread; i < kRows * kHeadDim; i += kThreads) part[2 * kRows + i] = sums[i];
+  uint32* arrivals = Own::arrivals_of(arguments.workspace, set, sequence);
+  block_barrier();  // every thread's share of the part is written
+  if (thread == 0) *flag = count_arrival(arrivals);
+  block_barrier();
+  if (*flag != static_cast<uint32>(last - first)) return;
+  for (int i = thread; i < kRows * kHeadDim; i += kThreads) {
+    const int row = i / kHeadDim;
+    float largest = kMasked;
+#pragma unroll 8
+    for (int block = first; block <= last; ++block) largest = larger(largest, load_fresh(part_of(block) + row));
+    float sum = 0.0f;
+    float weighted = 0.0f;
+#pragma unroll 4
+    for (int block = first; block <= last; ++block) {
+      const float* other = part_of(block);
+      const float scale = weight_of(load_fresh(other + row), largest);
+      sum = fused_multiply_add(load_fresh(other + kRows + row), scale, sum);
+      weighted = fused_multiply_add(load_fresh(other + 2 * kRows + i), scale, weighted);
+    }
+    store_output<Shape>(arguments, rows, row, sequence, i % kHeadDim, weighted, sum);
+    if (i % kHeadDim == 0) store_log_sum<Shape>(arguments, rows, row, sequence, largest, sum);
+  }
+  if (thread == 0) *arrivals = 0u;  // as the next launch expects it
+}
+
+}  // namespace vqcc

@@ -1,0 +1,165 @@
+// What a launch of attention works on, and how blocks share it: token blocks of all sequences and heads, in one row.
+#pragma once
+
+#include "cache.cuh"
+
+namespace vqcc {
+
+/// How keys are rotated by their position after decoding: not at all, channels i and i + head_dim / 2 together, or
+/// channels 2 i and 2 i + 1 together.
+enum class Rope { kNone, kHalf, kInterleaved };
+
+/// Strides of queries or outputs [batch, query tokens, query heads, head_dim], in elements.
+struct RowStrides {
+  int64 sequence;
+  int64 token;
+  int64 head;
+};
+
+/// Parameters of one launch. Lengths count the query tokens, whose keys and values have been appended; a length of 0 is
+/// an empty sequence. The newest tokens, up to the window, lie in [batch, kv heads, window, head_dim] in full precision,
+/// position p at slot p % window.
+template <class Element>
+struct AttentionArguments {
+  const Element* queries;
+  const uint8* pages;
+  const uint8* key_books;
+  const uint8* value_books;
+  const float* book_facts;  // of each head's books, for kernels that look rows up (EntryRows)
+  const uint8* rotations;   // of pairs of channels: TurnStep
+  const int* lengths;
+  const int* page_table;
+  const Element* key_window;
+  const Element* value_window;
+  Element* outputs;
+  float* log_sums;  // [batch, query tokens, query heads], or null
+  uint8* workspace;
+  int batch;
+  int query_tokens;
+  int page_table_stride;
+  int page_blocks;
+  float softmax_scale;
+  float softcap;
+  RowStrides query_strides;
+  RowStrides output_strides;
+};
+
+/// `Shape` names kQueryHeads, kHeads, kHeadDim, kWindow, kSlidingWindow (0: none), kSoftcap, kRope.
+/// A sequence: its tokens in codes come first, in token blocks, then those of the window, in blocks too.
+template <class Shape>
+struct Sequence {
+  int length;
+  int coded;         // tokens that are in codes
+  int coded_blocks;  // blocks that have them
+  int first_block;   // blocks before it no query sees
+  int blocks;        // from there on: at least one, for a sequence without tokens has an output too
+
+  VQCC_DEVICE static Sequence of(int length, int query_tokens) {
+    Sequence sequence;
+    sequence.length = length;
+    sequence.coded = length > Shape::kWindow ? length - Shape::kWindow : 0;
+    sequence.coded_blocks = ceil_divide(sequence.coded, kBlockTokens);
+    sequence.first_block = 0;
+    if constexpr (Shape::kSlidingWindow > 0) {
+      const int first = length - query_tokens - Shape::kSlidingWindow + 1;
+      if (first >= sequence.coded) {
+        sequence.first_block = sequence.coded_blocks + (first - sequence.coded) / kBlockTokens;
+      } else if (first > 0) {
+        sequence.first_block = first / kBlockTokens;
+      }
+    }
+    const int last = sequence.coded_blocks + ceil_divide(length - sequence.coded, kBlockTokens);
+    sequence.blocks = last > sequence.first_block ? last - sequence.first_block : 1;
+    return sequence;
+  }
+
+  VQCC_DEVICE bool is_coded(int block) const { return block < coded_blocks; }
+  /// Position of the first token of block `block`, and of that past its last.
+  VQCC_DEVICE int first_token(int block) const {
+    return is_coded(block) ? block * kBlockTokens : coded + (block - coded_blocks) * kBlockTokens;
+  }
+  VQCC_DEVICE int end_token(int block) const {
+    return smaller(first_token(block) + kBlockTokens, is_coded(block) ? coded : length);
+  }
+};
+
+/// Some rows of queries of one kv-head: kRows of the query tokens times the query heads that share it, heads first.
+template <class Shape, int kRows>
+struct RowSet {
+  static constexpr int kGroupHeads = Shape::kQueryHeads / Shape::kHeads;
+
+  int head;
+  int first_row;
+
+  VQCC_DEVICE static RowSet of(int set, int sets_of_head) { return {set / sets_of_head, set % sets_of_head * kRows}; }
+
+  VQCC_DEVICE bool has(int row, int query_tokens) const { return first_row + row < query_tokens * kGroupHeads; }
+  VQCC_DEVICE int token_of(int row) const { return (first_row + row) / kGroupHeads; }
+  VQCC_DEVICE int query_head_of(int row) const { return head * kGroupHeads + (first_row + row) % kGroupHeads; }
+
+  /// Whether row `row`, of a sequence of `length` tokens, sees the token at `position`.
+  VQCC_DEVICE bool sees(int row, int position, int length, int query_tokens) const {
+    const int own = length - query_tokens + token_of(row);
+    const bool recent = Shape::kSlidingWindow == 0 || position > own - Shape::kSlidingWindow;
+    return position <= own && recent;
+  }
+};
+
+/// Token blocks of all row sets and sequences in one row: set after set, of each set sequence after sequence. Blocks of the
+/// grid take equal shares of it, one after another.
+struct Shares {
+  int64 whole;  // token blocks in all
+  int64 share;  // of a block of the grid, at least; the first `more` have one more
+  int64 more;
+
+  VQCC_DEVICE static Shares of(int64 whole, int blocks) { return {whole, whole / blocks, whole % blocks}; }
+
+  VQCC_DEVICE int64 first_of(int block) const { return block * share + (block < more ? block : more); }
+  /// The block that has `unit`.
+  VQCC_DEVICE int block_of(int64 unit) const {
+    const int64 long_ones = more * (share + 1);
+    return static_cast<int>(unit < long_ones ? unit / (share + 1) : more + (unit - long_ones) / share);
+  }
+};
+
+/// Writes the sums of blocks_of(0) to blocks_of(s - 1) to starts[s], for s from 0 to `count`. One warp.
+template <class BlocksOf>
+VQCC_DEVICE void prefix_sums(int count, int* starts, const BlocksOf& blocks_of) {
+  const int lane = lane_index();
+  int before = 0;
+  for (int first = 0; first < count; first += kWarpSize) {
+    const int own = first + lane;
+    const int blocks = own < count ? blocks_of(own) : 0;
+    int sum = blocks;
+#pragma unroll
+    for (int distance = 1; distance < kWarpSize; distance *= 2) {
+      const int other = static_cast<int>(shift_up(static_cast<uint32>(sum), distance));
+      if (lane >= distance) sum += other;
+    }
+    if (own < count) starts[own] = before + sum - blocks;
+    before += static_cast<int>(value_of_lane(static_cast<uint32>(sum), kWarpSize - 1));
+  }
+  if (lane == 0) starts[count] = before;
+}
+
+/// Where the token blocks of each of `batch` sequences begin, in a row. One warp.
+template <class Shape>
+VQCC_DEVICE void find_starts(const int* lengths, int batch, int query_tokens, int* starts) {
+  prefix_sums(batch, starts, [=](int sequence) {
+    return Sequence<Shape>::of(load<Space::kGlobal>(lengths + sequence), query_tokens).blocks;
+  });
+}
+
+/// The last of `count` starts, which do not descend, that is at most `unit`.
+VQCC_DEVICE int last_start(const int* starts, int count, int unit) {
+  int low = 0;
+  int high = count;
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    if (starts[middle] <= unit) low = middle;
+    else high = middle;
+  }
+  return low;
+}
+
+}  // namespace vqcc

@@ -1,0 +1,470 @@
+"""Attention and its append on the emulator: kernels over the device headers, caches and what they are held against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+import numpy as np
+from device.sources import device_source
+
+from vqcc.cache_layouts import CacheLayout
+from vqcc.emulator import Buffer
+from vqcc.ops.attention.reference import Attended, attend, rotate, turn_steps
+from vqcc.tensors.cache_codes import nearest_codes, pack_token_blocks
+from vqcc.tensors.entry_rows import EntryRows, pack_entry_rows, value_exponents
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from vqcc.emulator import Emulated
+
+TYPES: Mapping[str, tuple[Any, str]] = {
+    "float16": (np.float16, "Float16"),
+    "bfloat16": (ml_dtypes.bfloat16, "Bfloat16"),
+}
+ARRIVAL_ALIGNMENT = 256
+
+
+@dataclass(frozen=True)
+class Books:
+    """VQ<size, bits, stages> with codebooks for each channel group of a head, each head, or the layer."""
+
+    size: int = 4
+    bits: int = 8
+    stages: int = 1
+    scope: str = "group"
+
+    def count(self, heads: int, head_dim: int) -> int:
+        return {"group": heads * (head_dim // self.size), "head": heads, "layer": 1}[self.scope]
+
+    def of_group(self, head: int, group: int, head_dim: int) -> int:
+        return {"group": head * (head_dim // self.size) + group, "head": head, "layer": 0}[self.scope]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A cache and the kernels for it; `lengths` are the sequences'. Tokens in shared books: `shared_entries`."""
+
+    keys: Books = Books()
+    values: Books = Books()
+    query_heads: int = 2
+    heads: int = 2
+    head_dim: int = 64
+    window: int = 0
+    sliding_window: int = 0
+    softcap: float = 0.0
+    rope: str = "none"
+    page_tokens: int = 0
+    rotated: bool = False
+    dtype: str = "float16"
+    query_tokens: int = 1
+    lengths: tuple[int, ...] = (70, 0, 33)
+    warps: int = 4
+    rows: int = 1
+    row_sets: int = 1
+    chunk_blocks: int = 4
+    grid: int = 5
+    shared_entries: tuple[int, int] = (0, 0)
+    take_turns: bool = False
+    keys_resident: bool = True
+    score: bool = False
+    seed: int = 0
+    shared_bytes: int = field(default=227 * 1024)
+
+    @property
+    def layout(self) -> CacheLayout:
+        keys, values = self.keys, self.values
+        return CacheLayout(
+            self.heads, self.head_dim, keys.size, keys.bits, keys.stages, values.size, values.bits, values.stages,
+            self.page_tokens, self.rotated,
+        )  # fmt: skip
+
+    @property
+    def element(self) -> Any:
+        return TYPES[self.dtype][0]
+
+
+def structs(case: Case) -> str:
+    """The plan as constants."""
+    groups = {
+        "Key": next(
+            count
+            for count in (1, 2, 4, 8, 16, 32)
+            if count == case.layout.set_groups or count * case.keys.bits * case.keys.stages % 32 == 0
+        ),
+        "Value": min(4, case.layout.value_groups),
+    }
+    text = ""
+    for name, books, shared in zip(
+        ("Key", "Value"), (case.keys, case.values), case.shared_entries, strict=True
+    ):
+        of_head = case.head_dim // books.size if books.scope == "group" else 1
+        stage_bytes = 2 * books.size << books.bits
+        text += f"""
+struct {name}Codes {{
+  static constexpr int kVectorSize = {books.size}, kEntries = {1 << books.bits}, kResiduals = {books.stages};
+  static constexpr int kCodeBits = {books.bits}, kEntryStride = {books.size};
+  static constexpr int kTableBytes = {-(-stage_bytes * books.stages // 16) * 16};
+  static constexpr ElementType kEntryType = ElementType::kFloat16;
+}};
+struct {name}Tile {{
+  static constexpr int kSharedEntries = {shared}, kCopies = 1, kSplitStages = 1, kRegisterEntries = 0;
+  static constexpr int kSharedBookBytes = {shared * 2 * books.size * books.stages};
+  static constexpr int kResidentTiles = {of_head}, kHeadBooks = {of_head};
+  static constexpr int kBooksByHead = {int(books.scope != "layer")};
+  VQCC_HOST_DEVICE static constexpr int register_entries(int) {{ return 0; }}
+}};"""
+    yes_no = {True: "true", False: "false"}
+    return (
+        text
+        + f"""
+struct Shape {{
+  static constexpr int kQueryHeads = {case.query_heads}, kHeads = {case.heads}, kHeadDim = {case.head_dim};
+  static constexpr int kWindow = {case.window}, kSlidingWindow = {case.sliding_window};
+  static constexpr bool kSoftcap = {yes_no[case.softcap > 0]};
+  static constexpr Rope kRope = Rope::k{case.rope.title()};
+}};
+struct Cache {{
+  static constexpr int kHeads = {case.heads}, kPageBlocks = {case.page_tokens // 32};
+  static constexpr bool kRotatedKeys = {yes_no[case.rotated]};
+  static constexpr bool kBooksByHead = {yes_no[case.keys.scope != "layer"]};
+}};
+struct Tile {{
+  static constexpr int kWarps = {case.warps}, kRows = {case.rows}, kRowSets = {case.row_sets};
+  static constexpr int kChunkBlocks = {case.chunk_blocks}, kBatch = {len(case.lengths)};
+  static constexpr int kOwnSharedBytes = {case.shared_bytes};
+  static constexpr int kKeyGroups = {groups["Key"]}, kValueGroups = {groups["Value"]};
+  static constexpr bool kBooksTakeTurns = {yes_no[case.take_turns]}, kKeysResident = {yes_no[case.keys_resident]};
+  static constexpr ElementType kElement = ElementType::k{TYPES[case.dtype][1]};
+}};
+using Element = ElementTraits<Tile::kElement>::Type;
+using Keys = KMeans<KeyCodes>;
+using Values = KMeans<ValueCodes>;
+"""
+    )
+
+
+def attention_source(case: Case) -> str:
+    """A kernel `attend`."""
+    kernel = (
+        "ScoreAttention<Keys, Values, Shape, Cache, Tile>"
+        if case.score
+        else "DecodeAttention<Keys, Values, Shape, Cache, KeyTile, ValueTile, Tile>"
+    )
+    header = f"attention/{'score' if case.score else 'decode'}_kernel.cuh"
+    return device_source(
+        (header, "algorithms/kmeans.cuh"),
+        structs(case)
+        + f"""
+extern "C" __global__ void __launch_bounds__({32 * case.warps}, 1) attend(
+    const Element* queries, const uint8* pages, const uint8* key_books, const uint8* value_books,
+    const float* book_facts, const uint8* rotations, const int* lengths, const int* page_table,
+    const Element* key_window, const Element* value_window, Element* outputs, float* log_sums, uint8* workspace,
+    int batch, int query_tokens, int page_table_stride, int page_blocks, float softmax_scale, float softcap,
+    long long q0, long long q1, long long q2, long long o0, long long o1, long long o2) {{
+  {kernel}::run({{queries, pages, key_books, value_books, book_facts, rotations, lengths, page_table, key_window,
+                  value_window, outputs, log_sums, workspace, batch, query_tokens, page_table_stride, page_blocks,
+                  softmax_scale, softcap, {{q0, q1, q2}}, {{o0, o1, o2}}}});
+}}
+""",
+    )
+
+
+def append_source(case: Case) -> str:
+    """Kernels `append_one` and `append_many`, and `parts` for the number of their grid's parts."""
+    kernels = "".join(
+        f"""
+extern "C" __global__ void __launch_bounds__({32 * case.warps}, 1) append_{name}(
+    const Element* keys, const Element* values, uint8* pages, const uint8* key_books, const uint8* value_books,
+    const int* lengths, const int* counts, const int* page_table, Element* key_window, Element* value_window,
+    int batch, int new_tokens, int page_table_stride, int page_blocks, long long k0, long long k1, long long k2,
+    long long v0, long long v1, long long v2) {{
+  AppendTokens<Keys, Values, Shape, Cache, KeyTile, ValueTile, Tile, {single}>::run(
+      {{keys, values, pages, key_books, value_books, lengths, counts, page_table, key_window, value_window, batch,
+        new_tokens, page_table_stride, page_blocks, {{k0, k1, k2}}, {{v0, v1, v2}}}});
+}}
+"""
+        for name, single in (("one", "true"), ("many", "false"))
+    )
+    return device_source(("attention/append_kernel.cuh", "algorithms/kmeans.cuh"), structs(case) + kernels)
+
+
+def append_parts(case: Case) -> int:
+    """Parts of the grid: groups of channels of keys and of values, of each head."""
+    keys = next(
+        count
+        for count in (1, 2, 4, 8, 16, 32)
+        if count == case.layout.set_groups or count * case.keys.bits * case.keys.stages % 32 == 0
+    )
+    values = min(4, case.layout.value_groups)
+    return case.heads * (case.layout.key_groups // keys + case.layout.value_groups // values)
+
+
+class Cache:
+    """Pages of a case in memory, a page table, windows, and codebooks drawn at random."""
+
+    def __init__(self, case: Case, rng: np.random.Generator, tokens: int) -> None:
+        self.case = case
+        self.blocks = max(1, -(-tokens // 32))
+        sequences, heads = len(case.lengths), case.heads
+        page_blocks = case.page_tokens // 32 or self.blocks
+        self.page_blocks, self.sequence_pages = page_blocks, -(-self.blocks // page_blocks)
+        pages = sequences * self.sequence_pages + (2 if case.page_tokens else 0)
+        words = case.layout.block_bytes // 4
+        self.pages = np.full((pages, heads, page_blocks, words), 0xDEADBEEF, np.uint32)
+        self.table = None
+        if case.page_tokens:
+            order = rng.permutation(pages)[: sequences * self.sequence_pages]
+            self.table = order.reshape(sequences, -1).astype(np.int32)
+        shape = (sequences, heads, max(1, case.window), case.head_dim)
+        self.key_window, self.value_window = (rng.standard_normal(shape).astype(case.element) for _ in "kv")
+        self.key_books, self.value_books = (
+            rng.standard_normal(
+                (books.count(heads, case.head_dim), books.stages, 1 << books.bits, books.size)
+            ).astype(np.float16)
+            for books in (case.keys, case.values)
+        )
+
+    def block(self, sequence: int, block: int) -> NDArray[np.uint32]:
+        """The words of a token block, of all heads."""
+        page, place = divmod(block, self.page_blocks)
+        number = sequence if self.table is None else self.table[sequence, page]
+        return self.pages[number, :, place]
+
+    def fill(self, keys: NDArray[Any], values: NDArray[Any]) -> None:
+        """Put codes [sequences, heads, tokens, groups, stages] in place; tokens fill all blocks."""
+        words = pack_token_blocks(keys, values, self.case.layout)
+        for sequence in range(len(words)):
+            for block in range(self.blocks):
+                self.block(sequence, block)[:] = words[sequence, :, block]
+
+    def decoded(self, codes: NDArray[Any], which: str) -> NDArray[np.float64]:
+        """Codes [..., heads, tokens, groups, stages] as vectors [..., heads, tokens, head_dim]."""
+        books, tables = (
+            (self.case.keys, self.key_books) if which == "keys" else (self.case.values, self.value_books)
+        )
+        head_dim = self.case.head_dim
+        vectors = np.zeros((*codes.shape[:-1], books.size))
+        for head in range(self.case.heads):
+            for group in range(head_dim // books.size):
+                book = tables[books.of_group(head, group, head_dim)].astype(np.float64)
+                for stage in range(books.stages):
+                    vectors[..., head, :, group, :] += book[stage][codes[..., head, :, group, stage]]
+        return vectors.reshape(*vectors.shape[:-2], head_dim)
+
+    def books_by_rows(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
+        """Codebooks as score kernels read them, and their facts."""
+        head_dim = self.case.head_dim
+        whole = []
+        for books, tables in ((self.case.keys, self.key_books), (self.case.values, self.value_books)):
+            heads = 1 if books.scope == "layer" else self.case.heads
+            groups = range(head_dim // books.size)
+            whole.append(
+                np.array(
+                    [
+                        [tables[books.of_group(head, group, head_dim), 0] for group in groups]
+                        for head in range(heads)
+                    ]
+                )
+            )
+        exponents = value_exponents(whole[1])
+        scaled = np.ldexp(whole[1], exponents[:, None, None, None].astype(np.int32)).astype(np.float16)
+        bounds = np.abs(whole[0].astype(np.float64)).sum(axis=-1).max(axis=(1, 2))
+        facts = np.stack([bounds, np.ldexp(1.0, -exponents)], axis=-1).astype(np.float32)
+        sizes = (self.case.keys.size, self.case.values.size)
+        keys, values = (
+            pack_entry_rows(each, EntryRows(head_dim, size))
+            for each, size in zip((whole[0], scaled), sizes, strict=True)
+        )
+        return keys, values, facts
+
+    @staticmethod
+    def as_read(books: NDArray[np.float16]) -> NDArray[np.uint8]:
+        """Codebooks as kernels that decode read them: each padded to whole words of 16 bytes."""
+        raw = books.reshape(len(books), -1).view(np.uint8)
+        padded = np.zeros((len(books), -(-raw.shape[1] // 16) * 16), np.uint8)
+        padded[:, : raw.shape[1]] = raw
+        return padded
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a kernel gave, and what it is held against."""
+
+    outputs: NDArray[np.float64]
+    log_sums: NDArray[np.float32]
+    exact: Attended
+    counters: Any
+
+
+def run_attention(case: Case, emulated: Emulated, *, count: bool = False) -> Answer:
+    """Draw a cache and launch twice with the same workspace; the first launch's results, which the second gives too."""
+    rng = np.random.default_rng(case.seed)
+    sequences, longest = len(case.lengths), max(*case.lengths, 1)
+    cache = Cache(case, rng, longest)
+    tokens, layout = 32 * cache.blocks, case.layout
+    keys, values = (
+        rng.integers(0, 1 << books.bits, (sequences, case.heads, tokens, groups, books.stages))
+        for books, groups in ((case.keys, layout.key_groups), (case.values, layout.value_groups))
+    )
+    cache.fill(keys, values)
+    shape = (sequences, case.query_tokens, case.query_heads, case.head_dim)
+    queries = rng.standard_normal(shape).astype(case.element)
+    exact = _exact(case, cache, keys, values, queries)
+    if case.score:
+        key_books, value_books, facts = cache.books_by_rows()
+    else:
+        key_books, value_books = cache.as_read(cache.key_books), cache.as_read(cache.value_books)
+        facts = np.zeros(1, np.float32)
+    arrivals = case.heads * case.row_sets * sequences * 4
+    arrivals = -(-arrivals // ARRIVAL_ALIGNMENT) * ARRIVAL_ALIGNMENT
+    workspace = np.zeros(arrivals + case.grid * 2 * case.rows * (case.head_dim + 2) * 4, np.uint8)
+    results = []
+    for _ in range(2):
+        outputs = np.full(shape, np.nan).astype(case.element)
+        log_sums = np.full(shape[:-1], np.nan, np.float32)
+        strides = [np.int64(stride // outputs.itemsize) for stride in outputs.strides[:3]]
+        report = emulated.launch(
+            "attend",
+            (case.grid, 1, 1),
+            (32 * case.warps, 1, 1),
+            case.shared_bytes,
+            [
+                Buffer("queries", queries, "input"),
+                Buffer("pages", cache.pages.view(np.uint8), "input"),
+                Buffer("key_books", key_books, "input"),
+                Buffer("value_books", value_books, "input"),
+                Buffer("book_facts", facts, "input"),
+                Buffer("rotations", turn_steps(case.head_dim).view(np.uint8), "input"),
+                Buffer("lengths", np.array(case.lengths, np.int32), "input"),
+                None if cache.table is None else Buffer("page_table", cache.table, "input"),
+                Buffer("key_window", cache.key_window, "input"),
+                Buffer("value_window", cache.value_window, "input"),
+                Buffer("outputs", outputs, "output"),
+                Buffer("log_sums", log_sums, "output"),
+                Buffer("workspace", workspace, "inout"),
+                np.int32(sequences),
+                np.int32(case.query_tokens),
+                np.int32(cache.sequence_pages),
+                np.int32(cache.page_blocks),
+                np.float32(case.head_dim**-0.5),
+                np.float32(case.softcap),
+                *strides,
+                *strides,
+            ],
+            count=count,
+        )
+        assert not workspace[:arrivals].any(), "counters are as the next launch expects them"
+        results.append((outputs, log_sums))
+    assert results[0][0].tobytes() == results[1][0].tobytes()
+    assert results[0][1].tobytes() == results[1][1].tobytes()
+    return Answer(results[0][0].astype(np.float64), results[0][1], exact, report.counters)
+
+
+def _exact(
+    case: Case, cache: Cache, keys: NDArray[Any], values: NDArray[Any], queries: NDArray[Any]
+) -> Attended:
+    decoded = {"keys": cache.decoded(keys, "keys"), "values": cache.decoded(values, "values")}
+    of_sequences: dict[str, list[NDArray[np.float64]]] = {"keys": [], "values": []}
+    for sequence, length in enumerate(case.lengths):
+        coded = max(0, length - case.window)
+        slots = [position % max(1, case.window) for position in range(coded, length)]
+        for which, window in (("keys", cache.key_window), ("values", cache.value_window)):
+            newest = window[sequence][:, slots].astype(np.float64)
+            whole = np.concatenate([decoded[which][sequence, :, :coded], newest], axis=1)
+            of_sequences[which].append(whole)
+    rotated = [
+        rotate(each, np.arange(each.shape[1]), case.rope)
+        for each in of_sequences["keys"]  # type: ignore[arg-type]
+    ]
+    return attend(
+        queries,
+        rotated,
+        of_sequences["values"],
+        scale=case.head_dim**-0.5,
+        softcap=case.softcap,
+        sliding_window=case.sliding_window,
+    )
+
+
+def run_append(case: Case, emulated: Emulated, steps: list[tuple[int, ...]], shares: int = 2) -> None:
+    """Append so many tokens of each sequence at each step; cache and windows must hold exactly what they should."""
+    rng = np.random.default_rng(case.seed)
+    totals = [sum(step[sequence] for step in steps) for sequence in range(len(case.lengths))]
+    cache = Cache(case, rng, max(*totals, 1))
+    tokens = 32 * cache.blocks
+    shape = (len(totals), tokens, case.heads, case.head_dim)
+    keys, values = (rng.standard_normal(shape).astype(case.element) for _ in "kv")
+    key_window, value_window = (np.zeros_like(cache.key_window) for _ in "kv")
+    lengths = np.zeros(len(totals), np.int32)
+    for counts in steps:
+        most = max(*counts, 1)
+        new_keys, new_values = (np.zeros((len(totals), most, *shape[2:]), case.element) for _ in "kv")
+        for sequence, count in enumerate(counts):
+            own = slice(lengths[sequence], lengths[sequence] + count)
+            new_keys[sequence, :count], new_values[sequence, :count] = (
+                keys[sequence, own],
+                values[sequence, own],
+            )
+        lengths = lengths + np.array(counts, np.int32)
+        strides = [np.int64(stride // new_keys.itemsize) for stride in new_keys.strides[:3]]
+        emulated.launch(
+            "append_one" if most == 1 else "append_many",
+            (append_parts(case) * shares, 1, 1),
+            (32 * case.warps, 1, 1),
+            case.shared_bytes,
+            [
+                Buffer("keys", new_keys, "input"),
+                Buffer("values", new_values, "input"),
+                Buffer("pages", cache.pages, "inout"),
+                Buffer("key_books", cache.as_read(cache.key_books), "input"),
+                Buffer("value_books", cache.as_read(cache.value_books), "input"),
+                Buffer("lengths", lengths, "input"),
+                None if set(counts) == {most} else Buffer("counts", np.array(counts, np.int32), "input"),
+                None if cache.table is None else Buffer("page_table", cache.table, "input"),
+                Buffer("key_window", key_window, "inout"),
+                Buffer("value_window", value_window, "inout"),
+                np.int32(len(totals)),
+                np.int32(most),
+                np.int32(cache.sequence_pages),
+                np.int32(cache.page_blocks),
+                *strides,
+                *strides,
+            ],
+        )
+    codes = [
+        _encoded(case, books, tables, vectors)
+        for books, tables, vectors in (
+            (case.keys, cache.key_books, keys),
+            (case.values, cache.value_books, values),
+        )
+    ]
+    for sequence, length in enumerate(lengths):
+        coded = max(0, int(length) - case.window)
+        for each in codes:
+            each[sequence, :, coded:] = 0
+        words = pack_token_blocks(codes[0][sequence], codes[1][sequence], case.layout)
+        for block in range(-(-coded // 32)):
+            np.testing.assert_array_equal(cache.block(sequence, block), words[:, block])
+        for position in range(coded, int(length)):
+            slot = position % case.window
+            np.testing.assert_array_equal(key_window[sequence, :, slot], keys[sequence, position])
+            np.testing.assert_array_equal(value_window[sequence, :, slot], values[sequence, position])
+
+
+def _encoded(
+    case: Case, books: Books, tables: NDArray[np.float16], vectors: NDArray[Any]
+) -> NDArray[np.uint16]:
+    """Codes [sequences, heads, tokens, groups, stages] of vectors [sequences, tokens, heads, head_dim]."""
+    sequences, tokens, heads, head_dim = vectors.shape
+    groups = head_dim // books.size
+    codes = np.empty((sequences, heads, tokens, groups, books.stages), np.uint16)
+    for head in range(heads):
+        for group in range(groups):
+            own = vectors[:, :, head, group * books.size : (group + 1) * books.size]
+            codes[:, head, :, group] = nearest_codes(own, tables[books.of_group(head, group, head_dim)])
+    return codes

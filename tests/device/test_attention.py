@@ -1,0 +1,133 @@
+"""Attention over packed caches, on the emulator, against float64: both kernels, and every option of either."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from device.attention import Books, Case, attention_source, run_attention
+
+from vqcc.emulator import build
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from device.attention import Answer
+
+#: Half a unit in the last place of an output, relative to it.
+ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+HALF = 2.0**-11
+
+DECODE = {
+    "keys and values of one head": Case(),
+    "one block of the grid": Case(grid=1),
+    "more blocks than work": Case(grid=40, lengths=(3, 0, 33)),
+    "four heads share a cache": Case(query_heads=8, rows=4),
+    "three query tokens": Case(query_heads=8, rows=4, row_sets=3, query_tokens=3, lengths=(70, 0, 2)),
+    "a window": Case(window=40, grid=7),
+    "a window longer than sequences": Case(window=256, lengths=(70, 3, 255)),
+    "rotated halves": Case(rope="half", lengths=(70, 5, 1000), grid=6),
+    "rotated neighbours": Case(rope="interleaved", lengths=(70, 5, 200), window=16),
+    "pages": Case(page_tokens=64, lengths=(170, 0, 33)),
+    "rotated codes": Case(rotated=True, head_dim=128),
+    "a sliding window": Case(sliding_window=20, window=8, lengths=(170, 3, 33), query_tokens=2, rows=2),
+    "a sliding window inside the window": Case(sliding_window=4, window=40, lengths=(170, 3, 44)),
+    "capped scores": Case(softcap=5.0),
+    "bfloat16": Case(dtype="bfloat16", window=8),
+    "different algorithms": Case(keys=Books(2, scope="head"), values=Books(8, 10, 2, "layer"), head_dim=128),
+    "wide vectors": Case(keys=Books(16, 12, 1, "layer"), values=Books(16, 5)),
+    "books in shared memory": Case(shared_entries=(256, 100)),
+    "books that take turns": Case(
+        shared_entries=(256, 256), take_turns=True, chunk_blocks=1, lengths=(170, 3, 99)
+    ),
+    "a large head": Case(head_dim=256, keys=Books(8), lengths=(40, 1, 9), rope="half"),
+}
+SCORE = {
+    "32 groups": Case(head_dim=128),
+    "32 groups, one block of the grid": Case(head_dim=128, grid=1),
+    "16 groups": Case(),
+    "64 groups": Case(head_dim=128, keys=Books(2), values=Books(2), keys_resident=False),
+    "16 groups of 8": Case(head_dim=128, keys=Books(8), values=Books(8)),
+    "4 groups of 16": Case(keys=Books(16), values=Books(16), lengths=(170, 0, 64)),
+    "two rows": Case(head_dim=128, query_heads=4, rows=2),
+    "four rows": Case(head_dim=128, query_heads=8, rows=4, grid=3),
+    "eight rows": Case(head_dim=128, query_heads=16, rows=8, keys_resident=False, warps=2),
+    "one book, pages": Case(
+        head_dim=128,
+        keys=Books(scope="layer"),
+        values=Books(scope="layer"),
+        query_heads=8,
+        rows=4,
+        page_tokens=64,
+    ),
+    "a large head": Case(head_dim=256, keys_resident=False),
+    "different sizes": Case(head_dim=256, keys_resident=False, values=Books(8)),
+    "a window, two query tokens": Case(head_dim=128, window=40, grid=7, query_tokens=2, rows=2),
+    "a sliding window, capped": Case(head_dim=128, sliding_window=30, softcap=4.0, lengths=(200, 1, 64)),
+    "bfloat16": Case(head_dim=128, dtype="bfloat16"),
+    "long": Case(head_dim=128, lengths=(1500, 2, 700), grid=3),
+}
+
+
+def answer_of(case: Case, cache_directory: Path, *, count: bool = False) -> Answer:
+    emulated = build(attention_source(case), cache_directory=cache_directory / "emulator")
+    return run_attention(case, emulated, count=count)
+
+
+def check(case: Case, answer: Answer) -> None:
+    """Within what rounding can do: outputs, weights and sums of eight in float16, scores of tables in float16."""
+    exact = answer.exact
+    of_scores = 2.0**-20 + (3 * HALF if case.score and case.rows > 1 else 0.0)
+    of_values = 2.0**-18 + (6 * HALF if case.score else 0.0)
+    relative = of_values + 2 * of_scores * exact.scores
+    bound = ROUNDING[case.dtype] * np.abs(exact.outputs) + relative[..., None] * exact.magnitudes + 1e-7
+    assert (np.abs(answer.outputs - exact.outputs) <= bound).all()
+    seen = np.isfinite(exact.log_sums)
+    np.testing.assert_array_equal(seen, np.isfinite(answer.log_sums))
+    off = np.abs(answer.log_sums[seen] - exact.log_sums[seen])
+    assert (off <= 1e-6 * (1 + np.abs(exact.log_sums[seen])) + of_scores * exact.scores[seen]).all()
+
+
+@pytest.mark.parametrize("name", DECODE)
+def test_decoded(name: str, cache_directory: Path) -> None:
+    check(DECODE[name], answer_of(DECODE[name], cache_directory))
+
+
+@pytest.mark.parametrize("name", SCORE)
+def test_scored(name: str, cache_directory: Path) -> None:
+    case = replace(SCORE[name], score=True, rotated=True)
+    check(case, answer_of(case, cache_directory))
+
+
+def test_both_give_the_same_for_the_same_cache(cache_directory: Path) -> None:
+    """One layout serves kernels that decode and kernels over score tables."""
+    case = Case(head_dim=128, rotated=True, query_heads=4, rows=2)
+    decoded = answer_of(case, cache_directory)
+    scored = answer_of(replace(case, score=True), cache_directory)
+    np.testing.assert_array_equal(decoded.exact.outputs, scored.exact.outputs)
+    assert np.abs(decoded.outputs - scored.outputs).max() < 4e-3
+
+
+@pytest.mark.parametrize(("rows", "key_wavefronts"), [(1, 1), (2, 1), (4, 2)])
+def test_no_two_lanes_meet_in_a_bank(rows: int, key_wavefronts: int, cache_directory: Path) -> None:
+    """A token's look-ups of 32 groups: a wavefront of 4-byte scores or two of 8, two of values; and codes, weights."""
+    case = Case(
+        head_dim=128, query_heads=rows, heads=1, rows=rows, score=True, rotated=True, grid=1, lengths=(1024,)
+    )
+    emulated = build(attention_source(case), cache_directory=cache_directory / "emulator")
+    counted = [
+        run_attention(replace(case, lengths=(length,)), emulated, count=True).counters
+        for length in (1024, 2048)
+    ]
+    loads, ideal = (
+        (getattr(counted[1], name) - getattr(counted[0], name)) / 1024
+        for name in ("shared_load_wavefronts", "shared_load_ideal")
+    )
+    assert loads == ideal
+    codes, weights = (
+        0.5,
+        {1: 1.0, 2: 2.0, 4: 4.0}[rows],
+    )  # the emulator counts 16 bytes of one address as four
+    assert loads == key_wavefronts + 2 + codes + weights

@@ -1,0 +1,1 @@
+"""Attention over a quantized KV cache: what its kernels are held against."""

@@ -1,0 +1,103 @@
+"""Attention in float64, over keys and values that are decoded, rotated and masked as the kernels do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["Attended", "Rope", "attend", "rotate", "turn_steps"]
+
+Rope = Literal["none", "half", "interleaved"]
+
+
+@dataclass(frozen=True)
+class Attended:
+    """Of each query: outputs [sequences, query tokens, query heads, head_dim], log-sum-exps less the last axis.
+
+    `magnitudes`, of the shape of outputs, are weighted sums of |values|; `scores`, of that of log-sum-exps, the largest
+    sum of |query * key| of a token that is seen. What rounding can do is relative to these.
+    """
+
+    outputs: NDArray[np.float64]
+    log_sums: NDArray[np.float64]
+    magnitudes: NDArray[np.float64]
+    scores: NDArray[np.float64]
+
+
+def attend(
+    queries: NDArray[Any],
+    keys: Sequence[NDArray[np.float64]],
+    values: Sequence[NDArray[np.float64]],
+    *,
+    scale: float,
+    softcap: float = 0.0,
+    sliding_window: int = 0,
+) -> Attended:
+    """Attention of `queries` [sequences, query tokens, query heads, head_dim] over each sequence's tokens.
+
+    `keys` and `values` are [kv-heads, tokens, head_dim], keys rotated. The query tokens are a sequence's last ones, and
+    see what is not after them, with a sliding window no more than so many tokens. A query that sees none has output 0
+    and log-sum-exp minus infinity.
+    """
+    exact = queries.astype(np.float64)
+    sequences, query_tokens, query_heads, _ = exact.shape
+    outputs, magnitudes = np.zeros(exact.shape), np.zeros(exact.shape)
+    log_sums, scores = np.full(exact.shape[:-1], -np.inf), np.zeros(exact.shape[:-1])
+    for sequence in range(sequences):
+        heads, length, _ = keys[sequence].shape
+        positions = np.arange(length)
+        for token in range(query_tokens):
+            own = length - query_tokens + token
+            seen = positions <= own
+            if sliding_window:
+                seen &= positions > own - sliding_window
+            if not seen.any():
+                continue
+            for query_head in range(query_heads):
+                head = query_head // (query_heads // heads)
+                query, place = exact[sequence, token, query_head], (sequence, token, query_head)
+                own_keys, own_values = keys[sequence][head, seen], values[sequence][head, seen]
+                products = scale * (own_keys @ query)
+                capped = softcap * np.tanh(products / softcap) if softcap else products
+                weights = np.exp(capped - capped.max())
+                outputs[place] = weights @ own_values / weights.sum()
+                magnitudes[place] = weights @ np.abs(own_values) / weights.sum()
+                log_sums[place] = capped.max() + np.log(weights.sum())
+                scores[place] = scale * (np.abs(own_keys) @ np.abs(query)).max()
+    return Attended(outputs, log_sums, magnitudes, scores)
+
+
+def rotate(
+    keys: NDArray[np.float64], positions: NDArray[Any], rope: Rope, base: float = 10000.0
+) -> NDArray[np.float64]:
+    """Keys [..., tokens, head_dim], pair i of channels rotated by position * base^(-2 i / head_dim)."""
+    if rope == "none":
+        return keys
+    pairs = keys.shape[-1] // 2
+    angles = positions[:, None] * _frequencies(pairs, base)
+    cosines, sines = np.cos(angles), np.sin(angles)
+    first, second = (
+        (slice(0, pairs), slice(pairs, None)) if rope == "half" else (slice(0, None, 2), slice(1, None, 2))
+    )
+    rotated = np.empty_like(keys)
+    rotated[..., first] = keys[..., first] * cosines - keys[..., second] * sines
+    rotated[..., second] = keys[..., first] * sines + keys[..., second] * cosines
+    return rotated
+
+
+def turn_steps(head_dim: int, base: float = 10000.0) -> NDArray[np.uint64]:
+    """What a pair of channels turns from one position to the next, in 2^-64 of a turn (device/attention/rope.cuh)."""
+    turns = _frequencies(head_dim // 2, base) / (2 * np.pi)
+    return np.array([round(float(turn) * 2**64) % 2**64 for turn in turns], dtype=np.uint64)
+
+
+def _frequencies(pairs: int, base: float) -> NDArray[np.float64]:
+    frequencies: NDArray[np.float64] = np.power(base, -np.arange(pairs) / pairs)
+    return frequencies
