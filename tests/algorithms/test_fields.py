@@ -30,7 +30,9 @@ def test_defaults() -> None:
     assert algorithm.residuals == 1
 
 
-@pytest.mark.parametrize("scope", ["tensor", {"rows": 8, "cols": 16}])
+@pytest.mark.parametrize(
+    "scope", ["tensor", {"rows": 8, "cols": 16}, "layer", "kv_head", {"kv_heads": 1, "channels": 4}]
+)
 @pytest.mark.parametrize("scales", ["none", "tensor", "row", {"group": 32}])
 def test_values_are_written_as_they_were_read(scope: object, scales: object) -> None:
     algorithm = KMeans.model_validate({**BASE, "scope": scope, "scales": scales})
@@ -48,6 +50,10 @@ def test_values_are_written_as_they_were_read(scope: object, scales: object) -> 
         ({"scope": 5}, ("scope",), "VQ0203", "scope cannot be an integer"),
         ({"scope": None}, ("scope",), "VQ0203", "scope cannot be null"),
         ({"scope": {"rows": 4}}, ("scope",), "VQ0202", "cols missing"),
+        ({"scope": {"channels": 4}}, ("scope",), "VQ0202", "kv_heads missing"),
+        ({"scope": {"kv_heads": 2, "channels": 4}}, ("scope", "kv_heads"), "literal_error", "1"),
+        ({"scope": {"rows": 4, "cols": 4, "channels": 4}}, ("scope",), "VQ0201", "has no channels"),
+        ({"scope": "layers"}, ("scope",), "VQ0206", "did you mean 'layer'"),
         ({"scope": {}}, ("scope",), "VQ0202", "rows and cols missing"),
         ({"scope": {"rows": None, "cols": None}}, ("scope",), "VQ0202", "rows and cols missing"),
         ({"scope": {"rows": 0, "cols": 4}}, ("scope", "rows"), "greater_than_equal", "1"),

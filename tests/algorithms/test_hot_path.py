@@ -8,7 +8,7 @@ import sys
 SCRIPT = """
 import sys
 from vqcc.algorithms import presets
-for name in presets.names()[:-1]:
+for name in presets.named():
     algorithm = presets.resolve(name)
     algorithm.device(), algorithm.label, algorithm.table_bytes, algorithm.mapping()
     list(algorithm.check_fields()), list(algorithm.check(4096, 4096)), algorithm.bits_per_weight(4096, 4096)

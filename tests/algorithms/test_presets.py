@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vqcc.algorithms import presets
+from vqcc.algorithms import from_mapping, presets
 from vqcc.diagnostics import VqccError
 
 
@@ -36,10 +36,33 @@ def test_preset(name: str, label: str, family: str, scope: object, scales: objec
 
 
 def test_names_resolve() -> None:
-    *named, parametric = presets.names()
-    assert parametric == "vq-x-y-z"
-    for name in named:
+    assert presets.names() == (*presets.named(), "vq-x-y-z", "kv-x-y-z", "cq-XcYb")
+    for name in (*presets.named(), *presets.PARAMETRIC.values()):
         assert presets.name_of(presets.resolve(name)) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "scope", "books"),
+    [
+        ("cq-1", "VQ<8,8,1>", {"kv_heads": 1, "channels": 8}, (8, 16)),
+        ("cq-2", "VQ<4,8,1>", {"kv_heads": 1, "channels": 4}, (8, 32)),
+        ("cq-4", "VQ<2,8,1>", {"kv_heads": 1, "channels": 2}, (8, 64)),
+        ("cq-4c8b", "VQ<4,8,1>", {"kv_heads": 1, "channels": 4}, (8, 32)),
+        ("cq-16c12b", "VQ<16,12,1>", {"kv_heads": 1, "channels": 16}, (8, 8)),
+        ("kv-4-8-1", "VQ<4,8,1>", "layer", (1, 1)),
+        ("kv-8-12-2", "VQ<8,12,2>", "layer", (1, 1)),
+    ],
+)
+def test_preset_of_a_cache(name: str, label: str, scope: object, books: tuple[int, int]) -> None:
+    """They quantize no weight, and say so."""
+    algorithm = presets.resolve(name)
+    assert algorithm.label == label
+    assert (algorithm.scope.spec(), algorithm.scales.spec()) == (scope, "none")
+    assert algorithm.scope.cache_books(8, 128 // algorithm.vector_size) == books
+    assert list(algorithm.check_fields()) == []
+    (found,) = algorithm.check(4096, 4096)
+    assert (found.code, found.path) == ("VQ0302", ("algorithm",))
+    assert from_mapping(algorithm.mapping()) == algorithm
 
 
 def test_an_algorithm_that_no_preset_is() -> None:
@@ -67,9 +90,11 @@ def test_a_preset_is_a_copy() -> None:
         ("vq-4-0-1", "VQ0301", "log2 of entries 0 is not 1 to 16"),
         ("vq-4-8-9", "VQ0301", "residual stages 9 is not 1 to 8"),
         ("vq-04-8-1", "VQ0301", "leading zeros"),
-        ("cq-2", "VQ0302", "KV cache"),
-        ("cq-8c10b", "VQ0302", "for a weight use"),
-        ("kv-4-8-1", "VQ0302", "aqlm-2x8"),
+        ("cq-3", "VQ0301", "did you mean 'cq-"),
+        ("cq-17c8b", "VQ0301", "vector size 17 is not 1 to 16"),
+        ("cq-4c0b", "VQ0301", "log2 of entries 0 is not 1 to 16"),
+        ("cq-04c8b", "VQ0301", "leading zeros"),
+        ("kv-4-8-9", "VQ0301", "residual stages 9 is not 1 to 8"),
     ],
 )
 def test_wrong_name(name: str, code: str, text: str) -> None:
@@ -80,7 +105,14 @@ def test_wrong_name(name: str, code: str, text: str) -> None:
     assert text in f"{found.message} {found.help}"
 
 
-@given(st.one_of(st.from_regex(r"vq-[0-9]{1,3}-[0-9]{1,3}-[0-9]{1,3}", fullmatch=True), st.text(max_size=12)))
+@given(
+    st.one_of(
+        st.from_regex(
+            r"(vq|kv)-[0-9]{1,3}-[0-9]{1,3}-[0-9]{1,3}|cq-[0-9]{1,3}(c[0-9]{1,3}b)?", fullmatch=True
+        ),
+        st.text(max_size=12),
+    )
+)
 def test_the_pattern_for_editors_accepts_exactly_the_presets(name: str) -> None:
     try:
         presets.resolve(name)

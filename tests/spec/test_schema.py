@@ -101,13 +101,28 @@ def test_inline_gpus(facts):
     assert errors(parse_source(data, "spec.yaml").data) == []
 
 
-@pytest.mark.parametrize("name", [*presets.names()[:-1], "vq-4-8-1", "vq-16-16-8", "vq-1-1-1"])
+WEIGHT_PRESETS = [name for name in presets.named() if not presets.resolve(name).scope.is_cache]
+
+
+@pytest.mark.parametrize("name", [*WEIGHT_PRESETS, "vq-4-8-1", "vq-16-16-8", "vq-1-1-1"])
 def test_presets(name):
     assert errors(parse_source(text_of(name, OP, "h200"), "s").data) == []
 
 
 @pytest.mark.parametrize(
-    "name", ["vq-17-8-1", "vq-4-17-1", "vq-4-8-9", "vq-0-8-1", "vq-04-8-1", "cq-2", "aqlm-4", ""]
+    "name",
+    [
+        "vq-17-8-1",
+        "vq-4-17-1",
+        "vq-4-8-9",
+        "vq-0-8-1",
+        "vq-04-8-1",
+        "cq-3",
+        "cq-4c0b",
+        "kv-4-8",
+        "aqlm-4",
+        "",
+    ],
 )
 def test_other_names(name):
     data = text_of(json.dumps(name), OP, "h200")
@@ -147,6 +162,7 @@ def test_most_wrong_specs_are_wrong_by_the_schema_too():
         "op-m-twice", "scales-past-32-bits",
         "cache-shared-below-registers", "cache-past-the-table", "cache-past-the-table-of-e8p",
         "cache-past-shared-memory", "cache-of-level-gc", "cache-of-level-sc",
+        "preset-for-a-cache", "preset-kv",
         "profile-missing", "profile-no-json", "profile-of-another-weight",
     }  # fmt: skip
     assert accepted <= relations, sorted(accepted - relations)

@@ -235,6 +235,21 @@ class Algorithm(BaseModel, ABC):
                 f"scale group {group} is not a multiple of the vector size {self.vector_size}",
                 f"a vector has one scale: {_nearest_multiples(group, self.vector_size)}",
             )
+        channels = self.scope.channels
+        if channels is not None and channels != self.vector_size:
+            yield Finding(
+                ("algorithm", "scope", "channels"),
+                "VQ0304",
+                f"groups of {counted(channels, 'channel')} do not hold one vector of {self.vector_size}",
+                f"a group of channels has one codebook and is one vector: use {self.vector_size}, or scope: kv_head",
+            )
+        if self.scope.is_cache and self.scales.kind != "none":
+            yield Finding(
+                ("algorithm", "scales"),
+                "VQ0313",
+                f"a KV cache has no scales, got {self.scales.kind}",
+                "use scales: none (the default): a token's entries are added as they are",
+            )
         cols = self.scope.cols
         if cols is not None and cols % self.vector_size:
             yield Finding(
@@ -247,6 +262,14 @@ class Algorithm(BaseModel, ABC):
 
     def check(self, n: int, k: int) -> Iterator[Finding]:
         """Yield what makes this algorithm impossible for a weight [n, k]."""
+        if self.scope.is_cache:
+            yield Finding(
+                ("algorithm",),
+                "VQ0302",
+                f"an algorithm of scope {_in_words(self.scope)} quantizes a KV cache, not a weight",
+                "for a weight use a preset such as aqlm-2x8 or vq-x-y-z, or a scope of weights: tensor or {rows, cols}",
+            )
+            return
         if k % self.vector_size:
             yield Finding(
                 ("op", "k"),
@@ -267,6 +290,15 @@ class Algorithm(BaseModel, ABC):
     def mapping(self) -> dict[str, Any]:
         """Return the full algorithm as a spec writes it: plain JSON values, every field spelt out."""
         return self.model_dump(mode="json", exclude_none=True)
+
+
+def _in_words(scope: Scope) -> str:
+    written = scope.spec()
+    return (
+        written
+        if isinstance(written, str)
+        else f"{{{', '.join(f'{key}: {value}' for key, value in written.items())}}}"
+    )
 
 
 def _nearest_multiples(value: int, factor: int) -> str:

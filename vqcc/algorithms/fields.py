@@ -26,17 +26,35 @@ FROZEN = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Scope(BaseModel):
-    """What shares one codebook: the whole tensor, or each tile of `rows` x `cols` weights."""
+    """What shares one codebook.
+
+    Of a weight the whole tensor, or each tile of `rows` x `cols` weights. Of a KV cache (`cache`) a layer, a kv-head,
+    or each group of `channels` neighbouring channels of one of `kv_heads` kv-heads.
+    """
 
     model_config = FROZEN
 
     rows: Annotated[int, Field(ge=1, le=MAX_INDEX)] | None = None
     cols: Annotated[int, Field(ge=1, le=MAX_INDEX)] | None = None
+    cache: Literal["layer", "kv_head"] | None = None
+    kv_heads: Literal[1] | None = None
+    channels: Annotated[int, Field(ge=1, le=MAX_INDEX)] | None = None
+
+    @property
+    def is_cache(self) -> bool:
+        """Whether it is a scope of a KV cache, which no weight has."""
+        return self.cache is not None or self.channels is not None
 
     @property
     def is_tensor(self) -> bool:
         """Whether one codebook serves all of the tensor."""
-        return self.rows is None or self.cols is None
+        return not self.is_cache and (self.rows is None or self.cols is None)
+
+    def cache_books(self, kv_heads: int, groups: int) -> tuple[int, int]:
+        """Count codebooks of a cache: for kv-heads, and for channel groups of each; 1 where they share one."""
+        if self.channels is not None:
+            return (kv_heads, groups)
+        return (kv_heads if self.cache == "kv_head" else 1, 1)
 
     def tile(self, n: int, k: int) -> tuple[int, int]:
         """Return rows and columns of a whole tile of an [n, k] tensor; the tensor's edges may cut tiles."""
@@ -61,6 +79,10 @@ class Scope(BaseModel):
 
     def spec(self) -> str | dict[str, int]:
         """Return the value as a spec writes it."""
+        if self.channels is not None:
+            return {"kv_heads": 1, "channels": self.channels}
+        if self.cache is not None:
+            return self.cache
         if self.rows is None or self.cols is None:
             return "tensor"
         return {"rows": self.rows, "cols": self.cols}
@@ -117,17 +139,39 @@ def _read_scope(value: object) -> object:
     """Accept what a spec writes for a scope; pydantic validates the mapping that is returned."""
     if value == "tensor":
         return Scope()
+    if isinstance(value, str) and value in CACHE_SCOPES:
+        return Scope(cache=value)
     if isinstance(value, Mapping):
-        missing = [key for key in ("rows", "cols") if value.get(key) is None]
-        if missing:
-            raise field_error(
-                "VQ0202",
-                f"a tile scope needs both rows and cols; {' and '.join(missing)} missing",
-                "write scope: {rows: 256, cols: 256}, or scope: tensor",
-            )
+        _check_scope_keys(value)
     elif not isinstance(value, Scope):
-        _refuse_word(value, "scope", ("tensor",), "scope: tensor or scope: {rows: R, cols: C}")
+        _refuse_word(value, "scope", ("tensor", *CACHE_SCOPES), _SCOPES)
     return value
+
+
+#: Scopes of a cache that a word names.
+CACHE_SCOPES = ("kv_head", "layer")
+_TILE_KEYS, _CACHE_KEYS = ("rows", "cols"), ("kv_heads", "channels")
+_SCOPES = (
+    "scope: tensor or {rows: R, cols: C} for a weight; "
+    "scope: layer, kv_head or {kv_heads: 1, channels: C} for a cache"
+)
+
+
+def _check_scope_keys(value: Mapping[Any, Any]) -> None:
+    """A scope's mapping is a weight's tile or a cache's channel groups, and whole."""
+    of_cache = not value.keys() & set(_TILE_KEYS) and value.keys() & set(_CACHE_KEYS)
+    what, keys, others = (
+        ("a cache's scope", _CACHE_KEYS, "scope: {kv_heads: 1, channels: 4}, kv_head or layer")
+        if of_cache
+        else ("a tile scope", _TILE_KEYS, "scope: {rows: 256, cols: 256}, or scope: tensor")
+    )
+    missing = [key for key in keys if value.get(key) is None]
+    if missing:
+        message = f"{what} needs both {' and '.join(keys)}; {' and '.join(missing)} missing"
+        raise field_error("VQ0202", message, f"write {others}")
+    strange = [key for key in ("cache", *_CACHE_KEYS) if key in value and key not in keys]
+    if strange:
+        raise field_error("VQ0201", f"{what} has no {strange[0]}", f"write {_SCOPES}")
 
 
 def _read_scales(value: object) -> object:
@@ -180,14 +224,12 @@ def _read_direction(value: object) -> object:
 _POSITIVE = {"type": "integer", "minimum": 1, "maximum": MAX_INDEX}
 
 
-def _one_of(words: list[str], keys: tuple[str, ...]) -> dict[str, Any]:
-    mapping = {
-        "type": "object",
-        "properties": dict.fromkeys(keys, _POSITIVE),
-        "required": list(keys),
-        "additionalProperties": False,
-    }
-    return {"oneOf": [{"enum": words}, mapping]}
+def _one_of(words: list[str], *properties: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    mappings = [
+        {"type": "object", "properties": own, "required": list(own), "additionalProperties": False}
+        for own in properties
+    ]
+    return {"oneOf": [{"enum": words}, *mappings]}
 
 
 def _spec_value(value: Scope | Scales) -> str | dict[str, int]:
@@ -198,12 +240,18 @@ ScopeField = Annotated[
     Scope,
     BeforeValidator(_read_scope),
     PlainSerializer(_spec_value),
-    WithJsonSchema(_one_of(["tensor"], ("rows", "cols"))),
+    WithJsonSchema(
+        _one_of(
+            ["tensor", *CACHE_SCOPES],
+            dict.fromkeys(_TILE_KEYS, _POSITIVE),
+            {"kv_heads": {"const": 1}, "channels": _POSITIVE},
+        )
+    ),
 ]
 ScalesField = Annotated[
     Scales,
     BeforeValidator(_read_scales),
     PlainSerializer(_spec_value),
-    WithJsonSchema(_one_of(["none", "tensor", "row"], ("group",))),
+    WithJsonSchema(_one_of(["none", "tensor", "row"], {"group": _POSITIVE})),
 ]
 DirectionField = Annotated[Literal["in"], BeforeValidator(_read_direction)]

@@ -28,6 +28,14 @@ def _e8p(residuals: int) -> dict[str, Any]:
     return {"family": "e8p", "residuals": residuals, "scope": "tensor", "scales": "tensor"}
 
 
+def _coupled(channels: int, entries: int) -> dict[str, Any]:
+    # Coupled quantization (CQ): a codebook for each group of neighbouring channels of each kv-head.
+    return _kmeans(channels, entries, 1, scope={"kv_heads": 1, "channels": channels}, scales="none")
+
+
+#: One codebook for all channel groups and heads of a layer, as VecInfer has.
+_LAYER: Mapping[str, Any] = {"scope": "layer", "scales": "none"}
+
 _PRESETS: Mapping[str, dict[str, Any]] = {
     "aqlm-2x8": _kmeans(8, 256, 2),
     "aqlm-1x16": _kmeans(8, 65536, 1),
@@ -36,33 +44,48 @@ _PRESETS: Mapping[str, dict[str, Any]] = {
     "gptvq-4": _gptvq(2),
     "quip-2": _e8p(1),
     "quip-4": _e8p(2),
+    "cq-2": _coupled(4, 256),
+    "cq-4": _coupled(2, 256),
+    "cq-1": _coupled(8, 256),
 }
-_PARAMETRIC = re.compile(r"vq-([0-9]{1,2})-([0-9]{1,2})-([0-9]{1,2})")
-_CACHE = re.compile(r"cq-[0-9]+(c[0-9]+b)?|kv-[0-9]+-[0-9]+-[0-9]+")
+_PARAMETRIC = re.compile(r"(vq|kv)-([0-9]{1,2})-([0-9]{1,2})-([0-9]{1,2})")
+_COUPLED = re.compile(r"cq-([0-9]{1,2})c([0-9]{1,2})b")
 
-# What a JSON Schema says of a preset's name; numbers in vq-x-y-z within the family's ranges.
+# What a JSON Schema says of a preset's name; numbers in it within the family's ranges.
+_NUMBER = "([1-9]|1[0-6])"
 PATTERN = (
-    "^(" + "|".join(_PRESETS) + "|vq-([1-9]|1[0-6])-([1-9]|1[0-6])-[1-8]" + ")$"
+    "^(" + "|".join(_PRESETS) + f"|(vq|kv)-{_NUMBER}-{_NUMBER}-[1-8]|cq-{_NUMBER}c{_NUMBER}b" + ")$"
 )  # fmt: skip
 
 
+#: Names with numbers: vector size x, log2 of entries y and residual stages z, or X and Y; and a member of each.
+PARAMETRIC: Mapping[str, str] = {"vq-x-y-z": "vq-4-8-1", "kv-x-y-z": "kv-4-8-1", "cq-XcYb": "cq-8c10b"}
+
+
+def named() -> tuple[str, ...]:
+    """Names of the presets that have no numbers to choose."""
+    return tuple(_PRESETS)
+
+
 def names() -> tuple[str, ...]:
-    """Every preset's name; `vq-x-y-z` stands for vector size x, 2^y entries, z residual stages."""
-    return (*_PRESETS, "vq-x-y-z")
+    """Every preset's name, those with numbers last."""
+    return (*_PRESETS, *PARAMETRIC)
 
 
 def preset(name: str) -> dict[str, Any]:
     """Return the mapping that a preset stands for, as a spec would write it.
 
-    Raises VqccError: VQ0301 for a name that is no preset or has a number out of range, VQ0302 for one
-    that quantizes a KV cache.
+    Raises VqccError: VQ0301 for a name that is no preset or has a number out of range.
     """
     if name in _PRESETS:
         return dict(_PRESETS[name])
-    match = _PARAMETRIC.fullmatch(name)
-    if match is None:
+    coupled, match = _COUPLED.fullmatch(name), _PARAMETRIC.fullmatch(name)
+    if coupled is not None:
+        kind, vector_size, bits, residuals = "cq", int(coupled[1]), int(coupled[2]), 1
+    elif match is not None:
+        kind, vector_size, bits, residuals = match[1], *(int(number) for number in match.groups()[1:])
+    else:
         raise VqccError(_unknown(name))
-    vector_size, bits, residuals = (int(number) for number in match.groups())
     wrong = [
         f"{what} {value} is not 1 to {most}"
         for what, value, most in (
@@ -72,25 +95,26 @@ def preset(name: str) -> dict[str, Any]:
         )
         if not 1 <= value <= most
     ]
-    if wrong or name != f"vq-{vector_size}-{bits}-{residuals}":
+    if wrong or name != _written(kind, vector_size, bits, residuals):
         message = f"preset '{name}': {', '.join(wrong) or 'numbers have no leading zeros'}"
         raise VqccError(Diagnostic("VQ0301", message, help=_PARAMETRIC_HELP))
-    return _kmeans(vector_size, 2**bits, residuals)
+    if kind == "cq":
+        return _coupled(vector_size, 2**bits)
+    return _kmeans(vector_size, 2**bits, residuals, **(_LAYER if kind == "kv" else {}))
 
 
 _PARAMETRIC_HELP = (
-    "vq-x-y-z has vector size x (1 to 16), 2^y entries (y 1 to 16) and "
-    "z residual stages (1 to 8), as in vq-4-8-1"
+    "vq-x-y-z and kv-x-y-z have vector size x (1 to 16), 2^y entries (y 1 to 16) and "
+    "z residual stages (1 to 8), as in vq-4-8-1; cq-XcYb has groups of X channels and codes of Y bits, as in cq-8c10b"
 )
 
 
+def _written(kind: str, vector_size: int, bits: int, residuals: int) -> str:
+    """The name of a preset with numbers."""
+    return f"cq-{vector_size}c{bits}b" if kind == "cq" else f"{kind}-{vector_size}-{bits}-{residuals}"
+
+
 def _unknown(name: str) -> Diagnostic:
-    if _CACHE.fullmatch(name):
-        return Diagnostic(
-            "VQ0302",
-            f"preset '{name}' quantizes a KV cache, not a weight",
-            help=f"for a weight use {', '.join(_PRESETS)} or vq-x-y-z",
-        )
     near = did_you_mean(name, (*_PRESETS, "vq-4-8-1", "vq-8-8-2"))
     legal = f"presets are {', '.join(names())} (as in vq-4-8-1)"
     return Diagnostic("VQ0301", f"unknown preset '{name[:80]}'", help=" ".join(filter(None, (near, legal))))
@@ -105,6 +129,7 @@ def resolve(name: str) -> Algorithm:
 
 def name_of(algorithm: Algorithm) -> str | None:
     """Return the preset that stands for `algorithm`, the named ones first; None if there is none."""
-    parametric = f"vq-{algorithm.vector_size}-{algorithm.code_bits}-{algorithm.residuals}"
+    numbers = (algorithm.vector_size, algorithm.code_bits, algorithm.residuals)
+    parametric = [_written(kind, *numbers) for kind in ("vq", "kv", "cq")]
     mapping = algorithm.mapping()
-    return next((name for name in (*_PRESETS, parametric) if resolve(name).mapping() == mapping), None)
+    return next((name for name in (*_PRESETS, *parametric) if resolve(name).mapping() == mapping), None)

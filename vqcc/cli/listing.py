@@ -32,28 +32,22 @@ def command(what: str, as_json: bool) -> None:
 
 
 def _algorithms() -> list[dict[str, Any]]:
-    from vqcc.algorithms.presets import names, resolve
+    from vqcc.algorithms.presets import PARAMETRIC, named, resolve
 
     rows = []
-    for name in names():
-        if name == "vq-x-y-z":
-            rows.append(
-                {
-                    "preset": name,
-                    "notation": "VQ<x,y,z>",
-                    "family": "kmeans",
-                    "scope": "tensor",
-                    "scales": "row",
-                }
-            )
-            continue
-        algorithm = resolve(name)
+    for name, member in {**{name: name for name in named()}, **PARAMETRIC}.items():
+        algorithm = resolve(member)
+        scope = _plain(algorithm.scope.spec())
+        notation = algorithm.label
+        if name in PARAMETRIC:
+            notation = "VQ<X,Y,1>" if "X" in name else "VQ<x,y,z>"
+            scope = scope.replace(str(algorithm.vector_size), "X")
         rows.append(
             {
                 "preset": name,
-                "notation": algorithm.label,
+                "notation": notation,
                 "family": algorithm.family,
-                "scope": _plain(algorithm.scope.spec()),
+                "scope": scope,
                 "scales": _plain(algorithm.scales.spec()),
             }
         )
@@ -61,7 +55,11 @@ def _algorithms() -> list[dict[str, Any]]:
 
 
 def _plain(value: str | dict[str, int]) -> str:
-    return value if isinstance(value, str) else " x ".join(map(str, value.values()))
+    if isinstance(value, str):
+        return value
+    if "channels" in value:
+        return f"kv-head x {value['channels']} channels"
+    return " x ".join(map(str, value.values()))
 
 
 def _ops() -> list[dict[str, Any]]:

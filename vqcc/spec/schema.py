@@ -51,7 +51,7 @@ def json_schema() -> Schema:
 
 def _preset_name() -> Schema:
     # The enumeration is what editors complete; the pattern is what they accept.
-    return {"anyOf": [{"enum": list(presets.names()[:-1])}, {"type": "string", "pattern": presets.PATTERN}]}
+    return {"anyOf": [{"enum": list(presets.named())}, {"type": "string", "pattern": presets.PATTERN}]}
 
 
 def _described(field: Schema, choices: list[Schema]) -> Schema:
