@@ -62,6 +62,12 @@ def real_weights() -> Path:
     return _ROOT / "data" / "minilm-ffn.safetensors"
 
 
+@pytest.fixture(scope="session")
+def real_activations() -> Path:
+    """Queries, keys and values [12, 512, 32] in float16 of a trained model; tests/data/README.md says which."""
+    return _ROOT / "data" / "minilm-attention.safetensors"
+
+
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     """Programs of bench/ as modules, by name; those that they import are not loaded anew."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqcc.building import Built, build_library, write_library
-from vqcc.diagnostics import DiagnosticList, VqccError
+from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError
 from vqcc.library import Library, load_library, select_gpus
 from vqcc.spec.load import load_algorithm, load_spec
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from vqcc.algorithms.base import Algorithm
     from vqcc.hotness import Summary, TensorProfile
+    from vqcc.tensors.cache_tensor import CacheTensor
     from vqcc.tensors.packing import PackedTensor
     from vqcc.tensors.vq_tensor import VQTensor
 
@@ -53,22 +54,39 @@ def quantize(
     algorithm: str,
     output: Path,
     *,
+    fisher: str | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
-) -> VQTensor:
+) -> VQTensor | CacheTensor:
     """Quantize tensor `name` of a safetensors file and write it to `output`.
 
-    Raises VQ0711 if that is the file or the spec of the algorithm, and VQ05xx for the tensor.
+    By an algorithm of a KV cache the tensor is keys or values [kv_heads, tokens, head_dim] of a layer, and `fisher`
+    names squared gradients of them in the same file. Raises VQ0711 if `output` is the file or the spec of the
+    algorithm, VQ0546 for `fisher` with a weight's algorithm, and VQ05xx for the tensors.
     """
     from vqcc.tensors.container import load_weights, save
     from vqcc.tensors.output import check_outputs
-    from vqcc.tensors.quantize import quantize as quantize_weights
     from vqcc.tensors.shards import files_of
 
     spec = Path(algorithm)
     check_outputs([output], (*files_of(weights), *([spec] if spec.is_file() else ())))
     chosen = algorithm_named(algorithm)
-    tensor = quantize_weights(load_weights(weights, name), name, chosen, seed=seed, progress=progress)
+    tensor: VQTensor | CacheTensor
+    if chosen.scope.is_cache:
+        from vqcc.tensors.cache_learning import quantize_cache
+
+        activations = load_weights(weights, name, 3)
+        gradients = None if fisher is None else load_weights(weights, fisher, 3)
+        tensor = quantize_cache(activations, name, chosen, fisher=gradients, seed=seed, progress=progress)
+    else:
+        from vqcc.tensors.quantize import quantize as quantize_weights
+
+        if fisher is not None:
+            message = f"{chosen.label} quantizes a weight, which Fisher weights say nothing of"
+            raise VqccError(
+                Diagnostic("VQ0546", message, help="leave --fisher out, or use an algorithm of a KV cache")
+            )
+        tensor = quantize_weights(load_weights(weights, name), name, chosen, seed=seed, progress=progress)
     save(output, [tensor])
     return tensor
 

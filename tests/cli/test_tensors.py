@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from sharded import split_file
 
 from vqcc.library import load_library
-from vqcc.tensors.container import load
+from vqcc.tensors.container import load, load_cache
 from vqcc.tensors.packing import unpack_codes
 
 if TYPE_CHECKING:
@@ -323,3 +323,28 @@ def test_sharded_tensors_are_packed_and_validated_as_one_file(
         done = run("validate", compiled, "--tensors", source, "--packed", outputs[-1])
         assert done.exit_code == 0, done.stderr
     assert len({output.read_bytes() for output in outputs}) == 1
+
+
+def test_quantize_a_cache(real_activations: Path, tmp_path: Path) -> None:
+    arguments = ["quantize", real_activations, "--tensor", "layer.3.key", "--algorithm", "cq-2"]
+    output = tmp_path / "k.safetensors"
+    done = run(*arguments, "--fisher", "layer.3.weight", "-o", output)
+    assert (done.exit_code, "VQ0514" in done.stderr, output.exists()) == (1, True, False)
+    done = run(*arguments, "-o", output)
+    assert done.exit_code == 0, done.stderr
+    tensor = load_cache(output, "layer.3.key")
+    assert done.stdout == (
+        f"{output}: layer.3.key [12, 512, 32] as VQ<4,8,1>, 2.00 bits per activation, "
+        f"relative error {tensor.relative_error:.4f}\n"
+    )
+    again = tmp_path / "j.safetensors"
+    done = run(*arguments, "-o", again, "--json")
+    assert (done.json["shape"], done.json["bits_per_activation"]) == ([12, 512, 32], 2.0)
+    assert done.json["relative_error"] == tensor.relative_error
+    assert again.read_bytes() == output.read_bytes()
+
+
+def test_fisher_weights_are_of_a_cache(weights: Path, tmp_path: Path) -> None:
+    output = tmp_path / "x.safetensors"
+    done = run("quantize", weights, "--tensor", "w", "--algorithm", ALGORITHM, "--fisher", "w", "-o", output)
+    assert (done.exit_code, "VQ0546" in done.stderr, output.exists()) == (1, True, False)

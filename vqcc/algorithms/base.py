@@ -126,6 +126,11 @@ class Algorithm(BaseModel, ABC):
         return 0
 
     @property
+    def codebook_type(self) -> str | None:
+        """Type of stored codebook entries; None where points are computed."""
+        return None
+
+    @property
     def stage_sums(self) -> int:
         """Sums that the products of a weight's stages go into, if each stage is multiplied by itself."""
         return 1
@@ -285,6 +290,34 @@ class Algorithm(BaseModel, ABC):
                 f"{counted(self.scope.books(n, k), 'codebook')} of {self.table_bytes} bytes: {table} bytes in all; "
                 f"a 32-bit offset reaches {MAX_INDEX}",
                 "use larger tiles, scope: tensor, or fewer entries",
+            )
+
+    def check_cache(self, kv_heads: int, head_dim: int) -> Iterator[Finding]:
+        """Yield what makes this algorithm impossible for keys or values of `kv_heads` heads of `head_dim` channels."""
+        if not self.scope.is_cache:
+            yield Finding(
+                ("algorithm",),
+                "VQ0302",
+                f"an algorithm of scope {_in_words(self.scope)} quantizes a weight, not a KV cache",
+                "for a cache use a preset such as cq-2 or kv-x-y-z, or a scope of caches: layer, kv_head or "
+                "{kv_heads: 1, channels: C}",
+            )
+            return
+        if head_dim % self.vector_size:
+            yield Finding(
+                ("op", "head_dim"),
+                "VQ0303",
+                f"head_dim = {head_dim} is not a multiple of the vector size {self.vector_size}",
+                f"vectors are neighbouring channels: {_nearest_multiples(head_dim, self.vector_size)}",
+            )
+            return
+        heads, groups = self.scope.cache_books(kv_heads, head_dim // self.vector_size)
+        if heads * groups * self.table_bytes > MAX_INDEX:
+            yield Finding(
+                ("algorithm", "scope"),
+                "VQ0307",
+                f"{counted(heads * groups, 'codebook')} of {self.table_bytes} bytes pass what a 32-bit offset reaches",
+                "use scope: kv_head or layer, or fewer entries",
             )
 
     def mapping(self) -> dict[str, Any]:

@@ -74,6 +74,11 @@ class KMeans(Algorithm):
         return 1 if self.codebook_dtype == "int8" else 2
 
     @property
+    def codebook_type(self) -> str:
+        """Type of stored codebook entries."""
+        return self.codebook_dtype
+
+    @property
     def entry_elements(self) -> int:
         """Elements of an entry on the device, padding included: 1, 2, 4, 8 or 16."""
         return 1 << (self.vector_size - 1).bit_length()
@@ -128,6 +133,13 @@ class KMeans(Algorithm):
     def check_fields(self) -> Iterator[Finding]:
         """Yield fields that contradict each other; needs no shape."""
         yield from super().check_fields()
+        if self.scope.is_cache and self.has_codebook_scales:
+            yield Finding(
+                ("algorithm", "codebook_dtype"),
+                "VQ0312",
+                "int8 codebooks are not offered for a KV cache",
+                "use codebook_dtype: float16 (the default) or bfloat16: a head's codebooks are small",
+            )
         stated = self.stated_code_bits
         if stated is not None and stated != self.code_bits:
             yield Finding(

@@ -124,6 +124,7 @@ _TENSOR = {
     "VQ0543": "parts of a tensor are too small to be counted",
     "VQ0544": "weights were packed in another order of entries",
     "VQ0545": "packed weights are not those of the tensor",
+    "VQ0546": "Fisher weights for a weight",
 }
 
 _TOOLCHAIN = {

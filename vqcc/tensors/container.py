@@ -2,7 +2,8 @@
 
 A VQ tensor NAME is stored as NAME.codes, NAME.codebooks, NAME.codebook_scales and NAME.scales, as its
 algorithm needs; the file's metadata `vqcc.algorithm` is a JSON object that gives each NAME its algorithm,
-shape, original type and relative error. The same tensors give the same bytes.
+shape, original type and relative error. Keys or values of a KV cache are stored alike, their shape [kv_heads, tokens,
+head_dim]. The same tensors give the same bytes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
     from vqcc.algorithms.base import Algorithm
+    from vqcc.tensors.cache_tensor import CacheTensor
     from vqcc.tensors.header import TensorFile
     from vqcc.tensors.shards import ShardedFile
 
@@ -34,6 +36,7 @@ __all__ = [
     "in_file",
     "load",
     "load_all",
+    "load_cache",
     "load_weights",
     "read_algorithm",
     "save",
@@ -45,7 +48,7 @@ METADATA_KEY = "vqcc.algorithm"
 WEIGHT_DTYPES = ("float16", "bfloat16", "float32")
 
 
-def save(path: Path, tensors: Sequence[VQTensor]) -> None:
+def save(path: Path, tensors: Sequence[VQTensor | CacheTensor]) -> None:
     """Write VQ tensors to `path`, which holds the old or the new file at every moment.
 
     Raises VqccError: VQ0527 if the file cannot be written, VQ0529 for two tensors of one name.
@@ -118,10 +121,45 @@ def load_all(path: Path, names: Iterable[str] = (), *, check_codes: bool = True)
     return tuple(tensors)
 
 
-def load_weights(path: Path, name: str) -> NDArray[Any]:
+def load_cache(path: Path, name: str) -> CacheTensor:
+    """Load quantized keys or values of a KV cache, checked in full, as read-only views of the mapped file.
+
+    Raises VqccError: VQ05xx for the file, its metadata or the tensor, VQ0514 for an unknown name.
+    """
+    from vqcc.tensors.cache_tensor import CacheTensor
+
+    with open_tensors(path) as file:
+        described = _read_metadata(file)
+        if name not in described:
+            raise VqccError(_unknown_name(path, name, described, "VQ tensors"))
+        algorithm, shape, dtype, error = _read_description(path, name, described[name], 3)
+        arrays = {
+            part: file.array(f"{name}.{part}") for part in _CACHE_PARTS if f"{name}.{part}" in file.entries
+        }
+        missing = [f"{name}.{part}" for part in _CACHE_PARTS if part not in arrays]
+        if missing:
+            message = f"{path} has no {' and '.join(missing)}, though its metadata describes '{name}'"
+            raise VqccError(Diagnostic("VQ0517", message))
+        heads, tokens, head_dim = shape
+        tensor = CacheTensor(
+            name, algorithm, (heads, tokens, head_dim), dtype, **arrays, relative_error=error
+        )
+        try:
+            tensor.validate()
+        except VqccError as wrong:
+            raise in_file(path, wrong) from None
+        return tensor
+
+
+#: Arrays of quantized keys or values.
+_CACHE_PARTS = ("codes", "codebooks")
+
+
+def load_weights(path: Path, name: str, axes: int = 2) -> NDArray[Any]:
     """Load a plain weight [n, k], float16, bfloat16 or float32, as a read-only view of the mapped file.
 
-    Raises VqccError: VQ0514 unknown name, VQ0524 wrong type, VQ0525 no matrix, and as `read_header`.
+    With three `axes`, activations [kv_heads, tokens, head_dim]. Raises VqccError: VQ0514 unknown name, VQ0524 wrong
+    type, VQ0525 other axes or no elements, and as `read_header`.
     """
     with open_tensors(path) as file:
         entries = file.entries
@@ -131,18 +169,16 @@ def load_weights(path: Path, name: str) -> NDArray[Any]:
         if entry.dtype not in WEIGHT_DTYPES:
             message = f"{path}: tensor '{name}' is {entry.dtype}"
             raise VqccError(Diagnostic("VQ0524", message, help=f"weights are {', '.join(WEIGHT_DTYPES)}"))
-        if len(entry.shape) != 2 or 0 in entry.shape:
+        if len(entry.shape) != axes or 0 in entry.shape:
             message = f"{path}: tensor '{name}' has shape {list(entry.shape)}"
-            raise VqccError(
-                Diagnostic("VQ0525", message, help="a weight is a matrix [out, in] with elements")
-            )
+            raise VqccError(Diagnostic("VQ0525", message, help=_EXPECTED_AXES[axes]))
         return file.array(name)
 
 
 def _load_tensor(
     file: TensorFile | ShardedFile, name: str, description: object, *, check_codes: bool = True
 ) -> VQTensor:
-    algorithm, shape, dtype, error = _read_description(file.path, name, description)
+    algorithm, (n, k), dtype, error = _read_description(file.path, name, description, 2)
     arrays: dict[str, Any] = {
         part: file.array(f"{name}.{part}") for part in PART_NAMES if f"{name}.{part}" in file.entries
     }
@@ -150,7 +186,7 @@ def _load_tensor(
     if codes is None:
         message = f"{file.path} has no {name}.codes, though its metadata describes a VQ tensor '{name}'"
         raise VqccError(Diagnostic("VQ0517", message))
-    tensor = VQTensor(name, algorithm, shape, dtype, codes, relative_error=error, **arrays)
+    tensor = VQTensor(name, algorithm, (n, k), dtype, codes, relative_error=error, **arrays)
     try:
         tensor.validate(check_codes=check_codes)
     except VqccError as error:
@@ -210,9 +246,9 @@ def _parse_metadata(path: Path, text: str) -> dict[str, Any]:
 
 
 def _read_description(
-    path: Path, name: str, value: object
-) -> tuple[Algorithm, tuple[int, int], str, float | None]:
-    """Read what the metadata says of one tensor: algorithm, shape, original type, relative error."""
+    path: Path, name: str, value: object, axes: int
+) -> tuple[Algorithm, list[int], str, float | None]:
+    """Read what the metadata says of one tensor: algorithm, shape of `axes`, original type, relative error."""
     where = f"{path}: metadata of VQ tensor '{name}'"
     fields = value if isinstance(value, dict) else {}
     shape, dtype, error = (fields.get(key) for key in ("shape", "dtype", "relative_error"))
@@ -221,10 +257,14 @@ def _read_description(
         found.error("VQ0512", f"{where} has no algorithm mapping")
     if not (
         isinstance(shape, list)
-        and len(shape) == 2
+        and len(shape) == axes
         and all(type(x) is int and 0 < x <= MAX_INDEX for x in shape)
     ):
-        found.error("VQ0512", f"{where}: shape must be two positive integers [n, k]")
+        found.error(
+            "VQ0512",
+            f"{where}: shape must be {_SHAPES[axes]}",
+            help="a weight's has two numbers, a KV cache's three: give a file of what the command is for",
+        )
     if dtype not in WEIGHT_DTYPES:
         found.error("VQ0512", f"{where}: dtype must be {', '.join(WEIGHT_DTYPES)}")
     if error is not None and not (type(error) in (int, float) and 0 <= error <= 1e300):
@@ -232,7 +272,14 @@ def _read_description(
     found.raise_if_errors()
     assert isinstance(shape, list)
     algorithm = read_algorithm(where, fields["algorithm"], "VQ0513")
-    return algorithm, (shape[0], shape[1]), str(dtype), None if error is None else float(error)
+    return algorithm, shape, str(dtype), None if error is None else float(error)
+
+
+_SHAPES = {2: "two positive integers [n, k]", 3: "three positive integers [kv_heads, tokens, head_dim]"}
+_EXPECTED_AXES = {
+    2: "a weight is a matrix [out, in] with elements; keys and values of a KV cache take a preset such as cq-2",
+    3: "keys or values are [kv_heads, tokens, head_dim], with elements; a weight takes a preset such as aqlm-2x8",
+}
 
 
 def read_algorithm(where: str, mapping: Mapping[str, Any], code: str) -> Algorithm:

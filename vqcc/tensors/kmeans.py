@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _INT8_MAX = 127
 # Rounding beyond these would give infinity.
-_LARGEST = {"float16": 65504.0, "bfloat16": float(0xFF << 120)}
+LARGEST = {"float16": 65504.0, "bfloat16": float(0xFF << 120)}
 
 
 def learn_kmeans(
@@ -56,7 +56,7 @@ def learn_kmeans(
         for book, (rows, columns) in enumerate(algorithm.scope.slices(n, k)):
             shape = (rows.stop - rows.start, (columns.stop - columns.start) // size)
             vectors = np.ascontiguousarray(scaled[rows, columns]).reshape(-1, size)
-            weight = _mean_one(importance[rows, columns][:, ::size])
+            weight = mean_one(importance[rows, columns][:, ::size])
             learnt = residual.learn(vectors, weight, algorithm, seed + book * stages, step)
             codebooks[book], codebook_scales[book] = _round(
                 algorithm, np.stack(learnt).astype(np.float64) * unit
@@ -79,15 +79,15 @@ def learn_kmeans(
     )
 
 
-def _mean_one(importance: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return the importance of a tile's vectors, flat, scaled to a mean of one.
+def mean_one(importance: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the importance of a codebook's vectors, flat, scaled to a mean of one.
 
     faiss gives an empty cluster half of one that weighs more than one; with a smaller mean there may be
     none, and it would look forever. Where every scale is zero, so is the weight, and any importance will do.
     """
     import numpy as np
 
-    mean = importance.mean()
+    mean = importance.mean(dtype=np.float64)
     scaled = importance / mean if mean > 0 else np.ones_like(importance)
     return scaled.astype(np.float32).reshape(-1)
 
@@ -143,7 +143,7 @@ def _round(algorithm: KMeans, books: NDArray[np.float64]) -> tuple[NDArray[Any],
         scales = np.where(largest > 0, largest / _INT8_MAX, 1).astype(np.float32)
         rounded = np.rint(books / scales[:, None, None]).clip(-_INT8_MAX, _INT8_MAX)
         return rounded.astype(dtype), scales
-    limit = _LARGEST[algorithm.codebook_dtype]
+    limit = LARGEST[algorithm.codebook_dtype]
     return books.clip(-limit, limit).astype(dtype), scales
 
 

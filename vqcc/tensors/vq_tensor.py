@@ -38,6 +38,11 @@ class VQTensor:
     scales: NDArray[Any] | None = None
     relative_error: float | None = None
 
+    @property
+    def stored_bits(self) -> float:
+        """Bits of a weight as stored: codes, codebooks and scales."""
+        return self.algorithm.bits_per_weight(*self.shape)
+
     def arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
         """Yield each array that is present with the name of its part."""
         for name in PART_NAMES:

@@ -231,4 +231,8 @@ REASONS = {
         "damaged. Few wrong codes may hide in the rounding of a launch.",
         "Pack the VQ tensor again.",
     ),
+    "VQ0546": (
+        "`--fisher` says how much keys or values count in the clustering; the algorithm quantizes a weight.",
+        "Leave it out, or use a preset of KV caches.",
+    ),
 }
