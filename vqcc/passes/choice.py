@@ -69,10 +69,14 @@ DOUBT: Mapping[Dataflow, float] = {"decode": 1.1}
 
 @dataclass(frozen=True)
 class Agreed:
-    """A dataflow that all kernels of a library can have, and why the library does without the others."""
+    """A dataflow that all kernels of a library can have, and why the library does without the others.
+
+    If `measured`, it took least where the library was tuned, whatever the model says of it.
+    """
 
     dataflow: Dataflow
     others: tuple[Rejected, ...] = ()
+    measured: bool = False
 
 
 def agree(problems: Sequence[Problem], estimate: Estimate) -> tuple[Agreed, ...]:
@@ -189,12 +193,12 @@ def explain_choice(
     compiled: Sequence[tuple[Strategy, float]],
     estimated: Sequence[tuple[float, Strategy]],
     spilled: Sequence[Strategy] = (),
-    others: Sequence[Rejected] = (),
+    agreed: Agreed | None = None,
 ) -> Decision:
     """Why the fastest of the `compiled` strategies won, against these and those that were only `estimated`.
 
-    `spilled` are those of which no tile compiled without a stack frame or spills, `others` dataflows that the library
-    does without.
+    `spilled` are those of which no tile compiled without a stack frame or spills; `agreed` says what dataflow the
+    library has, and why not another one.
     """
     winner, time = min(compiled, key=lambda pair: pair[1])
     losers = [
@@ -202,11 +206,14 @@ def explain_choice(
     ]
     losers += [Rejected(describe(other), f"{its:g} us as estimated") for its, other in estimated]
     losers += [Rejected(describe(other), "each of its tiles spills registers") for other in spilled]
-    losers += others
+    losers += () if agreed is None else agreed.others
+    whole_library = "one dataflow for the whole library"
+    if agreed is not None and agreed.measured:
+        whole_library += ", the one that took least on the GPUs that were tuned"
     return Decision(
         "strategy",
         describe(winner),
-        "least predicted time of the levels' strategies and those past the paper; one dataflow for the whole library",
+        f"least predicted time of the levels' strategies and those past the paper; {whole_library}",
         {
             "predicted_us": time,
             "compiled": len(compiled),

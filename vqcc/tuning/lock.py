@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
@@ -16,13 +16,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from vqcc.data_files import templates_identity
 from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError, field_error
-from vqcc.levels import Caching, Dataflow, Fusion, Strategy
-from vqcc.picks import Pick
+from vqcc.levels import Caching, Dataflow, Fusion  # noqa: TC001  (read by pydantic)
 from vqcc.spec.source import read_source
 from vqcc.spec.violations import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection
     from pathlib import Path
 
     from vqcc.problem import Problem
@@ -32,8 +31,6 @@ __all__ = [
     "LockedKernel",
     "LockedStrategy",
     "Measured",
-    "Tuned",
-    "choose",
     "load_lock",
     "problem_identity",
     "render_lock",
@@ -144,14 +141,6 @@ class Lock(BaseModel):
         return Lock(kernels=tuple(kernels if kernel in kernels else [*kernels, kernel]))
 
 
-@dataclass(frozen=True)
-class Tuned:
-    """What to compile of a library: one dataflow, and picks by GPU and variant's suffix."""
-
-    dataflow: Dataflow
-    picks: Mapping[str, Mapping[str, Pick]]
-
-
 def load_lock(path: Path) -> Lock | None:
     """The lock file at `path`; None if there is none. Raises VqccError: VQ01xx, VQ02xx at its places."""
     if not path.exists():
@@ -193,49 +182,3 @@ def problem_identity(problem: Problem) -> str:
         codes,
     ]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def choose(
-    lock: Lock, problems: Sequence[Problem], toolchain: str, possible: Collection[Dataflow]
-) -> Tuned | None:
-    """The fastest dataflow of a library over all GPUs whose every kernel was measured, and its fastest kernels.
-
-    `problems` are the library's kernels on all of its GPUs, `possible` the dataflows that all of them can have: a GPU
-    may have been tuned by itself. None where no GPU is tuned with any of these, or the level is the paper's.
-    """
-    by_gpu: dict[str, dict[str, LockedKernel | None]] = {}
-    for problem in problems:
-        found = lock.find(problem.gpu.name, problem_identity(problem), toolchain)
-        by_gpu.setdefault(problem.gpu.name, {})[problem.variant.suffix] = found
-    tuned = {gpu: kernels for gpu, kernels in by_gpu.items() if all(kernels.values())}
-    if not tuned or problems[0].level != "best":
-        return None
-    totals: dict[Dataflow, float] = {}
-    measured = _dataflows(kernel for kernels in tuned.values() for kernel in kernels.values() if kernel)
-    for dataflow in (each for each in measured if each in possible):
-        bests = [kernel.best(dataflow) for kernels in tuned.values() for kernel in kernels.values() if kernel]
-        if all(bests):
-            totals[dataflow] = sum(best.us for best in bests if best)
-    if not totals:
-        return None
-    chosen = min(totals, key=lambda dataflow: totals[dataflow])
-    picks = {
-        gpu: {suffix: _pick(kernel, chosen) for suffix, kernel in kernels.items() if kernel}
-        for gpu, kernels in tuned.items()
-    }
-    return Tuned(chosen, picks)
-
-
-def _dataflows(kernels: Iterable[LockedKernel]) -> dict[Dataflow, None]:
-    """Dataflows of anything measured, in the order of the file."""
-    return dict.fromkeys(each.strategy.dataflow for kernel in kernels for each in kernel.measured)
-
-
-def _pick(kernel: LockedKernel, dataflow: Dataflow) -> Pick:
-    best = kernel.best(dataflow)
-    assert best is not None
-    strategy = Strategy(**best.strategy.model_dump())
-    measured_on = f"{kernel.device}, {kernel.toolchain}"
-    if kernel.templates != templates_identity():
-        measured_on += "; the device code has changed since: tune again"
-    return Pick(strategy, tuple(best.tile.items()), best.us, measured_on)

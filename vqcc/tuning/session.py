@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from vqcc.building import build_picked, problems_of
 from vqcc.data_files import templates_identity
 from vqcc.diagnostics import Diagnostic, VqccError
-from vqcc.picks import tile_identity
-from vqcc.search import NOTHING_FITS
+from vqcc.picks import PickError
 from vqcc.tuning.candidates import candidates_of, possible_dataflows
 from vqcc.tuning.lock import LockedKernel, LockedStrategy, Measured, problem_identity
 
@@ -139,17 +138,12 @@ def build_candidate(
     spec: Spec, problem: Problem, candidate: Candidate, toolchain: Toolchain, cache: CompileCache | None
 ) -> Built | str:
     """The library of one candidate, or why there is none. Raises VqccError for what is not a spill."""
-    pick = candidate.pick
     try:
-        built = build_picked(spec, problem.gpu, problem.variant, pick, toolchain=toolchain, cache=cache)
-    except VqccError as error:
-        if any(item.code != NOTHING_FITS for item in error.diagnostics):
-            raise
+        return build_picked(
+            spec, problem.gpu, problem.variant, candidate.pick, toolchain=toolchain, cache=cache
+        )
+    except PickError:  # a tile that was proposed just now is there, so that it can only spill
         return "spills registers"
-    (plan,) = built.gpus[0].plans
-    assert plan.tile is not None
-    made = (plan.strategy, tile_identity(plan.tile)) == (pick.strategy, pick.tile)
-    return built if made else "spills registers: the planner made another kernel"
 
 
 def _measure(
