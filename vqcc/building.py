@@ -21,6 +21,7 @@ from vqcc.plan import Rejected
 from vqcc.problem import Problem
 from vqcc.search import compile_plans, first_that_fits, spills_everywhere
 from vqcc.tuning.choosing import choose
+from vqcc.tuning.use import LockUse, complaints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -68,12 +69,16 @@ class GpuBuild:
 
 @dataclass(frozen=True)
 class Built:
-    """A library in memory: its files by name, and what its manifest says beside them."""
+    """A library in memory: its files by name, and what its manifest says beside them.
+
+    `lock_use` says what a lock file did, where there was one for a library of level `best`.
+    """
 
     name: str
     gpus: tuple[GpuBuild, ...]
     files: Mapping[str, bytes]
     fields: Mapping[str, Any]
+    lock_use: LockUse | None = None
 
 
 def problems_of(spec: Spec, gpu: Gpu) -> tuple[Problem, ...]:
@@ -111,8 +116,13 @@ def build_library(
     def build(agreed: Agreed, picks: Picks) -> tuple[GpuBuild, ...]:
         return _build_gpus(spec, agreed, toolchain, cache, picks, want_ptx="ptx" in emit, jobs=jobs)
 
-    builds = _build_tuned(tuned, choices, build)
-    return _assemble(spec, builds, toolchain, emit)
+    builds, lost = _build_tuned(tuned, choices, build)
+    built = _assemble(spec, builds, toolchain, emit)
+    if lock is None or spec.level != "best":
+        return built
+    made = {} if tuned is None or lost else {gpu: tuple(own) for gpu, own in tuned.picks.items()}
+    told = lost or complaints(lock, problems, toolchain.identity, tuned)
+    return replace(built, lock_use=LockUse(made, told))
 
 
 def build_picked(
@@ -135,24 +145,24 @@ def _build_tuned(
     tuned: Tuned | None,
     choices: Sequence[Agreed],
     build: Callable[[Agreed, Picks], tuple[GpuBuild, ...]],
-) -> tuple[GpuBuild, ...]:
+) -> tuple[tuple[GpuBuild, ...], tuple[str, ...]]:
     """What was tuned if all of it can be made, else what the model chooses: times of other kernels say nothing of it.
 
-    The decisions then say that something had been tuned, and why it is not there.
+    Then also why it cannot be made, which the decisions say too.
     """
-    lost: tuple[Rejected, ...] = ()
+    lost: tuple[str, ...] = ()
     if tuned is not None:
         try:
-            return build(tuned.agreed, tuned.picks)
+            return build(tuned.agreed, tuned.picks), ()
         except PickError as error:
-            why = str(error)
+            lost = (str(error),)
         except VqccError as error:
             if not spills_everywhere(error):
                 raise
-            why = f"every tile of {tuned.agreed.dataflow} spills registers on a GPU that was not tuned"
-        lost = (Rejected("what was tuned", f"{why}: run `vqcc tune` again"),)
-    told = [replace(agreed, others=(*lost, *agreed.others)) for agreed in choices]
-    return first_that_fits(told, lambda agreed: build(agreed, {}))
+            lost = (f"every tile of {tuned.agreed.dataflow} spills registers on a GPU that was not tuned",)
+    gone = tuple(Rejected("what was tuned", f"{why}; run `vqcc tune` again") for why in lost)
+    told = [replace(agreed, others=(*gone, *agreed.others)) for agreed in choices]
+    return first_that_fits(told, lambda agreed: build(agreed, {})), lost
 
 
 def _build_gpus(

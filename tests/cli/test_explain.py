@@ -40,7 +40,7 @@ def test_a_library(compiled: Path) -> None:
 def test_a_library_in_json(compiled: Path) -> None:
     done = run("explain", compiled, "--json", "--gpu", "h200")
     plan = json.loads((compiled / "tiny.h200.plan.json").read_text())
-    assert (done.exit_code, done.json) == (0, {"gpus": {"h200": plan}})
+    assert (done.exit_code, done.json) == (0, {"gpus": {"h200": plan}, "diagnostics": []})
 
 
 def test_a_spec_says_the_same_and_writes_nothing(compiled: Path, spec: Path, tmp_path: Path) -> None:

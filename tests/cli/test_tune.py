@@ -91,6 +91,38 @@ def test_candidates_are_told_and_recorded(spec: Path) -> None:
     assert "recorded by `vqcc tune`, on Fake GPU, driver 1" in " ".join(compiled.stdout.split())
 
 
+def test_what_a_lock_did_is_told_each_time(spec: Path) -> None:
+    """By compile in its summary and as warnings, whether it compiles anew or not, and by explain."""
+    out, lock = spec.parent / "out", lock_path(spec)
+
+    def compiled(*options: str) -> Any:
+        done = run("compile", spec, "-o", out, *options)
+        assert done.exit_code == 0, done.stderr
+        return done
+
+    assert ".lock.yaml" not in compiled().stdout
+    assert compiled("--json").json["libraries"][0]["lock"] is None
+    assert run("tune", spec, "--top", 1).exit_code == 0
+    for _ in range(2):
+        done = compiled()
+        assert "\n  as measured in tiny.lock.yaml: h200: m1_float16, m3_float16\n" in done.stdout
+        assert done.stderr == ""
+    assert "\n  tiny.lock.yaml: no times of a100\n" in compiled("--gpu", "a100").stdout
+    lock.write_text(lock.read_text().replace("complete: true", "complete: false"))
+    told = f"warning[VQ0318]: {lock}: on h200 the session of m1_float16 and m3_float16 was not completed\n"
+    for state in ("written", "unchanged"):
+        done = compiled()
+        assert f": {state}, " in done.stdout
+        assert "\n  tiny.lock.yaml: not used\n" in done.stdout
+        assert done.stderr.startswith(told)
+    library, (warning,) = compiled("--json").json["libraries"][0], compiled("--json").json["diagnostics"]
+    assert library["lock"]["file"] == str(lock)
+    assert library["lock"]["kernels"] == {}
+    assert f"{lock}: {library['lock']['complaints'][0]}" == warning["message"]
+    assert run("explain", spec).stderr.startswith(told)
+    assert run("explain", spec, "--json").json["diagnostics"] == [warning]
+
+
 def test_an_interruption_keeps_what_was_measured(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeBench, "fails_at", 3)
     done = run("tune", spec, "--top", 2)

@@ -99,3 +99,15 @@ def test_a_new_lock_is_noticed_by_an_unchanged_spec(tmp_path: Path) -> None:
     assert done.codes == ["VQ0105"]
     lock_path(spec).write_text(GOOD)
     assert state() == "unchanged", "it holds nothing of this problem, and was read"
+
+
+def test_a_link_that_leads_nowhere_is_told_though_the_bundle_is_there(tmp_path: Path) -> None:
+    """It was meant to be a lock file; a bundle that was made without one is not what was asked for."""
+    spec = tmp_path / "tiny.yaml"
+    spec.write_text(spec_text("aqlm-2x8", level="best"))
+    command = ("compile", spec, "-o", tmp_path / "out", "--cache-dir", tmp_path / "cache", "--json")
+    assert run(*command).exit_code == 0
+    lock_path(spec).symlink_to("nowhere.yaml")
+    done = run(*command)
+    assert (done.exit_code, done.codes) == (1, ["VQ0101"])
+    assert str(lock_path(spec)) in done.json["diagnostics"][0]["message"]

@@ -308,7 +308,7 @@ def test_a_tile_that_is_no_more_leaves_all_to_the_model() -> None:
     assert {plan.strategy.dataflow for plan in build(spec, lock).gpus[0].plans} == {"decode"}
     stale = build(spec, changed(lock, "m16_float16", tile={"warps": 77}))
     assert kernels(stale) == kernels(plain)
-    gone = "the tile of m16_float16 on h200 is none of today's: run `vqcc tune` again"
+    gone = "the tile of m16_float16 on h200 is none of today's; run `vqcc tune` again"
     assert told_of_tuning(stale) == [gone, gone]
     for mine, its in zip(stale.gpus[0].plans, plain.gpus[0].plans, strict=True):
         first = mine.decisions[0]
@@ -324,7 +324,7 @@ def test_a_strategy_that_is_no_more_leaves_all_to_the_model() -> None:
     stale = build(spec, changed(lock, "m1_float16", strategy=never))
     assert kernels(stale) == kernels(build(spec, None))
     (told,) = told_of_tuning(stale)
-    assert told == "the strategy of m1_float16 on h200 is none of today's: run `vqcc tune` again"
+    assert told == "the strategy of m1_float16 on h200 is none of today's; run `vqcc tune` again"
 
 
 @pytest.mark.parametrize("gpu", ["h200", ["h200", "rtx4090"]])
@@ -346,10 +346,10 @@ def test_what_spills_by_now_leaves_all_to_the_model(gpu: Any) -> None:
     assert {plan.strategy.dataflow for each in built.gpus for plan in each.plans} == {"fragment"}
     told = set(told_of_tuning(built))
     if gpu == "h200":
-        assert told == {"the tile of m1_float16 on h200 spills registers: run `vqcc tune` again"}
+        assert told == {"the tile of m1_float16 on h200 spills registers; run `vqcc tune` again"}
     else:
         assert told == {
-            "every tile of decode spills registers on a GPU that was not tuned: run `vqcc tune` again"
+            "every tile of decode spills registers on a GPU that was not tuned; run `vqcc tune` again"
         }
 
 

@@ -23,7 +23,10 @@ from vqcc.levels import LEVELS
 from vqcc.report.text import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from vqcc.codegen.toolchain import Toolchain
+    from vqcc.diagnostics import Diagnostic
 
 __all__ = ["command", "find_toolchain", "toolchain_options"]
 
@@ -146,8 +149,27 @@ def command(
         tuple(errors),
         max(exit_codes, default=ExitCode.OK),
         as_json=as_json,
-        warnings=() if cache is None else cache.warnings,
+        warnings=(*_lock_warnings(results), *(() if cache is None else cache.warnings)),
     )
+
+
+def _lock_warnings(results: list[dict[str, Any]]) -> list[Diagnostic]:
+    """What the lock files of the libraries could not be used for."""
+    told = [(result["lock"], result["spec"]) for result in results if result["lock"] is not None]
+    if not any(lock["complaints"] for lock, _ in told):
+        return []
+    from vqcc.tuning.use import lock_warnings
+
+    return [item for lock, spec in told for item in lock_warnings(lock["file"], spec, lock["complaints"])]
+
+
+def _lock_line(lock: dict[str, Any], gpus: Iterable[str]) -> str:
+    """Which kernels are as a lock file has measured them."""
+    kernels = [f"{gpu}: {', '.join(names)}" for gpu, names in lock["kernels"].items()]
+    name = Path(lock["file"]).name
+    if kernels:
+        return f"as measured in {name}: {'; '.join(kernels)}"
+    return f"{name}: not used" if lock["complaints"] else f"{name}: no times of {', '.join(gpus)}"
 
 
 def _emitted(text: str) -> tuple[Any, ...]:
@@ -172,6 +194,8 @@ def _show(result: dict[str, Any]) -> None:
     click.echo(f"{result['directory']}: {result['state']}, {size}")
     for name, size in result["files"].items():
         click.echo(f"  {name}  {size:,}")
+    if result["lock"] is not None:
+        click.echo(f"  {_lock_line(result['lock'], result['gpus'])}")
     for gpu, kernels in result["gpus"].items():
         for kernel in kernels:
             click.echo(

@@ -14,12 +14,14 @@ from vqcc.cli.decisions import show_plans
 from vqcc.cli.support import (
     WordChoice,
     cache_options,
+    finish,
     json_option,
     open_cache,
     print_json,
     reports_errors,
     usable_cpus,
 )
+from vqcc.diagnostics import Diagnostic, ExitCode
 from vqcc.levels import LEVELS
 
 __all__ = ["command"]
@@ -51,16 +53,17 @@ def command(
         _explain_code(what.upper(), as_json=as_json)
         return
     path = Path(what)
+    warnings: list[Diagnostic] = []
     if path.is_dir():
         if level is not None:
             raise click.UsageError("a compiled library has its level: give --level with a spec")
         plans = _plans_of_library(path, gpus)
     else:
-        plans = _plans_of_spec(path, gpus, level, find_toolchain(toolchain, nvcc_path), cache_dir, no_cache)
-    if as_json:
-        print_json({"gpus": plans})
-        return
-    show_plans(plans)
+        tools = find_toolchain(toolchain, nvcc_path)
+        plans, warnings = _plans_of_spec(path, gpus, level, tools, cache_dir, no_cache)
+    if not as_json:
+        show_plans(plans)
+    finish({"gpus": plans}, (), ExitCode.OK, as_json=as_json, warnings=warnings)
 
 
 def _explain_code(code: str, *, as_json: bool) -> None:
@@ -101,15 +104,19 @@ def _plans_of_library(path: Path, gpus: tuple[str, ...]) -> dict[str, Any]:
 
 def _plans_of_spec(
     path: Path, gpus: tuple[str, ...], level: str | None, tools: Any, cache_dir: Path | None, no_cache: bool
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[Diagnostic]]:
+    """Plans by GPU, and what is to be said of the lock file beside the spec."""
     from vqcc.building import build_library
     from vqcc.data_files import lock_path
     from vqcc.explaining import explain_plans
     from vqcc.spec.load import load_spec
     from vqcc.tuning.lock import load_lock
+    from vqcc.tuning.use import lock_warnings
 
     spec = load_spec(path, gpu_override=gpus, level_override=level)
     cache = open_cache(cache_dir, disabled=no_cache)
-    lock = load_lock(lock_path(path))
-    built = build_library(spec, toolchain=tools, cache=cache, jobs=usable_cpus(), lock=lock)
-    return {build.gpu.name: explain_plans(build.gpu, build.plans) for build in built.gpus}
+    beside = lock_path(path)
+    built = build_library(spec, toolchain=tools, cache=cache, jobs=usable_cpus(), lock=load_lock(beside))
+    found = () if built.lock_use is None else built.lock_use.complaints
+    plans = {build.gpu.name: explain_plans(build.gpu, build.plans) for build in built.gpus}
+    return plans, lock_warnings(beside, path, found)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from vqcc.data_files import templates_identity
+from vqcc.data_files import has_lock, templates_identity
 from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError, field_error
 from vqcc.levels import Caching, Dataflow, Fusion  # noqa: TC001  (read by pydantic)
 from vqcc.spec.source import read_source
@@ -143,7 +143,7 @@ class Lock(BaseModel):
 
 def load_lock(path: Path) -> Lock | None:
     """The lock file at `path`; None if there is none. Raises VqccError: VQ01xx, VQ02xx at its places."""
-    if not path.exists():
+    if not has_lock(path):
         return None
     source = read_source(path)
     if not isinstance(source.data, dict):
