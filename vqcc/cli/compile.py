@@ -10,6 +10,7 @@ import click
 
 from vqcc.cli.decisions import show_plans
 from vqcc.cli.support import (
+    Failures,
     WordChoice,
     cache_options,
     default_cache_directory,
@@ -126,28 +127,22 @@ def command(
     others are still compiled.
     """
     from vqcc.compiling import Options, compile_file
-    from vqcc.diagnostics import DiagnosticList, ExitCode, VqccError
 
     options = Options(out_dir, level, gpus, _emitted(emit), dry_run, jobs, explain)
     tools = find_toolchain(toolchain, nvcc_path)
     cache = open_cache(cache_dir, disabled=no_cache)
-    errors = DiagnosticList()
-    exit_codes: list[ExitCode] = []
+    failures = Failures()
     results = []
     taken: dict[str, Path] = {}
     for path in specs:
-        try:
+        with failures.noted():
             results.append(compile_file(path, options, tools, cache, taken))
-        except VqccError as error:
-            exit_codes.append(error.exit_code)
-            errors.extend(error.diagnostics)
-            continue
-        if not as_json:
-            _show(results[-1])
+            if not as_json:
+                _show(results[-1])
     finish(
         {"libraries": results},
-        tuple(errors),
-        max(exit_codes, default=ExitCode.OK),
+        tuple(failures.diagnostics),
+        failures.exit_code,
         as_json=as_json,
         warnings=(*_lock_warnings(results), *(() if cache is None else cache.warnings)),
     )

@@ -8,16 +8,17 @@ import math
 import os
 import sys
 import traceback
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import click
 
 from vqcc.cli.streams import StandardOutputError, say
-from vqcc.diagnostics import Diagnostic, ExitCode, VqccError, render_json, render_text
+from vqcc.diagnostics import Diagnostic, DiagnosticList, ExitCode, VqccError, render_json, render_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from rich.console import Console
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CACHE_LIMIT_BYTES",
+    "Failures",
     "WordChoice",
     "cache_options",
     "compiled_directory",
@@ -132,6 +134,29 @@ def _finite(data: Any) -> Any:
     if isinstance(data, list | tuple):
         return [_finite(value) for value in data]
     return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+class Failures:
+    """What some inputs of a command fail with while it goes on with the others; the highest exit code ends it."""
+
+    def __init__(self) -> None:
+        self.diagnostics = DiagnosticList()
+        self.exit_code = ExitCode.OK
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note the error that ends the block, if one does."""
+        try:
+            yield
+        except VqccError as error:
+            self.add(error.diagnostics, error.exit_code)
+
+    def add(self, diagnostics: Iterable[Diagnostic], exit_code: ExitCode) -> None:
+        """Note errors, if there are any."""
+        found = tuple(diagnostics)
+        self.diagnostics.extend(found)
+        if found:
+            self.exit_code = max(self.exit_code, exit_code)
 
 
 def finish(
