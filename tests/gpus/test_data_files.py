@@ -11,7 +11,7 @@ from vqcc import gpus
 from vqcc.diagnostics import VqccError
 from vqcc.gpus.consistency import contradictions
 from vqcc.gpus.estimates import ESTIMATES
-from vqcc.gpus.model import FactList, Gpu
+from vqcc.gpus.model import MOST_SHARED_BYTES, FactList, Gpu
 
 FILES = sorted(Path(gpus.__file__).parent.glob("*.yaml"))
 EIGHT = ("a100", "a40", "b200", "h100", "h200", "l40s", "rtx4090", "rtx5090")
@@ -32,6 +32,11 @@ LIMITS = {
 def test_the_eight_are_there():
     assert gpus.names() == EIGHT
     assert [file.stem for file in FILES] == list(EIGHT)
+
+
+def test_the_most_shared_memory_is_that_of_a_known_gpu():
+    """Or a message would propose a GPU that nobody has."""
+    assert max(gpus.load(name).shared_bytes_per_block.integer for name in EIGHT) == MOST_SHARED_BYTES
 
 
 @pytest.mark.parametrize("name", EIGHT)
