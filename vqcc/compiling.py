@@ -51,14 +51,14 @@ def compile_file(
     `taken` maps the names of libraries already written to their specs. Raises VqccError with every diagnostic
     of the spec; then nothing is written.
     """
-    from vqcc.data_files import has_lock, lock_path
+    from vqcc.data_files import MAX_LOCK_BYTES, has_lock, lock_path
     from vqcc.unchanged import inputs_key, recall, remember
 
     data = None if cache is None or options.dry_run or options.explain else _read(path)
     if cache is None or data is None:
         return _compile(path, data, options, toolchain, cache, taken).summary
     beside = lock_path(path)
-    lock = _read(beside)
+    lock = _read(beside, MAX_LOCK_BYTES)
     if lock is None and has_lock(beside):  # which is then refused, whatever the cache knows
         return _compile(path, data, options, toolchain, cache, taken).summary
     locked = None if lock is None else hashlib.sha256(lock).hexdigest()
@@ -84,14 +84,14 @@ class _Made:
     inputs: dict[str, str]
 
 
-def _read(path: Path) -> bytes | None:
-    """The spec's bytes; None if it cannot be read or is too large for one, which loading it then reports."""
+def _read(path: Path, most_bytes: int = _MAX_BYTES) -> bytes | None:
+    """The file's bytes; None if it cannot be read or is too large, which loading it then reports."""
     try:
         with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
+            data = file.read(most_bytes + 1)
     except (OSError, ValueError):
         return None
-    return data if len(data) <= _MAX_BYTES else None
+    return data if len(data) <= most_bytes else None
 
 
 def _compile(

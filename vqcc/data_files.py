@@ -33,6 +33,10 @@ def templates_directory() -> Path:
     return _find("templates")
 
 
+#: The most bytes of a lock file: all candidates of a few specs on a few GPUs.
+MAX_LOCK_BYTES = 10_000_000
+
+
 def lock_path(spec: Path) -> Path:
     """The lock file of a spec: NAME.lock.yaml beside NAME.yaml."""
     return spec.with_name(f"{spec.stem}.lock.yaml")
