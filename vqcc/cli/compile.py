@@ -49,7 +49,7 @@ def toolchain_options(function: Any) -> Any:
             "--nvcc",
             "nvcc_path",
             type=click.Path(path_type=Path, dir_okay=False),
-            help="The nvcc to run; by default the one on PATH.",
+            help="The nvcc that --toolchain nvcc runs; by default the one on PATH.",
         ),
     ):
         function = option(function)
@@ -57,9 +57,11 @@ def toolchain_options(function: Any) -> Any:
 
 
 def find_toolchain(name: str, nvcc_path: Path | None) -> Toolchain:
-    """The toolchain the options ask for. Raises VQ0601 if it is not installed."""
+    """The toolchain the options ask for. Raises VQ0601 if it is not installed, a usage error for an nvcc not used."""
     from vqcc.codegen.toolchain import find
 
+    if nvcc_path is not None and name != "nvcc":
+        raise click.UsageError("--nvcc says which nvcc to run: give --toolchain nvcc with it")
     if name == "nvcc" and nvcc_path is None:
         found = shutil.which("nvcc")
         nvcc_path = Path(found) if found else None
