@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vqcc.building import Built
+
+
+OPEN_DEVICE = vqcc.runtime.device.open_device
 
 
 @dataclass
@@ -55,7 +59,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> FakeDevice:
     found = FakeDevice()
 
     @contextmanager
-    def opened() -> Iterator[FakeDevice]:
+    def opened(**_: object) -> Iterator[FakeDevice]:
         yield found
 
     monkeypatch.setattr(vqcc.runtime.device, "open_device", opened)
@@ -171,8 +175,19 @@ def test_a_level_of_the_paper_and_a_wrong_lock_are_refused(spec: Path) -> None:
     assert not lock_path(spec).exists()
 
 
+def test_a_level_of_the_paper_needs_no_device_to_be_refused(
+    spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vqcc.runtime.device, "open_device", OPEN_DEVICE)
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    assert run("tune", spec, "--json").codes == ["VQ0806"]
+    assert "without them the model chooses" in run("tune", spec).stderr
+    spec.write_text(spec_text("vq-4-4-1", n=64, k=128, level="o2"))
+    assert run("tune", spec, "--json").codes == ["VQ0317"]
+
+
 def test_without_a_device_nothing_is_written(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none() -> Any:
+    def none(**_: object) -> Any:
         raise VqccError(Diagnostic("VQ0806", "no device"), exit_code=ExitCode.NO_DEVICE)
 
     monkeypatch.setattr(vqcc.runtime.device, "open_device", none)

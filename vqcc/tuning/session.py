@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vqcc.tuning.candidates import Candidate
     from vqcc.tuning.lock import Lock
 
-__all__ = ["Bench", "Step", "Tools", "build_candidate", "tune"]
+__all__ = ["Bench", "Step", "Tools", "build_candidate", "check_tunable", "tune"]
 
 #: A kernel that gives other bits on a second launch: it is at fault, not the session.
 NOT_DETERMINISTIC = "VQ0808"
@@ -76,6 +76,13 @@ class _Job:
     candidate: Candidate
 
 
+def check_tunable(spec: Spec) -> None:
+    """Raise VQ0317 for a level of the paper, which leaves nothing to choose."""
+    if spec.level != "best":
+        message = f"level {spec.level} leaves nothing to tune"
+        raise VqccError(Diagnostic("VQ0317", message, help="use level: best, the default"))
+
+
 def tune(
     spec: Spec,
     gpu: Gpu,
@@ -91,14 +98,9 @@ def tune(
 
     What `lock` already has of them, of this device, toolchain and device code, is not timed again, unless `again`.
     `save` is called with the whole lock after every measurement, so that an interruption loses none; kernels are marked
-    complete at the end. Raises VQ0317 for levels of the paper, which leave nothing to choose.
+    complete at the end. Raises VQ0317 for levels of the paper.
     """
-    if spec.level != "best":
-        raise VqccError(
-            Diagnostic(
-                "VQ0317", f"level {spec.level} leaves nothing to tune", help="use level: best, the default"
-            )
-        )
+    check_tunable(spec)
     work = _jobs_of(spec, gpu, most)
     toolchain, cache = tools.toolchain, tools.cache
     if again:
