@@ -134,6 +134,18 @@ def test_an_unknown_name_gets_the_nearest():
     assert "did you mean 'rtx4090'?" in caught.value.diagnostics[0].help
 
 
+@pytest.mark.parametrize("name", ["h200,a100", "h200, a100", "h200 a100", "h200;a100,"])
+def test_several_names_in_one_are_told_apart(name):
+    with pytest.raises(VqccError) as caught:
+        gpus.load(name)
+    assert caught.value.diagnostics[0].help == (
+        "name each GPU by itself: [h200, a100] in a spec, --gpu h200 --gpu a100 on the command line"
+    )
+    with pytest.raises(VqccError) as caught:
+        gpus.load(f"{name},h2000")
+    assert "known GPUs are" in caught.value.diagnostics[0].help
+
+
 def test_no_other_file_mentions_a_gpu_by_name():
     """A new GPU is one file: nothing in the passes, ops or code generation may know one."""
     root = Path(gpus.__file__).parents[1]

@@ -111,6 +111,18 @@ def test_a_level_that_a_gpu_cannot_have_is_shown_at_what_was_overridden(text, op
     assert [item.label for item in caught.value.diagnostics] == labels
 
 
+@pytest.mark.parametrize(
+    ("written", "wanted"), [("{name: h200}", "gpu: h200"), ("[{name: h200}, a100]", "h200")]
+)
+def test_a_built_in_gpu_as_a_mapping_is_to_be_its_name(written, wanted):
+    """Its limits need not be given, so nothing is said of those that are missing."""
+    with pytest.raises(VqccError) as caught:
+        parse(GOOD.replace("[rtx4090, h200]", written))
+    (item,) = caught.value.diagnostics
+    assert item.code == "VQ0404"
+    assert item.help == f"write {wanted}, or describe yours in full by another name"
+
+
 def test_cache_boundaries():
     good = GOOD.replace("level: gc", "level: o4")
     assert parse(good).cache is None
