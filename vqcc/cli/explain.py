@@ -59,6 +59,7 @@ def command(
             raise click.UsageError("a compiled library has its level: give --level with a spec")
         plans = _plans_of_library(path, gpus)
     else:
+        _check_spec(path)
         tools = find_toolchain(toolchain, nvcc_path)
         plans, warnings = _plans_of_spec(path, gpus, level, tools, cache_dir, no_cache)
     if not as_json:
@@ -66,8 +67,25 @@ def command(
     finish({"gpus": plans}, (), ExitCode.OK, as_json=as_json, warnings=warnings)
 
 
+def _check_spec(path: Path) -> None:
+    """Raise VQ0101 for what is no spec, library or code, VQ0704 for a file within a library."""
+    from vqcc.codegen import manifest
+    from vqcc.diagnostics import CODES, VqccError, did_you_mean
+
+    if not path.exists():
+        near = did_you_mean(str(path).upper(), CODES)
+        help_text = f"{near} else give " if near else "give "
+        help_text += "a spec's file, a library (OUT/<name>) or a code such as VQ0403"
+        raise VqccError(
+            Diagnostic("VQ0101", f"'{path}' is neither a spec, a library nor a code", help=help_text)
+        )
+    if path.suffix not in {".yaml", ".yml"} and (path.parent / manifest.NAME).is_file():
+        help_text = f"give the library: vqcc explain {path.parent}"
+        raise VqccError(Diagnostic("VQ0704", f"{path} is a file of a library", help=help_text))
+
+
 def _explain_code(code: str, *, as_json: bool) -> None:
-    from vqcc.diagnostics import CODES, Diagnostic, VqccError, did_you_mean
+    from vqcc.diagnostics import CODES, VqccError, did_you_mean
     from vqcc.diagnostics.reasons import REASONS
 
     if code not in CODES:
@@ -83,7 +101,7 @@ def _explain_code(code: str, *, as_json: bool) -> None:
 
 
 def _plans_of_library(path: Path, gpus: tuple[str, ...]) -> dict[str, Any]:
-    from vqcc.diagnostics import Diagnostic, VqccError
+    from vqcc.diagnostics import VqccError
     from vqcc.library import load_library, select_gpus
 
     library = load_library(path)
