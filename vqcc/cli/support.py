@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import os
+import signal
 import sys
 import traceback
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import click
 
+from vqcc.cli.signals import Terminated
 from vqcc.cli.streams import StandardOutputError, say
 from vqcc.diagnostics import Diagnostic, DiagnosticList, ExitCode, VqccError, render_json, render_text
 
@@ -195,9 +197,12 @@ def reports_errors(function: Callable[P, None]) -> Callable[P, None]:
             StandardOutputError,
         ):
             raise
+        except Terminated:
+            say("terminated")
+            sys.exit(128 + signal.SIGTERM)
         except KeyboardInterrupt:
             say("interrupted")
-            sys.exit(130)
+            sys.exit(128 + signal.SIGINT)
         except Exception as error:
             if click.get_current_context().find_root().params.get("traceback"):
                 traceback.print_exc()
