@@ -211,7 +211,7 @@ def test_best_weighs_buckets_against_look_ups_in_the_second_level_cache() -> Non
         (plan,) = built.gpus[0].plans
         assert plan.strategy.dataflow == chosen
         (decision, *_) = plan.decisions
-        assert any(each.value == other and " us, not " in each.reason for each in decision.rejected)
+        assert any(each.value == other and ", this one " in each.reason for each in decision.rejected)
 
 
 @pytest.mark.parametrize("gpu", ["h200", "b200"])

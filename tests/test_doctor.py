@@ -66,6 +66,9 @@ def test_nothing_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert checks["CUDA wheels"].status == "warning"
     pycuda = checks["pycuda"]
     assert pycuda.status == "warning"
+    assert pycuda.detail == (
+        "not installed; vqcc validate --backend cuda, bench, tune and calibrate run kernels through it"
+    )
     assert str(pycuda.help).startswith(
         'install a CUDA toolkit (nvcc on the PATH), then pip install "vqcc[gpu]"'
     )

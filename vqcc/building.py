@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vqcc.codegen.bundle import write_bundle
@@ -15,10 +15,13 @@ from vqcc.explaining import explain_plans
 from vqcc.gpus.model import COMPUTE_CAPABILITIES
 from vqcc.library import describe_kernel, describe_library
 from vqcc.passes.choice import Agreed, agree
+from vqcc.picks import PickError
 from vqcc.pipeline import estimate
+from vqcc.plan import Rejected
 from vqcc.problem import Problem
-from vqcc.search import compile_plans, first_that_fits
-from vqcc.tuning.lock import choose
+from vqcc.search import compile_plans, first_that_fits, spills_everywhere
+from vqcc.tuning.choosing import choose
+from vqcc.tuning.use import LockUse, complaints
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,7 +35,11 @@ if TYPE_CHECKING:
     from vqcc.picks import Pick
     from vqcc.plan import Plan
     from vqcc.spec.model import Spec
+    from vqcc.tuning.choosing import Tuned
     from vqcc.tuning.lock import Lock
+
+    #: What was picked of a library: by GPU and variant's suffix.
+    Picks = Mapping[str, Mapping[str, Pick]]
 
 __all__ = [
     "Built",
@@ -62,12 +69,16 @@ class GpuBuild:
 
 @dataclass(frozen=True)
 class Built:
-    """A library in memory: its files by name, and what its manifest says beside them."""
+    """A library in memory: its files by name, and what its manifest says beside them.
+
+    `lock_use` says what a lock file did, where there was one for a library of level `best`.
+    """
 
     name: str
     gpus: tuple[GpuBuild, ...]
     files: Mapping[str, bytes]
     fields: Mapping[str, Any]
+    lock_use: LockUse | None = None
 
 
 def problems_of(spec: Spec, gpu: Gpu) -> tuple[Problem, ...]:
@@ -90,7 +101,8 @@ def build_library(
 ) -> Built:
     """Plan, render and compile a library, all of whose kernels read the same packed codes.
 
-    Kernels that a `lock` has measured are those that took least, with the dataflow that takes least in all.
+    Kernels that a `lock` has measured are those that took least, with the dataflow that takes least in all. Where one
+    of them cannot be made any more, the model decides as without a lock.
     GPUs are compiled by `jobs` threads. Diagnostics of all GPUs are raised together: VQ04xx where a level or a
     limit forbids a kernel, at the field of the spec that asks for it if one does, VQ06xx from the toolchain.
     """
@@ -99,23 +111,18 @@ def build_library(
         choices = agree(problems, estimate)
     except VqccError:  # which comes again, for each GPU that it is true of
         choices = (Agreed("decode"),)
-    possible = [agreed.dataflow for agreed in choices]
-    tuned = None if lock is None else choose(lock, problems, toolchain.identity, possible)
-    if tuned is not None:
-        choices = tuple(sorted(choices, key=lambda agreed: agreed.dataflow != tuned.dataflow))
-    builds = first_that_fits(
-        choices,
-        lambda agreed: _build_gpus(
-            spec,
-            agreed,
-            toolchain,
-            cache,
-            {} if tuned is None or agreed.dataflow != tuned.dataflow else tuned.picks,
-            want_ptx="ptx" in emit,
-            jobs=jobs,
-        ),
-    )
-    return _assemble(spec, builds, toolchain, emit)
+    tuned = None if lock is None else choose(lock, problems, toolchain.identity, choices)
+
+    def build(agreed: Agreed, picks: Picks) -> tuple[GpuBuild, ...]:
+        return _build_gpus(spec, agreed, toolchain, cache, picks, want_ptx="ptx" in emit, jobs=jobs)
+
+    builds, lost = _build_tuned(tuned, choices, build)
+    built = _assemble(spec, builds, toolchain, emit)
+    if lock is None or spec.level != "best":
+        return built
+    made = {} if tuned is None or lost else {gpu: tuple(own) for gpu, own in tuned.picks.items()}
+    told = lost or complaints(lock, problems, toolchain.identity, tuned)
+    return replace(built, lock_use=LockUse(made, told))
 
 
 def build_picked(
@@ -127,11 +134,35 @@ def build_picked(
     toolchain: Toolchain,
     cache: CompileCache | None,
 ) -> Built:
-    """The library of one kernel of `spec` on one GPU, made as picked; as the planner would if that spills."""
+    """The library of one kernel of `spec` on one GPU, made as picked. Raises PickError if it cannot be."""
     alone = spec.model_copy(update={"op": spec.op.only(variant), "gpu": (gpu,)})
     agreed = Agreed(pick.strategy.dataflow)
     build = _build_gpu(alone, gpu, agreed, toolchain, cache, {variant.suffix: pick}, want_ptx=False)
     return _assemble(alone, (build,), toolchain, ("cu", "cubin", "header", "plan"))
+
+
+def _build_tuned(
+    tuned: Tuned | None,
+    choices: Sequence[Agreed],
+    build: Callable[[Agreed, Picks], tuple[GpuBuild, ...]],
+) -> tuple[tuple[GpuBuild, ...], tuple[str, ...]]:
+    """What was tuned if all of it can be made, else what the model chooses: times of other kernels say nothing of it.
+
+    Then also why it cannot be made, which the decisions say too.
+    """
+    lost: tuple[str, ...] = ()
+    if tuned is not None:
+        try:
+            return build(tuned.agreed, tuned.picks), ()
+        except PickError as error:
+            lost = (str(error),)
+        except VqccError as error:
+            if not spills_everywhere(error):
+                raise
+            lost = (f"every tile of {tuned.agreed.dataflow} spills registers on a GPU that was not tuned",)
+    gone = tuple(Rejected("what was tuned", f"{why}; run `vqcc tune` again") for why in lost)
+    told = [replace(agreed, others=(*gone, *agreed.others)) for agreed in choices]
+    return first_that_fits(told, lambda agreed: build(agreed, {})), lost
 
 
 def _build_gpus(
@@ -139,15 +170,12 @@ def _build_gpus(
     agreed: Agreed,
     toolchain: Toolchain,
     cache: CompileCache | None,
-    picks: Mapping[str, Mapping[str, Pick]],
+    picks: Picks,
     *,
     want_ptx: bool,
     jobs: int,
 ) -> tuple[GpuBuild, ...]:
-    """The kernels for every GPU, of one dataflow; diagnostics of all GPUs are raised together.
-
-    `picks` are those of GPUs by name.
-    """
+    """The kernels for every GPU, of one dataflow; diagnostics of all GPUs are raised together."""
     errors = DiagnosticList()
     exit_codes = []
     builds: list[GpuBuild] = []

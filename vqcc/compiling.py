@@ -51,13 +51,16 @@ def compile_file(
     `taken` maps the names of libraries already written to their specs. Raises VqccError with every diagnostic
     of the spec; then nothing is written.
     """
-    from vqcc.data_files import lock_path
+    from vqcc.data_files import MAX_LOCK_BYTES, has_lock, lock_path
     from vqcc.unchanged import inputs_key, recall, remember
 
     data = None if cache is None or options.dry_run or options.explain else _read(path)
     if cache is None or data is None:
         return _compile(path, data, options, toolchain, cache, taken).summary
-    lock = _read(lock_path(path))
+    beside = lock_path(path)
+    lock = _read(beside, MAX_LOCK_BYTES)
+    if lock is None and has_lock(beside):  # which is then refused, whatever the cache knows
+        return _compile(path, data, options, toolchain, cache, taken).summary
     locked = None if lock is None else hashlib.sha256(lock).hexdigest()
     shape = {"level": options.level, "gpus": options.gpus, "emit": options.emit, "lock": locked}
     key = inputs_key(data, shape, toolchain)
@@ -65,7 +68,8 @@ def compile_file(
     if summary is not None:
         _take(summary["identifier"], path, taken)
         directory = options.out / summary["name"]
-        return {**summary, "spec": str(path), "directory": str(directory), "state": "unchanged"}
+        here = {"spec": str(path), "directory": str(directory), "state": "unchanged"}
+        return {**summary, **here, "lock": _lock_summary(path, summary["lock"])}
     made = _compile(path, data, options, toolchain, cache, taken)
     remember(cache, key, made.content, made.inputs, made.summary)
     return made.summary
@@ -80,14 +84,14 @@ class _Made:
     inputs: dict[str, str]
 
 
-def _read(path: Path) -> bytes | None:
-    """The spec's bytes; None if it cannot be read or is too large for one, which loading it then reports."""
+def _read(path: Path, most_bytes: int = _MAX_BYTES) -> bytes | None:
+    """The file's bytes; None if it cannot be read or is too large, which loading it then reports."""
     try:
         with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
+            data = file.read(most_bytes + 1)
     except (OSError, ValueError):
         return None
-    return data if len(data) <= _MAX_BYTES else None
+    return data if len(data) <= most_bytes else None
 
 
 def _compile(
@@ -118,10 +122,18 @@ def _compile(
     state = "would be written" if options.dry_run else "written" if changed else "unchanged"
     content = {**built.files, manifest.NAME: manifest.make_manifest(built.fields, built.files)}
     summary = {**_summary(built), "spec": str(path), "directory": str(directory), "state": state}
+    summary["lock"] = _lock_summary(path, None if built.lock_use is None else built.lock_use.to_json())
     if options.explain:
         summary["plans"] = {build.gpu.name: explain_plans(build.gpu, build.plans) for build in built.gpus}
     profile = spec.profile
     return _Made(summary, content, {} if profile is None else {profile.file: profile.sha256})
+
+
+def _lock_summary(spec: Path, use: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What is shown of the lock file beside a spec; None where there is none, or the level takes nothing of it."""
+    from vqcc.data_files import lock_path
+
+    return None if use is None else {**use, "file": str(lock_path(spec))}
 
 
 def _take(name: str, path: Path, taken: dict[str, Path]) -> None:

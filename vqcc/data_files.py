@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from hashlib import _Hash as Hash
 
-__all__ = ["add_files", "lock_path", "specs_directory", "templates_directory", "templates_identity"]
+__all__ = [
+    "add_files",
+    "has_lock",
+    "lock_path",
+    "specs_directory",
+    "templates_directory",
+    "templates_identity",
+]
 
 
 @cache
@@ -26,9 +33,18 @@ def templates_directory() -> Path:
     return _find("templates")
 
 
+#: The most bytes of a lock file: all candidates of a few specs on a few GPUs.
+MAX_LOCK_BYTES = 10_000_000
+
+
 def lock_path(spec: Path) -> Path:
     """The lock file of a spec: NAME.lock.yaml beside NAME.yaml."""
     return spec.with_name(f"{spec.stem}.lock.yaml")
+
+
+def has_lock(lock: Path) -> bool:
+    """Whether there is such a lock file, a link that leads nowhere included: it was meant to be one."""
+    return lock.exists() or lock.is_symlink()
 
 
 def add_files(digest: Hash, root: Path, suffixes: Collection[str], without: Path | None = None) -> None:

@@ -160,7 +160,7 @@ def _pycuda(path: str) -> Check:
         return Check(
             "pycuda",
             "warning",
-            "not installed; vqcc validate --backend cuda and vqcc bench run kernels through it",
+            "not installed; vqcc validate --backend cuda, bench, tune and calibrate run kernels through it",
             f'{toolkit}pip install "vqcc[gpu]"; PyCUDA comes as source and is built against the toolkit',
         )
     said = _say([sys.executable, "-c", "import pycuda.driver"], want_errors=True)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from vqcc.levels import Strategy
     from vqcc.plan import Tile
 
-__all__ = ["Pick", "TileIdentity", "tile_identity"]
+__all__ = ["Pick", "PickError", "TileIdentity", "tile_identity"]
 
 #: Names and values of a tile, in the order in which the source states them.
 TileIdentity = tuple[tuple[str, int | str], ...]
@@ -26,6 +26,10 @@ class Pick:
     tile: TileIdentity
     us: float = 0.0
     measured_on: str = ""
+
+
+class PickError(Exception):
+    """What was picked for a kernel cannot be made; the message says of which kernel, and why."""
 
 
 def tile_identity(tile: Tile) -> TileIdentity:

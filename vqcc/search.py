@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, TypeVar
 from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
 from vqcc.levels import STRATEGIES
 from vqcc.passes.bounds import held_blocks
-from vqcc.passes.choice import agree, contenders, explain_choice, explain_pick, predicted
+from vqcc.passes.choice import (
+    agree,
+    contenders,
+    explain_choice,
+    explain_pick,
+    legal_strategies,
+    predicted,
+)
 from vqcc.passes.launch import dynamic_shared_bytes
+from vqcc.picks import PickError
 from vqcc.pipeline import estimate
 from vqcc.plan import Decision, Rejected
 from vqcc.trial import Trial, render_named, render_numbered, settle
@@ -25,7 +33,7 @@ if TYPE_CHECKING:
     from vqcc.problem import Problem
     from vqcc.trial import Settled
 
-__all__ = ["compile_plans", "first_that_fits"]
+__all__ = ["compile_plans", "first_that_fits", "spills_everywhere"]
 
 Made = TypeVar("Made")
 #: Every tile of every strategy spills.
@@ -43,18 +51,20 @@ def compile_plans(
     Base kernels, with an empty codebook cache, are compiled first: what they leave is the slack. A kernel with a
     stack frame or spills is planned again with its op's next tile, one that overruns its slack with fewer register
     entries. Without a dataflow that the library's GPUs have `agreed` on, these kernels agree by themselves. Where
-    `picks` has a variant's kernel by its suffix, that is made unless it spills. Raises
-    VQ0607 for a kernel that spills with every tile of every strategy it may have.
+    `picks` has a variant's kernel by its suffix, that is made. Raises VQ0607 for a kernel that spills with every tile
+    of every strategy it may have, PickError for one that cannot be made as picked.
     """
     if agreed is None:
         return first_that_fits(
             agree(problems, estimate), lambda each: compile_plans(problems, compile_source, each, picks)
         )
-    races = [
-        _Race(problem, _waiting(problem, agreed), agreed.others, picks.get(problem.variant.suffix))
-        for problem in problems
-    ]
+    races = [_Race(problem, agreed, picks.get(problem.variant.suffix)) for problem in problems]
     return _compile_racing(races, compile_source)
+
+
+def spills_everywhere(error: VqccError) -> bool:
+    """Whether all that an error says is that every tile of a kernel spills: another dataflow may then do."""
+    return all(diagnostic.code == NOTHING_FITS for diagnostic in error.diagnostics)
 
 
 def first_that_fits(choices: Sequence[Agreed], make: Callable[[Agreed], Made]) -> Made:
@@ -67,7 +77,7 @@ def first_that_fits(choices: Sequence[Agreed], make: Callable[[Agreed], Made]) -
         try:
             return make(_told(agreed, spilled))
         except VqccError as error:
-            if any(diagnostic.code != NOTHING_FITS for diagnostic in error.diagnostics):
+            if not spills_everywhere(error):
                 raise
             spilled[agreed.dataflow] = Rejected(agreed.dataflow, "each of its tiles spills registers")
     return make(_told(choices[-1], spilled))
@@ -82,6 +92,13 @@ def _waiting(problem: Problem, agreed: Agreed) -> Contenders:
     if problem.level != "best":
         return [(0.0, STRATEGIES[problem.level])]
     return contenders(problem, estimate, agreed.dataflow)
+
+
+def _picked(problem: Problem, pick: Pick) -> Contenders:
+    """The one strategy of a pick. Raises PickError if the problem cannot have it."""
+    if pick.strategy not in legal_strategies(problem, pick.strategy.dataflow):
+        raise PickError(f"the strategy of {problem.variant.suffix} on {problem.gpu.name} is none of today's")
+    return [(0.0, pick.strategy)]
 
 
 def _compile_racing(
@@ -116,37 +133,36 @@ def _record(races: Sequence[_Race], settled: Settled) -> Settled:
 class _Race:
     """The strategies that may make one kernel, by their estimated times, and those that have been compiled.
 
-    A level has one. `best` compiles the most promising first, and others only while they may still be faster: a
-    kernel may be slower than estimated once the compiler has had its say on tiles and occupancy.
+    A level has one, and so has a kernel that was picked. `best` compiles the most promising first, and others only
+    while they may still be faster: a kernel may be slower than estimated once the compiler has had its say on tiles
+    and occupancy.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        waiting: Contenders,
-        others: tuple[Rejected, ...] = (),
-        pick: Pick | None = None,
-    ) -> None:
-        self.problem, self.waiting, self.others, self.pick = problem, list(waiting), others, pick
+    def __init__(self, problem: Problem, agreed: Agreed, pick: Pick | None = None) -> None:
+        self.problem, self.agreed, self.pick = problem, agreed, pick
+        self.waiting = _waiting(problem, agreed) if pick is None else _picked(problem, pick)
         self.started: list[Trial] = []
         self.finished: dict[Trial, Plan] = {}
 
     def next_trial(self) -> Trial:
-        """Start what was picked, then the most promising strategy that waits."""
-        if self.pick is not None and not self.started:
-            self.started.append(Trial(self.problem, self.pick.strategy, pinned=self.pick.tile))
-            return self.started[-1]
+        """Start the most promising strategy that waits."""
         _, strategy = self.waiting.pop(0)
-        self.started.append(Trial(self.problem, strategy))
+        pinned = None if self.pick is None else self.pick.tile
+        self.started.append(Trial(self.problem, strategy, pinned=pinned))
         return self.started[-1]
 
     def record(self, plans: dict[Trial, Plan]) -> None:
-        """Note the trials of this race that settled, and those that ran out. Raises VQ0607 if no strategy is left."""
+        """Note the trials of this race that settled, and those that ran out.
+
+        Raises VQ0607 if no strategy is left, PickError if that was what was picked.
+        """
         self.finished |= {trial: plans[trial] for trial in self.started if trial in plans}
         for trial in self.started:
             if trial.exhausted:
                 self.finished.pop(trial, None)
         if not self.finished and not self.waiting:
+            if self.pick is not None:
+                raise _not_as_picked(self.started[0])
             raise _nothing_fits(self.problem)
 
     @property
@@ -154,31 +170,23 @@ class _Race:
         """Whether no strategy that waits may be faster than what has been compiled."""
         if not self.finished:
             return False
-        if self.pick is not None and self.started[0] in self.finished:
-            return True
         fastest = min(map(predicted, self.finished.values()))
         return not self.waiting or fastest <= self.waiting[0][0]
 
     @property
     def winner(self) -> Trial:
-        """What was picked, else the trial of least predicted time; the one that started first on a tie."""
-        if self.pick is not None and self.started[0] in self.finished:
-            return self.started[0]
+        """The trial of least predicted time; the one that started first on a tie."""
         return min(self.finished, key=lambda trial: predicted(self.finished[trial]))
 
     def decisions(self) -> tuple[Decision, ...]:
         """Why this strategy; nothing to say where the level leaves no choice."""
         if self.problem.level != "best":
             return ()
-        if self.pick is not None and self.winner is self.started[0]:
-            return (explain_pick(self.pick, self.others),)
-        compiled = [(trial.strategy, predicted(plan)) for trial, plan in self.finished.items()]
-        spilled = [trial.strategy for trial in self.started if trial.exhausted and trial.pinned is None]
-        others = self.others
         if self.pick is not None:
-            gone = "its tile is none of today's, or spills: run `vqcc tune` again"
-            others = (Rejected("what was tuned", gone), *others)
-        return (explain_choice(compiled, self.waiting, spilled, others),)
+            return (explain_pick(self.pick, self.agreed.others),)
+        compiled = [(trial.strategy, predicted(plan)) for trial, plan in self.finished.items()]
+        spilled = [trial.strategy for trial in self.started if trial.exhausted]
+        return (explain_choice(compiled, self.waiting, spilled, self.agreed),)
 
 
 def _explained(trial: Trial, plan: Plan, choice: tuple[Decision, ...]) -> Plan:
@@ -220,6 +228,12 @@ def _why_occupancy(trial: Trial, blocks: int, held: int, base: int) -> str:
         "registers": "it takes too many registers",
         "shared": "it takes too much shared memory",
     }.get(trial.overrun or "", "an SM holds no more of them")
+
+
+def _not_as_picked(trial: Trial) -> PickError:
+    """Why the one tile that a trial was pinned to made no kernel: it was not proposed, or was given up."""
+    told = f"the tile of {trial.problem.variant.suffix} on {trial.problem.gpu.name}"
+    return PickError(f"{told} spills registers" if trial.attempt else f"{told} is none of today's")
 
 
 def _nothing_fits(problem: Problem) -> VqccError:

@@ -17,6 +17,7 @@ def test_without_a_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.setitem(sys.modules, "pycuda", None)
     done = run("calibrate", "-o", tmp_path / "gpu.yaml", "--json")
     assert (done.exit_code, done.codes) == (5, ["VQ0806"])
+    assert "as they are" in done.json["diagnostics"][0]["help"], "what goes without it"
     assert not list(tmp_path.iterdir())
 
 

@@ -375,6 +375,14 @@ def test_an_nvcc_that_is_none(spec: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("toolchain", [[], ["--toolchain", "nvrtc"]])
+@pytest.mark.parametrize("command", ["compile", "explain", "tune"])
+def test_an_nvcc_that_would_not_run_is_a_usage_error(command: str, toolchain: list[str], spec: Path) -> None:
+    done = run(command, spec, "--nvcc", "/usr/bin/nvcc", *toolchain)
+    assert done.exit_code == 2
+    assert "give --toolchain nvcc" in done.stderr
+
+
 def test_names_that_look_like_markup(tmp_path: Path, spec: Path) -> None:
     out = tmp_path / "[bold]a[" / "red]:smile:"
     done = run("compile", spec, "-o", out)

@@ -40,7 +40,7 @@ def test_a_library(compiled: Path) -> None:
 def test_a_library_in_json(compiled: Path) -> None:
     done = run("explain", compiled, "--json", "--gpu", "h200")
     plan = json.loads((compiled / "tiny.h200.plan.json").read_text())
-    assert (done.exit_code, done.json) == (0, {"gpus": {"h200": plan}})
+    assert (done.exit_code, done.json) == (0, {"gpus": {"h200": plan}, "diagnostics": []})
 
 
 def test_a_spec_says_the_same_and_writes_nothing(compiled: Path, spec: Path, tmp_path: Path) -> None:
@@ -131,6 +131,25 @@ def test_what_cannot_be_explained(
     places = {"LIBRARY": str(compiled), "SPEC": str(spec)}
     done = run("explain", *[places.get(word, word) for word in arguments], "--json")
     assert (done.exit_code, done.codes) == (1, [code])
+
+
+def test_a_file_of_a_library_is_told_from_a_spec(compiled: Path) -> None:
+    for name in ("manifest.json", "tiny.h"):
+        done = run("explain", compiled / name, "--json")
+        assert (done.exit_code, done.codes) == (1, ["VQ0704"])
+        (told,) = done.json["diagnostics"]
+        assert told["message"] == f"{compiled / name} is a file of a library"
+        assert told["help"] == f"give the library: vqcc explain {compiled}"
+
+
+@pytest.mark.parametrize(("word", "near"), [("nothere", ""), ("vq404", "did you mean 'VQ0404'? else ")])
+def test_a_word_that_is_nothing(
+    word: str, near: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (told,) = run("explain", word, "--json").json["diagnostics"]
+    assert (told["code"], told["message"]) == ("VQ0101", f"'{word}' is neither a spec, a library nor a code")
+    assert told["help"] == f"{near}give a spec's file, a library (OUT/<name>) or a code such as VQ0403"
 
 
 def test_usage() -> None:

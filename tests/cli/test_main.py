@@ -148,6 +148,32 @@ def test_an_interruption(monkeypatch: pytest.MonkeyPatch, compiled: Path) -> Non
     assert (done.exit_code, done.stderr) == (130, "interrupted\n")
 
 
+def terminated(spec: Path, out: Path, *, ignored: bool) -> subprocess.CompletedProcess[str]:
+    """A compile, in a process of its own, that is sent SIGTERM while it writes its first file."""
+    script = f"""
+import os, signal
+from vqcc.cli import main
+from vqcc.codegen import bundle
+write = bundle._write
+bundle._write = lambda *file: (os.kill(os.getpid(), signal.SIGTERM), write(*file))
+signal.signal(signal.SIGTERM, signal.{"SIG_IGN" if ignored else "SIG_DFL"})
+main(["compile", {str(spec)!r}, "-o", {str(out)!r}])
+"""
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+
+
+def test_a_termination_ends_as_an_interruption_does(spec: Path, tmp_path: Path) -> None:
+    """Nothing half written is left. Who ignores the signal is not ended by it."""
+    out = tmp_path / "out"
+    done = terminated(spec, out, ignored=False)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "terminated\n")
+    assert not out.exists()
+    done = terminated(spec, out, ignored=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (out / "tiny" / "manifest.json").is_file()
+
+
 def on_terminal(arguments: list[str], **changes: str) -> str:
     """What a command prints on a terminal."""
     master, slave = pty.openpty()

@@ -38,9 +38,9 @@ def place(weights: Path, quantized: Path, library: Path) -> Path:
         ("profile q -o q", "q is the input q"),
         ("profile q -o ./a.svg --plot a.svg", "a.svg is another output of this command"),
         ("pack q --library tiny -o q", "q is the input q"),
-        ("pack q --library tiny -o tiny/manifest.json", "tiny/manifest.json is the input tiny"),
-        ("pack q --library tiny -o tiny/packed", "tiny/packed is the input tiny"),
-        ("bench tiny -o tiny/rows.json", "tiny/rows.json is the input tiny"),
+        ("pack q --library tiny -o tiny/manifest.json", "tiny/manifest.json would lie in the library tiny"),
+        ("pack q --library tiny -o tiny/packed", "tiny/packed would lie in the library tiny"),
+        ("bench tiny -o tiny/rows.json", "tiny/rows.json would lie in the library tiny"),
     ],
 )
 def test_outputs_that_are_inputs_are_refused(

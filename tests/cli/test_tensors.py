@@ -181,10 +181,10 @@ def test_pack_refuses_what_does_not_fit(weights: Path, compiled: Path, tmp_path:
     done = run("pack", other, "--library", compiled, "-o", output)
     assert done.exit_code == 1
     assert "error[VQ0803]" in done.stderr
-    assert "its shape is [64, 64], the library's [40, 64]" in done.stderr
+    assert "it has shape [64, 64] instead of the library's [40, 64]" in done.stderr
     done = run("pack", algorithm, "--library", compiled, "-o", output, "--json")
     assert (done.exit_code, done.codes) == (1, ["VQ0803"])
-    assert "its entries is 8, the library's 16" in done.json["diagnostics"][0]["message"]
+    assert "it has entries 8 instead of the library's 16" in done.json["diagnostics"][0]["message"]
     assert not output.exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vqcc.building import Built
+
+
+OPEN_DEVICE = vqcc.runtime.device.open_device
 
 
 @dataclass
@@ -55,7 +59,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> FakeDevice:
     found = FakeDevice()
 
     @contextmanager
-    def opened() -> Iterator[FakeDevice]:
+    def opened(**_: object) -> Iterator[FakeDevice]:
         yield found
 
     monkeypatch.setattr(vqcc.runtime.device, "open_device", opened)
@@ -89,6 +93,38 @@ def test_candidates_are_told_and_recorded(spec: Path) -> None:
     compiled = run("compile", spec, "-o", spec.parent / "out", "--explain")
     assert compiled.exit_code == 0, compiled.stderr
     assert "recorded by `vqcc tune`, on Fake GPU, driver 1" in " ".join(compiled.stdout.split())
+
+
+def test_what_a_lock_did_is_told_each_time(spec: Path) -> None:
+    """By compile in its summary and as warnings, whether it compiles anew or not, and by explain."""
+    out, lock = spec.parent / "out", lock_path(spec)
+
+    def compiled(*options: str) -> Any:
+        done = run("compile", spec, "-o", out, *options)
+        assert done.exit_code == 0, done.stderr
+        return done
+
+    assert ".lock.yaml" not in compiled().stdout
+    assert compiled("--json").json["libraries"][0]["lock"] is None
+    assert run("tune", spec, "--top", 1).exit_code == 0
+    for _ in range(2):
+        done = compiled()
+        assert "\n  as measured in tiny.lock.yaml: h200: m1_float16, m3_float16\n" in done.stdout
+        assert done.stderr == ""
+    assert "\n  tiny.lock.yaml: no times of a100\n" in compiled("--gpu", "a100").stdout
+    lock.write_text(lock.read_text().replace("complete: true", "complete: false"))
+    told = f"warning[VQ0318]: {lock}: on h200 the session of m1_float16 and m3_float16 was not completed\n"
+    for state in ("written", "unchanged"):
+        done = compiled()
+        assert f": {state}, " in done.stdout
+        assert "\n  tiny.lock.yaml: not used\n" in done.stdout
+        assert done.stderr.startswith(told)
+    library, (warning,) = compiled("--json").json["libraries"][0], compiled("--json").json["diagnostics"]
+    assert library["lock"]["file"] == str(lock)
+    assert library["lock"]["kernels"] == {}
+    assert f"{lock}: {library['lock']['complaints'][0]}" == warning["message"]
+    assert run("explain", spec).stderr.startswith(told)
+    assert run("explain", spec, "--json").json["diagnostics"] == [warning]
 
 
 def test_an_interruption_keeps_what_was_measured(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,8 +175,19 @@ def test_a_level_of_the_paper_and_a_wrong_lock_are_refused(spec: Path) -> None:
     assert not lock_path(spec).exists()
 
 
+def test_a_level_of_the_paper_needs_no_device_to_be_refused(
+    spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vqcc.runtime.device, "open_device", OPEN_DEVICE)
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    assert run("tune", spec, "--json").codes == ["VQ0806"]
+    assert "without them the model chooses" in run("tune", spec).stderr
+    spec.write_text(spec_text("vq-4-4-1", n=64, k=128, level="o2"))
+    assert run("tune", spec, "--json").codes == ["VQ0317"]
+
+
 def test_without_a_device_nothing_is_written(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none() -> Any:
+    def none(**_: object) -> Any:
         raise VqccError(Diagnostic("VQ0806", "no device"), exit_code=ExitCode.NO_DEVICE)
 
     monkeypatch.setattr(vqcc.runtime.device, "open_device", none)

@@ -91,6 +91,29 @@ def test_several_libraries(compiled: Path, library: Path) -> None:
     assert done.stdout.endswith("6 of 6 launches within their bounds of float64\n")
 
 
+def test_libraries_that_cannot_be_loaded_leave_the_others(compiled: Path, library: Path) -> None:
+    """Each is told, with the results of those that run; the highest exit code ends the command."""
+    (library / "tiny.h").unlink()
+    done = run("validate", "nowhere", compiled, library, "elsewhere")
+    assert done.exit_code == 1
+    assert done.stdout.endswith("3 of 3 launches within their bounds of float64\n")
+    assert [name for name in ("nowhere", str(library), "elsewhere") if name not in done.stderr] == []
+    as_json = run("validate", "nowhere", compiled, library, "elsewhere", "--json")
+    assert (as_json.exit_code, as_json.codes) == (1, ["VQ0704", "VQ0705", "VQ0704"])
+    assert len(as_json.json["results"]) == 3
+    none = run("validate", "nowhere", "elsewhere")
+    assert (none.exit_code, none.stdout, none.stderr.count("error[VQ0704]")) == (1, "", 2)
+
+
+def test_a_library_that_cannot_be_run_leaves_the_others(compiled: Path, library: Path) -> None:
+    plant(library, "tiny.h200.cu", "sum *= row_scale<Matrix>(arguments.scales, row);", "sum *= nothing;")
+    done = run("validate", library, compiled, "nowhere", "--json")
+    assert (done.exit_code, done.codes) == (3, ["VQ0704", "VQ0822"])
+    assert [result["passed"] for result in done.json["results"]] == [True] * 3
+    tensors = run("validate", compiled, "nowhere", "--tensors", "missing", "--json")
+    assert (tensors.exit_code, tensors.codes) == (1, ["VQ0704", "VQ0501"])
+
+
 def mismatch(done: Done) -> None:
     assert done.exit_code == 4
     assert "error[VQ0801]" in done.stderr
@@ -311,8 +334,8 @@ def test_one_wrong_bit_of_packed_weights_is_found(
     save_file({**arrays, f"w.{part}": changed}, packed, metadata)
     done = run("validate", compiled, "--tensors", quantized, "--packed", packed, "--json")
     assert done.exit_code == 4
-    assert done.codes[-1] == "VQ0545"
-    message = done.json["diagnostics"][-1]["message"]
+    assert done.codes[0] == "VQ0545", "what explains the mismatches comes before them"
+    message = done.json["diagnostics"][0]["message"]
     place = [int(each) for each in np.unravel_index(3, changed.shape)]
     assert (
         f"w.{part} is not what 'w' packs to: 1 of {changed.size} elements differ, the first at {place}"

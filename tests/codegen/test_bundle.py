@@ -217,7 +217,40 @@ def test_a_file_where_the_directory_should_be(place: Path) -> None:
     place.write_text("mine")
     assert refusal(place).diagnostics[0].code == "VQ0701"
     assert place.read_text() == "mine"
-    assert refusal(place / "below").diagnostics[0].code == "VQ0701"
+    for path in (place / "below", place / "far" / "below"):
+        (item,) = refusal(path).diagnostics
+        assert item.code == "VQ0701"
+        assert item.help == (
+            "a part of that path is a file: choose another output directory with -o; nothing is half written"
+        )
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "the disk is full: make room, or choose another output directory with -o"),
+        (errno.EROFS, "the file system is read-only: choose another output directory with -o"),
+        (errno.EACCES, "you may not write there: choose another"),
+        (errno.EIO, "choose another output directory with -o; nothing"),
+    ],
+)
+def test_what_the_system_refuses_has_help_and_leaves_no_directory(
+    place: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
+    """Directories that were there stay."""
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number), "somewhere")
+
+    monkeypatch.setattr(module, "_write", fail)
+    (item,) = refusal(place).diagnostics
+    assert item.code == "VQ0701"
+    assert item.help is not None
+    assert item.help.startswith(words)
+    assert not place.parent.exists()
+    place.parent.mkdir()
+    refusal(place / "deep" / "below")
+    assert list(place.parent.iterdir()) == []
 
 
 def test_names_are_checked_before_anything_is_touched(place: Path) -> None:

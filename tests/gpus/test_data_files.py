@@ -11,7 +11,7 @@ from vqcc import gpus
 from vqcc.diagnostics import VqccError
 from vqcc.gpus.consistency import contradictions
 from vqcc.gpus.estimates import ESTIMATES
-from vqcc.gpus.model import FactList, Gpu
+from vqcc.gpus.model import MOST_SHARED_BYTES, FactList, Gpu
 
 FILES = sorted(Path(gpus.__file__).parent.glob("*.yaml"))
 EIGHT = ("a100", "a40", "b200", "h100", "h200", "l40s", "rtx4090", "rtx5090")
@@ -32,6 +32,11 @@ LIMITS = {
 def test_the_eight_are_there():
     assert gpus.names() == EIGHT
     assert [file.stem for file in FILES] == list(EIGHT)
+
+
+def test_the_most_shared_memory_is_that_of_a_known_gpu():
+    """Or a message would propose a GPU that nobody has."""
+    assert max(gpus.load(name).shared_bytes_per_block.integer for name in EIGHT) == MOST_SHARED_BYTES
 
 
 @pytest.mark.parametrize("name", EIGHT)
@@ -127,6 +132,18 @@ def test_an_unknown_name_gets_the_nearest():
     with pytest.raises(VqccError) as caught:
         gpus.load("RTX4900")
     assert "did you mean 'rtx4090'?" in caught.value.diagnostics[0].help
+
+
+@pytest.mark.parametrize("name", ["h200,a100", "h200, a100", "h200 a100", "h200;a100,"])
+def test_several_names_in_one_are_told_apart(name):
+    with pytest.raises(VqccError) as caught:
+        gpus.load(name)
+    assert caught.value.diagnostics[0].help == (
+        "name each GPU by itself: [h200, a100] in a spec, --gpu h200 --gpu a100 on the command line"
+    )
+    with pytest.raises(VqccError) as caught:
+        gpus.load(f"{name},h2000")
+    assert "known GPUs are" in caught.value.diagnostics[0].help
 
 
 def test_no_other_file_mentions_a_gpu_by_name():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from vqcc.levels import DATAFLOW_WORDS, STRATEGIES
 from vqcc.ops.gemv.model import Gemv
 from vqcc.passes.choice import (
     DATAFLOWS,
+    DOUBT,
     PAST_THE_PAPER,
     Agreed,
     agree,
@@ -269,6 +271,25 @@ def test_the_explanation_names_the_losers() -> None:
     alone = explain_choice([(STRATEGIES["o1"], 7.5)], [])
     assert alone.rejected == ()
     assert alone.reason
+
+
+@pytest.mark.parametrize("m", [1, 16])
+def test_dataflows_are_compared_by_estimates_and_say_so(m: int) -> None:
+    """Both numbers are from before a compilation, each with the factor that it was weighed with."""
+    task = problem("aqlm-2x8", n=4096, k=4096, m=m, level="best")
+    agreed = agree([task], estimate)
+    totals = {each.dataflow: contenders(task, estimate, each.dataflow)[0][0] for each in agreed}
+    assert len(totals) > 1
+    totals["decode"] *= DOUBT["decode"]
+    for each in agreed:
+        compared = [other for other in each.others if other.value in totals]
+        assert {other.value for other in compared} == set(totals) - {each.dataflow}
+        for other in compared:
+            told = re.fullmatch(r"estimated (.*), this one (.*), before compiling either", other.reason)
+            assert told is not None
+            for name, words in zip((other.value, each.dataflow), told.groups(), strict=True):
+                factor = " (1.1 times what is predicted)" * (name == "decode")
+                assert words == f"{totals[name]:.5g} us{factor}"
 
 
 def test_forced_plans_are_what_the_pipeline_makes() -> None:

@@ -121,7 +121,9 @@ def test_aqlm_3_where_it_fits() -> None:
 @pytest.mark.parametrize("gpu", GPUS)
 def test_aqlm_1x16_fits_no_gpu(gpu: str) -> None:
     task = problem("aqlm-1x16", gpu=gpu)
-    assert f"on {gpu}: it takes 1048576 bytes" in refusal(everything, task).message
+    refused = refusal(everything, task)
+    assert f"on {gpu}: it takes 1048576 bytes" in refused.message
+    assert refused.help == "use level: o1, which caches what fits, or an algorithm with a smaller codebook"
     assert nothing(task).n_shared == 0
     assert placement_of(from_slack(task, shared=64 * KIB)).n_shared == 4096
 

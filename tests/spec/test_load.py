@@ -82,7 +82,45 @@ def test_every_level(level):
 @pytest.mark.parametrize("level", [level for level in LEVELS if level != "sc"])
 def test_a_book_past_shared_memory_is_only_sc_s_problem(level):
     assert parse(GOOD, level_override=level).level == level
-    assert problems(GOOD, level_override="sc") == [("VQ0403", (6, 6))]
+
+
+WITHOUT_LEVEL = GOOD.replace("level: gc\n", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "place", "labels"),
+    [
+        (GOOD.replace("gc", "sc"), {}, (7, 8), [None]),
+        (GOOD.replace("gc", "sc"), {"gpu_override": ("l40s",)}, (7, 8), [None]),
+        (GOOD, {"level_override": "sc"}, (7, 8), ["sc was asked for instead"]),
+        (WITHOUT_LEVEL, {"level_override": "sc"}, (6, 7), [None]),
+        (WITHOUT_LEVEL.replace("[rtx4090, h200]", "rtx4090"), {"level_override": "sc"}, (6, 6), [None]),
+        (
+            WITHOUT_LEVEL,
+            {"level_override": "sc", "gpu_override": ("l40s", "h200", "a40")},
+            (6, 6),
+            ["l40s was asked for instead", "a40 was asked for instead"],
+        ),
+    ],
+)
+def test_a_level_that_a_gpu_cannot_have_is_shown_at_what_was_overridden(text, options, place, labels):
+    """Not at a line that has nothing to do with it."""
+    assert set(problems(text, **options)) == {("VQ0403", place)}
+    with pytest.raises(VqccError) as caught:
+        parse(text, **options)
+    assert [item.label for item in caught.value.diagnostics] == labels
+
+
+@pytest.mark.parametrize(
+    ("written", "wanted"), [("{name: h200}", "gpu: h200"), ("[{name: h200}, a100]", "h200")]
+)
+def test_a_built_in_gpu_as_a_mapping_is_to_be_its_name(written, wanted):
+    """Its limits need not be given, so nothing is said of those that are missing."""
+    with pytest.raises(VqccError) as caught:
+        parse(GOOD.replace("[rtx4090, h200]", written))
+    (item,) = caught.value.diagnostics
+    assert item.code == "VQ0404"
+    assert item.help == f"write {wanted}, or describe yours in full by another name"
 
 
 def test_cache_boundaries():

@@ -143,7 +143,7 @@ def test_an_output_within_a_library_that_is_read_is_refused(tmp_path: Path) -> N
     library = tmp_path / "library"
     library.mkdir()
     inside = library / "new.json"
-    assert refused([inside], [library]) == [f"VQ0711 {inside} is the input {library}"]
+    assert refused([inside], [library]) == [f"VQ0711 {inside} would lie in the library {library}"]
     check_outputs([tmp_path / "library.json"], [library])
 
 

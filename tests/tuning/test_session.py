@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from libraries import FakeToolchain, make_spec
 
+import vqcc.tuning.choosing
 import vqcc.tuning.lock
 import vqcc.tuning.session
 from vqcc.building import build_library, problems_of
 from vqcc.diagnostics import Diagnostic, VqccError
-from vqcc.passes.choice import DATAFLOWS
+from vqcc.passes.choice import DATAFLOWS, Agreed
 from vqcc.picks import tile_identity
+from vqcc.plan import Rejected
 from vqcc.tuning.candidates import candidates_of, possible_dataflows
-from vqcc.tuning.lock import Lock, choose, load_lock, render_lock
+from vqcc.tuning.choosing import choose
+from vqcc.tuning.lock import Lock, load_lock, render_lock
 from vqcc.tuning.session import Tools, tune
 
 if TYPE_CHECKING:
@@ -75,6 +78,11 @@ def kernels(built: Built) -> list[tuple[Any, Any]]:
     ]
 
 
+#: Every dataflow, and nothing that stands against one.
+EVERY = tuple(
+    Agreed(each, tuple(Rejected(other, "the model's reason") for other in DATAFLOWS if other != each))
+    for each in DATAFLOWS
+)
 SPEC = {"algorithm": "aqlm-2x8", "n": 2048, "k": 2048, "m": [1, 16], "level": "best"}
 
 
@@ -155,12 +163,12 @@ def test_another_device_or_toolchain_is_timed_anew_and_kept_apart() -> None:
     assert {kernel.toolchain for kernel in newer.kernels} == {"fake 1.0", "fake 2.0"}
     problems = problems_of(spec, spec.gpu[0])
     for toolchain, us in (("fake 1.0", 1.0), ("fake 2.0", 2.0), ("fake 3.0", 2.0)):
-        tuned = choose(newer, problems, toolchain, DATAFLOWS)
+        tuned = choose(newer, problems, toolchain, EVERY)
         assert tuned is not None
         assert {pick.us for pick in tuned.picks["h200"].values()} == {us}
     replaced, _ = run(spec, FakeBench(lambda plan: 3.0, device="Other GPU"), lock)
     assert {kernel.device for kernel in replaced.kernels} == {"Fake GPU, driver 1", "Other GPU"}
-    tuned = choose(replaced, problems, "fake 1.0", DATAFLOWS)
+    tuned = choose(replaced, problems, "fake 1.0", EVERY)
     assert tuned is not None
     assert {pick.us for pick in tuned.picks["h200"].values()} == {3.0}, "the device that was timed last"
 
@@ -169,7 +177,7 @@ def test_other_device_code_is_timed_anew_and_told(monkeypatch: pytest.MonkeyPatc
     """Times of code that is no more are used where there are no others, and the decision says so."""
     spec = make_spec(**SPEC)
     lock, steps = run(spec, FakeBench(slowest_prediction_is_fastest))
-    for module in (vqcc.tuning.lock, vqcc.tuning.session):
+    for module in (vqcc.tuning.lock, vqcc.tuning.choosing, vqcc.tuning.session):
         monkeypatch.setattr(module, "templates_identity", lambda: "f" * 12)
     for plan in build(spec, lock).gpus[0].plans:
         assert "the device code has changed since: tune again" in plan.decisions[0].reason
@@ -200,11 +208,11 @@ def test_an_unfinished_session_does_not_choose() -> None:
     started = tune(spec, spec.gpu[0], Lock(), bench, Tools(FakeToolchain()), save=saved.append, most=3)
     list(itertools.islice(started, 4))
     started.close()  # type: ignore[attr-defined]
-    assert choose(saved[-1], problems_of(spec, spec.gpu[0]), "fake 1.0", DATAFLOWS) is None
+    assert choose(saved[-1], problems_of(spec, spec.gpu[0]), "fake 1.0", EVERY) is None
     assert kernels(build(spec, saved[-1])) == kernels(build(spec, None))
     whole, _ = run(spec, bench, saved[-1])
     assert all(kernel.complete for kernel in whole.kernels)
-    assert choose(whole, problems_of(spec, spec.gpu[0]), "fake 1.0", DATAFLOWS) is not None
+    assert choose(whole, problems_of(spec, spec.gpu[0]), "fake 1.0", EVERY) is not None
 
 
 def test_a_gpu_tuned_alone_gives_what_all_gpus_can_have() -> None:
@@ -213,9 +221,9 @@ def test_a_gpu_tuned_alone_gives_what_all_gpus_can_have() -> None:
     lock, _ = run(
         make_spec(**SPEC | alone), FakeBench(lambda plan: 1.0 + (plan.strategy.dataflow == "decode"))
     )
-    tuned = choose(lock, problems_of(spec := make_spec(**SPEC | alone), spec.gpu[0]), "fake 1.0", DATAFLOWS)
+    tuned = choose(lock, problems_of(spec := make_spec(**SPEC | alone), spec.gpu[0]), "fake 1.0", EVERY)
     assert tuned is not None
-    assert tuned.dataflow == "bucket"
+    assert tuned.agreed.dataflow == "bucket"
     both = build(make_spec(**SPEC | alone, gpu=["h200", "rtx4090"]), lock)
     plans = {gpu.gpu.name: gpu.plans[0] for gpu in both.gpus}
     assert {plan.strategy.dataflow for plan in plans.values()} == {"decode"}
@@ -262,25 +270,107 @@ def test_wrong_and_spilling_candidates_are_told_and_not_recorded() -> None:
     assert {each.strategy.dataflow for kernel in lock.kernels for each in kernel.measured} == {"decode"}
 
 
-def test_a_tile_that_is_no_more_is_told() -> None:
-    spec = make_spec(**{**SPEC, "m": 1})
-    lock, _ = run(spec, FakeBench(slowest_prediction_is_fastest))
-    stale = Lock(
+def changed(lock: Lock, kernel: str, **updates: Any) -> Lock:
+    """The lock with other fields in all that was measured of one kernel."""
+    return Lock(
         kernels=tuple(
-            kernel.model_copy(
-                update={
-                    "measured": tuple(
-                        each.model_copy(update={"tile": {**each.tile, "register_cap": 77}})
-                        for each in kernel.measured
-                    )
-                }
+            each
+            if each.kernel != kernel
+            else each.model_copy(
+                update={"measured": tuple(one.model_copy(update=updates) for one in each.measured)}
             )
-            for kernel in lock.kernels
+            for each in lock.kernels
         )
     )
-    built = build(spec, stale)
-    (decision, *_) = built.gpus[0].plans[0].decisions
-    assert any(each.value == "what was tuned" and "tune` again" in each.reason for each in decision.rejected)
+
+
+def told_of_tuning(built: Built) -> list[str]:
+    """What each kernel's first decision says of what was tuned."""
+    return [
+        each.reason
+        for build in built.gpus
+        for plan in build.plans
+        for each in plan.decisions[0].rejected
+        if each.value == "what was tuned"
+    ]
+
+
+def decode_is_fastest(plan: Plan) -> float:
+    return 1.0 if plan.strategy.dataflow == "decode" else 9.0
+
+
+def test_a_tile_that_is_no_more_leaves_all_to_the_model() -> None:
+    """Of one kernel as of all: the dataflow that was tuned has not the times that it was taken for."""
+    spec = make_spec(**SPEC)
+    lock, _ = run(spec, FakeBench(decode_is_fastest))
+    plain = build(spec, None)
+    assert {plan.strategy.dataflow for plan in plain.gpus[0].plans} == {"fragment"}
+    assert {plan.strategy.dataflow for plan in build(spec, lock).gpus[0].plans} == {"decode"}
+    stale = build(spec, changed(lock, "m16_float16", tile={"warps": 77}))
+    assert kernels(stale) == kernels(plain)
+    gone = "the tile of m16_float16 on h200 is none of today's; run `vqcc tune` again"
+    assert told_of_tuning(stale) == [gone, gone]
+    for mine, its in zip(stale.gpus[0].plans, plain.gpus[0].plans, strict=True):
+        first = mine.decisions[0]
+        others = tuple(each for each in first.rejected if each.value != "what was tuned")
+        assert (replace(first, rejected=others), *mine.decisions[1:]) == its.decisions
+
+
+def test_a_strategy_that_is_no_more_leaves_all_to_the_model() -> None:
+    spec = make_spec(**{**SPEC, "m": 1})
+    lock, _ = run(spec, FakeBench(decode_is_fastest))
+    (first, *_) = lock.kernels[0].measured
+    never = first.strategy.model_copy(update={"caching": "none", "dataflow": "decode"})
+    stale = build(spec, changed(lock, "m1_float16", strategy=never))
+    assert kernels(stale) == kernels(build(spec, None))
+    (told,) = told_of_tuning(stale)
+    assert told == "the strategy of m1_float16 on h200 is none of today's; run `vqcc tune` again"
+
+
+@pytest.mark.parametrize("gpu", ["h200", ["h200", "rtx4090"]])
+def test_what_spills_by_now_leaves_all_to_the_model(gpu: Any) -> None:
+    """On a GPU that was tuned what was picked spills, on another one every tile of its dataflow."""
+    spec = make_spec(**SPEC, gpu=gpu)
+    lock, _ = run(spec, FakeBench(decode_is_fastest))
+
+    class Spilling(FakeToolchain):
+        def compile(self, source: str, **options: Any) -> Compiled:
+            compiled = super().compile(source, **options)
+            last = self.targets[-1] == ("sm_90" if gpu == "h200" else "sm_89")
+            if "FragmentGemv<plan" in source or not last:
+                return compiled
+            spilled = {name: replace(each, spill_store_bytes=8) for name, each in compiled.resources.items()}
+            return replace(compiled, resources=spilled)
+
+    built = build_library(spec, toolchain=Spilling(), cache=None, lock=lock)
+    assert {plan.strategy.dataflow for each in built.gpus for plan in each.plans} == {"fragment"}
+    told = set(told_of_tuning(built))
+    if gpu == "h200":
+        assert told == {"the tile of m1_float16 on h200 spills registers; run `vqcc tune` again"}
+    else:
+        assert told == {
+            "every tile of decode spills registers on a GPU that was not tuned; run `vqcc tune` again"
+        }
+
+
+def test_dataflows_that_were_tuned_are_compared_by_what_they_took() -> None:
+    """Not by the model, which may think the contrary; those that cannot be had keep their reasons."""
+    spec = make_spec(**SPEC, gpu=["h200", "rtx4090"])
+    lock, _ = run(spec, FakeBench(decode_is_fastest))
+    h200, rtx4090 = build(spec, lock).gpus
+    for plan in (*h200.plans, *rtx4090.plans):
+        reasons = {each.value: each.reason for each in plan.decisions[0].rejected}
+        assert reasons["fragment"] == "measured 18 us for the 2 tuned kernels together, this one 2 us", (
+            "measured"
+        )
+        assert "serves 4 rows of inputs, not 16" in reasons["score"]
+    assert {plan.decisions[0].formula for plan in rtx4090.plans} == {
+        "least predicted time of the levels' strategies and those past the paper; one dataflow for the whole "
+        "library, the one that took least on the GPUs that were tuned"
+    }
+    assert {plan.decisions[0].formula for plan in h200.plans} == {
+        "least measured time of those that were tuned; one dataflow for the whole library"
+    }
 
 
 def test_levels_of_the_paper_leave_nothing_to_tune() -> None:
@@ -289,7 +379,7 @@ def test_levels_of_the_paper_leave_nothing_to_tune() -> None:
         run(spec, FakeBench(lambda plan: 1.0))
     assert [item.code for item in caught.value.diagnostics] == ["VQ0317"]
     tuned, _ = run(make_spec(**SPEC), FakeBench(lambda plan: 1.0))
-    assert choose(tuned, problems_of(spec, spec.gpu[0]), "fake 1.0", DATAFLOWS) is None
+    assert choose(tuned, problems_of(spec, spec.gpu[0]), "fake 1.0", EVERY) is None
 
 
 @pytest.mark.parametrize("change", [{"k": 1024}, {"algorithm": "gptvq-2"}, {"m": [1, 8]}, {"gpu": "h100"}])

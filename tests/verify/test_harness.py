@@ -254,7 +254,12 @@ def test_all_that_does_not_fit_is_said(library: Library) -> None:
     with pytest.raises(VqccError) as caught:
         check_tensors(library, [other])
     message = caught.value.diagnostics[0].message
-    for part in ("its shape is [24, 128]", "its vector_size is 8", "its entries is 8", "its residuals is 2"):
+    for part in (
+        "it has shape [24, 128]",
+        "vector_size 8 instead",
+        "entries 8 instead",
+        "residuals 2 instead",
+    ):
         assert part in message
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import vqcc
+from vqcc.cli.signals import ended_by_sigterm
 from vqcc.cli.streams import StandardOutputError, guarded_output, say
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def main(arguments: list[str] | None = None) -> Any:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
     try:
-        with guarded_output():
+        with guarded_output(), ended_by_sigterm():
             return _vqcc.main(arguments, prog_name="vqcc")
     except StandardOutputError as error:
         _report(error)

@@ -35,7 +35,7 @@ __all__ = ["command"]
 def command(name: str | None, output: Path | None, as_json: bool) -> None:
     """Measure constants of the cost model on this machine's GPU, once per GPU.
 
-    Prints each beside what the GPU's data file says now. Takes half a minute; nothing else should use the GPU.
+    Prints each beside what the GPU's data file says now. Takes a few seconds; nothing else should use the GPU.
     """
     from vqcc import gpus
     from vqcc.calibration.data_file import data_file
@@ -47,7 +47,8 @@ def command(name: str | None, output: Path | None, as_json: bool) -> None:
         check_outputs([output], ())
     named = None if name is None else gpus.load(name)
     toolchain = find("nvrtc")
-    with open_device() as device:
+    without = "`vqcc compile` takes the numbers of the GPU's data file as they are"
+    with open_device(without=without) as device:
         gpu = _gpu(device, named)
         measured = _measure(device, gpu, toolchain)
         source = (

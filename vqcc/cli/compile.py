@@ -10,6 +10,7 @@ import click
 
 from vqcc.cli.decisions import show_plans
 from vqcc.cli.support import (
+    Failures,
     WordChoice,
     cache_options,
     default_cache_directory,
@@ -23,7 +24,10 @@ from vqcc.levels import LEVELS
 from vqcc.report.text import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from vqcc.codegen.toolchain import Toolchain
+    from vqcc.diagnostics import Diagnostic
 
 __all__ = ["command", "find_toolchain", "toolchain_options"]
 
@@ -45,7 +49,7 @@ def toolchain_options(function: Any) -> Any:
             "--nvcc",
             "nvcc_path",
             type=click.Path(path_type=Path, dir_okay=False),
-            help="The nvcc to run; by default the one on PATH.",
+            help="The nvcc that --toolchain nvcc runs; by default the one on PATH.",
         ),
     ):
         function = option(function)
@@ -53,9 +57,11 @@ def toolchain_options(function: Any) -> Any:
 
 
 def find_toolchain(name: str, nvcc_path: Path | None) -> Toolchain:
-    """The toolchain the options ask for. Raises VQ0601 if it is not installed."""
+    """The toolchain the options ask for. Raises VQ0601 if it is not installed, a usage error for an nvcc not used."""
     from vqcc.codegen.toolchain import find
 
+    if nvcc_path is not None and name != "nvcc":
+        raise click.UsageError("--nvcc says which nvcc to run: give --toolchain nvcc with it")
     if name == "nvcc" and nvcc_path is None:
         found = shutil.which("nvcc")
         nvcc_path = Path(found) if found else None
@@ -123,31 +129,44 @@ def command(
     others are still compiled.
     """
     from vqcc.compiling import Options, compile_file
-    from vqcc.diagnostics import DiagnosticList, ExitCode, VqccError
 
     options = Options(out_dir, level, gpus, _emitted(emit), dry_run, jobs, explain)
     tools = find_toolchain(toolchain, nvcc_path)
     cache = open_cache(cache_dir, disabled=no_cache)
-    errors = DiagnosticList()
-    exit_codes: list[ExitCode] = []
+    failures = Failures()
     results = []
     taken: dict[str, Path] = {}
     for path in specs:
-        try:
+        with failures.noted():
             results.append(compile_file(path, options, tools, cache, taken))
-        except VqccError as error:
-            exit_codes.append(error.exit_code)
-            errors.extend(error.diagnostics)
-            continue
-        if not as_json:
-            _show(results[-1])
+            if not as_json:
+                _show(results[-1])
     finish(
         {"libraries": results},
-        tuple(errors),
-        max(exit_codes, default=ExitCode.OK),
+        tuple(failures.diagnostics),
+        failures.exit_code,
         as_json=as_json,
-        warnings=() if cache is None else cache.warnings,
+        warnings=(*_lock_warnings(results), *(() if cache is None else cache.warnings)),
     )
+
+
+def _lock_warnings(results: list[dict[str, Any]]) -> list[Diagnostic]:
+    """What the lock files of the libraries could not be used for."""
+    told = [(result["lock"], result["spec"]) for result in results if result["lock"] is not None]
+    if not any(lock["complaints"] for lock, _ in told):
+        return []
+    from vqcc.tuning.use import lock_warnings
+
+    return [item for lock, spec in told for item in lock_warnings(lock["file"], spec, lock["complaints"])]
+
+
+def _lock_line(lock: dict[str, Any], gpus: Iterable[str]) -> str:
+    """Which kernels are as a lock file has measured them."""
+    kernels = [f"{gpu}: {', '.join(names)}" for gpu, names in lock["kernels"].items()]
+    name = Path(lock["file"]).name
+    if kernels:
+        return f"as measured in {name}: {'; '.join(kernels)}"
+    return f"{name}: not used" if lock["complaints"] else f"{name}: no times of {', '.join(gpus)}"
 
 
 def _emitted(text: str) -> tuple[Any, ...]:
@@ -172,6 +191,8 @@ def _show(result: dict[str, Any]) -> None:
     click.echo(f"{result['directory']}: {result['state']}, {size}")
     for name, size in result["files"].items():
         click.echo(f"  {name}  {size:,}")
+    if result["lock"] is not None:
+        click.echo(f"  {_lock_line(result['lock'], result['gpus'])}")
     for gpu, kernels in result["gpus"].items():
         for kernel in kernels:
             click.echo(

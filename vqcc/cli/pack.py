@@ -20,7 +20,9 @@ __all__ = ["command"]
     type=click.Path(path_type=Path, file_okay=False),
     help="The compiled library, OUT/<name>.",
 )
-@click.option("--gpu", help="The GPU to pack for, where a library has several.")
+@click.option(
+    "--gpu", metavar="NAME", help="Check that the library has this GPU; one packed file serves all of them."
+)
 @click.option("--tensor", "names", multiple=True, metavar="NAME", help="Only these tensors of the file.")
 @click.option("--other-codes", is_flag=True, help="Pack codes too that the library's profile did not count.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False))

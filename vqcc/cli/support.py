@@ -6,18 +6,21 @@ import functools
 import json
 import math
 import os
+import signal
 import sys
 import traceback
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import click
 
+from vqcc.cli.signals import Terminated
 from vqcc.cli.streams import StandardOutputError, say
-from vqcc.diagnostics import Diagnostic, ExitCode, VqccError, render_json, render_text
+from vqcc.diagnostics import Diagnostic, DiagnosticList, ExitCode, VqccError, render_json, render_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from rich.console import Console
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CACHE_LIMIT_BYTES",
+    "Failures",
     "WordChoice",
     "cache_options",
     "compiled_directory",
@@ -134,6 +138,29 @@ def _finite(data: Any) -> Any:
     return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
+class Failures:
+    """What some inputs of a command fail with while it goes on with the others; the highest exit code ends it."""
+
+    def __init__(self) -> None:
+        self.diagnostics = DiagnosticList()
+        self.exit_code = ExitCode.OK
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note the error that ends the block, if one does."""
+        try:
+            yield
+        except VqccError as error:
+            self.add(error.diagnostics, error.exit_code)
+
+    def add(self, diagnostics: Iterable[Diagnostic], exit_code: ExitCode) -> None:
+        """Note errors, if there are any."""
+        found = tuple(diagnostics)
+        self.diagnostics.extend(found)
+        if found:
+            self.exit_code = max(self.exit_code, exit_code)
+
+
 def finish(
     results: Mapping[str, Any],
     errors: Sequence[Diagnostic],
@@ -170,9 +197,12 @@ def reports_errors(function: Callable[P, None]) -> Callable[P, None]:
             StandardOutputError,
         ):
             raise
+        except Terminated:
+            say("terminated")
+            sys.exit(128 + signal.SIGTERM)
         except KeyboardInterrupt:
             say("interrupted")
-            sys.exit(130)
+            sys.exit(128 + signal.SIGINT)
         except Exception as error:
             if click.get_current_context().find_root().params.get("traceback"):
                 traceback.print_exc()

@@ -71,13 +71,14 @@ def command(
     from vqcc.spec.load import load_spec
     from vqcc.tensors.output import write_atomically
     from vqcc.tuning.lock import Lock, load_lock, render_lock
-    from vqcc.tuning.session import Tools, tune
+    from vqcc.tuning.session import Tools, check_tunable, tune
 
+    tools = find_toolchain(toolchain, nvcc_path)
     path = lock_path(spec)
     loaded = load_spec(spec, gpu_override=() if gpu is None else (gpu,))
+    check_tunable(loaded)
     lock = load_lock(path) or Lock()
-    tools = find_toolchain(toolchain, nvcc_path)
-    with open_device() as device:
+    with open_device(without="`vqcc compile` needs no times: without them the model chooses") as device:
         chosen = gpu_of_device(loaded.gpu, device, named=gpu is not None)
         steps = tune(
             loaded,

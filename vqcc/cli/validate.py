@@ -5,18 +5,27 @@ from __future__ import annotations
 import shutil
 import tempfile
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from vqcc.cli.support import WordChoice, default_cache_directory, finish, json_option, reports_errors
+from vqcc.cli.support import (
+    Failures,
+    WordChoice,
+    default_cache_directory,
+    finish,
+    json_option,
+    reports_errors,
+)
 from vqcc.report.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from vqcc.diagnostics import Diagnostic
+    from vqcc.library import Library
     from vqcc.tensors.vq_tensor import VQTensor
     from vqcc.verify.backends import Backend
     from vqcc.verify.harness import CaseResult
@@ -61,45 +70,80 @@ def command(
     """Run every kernel of LIBRARIES and compare it with float64.
 
     Prints, per launch, the relative error ||computed - exact|| / ||exact||, the largest error of an element,
-    and how near an element came to the bound that its rounding allows. Exit code 4 if any is outside.
+    and how near an element came to the bound that its rounding allows. Exit code 4 if any is outside. A library that
+    cannot be read or run is reported, and the others are still validated.
     """
     from vqcc.diagnostics import ExitCode
     from vqcc.library import load_library
-    from vqcc.tensors.container import load, load_all
-    from vqcc.tensors.packed_file import check_contents, check_order, load_packed
-    from vqcc.verify.harness import validate
 
     if names and tensors is None:
         raise click.UsageError("--tensor picks from a file: give it with --tensors")
     if packed_path is not None and tensors is None:
         raise click.UsageError("--packed needs the tensors that were packed: give them with --tensors")
-    loaded = [load_library(path) for path in libraries]
-    given: tuple[VQTensor, ...] = ()
-    if tensors is not None:
-        given = tuple(load(tensors, name) for name in names) if names else load_all(tensors)
-    results = []
+    failures = Failures()
     warnings: list[Diagnostic] = []
-    altered: list[Diagnostic] = []
-    with _open_backend(backend, warnings) as running:
-        for library in loaded:
-            chosen = running.gpus(library, gpus)
-            packed = None if packed_path is None else load_packed(packed_path, library)
-            if packed_path is not None:
-                warnings += check_order(packed_path, library)
-            for result in validate(library, running, tensors=given, packed=packed, gpus=chosen, seed=seed):
-                results.append(result)
-                if not as_json:
-                    _show(result)
-            if packed_path is not None and packed is not None:
-                altered += check_contents(packed_path, library, packed, given)
+    loaded: list[Library] = []
+    for path in libraries:
+        with failures.noted():
+            loaded.append(load_library(path))
+    results: list[CaseResult] = []
+    with failures.noted():
+        inputs = _Inputs(_load_tensors(tensors, names), packed_path, gpus, seed)
+        if loaded:
+            with _open_backend(backend, warnings) as running:
+                for library in loaded:
+                    for result in _run(library, running, inputs, failures, warnings):
+                        results.append(result)
+                        if not as_json:
+                            _show(result)
     failed = [result for result in results if not result.comparison.passed]
-    if not as_json:
+    if results and not as_json:
         launches = counted(len(results), "launch", "launches")
         whose = "its" if len(results) == 1 else "their"
         click.echo(f"{len(results) - len(failed)} of {launches} within {whose} bounds of float64")
+    failures.add(_mismatches(failed, packed=packed_path is not None), ExitCode.MISMATCH)
     summary = {"backend": backend, "results": [result.to_json() for result in results]}
-    mismatches = [*_mismatches(failed, packed=packed_path is not None), *altered]
-    finish(summary, mismatches, ExitCode.MISMATCH, as_json=as_json, warnings=warnings)
+    told = tuple(failures.diagnostics)
+    finish(summary, told, failures.exit_code, as_json=as_json, warnings=warnings)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What libraries are validated on."""
+
+    tensors: tuple[VQTensor, ...]
+    packed: Path | None
+    gpus: tuple[str, ...]
+    seed: int
+
+
+def _load_tensors(path: Path | None, names: tuple[str, ...]) -> tuple[VQTensor, ...]:
+    from vqcc.tensors.container import load, load_all
+
+    if path is None:
+        return ()
+    return tuple(load(path, name) for name in names) if names else load_all(path)
+
+
+def _run(
+    library: Library, backend: Backend, inputs: _Inputs, failures: Failures, warnings: list[Diagnostic]
+) -> Iterator[CaseResult]:
+    """The launches of one library; what ends them is noted, and before that packed weights that are other ones."""
+    from vqcc.diagnostics import ExitCode
+    from vqcc.tensors.packed_file import check_contents, check_order, load_packed
+    from vqcc.verify.harness import check_tensors, validate
+
+    with failures.noted():
+        chosen, packed = backend.gpus(library, inputs.gpus), None
+        if inputs.packed is not None:
+            check_tensors(library, inputs.tensors)
+            packed = load_packed(inputs.packed, library)
+            warnings += check_order(inputs.packed, library)
+            altered = check_contents(inputs.packed, library, packed, inputs.tensors)
+            failures.add(altered, ExitCode.MISMATCH)
+        yield from validate(
+            library, backend, tensors=inputs.tensors, packed=packed, gpus=chosen, seed=inputs.seed
+        )
 
 
 @contextmanager

@@ -64,6 +64,7 @@ _MEANING = {
     "VQ0315": "the level has no cache boundaries",
     "VQ0316": "no tensor of the profile fits the spec",
     "VQ0317": "the level leaves nothing to tune",
+    "VQ0318": "times of a lock file are old or cannot be used",
 }
 
 _GPU_AND_PLAN = {

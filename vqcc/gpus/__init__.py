@@ -5,6 +5,7 @@ A new GPU is a new file. Every number in it carries its source and how far to tr
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,9 +30,7 @@ def names() -> tuple[str, ...]:
 def load(name: str) -> Gpu:
     """Read one GPU. Raises VqccError (VQ0401) for a name without a data file."""
     if name not in names():
-        known = f"known GPUs are {', '.join(names())}; a spec may also describe its own"
-        help_text = " ".join(filter(None, (did_you_mean(name, names()), known)))
-        raise VqccError(Diagnostic("VQ0401", f"unknown GPU {name[:60]!r}", help=help_text))
+        raise VqccError(Diagnostic("VQ0401", f"unknown GPU {name[:60]!r}", help=_help(name)))
     # Imported here: `vqcc list` and shell completion need the names alone.
     from vqcc.gpus.loading import gpu_at
     from vqcc.spec.source import read_source
@@ -41,6 +40,16 @@ def load(name: str) -> Gpu:
     if isinstance(gpu, DiagnosticList):
         raise VqccError(*gpu)
     return gpu
+
+
+def _help(name: str) -> str:
+    """What to write instead of a name that is none; several in one are told apart."""
+    several = [each for each in re.split(r"[,;\s]+", name[:200]) if each]
+    if len(several) > 1 and set(several) <= set(names()):
+        options = " ".join(f"--gpu {each}" for each in several)
+        return f"name each GPU by itself: [{', '.join(several)}] in a spec, {options} on the command line"
+    known = f"known GPUs are {', '.join(names())}; a spec may also describe its own"
+    return " ".join(filter(None, (did_you_mean(name, names()), known)))
 
 
 def data_file_text(name: str) -> str:

@@ -59,6 +59,8 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 
+#: Shared memory of a block on the known GPUs that have most of it (compute capabilities 9.0 and 10.0).
+MOST_SHARED_BYTES = 227 * _KIB
 #: The first compute capability with programmatic dependent launch.
 FIRST_DEPENDENT_LAUNCH = 90
 

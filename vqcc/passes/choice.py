@@ -18,6 +18,8 @@ from vqcc.plan import Decision, Rejected
 from vqcc.problem import Boundaries, Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vqcc.picks import Pick
     from vqcc.plan import Plan
 
@@ -67,10 +69,14 @@ DOUBT: Mapping[Dataflow, float] = {"decode": 1.1}
 
 @dataclass(frozen=True)
 class Agreed:
-    """A dataflow that all kernels of a library can have, and why the library does without the others."""
+    """A dataflow that all kernels of a library can have, and why the library does without the others.
+
+    If `measured`, it took least where the library was tuned, whatever the model says of it.
+    """
 
     dataflow: Dataflow
     others: tuple[Rejected, ...] = ()
+    measured: bool = False
 
 
 def agree(problems: Sequence[Problem], estimate: Estimate) -> tuple[Agreed, ...]:
@@ -85,7 +91,7 @@ def agree(problems: Sequence[Problem], estimate: Estimate) -> tuple[Agreed, ...]
     reasons = {dataflow: "; ".join(found) for dataflow, found in against.items() if found}
     possible = [dataflow for dataflow in DATAFLOWS if dataflow not in reasons]
     if len(possible) == 1:  # nothing to plan yet: whoever compiles it will
-        return (Agreed(possible[0], tuple(Rejected(other, why) for other, why in reasons.items())),)
+        return (Agreed(possible[0], _refused(reasons)),)
     totals: dict[Dataflow, float] = {}
     for dataflow in possible:
         ranked = [contenders(problem, estimate, dataflow) for problem in problems]
@@ -93,15 +99,28 @@ def agree(problems: Sequence[Problem], estimate: Estimate) -> tuple[Agreed, ...]
             totals[dataflow] = DOUBT.get(dataflow, 1.0) * sum(times[0][0] for times in ranked)
         else:
             reasons[dataflow] = "no tile of it fits"
-    best = min(totals.values())
-    for dataflow, total in totals.items():
-        whole = "" if len(problems) == 1 else f" for the library's {len(problems)} kernels together"
-        doubt = f" ({DOUBT[dataflow]:g} times what is predicted)" if dataflow in DOUBT else ""
-        reasons[dataflow] = f"{total:.5g} us{whole}, not {best:.5g}{doubt}"
     return tuple(
-        Agreed(dataflow, tuple(Rejected(other, why) for other, why in reasons.items() if other != dataflow))
+        Agreed(dataflow, (*_refused(reasons), *_slower(dataflow, totals, len(problems))))
         for dataflow in sorted(totals, key=lambda dataflow: totals[dataflow])
     )
+
+
+def _refused(reasons: Mapping[Dataflow, str]) -> tuple[Rejected, ...]:
+    return tuple(Rejected(dataflow, why) for dataflow, why in reasons.items())
+
+
+def _slower(chosen: Dataflow, totals: Mapping[Dataflow, float], kernels: int) -> Iterator[Rejected]:
+    """The other dataflows that a library could have, each beside the chosen one, both as they were weighed."""
+    whole = "" if kernels == 1 else f" for the library's {kernels} kernels together"
+    for other, total in totals.items():
+        if other != chosen:
+            told, own = _weighed(other, total), _weighed(chosen, totals[chosen])
+            yield Rejected(other, f"estimated {told}{whole}, this one {own}, before compiling either")
+
+
+def _weighed(dataflow: Dataflow, total: float) -> str:
+    doubt = f" ({DOUBT[dataflow]:g} times what is predicted)" if dataflow in DOUBT else ""
+    return f"{total:.5g} us{doubt}"
 
 
 def refusals_of_all(problems: Sequence[Problem], dataflow: Dataflow) -> list[str]:
@@ -174,12 +193,12 @@ def explain_choice(
     compiled: Sequence[tuple[Strategy, float]],
     estimated: Sequence[tuple[float, Strategy]],
     spilled: Sequence[Strategy] = (),
-    others: Sequence[Rejected] = (),
+    agreed: Agreed | None = None,
 ) -> Decision:
     """Why the fastest of the `compiled` strategies won, against these and those that were only `estimated`.
 
-    `spilled` are those of which no tile compiled without a stack frame or spills, `others` dataflows that the library
-    does without.
+    `spilled` are those of which no tile compiled without a stack frame or spills; `agreed` says what dataflow the
+    library has, and why not another one.
     """
     winner, time = min(compiled, key=lambda pair: pair[1])
     losers = [
@@ -187,11 +206,14 @@ def explain_choice(
     ]
     losers += [Rejected(describe(other), f"{its:g} us as estimated") for its, other in estimated]
     losers += [Rejected(describe(other), "each of its tiles spills registers") for other in spilled]
-    losers += others
+    losers += () if agreed is None else agreed.others
+    whole_library = "one dataflow for the whole library"
+    if agreed is not None and agreed.measured:
+        whole_library += ", the one that took least on the GPUs that were tuned"
     return Decision(
         "strategy",
         describe(winner),
-        "least predicted time of the levels' strategies and those past the paper; one dataflow for the whole library",
+        f"least predicted time of the levels' strategies and those past the paper; {whole_library}",
         {
             "predicted_us": time,
             "compiled": len(compiled),

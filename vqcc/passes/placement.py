@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vqcc.diagnostics import Diagnostic, Finding, VqccError, raise_findings
+from vqcc.gpus.model import MOST_SHARED_BYTES
 from vqcc.passes.hotness import covered
 from vqcc.plan import Decision, Placement, Rejected
 from vqcc.problem import Boundaries
@@ -330,19 +331,18 @@ def _check_boundaries(problem: Problem, plan: Plan, n_registers: Sequence[int], 
         )
 
 
-def check_placement(
-    algorithm: Algorithm, gpu: Gpu, level: Level, path: tuple[str | int, ...] = ("level",)
-) -> Iterator[Finding]:
-    """Report what a level cannot have on a GPU: VQ0403, at `path` of the spec."""
+def check_placement(algorithm: Algorithm, gpu: Gpu, level: Level) -> Iterator[Finding]:
+    """Report what a level cannot have on a GPU: VQ0403."""
     limit = gpu.shared_bytes_per_block.integer
-    if level == "sc" and algorithm.table_bytes + RESERVED_FOR_SUMS > limit:
+    wanted = algorithm.table_bytes + RESERVED_FOR_SUMS
+    if level == "sc" and wanted > limit:
+        larger = f"a GPU with at least {wanted} bytes of shared memory per block, or"
         yield Finding(
-            path,
+            ("level",),
             "VQ0403",
             f"level sc cannot hold a codebook of {algorithm.label} in shared memory on {gpu.name}: "
             f"it takes {algorithm.table_bytes} bytes, a block has at most {limit} and needs "
             f"{RESERVED_FOR_SUMS} for sums",
-            "use level: o1, which caches what fits, "
-            f"a GPU with at least {algorithm.table_bytes + RESERVED_FOR_SUMS} bytes of shared memory per block, "
-            "or an algorithm with a smaller codebook",
+            f"use level: o1, which caches what fits, {larger if wanted <= MOST_SHARED_BYTES else 'or'} an algorithm "
+            "with a smaller codebook",
         )

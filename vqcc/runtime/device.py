@@ -20,6 +20,8 @@ __all__ = ["Device", "DeviceArray", "Graph", "Module", "open_device"]
 
 #: CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, by number: not every PyCUDA has a name for it.
 _PREFERRED_CARVEOUT = 9
+#: What helps those who have no device and want to see kernels run.
+VALIDATE_WITHOUT = "`vqcc validate` runs kernels on the CPU without it"
 
 
 class DeviceArray:
@@ -185,19 +187,22 @@ class Device:
 
 
 @contextmanager
-def open_device(index: int = 0) -> Iterator[Device]:
-    """Make GPU `index` current for the duration. Raises VQ0806 (exit code 5) without PyCUDA, driver or GPU."""
+def open_device(index: int = 0, *, without: str = VALIDATE_WITHOUT) -> Iterator[Device]:
+    """Make GPU `index` current for the duration. Raises VQ0806 (exit code 5) without PyCUDA, driver or GPU.
+
+    The help of that ends with what the user can do `without` a device.
+    """
     try:
         from pycuda import driver
     except ImportError as error:
-        raise _without_pycuda(error) from None
+        raise _without_pycuda(error, without) from None
     try:
         driver.init()
         gpu = driver.Device(index)
         context = gpu.retain_primary_context()
         context.push()
     except driver.Error as error:
-        raise _no_device(f"no CUDA device can be used: {error}", "see `vqcc doctor`") from None
+        raise _no_device(f"no CUDA device can be used: {error}", f"see `vqcc doctor`; {without}") from None
     try:
         with _reported(driver, "opening the device"):
             device = Device(driver, gpu)
@@ -206,7 +211,7 @@ def open_device(index: int = 0) -> Iterator[Device]:
         context.pop()
 
 
-def _without_pycuda(error: ImportError) -> VqccError:
+def _without_pycuda(error: ImportError, without: str) -> VqccError:
     """Name what to mend first: without a driver or a GPU, PyCUDA would help nobody."""
     from vqcc.doctor import why_no_gpu
 
@@ -216,7 +221,7 @@ def _without_pycuda(error: ImportError) -> VqccError:
     if trouble is not None:
         message = f"{trouble.rstrip('.')}; and {message}"
         install = f"on a machine with an NVIDIA GPU and its driver, {install}"
-    return _no_device(message, f"{install}; `vqcc validate` runs kernels on the CPU without it")
+    return _no_device(message, f"{install}; {without}")
 
 
 def _no_device(message: str, help_text: str) -> VqccError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vqcc.diagnostics import Diagnostic, DiagnosticList, Finding
@@ -17,8 +18,17 @@ if TYPE_CHECKING:
     from vqcc.gpus.model import Gpu
     from vqcc.levels import Level
     from vqcc.ops.base import Op
+    from vqcc.spec.events import FieldPath
     from vqcc.spec.model import Cache
     from vqcc.spec.source import Source
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What a command asks for instead of a file's level and GPUs."""
+
+    level: str | None = None
+    gpus: tuple[str, ...] = ()
 
 
 def check_parts(
@@ -27,11 +37,12 @@ def check_parts(
     gpus: Sequence[Gpu],
     source: Source,
     level: Level | None = None,
+    overrides: Overrides | None = None,
 ) -> DiagnosticList:
     """Check every pair of parts of which both are there, and place what is found in the file.
 
     A problem of a field that the file does not write out is shown at what stands for it: the preset's name,
-    or the key of the enclosing mapping.
+    or the key of the enclosing mapping. `level` and `gpus` may be `overrides` of the file's.
     """
     found = DiagnosticList()
     if algorithm is not None:
@@ -41,11 +52,24 @@ def check_parts(
         for gpu in gpus:
             found.extend(placed(op.check(algorithm, gpu), source))
     if algorithm is not None and level is not None:
-        # Where the file leaves the level to its default, the GPU is what does not fit.
-        path = ("level",) if source.data.get("level") == level else ("gpu",)
-        for gpu in gpus:
-            found.extend(placed(check_placement(algorithm, gpu, level, path), source))
+        for number, gpu in enumerate(gpus):
+            place = _place_of_misfit(source, overrides or Overrides(), gpu, number)
+            for item in check_placement(algorithm, gpu, level):
+                found.add(replace(item.diagnostic(), span=source.span(place[0]), label=place[1]))
     return found
+
+
+def _place_of_misfit(
+    source: Source, overrides: Overrides, gpu: Gpu, number: int
+) -> tuple[FieldPath, str | None]:
+    """Where to show that a level and a GPU do not fit, and what to say there: what the file says, or left to others."""
+    if "level" in source.data:
+        kept = overrides.level in {None, source.data["level"]}
+        return ("level",), None if kept else f"{overrides.level} was asked for instead"
+    if overrides.gpus:
+        return ("gpu",), f"{gpu.name} was asked for instead"
+    # The level was asked for, and the file has none: the GPU is what does not fit.
+    return (("gpu", number) if isinstance(source.data.get("gpu"), list) else ("gpu",)), None
 
 
 def check_cache(

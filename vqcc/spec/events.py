@@ -47,6 +47,7 @@ class TreeBuilder:
     """Builds one document. After `run`: `root` if `has_root`, spans by path, and what was refused."""
 
     path: str
+    most_nodes: int = MAX_NODES
     root: Any = None
     has_root: bool = False
     values: dict[FieldPath, Span] = field(default_factory=dict)
@@ -97,8 +98,9 @@ class TreeBuilder:
         import yaml
 
         self.nodes += 1
-        if self.nodes > MAX_NODES:
-            self._error("VQ0111", f"the file has more than {MAX_NODES} YAML nodes", event, "split the file")
+        if self.nodes > self.most_nodes:
+            message = f"the file has more than {self.most_nodes} YAML nodes"
+            self._error("VQ0111", message, event, "split the file")
             return False
         if len(self.stack) >= MAX_DEPTH and isinstance(event, yaml.CollectionStartEvent):
             self._error("VQ0110", TOO_DEEP, event, TOO_DEEP_HELP)

@@ -10,7 +10,7 @@ from vqcc import gpus
 from vqcc.algorithms import Algorithm
 from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError
 from vqcc.levels import LEVELS
-from vqcc.spec.check import check_cache, check_parts, placed
+from vqcc.spec.check import Overrides, check_cache, check_parts, placed
 from vqcc.spec.model import Spec
 from vqcc.spec.parts import read_algorithm, read_cache, read_gpus, read_op, read_profile
 from vqcc.spec.salvage import related_findings
@@ -72,7 +72,8 @@ def _load(source: Source, gpu_override: tuple[str, ...], level_override: str | N
     parts = {"algorithm": algorithm, "op": op, "gpu": chosen, "cache": cache, "profile": profile}
     spec = _assemble(source, parts, _level(source, level_override, found), found)
     level = spec.level if spec is not None and level_override in {None, *LEVELS} else None
-    found.extend(check_parts(algorithm, op, chosen or (), source, level))
+    overrides = Overrides(level_override, gpu_override)
+    found.extend(check_parts(algorithm, op, chosen or (), source, level, overrides))
     found.extend(check_cache(cache, algorithm, chosen or (), source, level))
     found.extend(placed(related_findings(source, algorithm, op), source))
     _raise(found)

@@ -14,7 +14,6 @@ from vqcc import gpus
 from vqcc.algorithms import FAMILIES, Algorithm, presets
 from vqcc.diagnostics import Diagnostic, DiagnosticList, Span, VqccError
 from vqcc.gpus.loading import gpu_at
-from vqcc.gpus.model import Gpu
 from vqcc.ops import OPS
 from vqcc.spec.model import Cache, Places, SpecProfile
 from vqcc.spec.violations import place_of_missing, validate
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+    from vqcc.gpus.model import Gpu
     from vqcc.ops.base import Op
     from vqcc.spec.events import FieldPath
     from vqcc.spec.source import Source
@@ -164,16 +164,16 @@ def _read_gpu(source: Source, data: Any, where: FieldPath) -> Gpu | DiagnosticLi
             return _at(error, source.span(where))
     if not isinstance(data, dict):
         return _wrong_kind(source, data, where, "a GPU's name or a mapping")
-    gpu = gpu_at(source, data, where)
-    if isinstance(gpu, Gpu) and gpu.name in gpus.names():
+    name = data.get("name")
+    if isinstance(name, str) and name in gpus.names():  # whatever else of it is wrong or missing
         diagnostic = Diagnostic(
             "VQ0404",
-            f"the GPU {gpu.name} is built in",
+            f"the GPU {name} is built in",
             source.span((*where, "name")),
-            help=f"write `gpu: {gpu.name}`, or give yours another name",
+            help=f"write {'' if len(where) > 1 else 'gpu: '}{name}, or describe yours in full by another name",
         )
         return DiagnosticList([diagnostic])
-    return gpu
+    return gpu_at(source, data, where)
 
 
 def _read_chosen(source: Source, where: FieldPath, choice: _Choice[Model]) -> Model | DiagnosticList:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vqcc.diagnostics import Diagnostic, Span, VqccError
-from vqcc.spec.events import NOT_PRINTABLE, FieldPath, TreeBuilder
+from vqcc.spec.events import MAX_NODES, NOT_PRINTABLE, FieldPath, TreeBuilder
+from vqcc.spec.wording import dotted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +25,17 @@ _BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 
 
 @dataclass(frozen=True)
+class Limits:
+    """How large a file may be, in bytes and in YAML values and keys."""
+
+    bytes: int
+    nodes: int
+
+
+SPEC_LIMITS = Limits(MAX_BYTES, MAX_NODES)
+
+
+@dataclass(frozen=True)
 class Source:
     """Plain data (dict, list, str, int, float, bool, None) and the spans of its values and keys."""
 
@@ -31,6 +43,12 @@ class Source:
     data: Any
     values: Mapping[FieldPath, Span]
     keys: Mapping[FieldPath, Span]
+    #: What messages call the file as a whole.
+    whole: str = "the spec"
+
+    def named(self, where: FieldPath) -> str:
+        """Name of a field in messages, or of the file."""
+        return dotted(where, self.whole)
 
     def span(self, where: FieldPath) -> Span:
         """Place of a value; of the nearest enclosing one if the file does not write this one out."""
@@ -43,23 +61,23 @@ class Source:
         return self.keys.get(where) or self.span(where)
 
 
-def read_source(path: Path) -> Source:
+def read_source(path: Path, limits: Limits = SPEC_LIMITS) -> Source:
     """Read a YAML file. Raises VqccError (VQ01xx) with all that the guard finds."""
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            data = file.read(limits.bytes + 1)
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise VqccError(
             Diagnostic("VQ0101", f"cannot read '{path}': {reason}", help="give the path of a YAML file")
         ) from None
-    return parse_source(data, str(path))
+    return parse_source(data, str(path), limits)
 
 
-def parse_source(data: bytes, path: str) -> Source:
+def parse_source(data: bytes, path: str, limits: Limits = SPEC_LIMITS) -> Source:
     """Parse YAML held in memory; `path` is what spans show. Raises VqccError (VQ01xx)."""
-    text = _decode(data, path)
-    builder = TreeBuilder(path)
+    text = _decode(data, path, limits.bytes)
+    builder = TreeBuilder(path, limits.nodes)
     builder.run(text)
     builder.diagnostics.raise_if_errors()
     if not builder.has_root or builder.root is None:
@@ -69,12 +87,12 @@ def parse_source(data: bytes, path: str) -> Source:
     return Source(path, builder.root, builder.values, builder.keys)
 
 
-def _decode(data: bytes, path: str) -> str:
-    if len(data) > MAX_BYTES:
+def _decode(data: bytes, path: str, most_bytes: int) -> str:
+    if len(data) > most_bytes:
         raise VqccError(
             Diagnostic(
                 "VQ0102",
-                f"the file has more than {MAX_BYTES} bytes",
+                f"the file has more than {most_bytes} bytes",
                 Span(path, 1, 1),
                 help="a spec is a few lines of YAML: is this the right file?",
             )

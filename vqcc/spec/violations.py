@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from vqcc.diagnostics import CODES, Diagnostic, DiagnosticList, Span, did_you_mean, nearest
 from vqcc.report.text import counted
 from vqcc.spec.fields import bounds, field_info, field_names
-from vqcc.spec.wording import choose, describe, dotted, either, flow, quoted, shorten
+from vqcc.spec.wording import choose, describe, either, flow, quoted, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -112,7 +112,7 @@ def _missing(
     lines = [f"add `{field}: {examples.get(field, '...')}`" for field in fields]
     return Diagnostic(
         "VQ0202",
-        f"{dotted((*where, *parent))} lacks the field{'s' * (len(fields) > 1)} {either(fields, 'and')}",
+        f"{source.named((*where, *parent))} lacks the field{'s' * (len(fields) > 1)} {either(fields, 'and')}",
         place_of_missing(source, (*where, *parent)),
         help="\n".join(lines) if examples or len(fields) == 1 else "each of them is needed",
     )
@@ -167,7 +167,7 @@ class _Violation:
 
     @property
     def name(self) -> str:
-        return dotted(self.where)
+        return self.source.named(self.where)
 
     def diagnostic(self) -> Diagnostic:
         """Choose the wording by the kind of error."""
@@ -191,11 +191,11 @@ class _Violation:
     def _unknown_field(self) -> Diagnostic:
         parent, field = self.where[:-1], str(self.where[-1])
         legal = field_names(self.model, self.path[:-1])
-        known = f"{dotted(parent)} has {', '.join(legal)}" if legal else None
+        known = f"{self.source.named(parent)} has {', '.join(legal)}" if legal else None
         near = did_you_mean(field, legal)
         return Diagnostic(
             "VQ0201",
-            f"{dotted(parent)} has no field {quoted(field)}",
+            f"{self.source.named(parent)} has no field {quoted(field)}",
             self.source.key_span(self.where),
             help=near or known,
             label="unknown field",

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from vqcc.spec.events import FieldPath
 
 
-def dotted(path: FieldPath) -> str:
-    """Name of a field in messages: `op.m[0]`, counted from 0."""
+def dotted(path: FieldPath, whole: str = "the spec") -> str:
+    """Name of a field in messages: `op.m[0]`, counted from 0; of the file as a `whole` without a path."""
     text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
-    return text.removeprefix(".") or "the spec"
+    return text.removeprefix(".") or whole
 
 
 def describe(value: object) -> str:

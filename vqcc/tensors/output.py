@@ -38,11 +38,11 @@ def check_outputs(outputs: Sequence[Path], inputs: Iterable[Path]) -> None:
         except VqccError as error:
             found.extend(error.diagnostics)
             continue
-        clash = next((f"the input {path}" for path in given if _destroys(output, path)), None)
+        clash = next(filter(None, (_clash(output, path) for path in given)), None)
         if clash is None and any(_is_same(output, other) for other in outputs[:number]):
-            clash = "another output of this command"
+            clash = "is another output of this command"
         if clash is not None:
-            found.error("VQ0711", f"{output} is {clash}", help="nothing was written: name another output")
+            found.error("VQ0711", f"{output} {clash}", help="nothing was written: name another output")
     found.raise_if_errors()
 
 
@@ -114,11 +114,13 @@ def _is_stream(path: Path) -> bool:
     return False
 
 
-def _destroys(output: Path, given: Path) -> bool:
-    """Whether writing `output` would change the input `given`."""
+def _clash(output: Path, given: Path) -> str | None:
+    """How writing `output` would change the input `given`; None if it would not."""
     if _is_same(output, given):
-        return True
-    return given.is_dir() and Path(os.path.realpath(given)) in Path(os.path.realpath(output)).parents
+        return f"is the input {given}"
+    if given.is_dir() and Path(os.path.realpath(given)) in Path(os.path.realpath(output)).parents:
+        return f"would lie in the library {given}"
+    return None
 
 
 def _is_same(one: Path, other: Path) -> bool:

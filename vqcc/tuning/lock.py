@@ -8,32 +8,31 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
-from vqcc.data_files import templates_identity
-from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError, field_error
-from vqcc.levels import Caching, Dataflow, Fusion, Strategy
-from vqcc.picks import Pick
-from vqcc.spec.source import read_source
-from vqcc.spec.violations import validate
+from vqcc.data_files import MAX_LOCK_BYTES, has_lock, templates_identity
+from vqcc.diagnostics import Diagnostic, DiagnosticList, Span, VqccError, field_error
+from vqcc.levels import Caching, Dataflow, Fusion  # noqa: TC001  (read by pydantic)
+from vqcc.spec.source import Limits, read_source
+from vqcc.spec.violations import place_of_missing, validate
+from vqcc.spec.wording import describe, either
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection
     from pathlib import Path
 
     from vqcc.problem import Problem
+    from vqcc.spec.source import Source
 
 __all__ = [
     "Lock",
     "LockedKernel",
     "LockedStrategy",
     "Measured",
-    "Tuned",
-    "choose",
     "load_lock",
     "problem_identity",
     "render_lock",
@@ -41,6 +40,12 @@ __all__ = [
 
 LOCK_VERSION = 1
 HEADER = "# Written by `vqcc tune`: what kernels of this spec took. `vqcc compile` makes the fastest ones.\n"
+#: What messages call it, and what helps whatever is wrong with one.
+WHOLE = "the lock file"
+DELETE = "delete the file and run `vqcc tune` again"
+HELP = f"`vqcc tune` writes lock files: restore this one as it was committed, or {DELETE}"
+#: A measurement has about 55 nodes.
+LIMITS = Limits(MAX_LOCK_BYTES, 500_000)
 _FROZEN = ConfigDict(frozen=True, extra="forbid", strict=True)
 _MICROSECONDS = Field(ge=0, le=1e9)
 
@@ -48,14 +53,16 @@ _MICROSECONDS = Field(ge=0, le=1e9)
 def _check_version(value: Any) -> Any:
     if type(value) is not int or value != LOCK_VERSION:
         raise field_error(
-            "VQ0213", f"vqcc_lock must be {LOCK_VERSION}", f"this vqcc reads `vqcc_lock: {LOCK_VERSION}`"
+            "VQ0213",
+            f"vqcc_lock must be the version {LOCK_VERSION} of lock files, got {describe(value)}",
+            f"this vqcc reads `vqcc_lock: {LOCK_VERSION}`: use the vqcc that wrote the file, or {DELETE}",
         )
     return value
 
 
-def _check_identity(value: Any) -> Any:
+def _check_identity(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, str) or re.fullmatch(r"[0-9a-f]{12}", value) is None:
-        raise field_error("VQ0214", "this must be 12 hex digits", "`vqcc tune` writes them: do not edit them")
+        raise field_error("VQ0214", f"{info.field_name} must be 12 hex digits, got {describe(value)}", HELP)
     return value
 
 
@@ -144,27 +151,51 @@ class Lock(BaseModel):
         return Lock(kernels=tuple(kernels if kernel in kernels else [*kernels, kernel]))
 
 
-@dataclass(frozen=True)
-class Tuned:
-    """What to compile of a library: one dataflow, and picks by GPU and variant's suffix."""
-
-    dataflow: Dataflow
-    picks: Mapping[str, Mapping[str, Pick]]
-
-
 def load_lock(path: Path) -> Lock | None:
     """The lock file at `path`; None if there is none. Raises VqccError: VQ01xx, VQ02xx at its places."""
-    if not path.exists():
+    if not has_lock(path):
         return None
-    source = read_source(path)
-    if not isinstance(source.data, dict):
-        message, span = "a lock file must be a mapping", source.span(())
-        help_text = "`vqcc tune` writes it: delete the file and tune again"
-        raise VqccError(Diagnostic("VQ0203", message, span, help=help_text))
+    try:
+        source = replace(read_source(path, LIMITS), whole=WHOLE)
+    except VqccError as error:
+        raise VqccError(*(_in_a_lock(item, path) for item in error.diagnostics)) from None
     lock = validate(Lock, source.data, source)
     if isinstance(lock, DiagnosticList):
-        raise VqccError(*lock.in_file_order())
+        raise VqccError(*map(_with_help, lock.in_file_order()))
+    _check_whole(source)
     return lock
+
+
+def _in_a_lock(item: Diagnostic, path: Path) -> Diagnostic:
+    """What the guarded reader says of a file that it takes for a spec, said of a lock file."""
+    if item.code == "VQ0105" and (line := _conflict_line(path)) is not None:
+        help_text = f"keep the `kernels` of both sides and remove the markers, or {DELETE}"
+        message = f"{WHOLE} has the conflict markers of a merge"
+        return replace(item, message=message, span=Span(str(path), line, 1), help=help_text)
+    if item.code == "VQ0101" and path.is_symlink() and not path.exists():
+        return replace(item, help="it is a link that leads nowhere: mend or remove it")
+    own = {"VQ0109"}  # whose help is about no kind of file
+    return item if item.code in own else replace(item, help=HELP)
+
+
+def _conflict_line(path: Path) -> int | None:
+    """The first line that a merge has left in the file; None if it left none."""
+    text = path.read_bytes().decode(errors="replace")
+    marked = (number for number, line in enumerate(text.splitlines(), 1) if line.startswith("<<<<<<< "))
+    return next(marked, None)
+
+
+def _check_whole(source: Source) -> None:
+    """Raise VQ0202 for a file that lacks what `vqcc tune` always writes, though the model has defaults."""
+    lacking = [name for name in ("vqcc_lock", "kernels") if name not in source.data]
+    if lacking:
+        message = f"{WHOLE} lacks the field{'s' * (len(lacking) > 1)} {either(lacking, 'and')}"
+        raise VqccError(Diagnostic("VQ0202", message, place_of_missing(source, ()), help=HELP))
+
+
+def _with_help(item: Diagnostic) -> Diagnostic:
+    """The same with help: nobody adds by hand what was measured."""
+    return replace(item, help=HELP) if item.help is None or item.code == "VQ0202" else item
 
 
 def render_lock(lock: Lock) -> bytes:
@@ -193,49 +224,3 @@ def problem_identity(problem: Problem) -> str:
         codes,
     ]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def choose(
-    lock: Lock, problems: Sequence[Problem], toolchain: str, possible: Collection[Dataflow]
-) -> Tuned | None:
-    """The fastest dataflow of a library over all GPUs whose every kernel was measured, and its fastest kernels.
-
-    `problems` are the library's kernels on all of its GPUs, `possible` the dataflows that all of them can have: a GPU
-    may have been tuned by itself. None where no GPU is tuned with any of these, or the level is the paper's.
-    """
-    by_gpu: dict[str, dict[str, LockedKernel | None]] = {}
-    for problem in problems:
-        found = lock.find(problem.gpu.name, problem_identity(problem), toolchain)
-        by_gpu.setdefault(problem.gpu.name, {})[problem.variant.suffix] = found
-    tuned = {gpu: kernels for gpu, kernels in by_gpu.items() if all(kernels.values())}
-    if not tuned or problems[0].level != "best":
-        return None
-    totals: dict[Dataflow, float] = {}
-    measured = _dataflows(kernel for kernels in tuned.values() for kernel in kernels.values() if kernel)
-    for dataflow in (each for each in measured if each in possible):
-        bests = [kernel.best(dataflow) for kernels in tuned.values() for kernel in kernels.values() if kernel]
-        if all(bests):
-            totals[dataflow] = sum(best.us for best in bests if best)
-    if not totals:
-        return None
-    chosen = min(totals, key=lambda dataflow: totals[dataflow])
-    picks = {
-        gpu: {suffix: _pick(kernel, chosen) for suffix, kernel in kernels.items() if kernel}
-        for gpu, kernels in tuned.items()
-    }
-    return Tuned(chosen, picks)
-
-
-def _dataflows(kernels: Iterable[LockedKernel]) -> dict[Dataflow, None]:
-    """Dataflows of anything measured, in the order of the file."""
-    return dict.fromkeys(each.strategy.dataflow for kernel in kernels for each in kernel.measured)
-
-
-def _pick(kernel: LockedKernel, dataflow: Dataflow) -> Pick:
-    best = kernel.best(dataflow)
-    assert best is not None
-    strategy = Strategy(**best.strategy.model_dump())
-    measured_on = f"{kernel.device}, {kernel.toolchain}"
-    if kernel.templates != templates_identity():
-        measured_on += "; the device code has changed since: tune again"
-    return Pick(strategy, tuple(best.tile.items()), best.us, measured_on)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from vqcc.building import build_picked, problems_of
 from vqcc.data_files import templates_identity
 from vqcc.diagnostics import Diagnostic, VqccError
-from vqcc.picks import tile_identity
-from vqcc.search import NOTHING_FITS
+from vqcc.picks import PickError
 from vqcc.tuning.candidates import candidates_of, possible_dataflows
 from vqcc.tuning.lock import LockedKernel, LockedStrategy, Measured, problem_identity
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from vqcc.tuning.candidates import Candidate
     from vqcc.tuning.lock import Lock
 
-__all__ = ["Bench", "Step", "Tools", "build_candidate", "tune"]
+__all__ = ["Bench", "Step", "Tools", "build_candidate", "check_tunable", "tune"]
 
 #: A kernel that gives other bits on a second launch: it is at fault, not the session.
 NOT_DETERMINISTIC = "VQ0808"
@@ -77,6 +76,13 @@ class _Job:
     candidate: Candidate
 
 
+def check_tunable(spec: Spec) -> None:
+    """Raise VQ0317 for a level of the paper, which leaves nothing to choose."""
+    if spec.level != "best":
+        message = f"level {spec.level} leaves nothing to tune"
+        raise VqccError(Diagnostic("VQ0317", message, help="use level: best, the default"))
+
+
 def tune(
     spec: Spec,
     gpu: Gpu,
@@ -92,14 +98,9 @@ def tune(
 
     What `lock` already has of them, of this device, toolchain and device code, is not timed again, unless `again`.
     `save` is called with the whole lock after every measurement, so that an interruption loses none; kernels are marked
-    complete at the end. Raises VQ0317 for levels of the paper, which leave nothing to choose.
+    complete at the end. Raises VQ0317 for levels of the paper.
     """
-    if spec.level != "best":
-        raise VqccError(
-            Diagnostic(
-                "VQ0317", f"level {spec.level} leaves nothing to tune", help="use level: best, the default"
-            )
-        )
+    check_tunable(spec)
     work = _jobs_of(spec, gpu, most)
     toolchain, cache = tools.toolchain, tools.cache
     if again:
@@ -139,17 +140,12 @@ def build_candidate(
     spec: Spec, problem: Problem, candidate: Candidate, toolchain: Toolchain, cache: CompileCache | None
 ) -> Built | str:
     """The library of one candidate, or why there is none. Raises VqccError for what is not a spill."""
-    pick = candidate.pick
     try:
-        built = build_picked(spec, problem.gpu, problem.variant, pick, toolchain=toolchain, cache=cache)
-    except VqccError as error:
-        if any(item.code != NOTHING_FITS for item in error.diagnostics):
-            raise
+        return build_picked(
+            spec, problem.gpu, problem.variant, candidate.pick, toolchain=toolchain, cache=cache
+        )
+    except PickError:  # a tile that was proposed just now is there, so that it can only spill
         return "spills registers"
-    (plan,) = built.gpus[0].plans
-    assert plan.tile is not None
-    made = (plan.strategy, tile_identity(plan.tile)) == (pick.strategy, pick.tile)
-    return built if made else "spills registers: the planner made another kernel"
 
 
 def _measure(

@@ -63,7 +63,7 @@ def check_tensors(library: Library, tensors: Iterable[VQTensor]) -> None:
     found = DiagnosticList(
         Diagnostic(
             "VQ0803",
-            f"VQ tensor '{tensor.name}' does not fit library {library.name}: {'; '.join(wrong)}",
+            f"VQ tensor '{tensor.name}' does not fit library {library.name}: it has {'; '.join(wrong)}",
             help="compile a spec with the tensor's algorithm and shape, or quantize with the library's",
         )
         for tensor in tensors
@@ -75,12 +75,12 @@ def check_tensors(library: Library, tensors: Iterable[VQTensor]) -> None:
 def _differences(library: Library, tensor: VQTensor) -> list[str]:
     theirs, ours = tensor.algorithm.mapping(), library.algorithm.mapping()
     differences = [
-        f"its {key} is {theirs.get(key)!r}, the library's {ours.get(key)!r}"
+        f"{key} {theirs.get(key)!r} instead of the library's {ours.get(key)!r}"
         for key in sorted(theirs.keys() | ours.keys())
         if theirs.get(key) != ours.get(key)
     ]
     if tensor.shape != library.op.weight_shape:
-        shapes = f"its shape is {list(tensor.shape)}, the library's {list(library.op.weight_shape)}"
+        shapes = f"shape {list(tensor.shape)} instead of the library's {list(library.op.weight_shape)}"
         return [shapes, *differences]
     return differences
 

@@ -200,7 +200,7 @@ REASONS = {
         "Profile the tensors again with this one.",
     ),
     "VQ0539": (
-        "A count, a hash or a shape of the profile is not of its form, or does not fit the others.",
+        "A count, a hash, a shape or the list of tensors is missing or not of its form, or does not fit the others.",
         "Profile the tensors again; a profile is not to be changed by hand.",
     ),
     "VQ0540": (

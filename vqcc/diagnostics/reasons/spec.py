@@ -193,4 +193,9 @@ REASONS = {
         "A level of the paper makes one kernel of a spec; only `best` chooses between several.",
         "Tune the spec with `level: best`, the default.",
     ),
+    "VQ0318": (
+        "The lock file beside the spec is of another spec, of other device code or tiles than today's, or of a session "
+        "that was interrupted.",
+        "Run `vqcc tune` again on the GPU; what has no times is decided by the model.",
+    ),
 }
