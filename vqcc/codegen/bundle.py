@@ -9,6 +9,7 @@ directory they find there has lost its writer.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -23,13 +24,24 @@ from vqcc.codegen.manifest import make_manifest
 from vqcc.diagnostics import Diagnostic, VqccError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 __all__ = ["Bundle", "make_manifest", "read_bundle", "write_bundle"]
 
 _READ_ATTEMPTS = 5
 _SHOWN_NAMES = 10
 _ABANDONED_SECONDS = 3600.0
+_ELSEWHERE = "choose another output directory with -o"
+#: What helps when the system refuses to write, by its error.
+_REMEDIES = {
+    errno.ENOSPC: f"the disk is full: make room, or {_ELSEWHERE}",
+    errno.EDQUOT: f"your quota is used up: make room, or {_ELSEWHERE}",
+    errno.EROFS: f"the file system is read-only: {_ELSEWHERE}",
+    errno.EACCES: f"you may not write there: {_ELSEWHERE}, or have its permissions changed",
+    errno.EPERM: f"you may not write there: {_ELSEWHERE}, or have its permissions changed",
+    errno.ENOTDIR: f"a part of that path is a file: {_ELSEWHERE}",
+    errno.EEXIST: f"a part of that path is a file: {_ELSEWHERE}",
+}
 
 
 @dataclass(frozen=True)
@@ -60,8 +72,7 @@ def write_bundle(directory: Path, files: Mapping[str, bytes], *, fields: Mapping
     try:
         # Through a symbolic link the directory it points to is replaced, not the link.
         target = Path(os.path.realpath(directory))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with DirectoryLock(target.parent) as lock:
+        with _made(target.parent), DirectoryLock(target.parent) as lock:
             _recover(target, alone=lock.is_held)
             names = _names(target)
             _refuse_foreign(target, names)
@@ -71,8 +82,23 @@ def write_bundle(directory: Path, files: Mapping[str, bytes], *, fields: Mapping
             _replace(target, content, old)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        raise _error("VQ0701", f"cannot write {directory}: {what}", "nothing is half written") from error
+        help_text = f"{_REMEDIES.get(error.errno or 0, _ELSEWHERE)}; nothing is half written"
+        raise _error("VQ0701", f"cannot write {directory}: {what}", help_text) from error
     return True
+
+
+@contextlib.contextmanager
+def _made(directory: Path) -> Iterator[None]:
+    """Make a directory with its parents; those that were not there go again, if what follows fails."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for path in missing:  # the innermost first; one with something in it stays
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
 
 
 def read_bundle(directory: Path) -> Bundle:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import vqcc
 from vqcc.codegen.render import environment
-from vqcc.codegen.text import Fragment, c_identifier, comment, hexadecimal
+from vqcc.codegen.text import Fragment, c_identifier, comment, hexadecimal, integers
 from vqcc.library import layout_identity
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class _Gpu:
 class _Kernel:
     name: Fragment
     type: int
-    max_m: int
+    bounds: Fragment
     grid: int
     threads: int
     shared_bytes: int
@@ -93,6 +93,7 @@ def render_header(
             ),
             workspace_bytes=tuple(max(map(_workspace_bytes, column)) for column in zip(*plans, strict=True)),
             workspace_alignment=WORKSPACE_ALIGNMENT,
+            parameters=tuple(c_identifier(argument.name) for argument in op.arguments(problem.variant)),
             **op.header_values(algorithm),
         )
     )
@@ -103,7 +104,7 @@ def _kernel(problem: Problem, plan: Plan) -> _Kernel:
     return _Kernel(
         c_identifier(plan.kernel),
         _TYPES[problem.variant.dtype],
-        problem.variant.sizes["m"],
+        integers(problem.variant.sizes.values()),
         plan.launch.grid,
         plan.launch.threads,
         plan.launch.dynamic_shared_bytes,

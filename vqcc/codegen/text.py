@@ -7,8 +7,21 @@ the functions here has checked; `finalize` lets only fragments and integers thro
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-__all__ = ["Fragment", "c_identifier", "comment", "enumerator", "finalize", "hexadecimal", "literal"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "Fragment",
+    "c_identifier",
+    "comment",
+    "enumerator",
+    "finalize",
+    "hexadecimal",
+    "integers",
+    "literal",
+]
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,200}")
 _ENUMERATOR = re.compile(r"vqcc(::[A-Za-z][A-Za-z0-9]*)+")
@@ -53,6 +66,14 @@ def comment(text: str) -> Fragment:
 def literal(text: str) -> Fragment:
     """Text of our own source code: a C type, a part of a template. Never a value of a spec."""
     return Fragment(text)
+
+
+def integers(values: Iterable[int]) -> Fragment:
+    """Integers with commas between. Raises TypeError for anything else."""
+    held = tuple(values)
+    if any(type(value) is not int for value in held):
+        raise TypeError(f"{held!r} are not integers")
+    return Fragment(", ".join(map(str, held)))
 
 
 def finalize(value: object) -> object:

@@ -42,6 +42,9 @@ MAX_EXTENT = 2**30
 #: A packed row takes a word at least.
 WORD_BITS = 32
 
+#: Of the header's args, which its template writes out.
+ARGS_BYTES = 96
+
 C_TYPES: Mapping[str, str] = {"float16": "__half", "bfloat16": "__nv_bfloat16"}
 SCALE_MODES: Mapping[str, str] = {
     "none": "vqcc::ScaleMode::kNone",
@@ -243,6 +246,7 @@ class Gemv(Op):
             "n": self.n,
             "k": self.k,
             "max_m": max(self.m),
+            "args_bytes": ARGS_BYTES,
             "x_alignment": activation_alignment(algorithm.vector_size),
             "needs_scales": int(algorithm.scales.kind != "none"),
             "needs_stage_scales": int(algorithm.has_codebook_scales),
