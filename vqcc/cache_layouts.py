@@ -6,8 +6,13 @@ Kernels read it (device/attention/cache.cuh), the one that appends writes it; `v
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-__all__ = ["BLOCK_TOKENS", "CacheLayout", "CodeStream"]
+__all__ = ["BLOCK_TOKENS", "CacheLayout", "CodeStream", "FragmentOrder", "KeyOrder"]
+
+#: In what order a token block's keys lie: a lane for each token, its groups in order or rotated, or as operands of
+#: tensor cores (device/attention/cache.cuh).
+KeyOrder = Literal["plain", "rotated", "fragment"]
 
 #: Tokens whose codes lie together: the lanes of a warp.
 BLOCK_TOKENS = 32
@@ -41,12 +46,44 @@ class CodeStream:
 
 
 @dataclass(frozen=True)
+class FragmentOrder:
+    """Keys as operand B of m16n8k16, columns tokens: lane 4 g + t has tokens g, g + 8, g + 16 and g + 24.
+
+    Of every `block_groups` channel groups it has group t (and t + 4). It meets the blocks of a token in the order of
+    step ^ turn, so that no two lanes that look up at a time meet in a bank.
+    """
+
+    groups: int
+    vector_size: int
+
+    @property
+    def block_groups(self) -> int:
+        """Channel groups of a block: 16 channels or more."""
+        return 8 if self.vector_size == 2 else 4
+
+    @property
+    def steps(self) -> int:
+        """Blocks of a token."""
+        return self.groups // self.block_groups
+
+    def place(self, token: int, group: int) -> tuple[int, int]:
+        """The lane that has a channel group of a token of the block, and the number of its code there."""
+        look_ups = self.block_groups // 4
+        turn = token % 8 % min(self.steps, 4 * look_ups)
+        step = (group // self.block_groups) ^ turn
+        # Tokens of the upper four of eight turns meet the halves of a block the other way round.
+        look_up = group % self.block_groups // 4 ^ turn // 4 % look_ups
+        return token % 8 * 4 + group % 4, (token // 8 * self.steps + step) * look_ups + look_up
+
+
+@dataclass(frozen=True)
 class CacheLayout:
     """Pages of token blocks: of each kv-head, of each block of 32 tokens, codes of keys, then codes of values.
 
-    Keys: lane = token, a stream for each set of up to 32 channel groups; if `rotated`, position p of token t is group
-    p ^ t of its set (both modulo the set), else group p. Values: lane = channel group, a stream of the block's tokens.
-    Codes of a vector's stages follow one another. `page_tokens` is 0 for a contiguous cache, whose pages are sequences.
+    Keys: lane = token, a stream for each set of up to 32 channel groups. Position p of token t's is group p, or, if
+    `key_order` is `rotated`, group p ^ t of its set (both modulo the set); `fragment` has an order of its own
+    (FragmentOrder). Values: lane = channel group, a stream of the block's tokens. Codes of a vector's stages follow one
+    another. `page_tokens` is 0 for a contiguous cache, whose pages are sequences.
     """
 
     heads: int
@@ -58,7 +95,7 @@ class CacheLayout:
     value_bits: int
     value_stages: int
     page_tokens: int
-    rotated: bool
+    key_order: KeyOrder
 
     @property
     def key_groups(self) -> int:

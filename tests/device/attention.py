@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 from device.sources import device_source
 
-from vqcc.cache_layouts import CacheLayout
+from vqcc.cache_layouts import CacheLayout, KeyOrder
 from vqcc.emulator import Buffer
 from vqcc.ops.attention.reference import Attended, attend, rotate, turn_steps
 from vqcc.tensors.cache_codes import nearest_codes, pack_token_blocks
@@ -59,7 +59,7 @@ class Case:
     softcap: float = 0.0
     rope: str = "none"
     page_tokens: int = 0
-    rotated: bool = False
+    key_order: KeyOrder = "plain"
     dtype: str = "float16"
     query_tokens: int = 1
     lengths: tuple[int, ...] = (70, 0, 33)
@@ -71,7 +71,8 @@ class Case:
     shared_entries: tuple[int, int] = (0, 0)
     take_turns: bool = False
     keys_resident: bool = True
-    score: bool = False
+    stages: int = 2
+    kernel: str = "decode"
     seed: int = 0
     shared_bytes: int = field(default=227 * 1024)
 
@@ -80,7 +81,7 @@ class Case:
         keys, values = self.keys, self.values
         return CacheLayout(
             self.heads, self.head_dim, keys.size, keys.bits, keys.stages, values.size, values.bits, values.stages,
-            self.page_tokens, self.rotated,
+            self.page_tokens, self.key_order,
         )  # fmt: skip
 
     @property
@@ -130,12 +131,12 @@ struct Shape {{
 }};
 struct Cache {{
   static constexpr int kHeads = {case.heads}, kPageBlocks = {case.page_tokens // 32};
-  static constexpr bool kRotatedKeys = {yes_no[case.rotated]};
+  static constexpr KeyOrder kKeyOrder = KeyOrder::k{case.key_order.title()};
   static constexpr bool kBooksByHead = {yes_no[case.keys.scope != "layer"]};
 }};
 struct Tile {{
   static constexpr int kWarps = {case.warps}, kRows = {case.rows}, kRowSets = {case.row_sets};
-  static constexpr int kChunkBlocks = {case.chunk_blocks}, kBatch = {len(case.lengths)};
+  static constexpr int kChunkBlocks = {case.chunk_blocks}, kBatch = {len(case.lengths)}, kStages = {case.stages};
   static constexpr int kOwnSharedBytes = {case.shared_bytes};
   static constexpr int kKeyGroups = {groups["Key"]}, kValueGroups = {groups["Value"]};
   static constexpr bool kBooksTakeTurns = {yes_no[case.take_turns]}, kKeysResident = {yes_no[case.keys_resident]};
@@ -150,12 +151,12 @@ using Values = KMeans<ValueCodes>;
 
 def attention_source(case: Case) -> str:
     """A kernel `attend`."""
-    kernel = (
-        "ScoreAttention<Keys, Values, Shape, Cache, Tile>"
-        if case.score
-        else "DecodeAttention<Keys, Values, Shape, Cache, KeyTile, ValueTile, Tile>"
-    )
-    header = f"attention/{'score' if case.score else 'decode'}_kernel.cuh"
+    kernel = {
+        "score": "ScoreAttention<Keys, Values, Shape, Cache, Tile>",
+        "fragment": "FragmentAttention<Keys, Values, Shape, Cache, Tile>",
+        "decode": "DecodeAttention<Keys, Values, Shape, Cache, KeyTile, ValueTile, Tile>",
+    }[case.kernel]
+    header = f"attention/{case.kernel}_kernel.cuh"
     return device_source(
         (header, "algorithms/kmeans.cuh"),
         structs(case)
@@ -315,7 +316,7 @@ def run_attention(case: Case, emulated: Emulated, *, count: bool = False) -> Ans
     shape = (sequences, case.query_tokens, case.query_heads, case.head_dim)
     queries = rng.standard_normal(shape).astype(case.element)
     exact = _exact(case, cache, keys, values, queries)
-    if case.score:
+    if case.kernel != "decode":
         key_books, value_books, facts = cache.books_by_rows()
     else:
         key_books, value_books = cache.as_read(cache.key_books), cache.as_read(cache.value_books)

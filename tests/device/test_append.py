@@ -16,14 +16,18 @@ ONE = (1, 1, 1)
 CASES = {
     "token by token": (Case(), [ONE] * 40),
     "many, then some": (Case(), [(70, 0, 33), ONE, (5, 40, 1)]),
-    "rotated": (Case(rotated=True, head_dim=128), [(70, 0, 33), (1, 1, 0), ONE, (5, 40, 1)]),
+    "rotated": (Case(key_order="rotated", head_dim=128), [(70, 0, 33), (1, 1, 0), ONE, (5, 40, 1)]),
+    "in the order of fragments": (
+        Case(key_order="fragment", head_dim=128, keys=Books(2), window=8),
+        [(70, 0, 33), (1, 1, 0), ONE, (5, 40, 1)],
+    ),
     "a window": (
         Case(window=40),
         [(3, 39, 41), ONE, ONE, (60, 100, 10), (90, 0, 37), *[ONE] * 10],
     ),
-    "a window, pages": (Case(page_tokens=64, window=8, rotated=True), [(3, 39, 41), ONE, (100, 2, 3)]),
+    "a window, pages": (Case(page_tokens=64, window=8, key_order="rotated"), [(3, 39, 41), ONE, (100, 2, 3)]),
     "codes across words": (
-        Case(keys=Books(8, 10, 1, "head"), values=Books(4, 5, 2, "layer"), rotated=True),
+        Case(keys=Books(8, 10, 1, "head"), values=Books(4, 5, 2, "layer"), key_order="rotated"),
         [(3, 39, 41), *[ONE] * 40],
     ),
     "bfloat16": (

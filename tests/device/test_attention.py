@@ -31,7 +31,7 @@ DECODE = {
     "rotated halves": Case(rope="half", lengths=(70, 5, 1000), grid=6),
     "rotated neighbours": Case(rope="interleaved", lengths=(70, 5, 200), window=16),
     "pages": Case(page_tokens=64, lengths=(170, 0, 33)),
-    "rotated codes": Case(rotated=True, head_dim=128),
+    "rotated codes": Case(key_order="rotated", head_dim=128),
     "a sliding window": Case(sliding_window=20, window=8, lengths=(170, 3, 33), query_tokens=2, rows=2),
     "a sliding window inside the window": Case(sliding_window=4, window=40, lengths=(170, 3, 44)),
     "capped scores": Case(softcap=5.0),
@@ -71,6 +71,34 @@ SCORE = {
 }
 
 
+FRAGMENT = {
+    "entries of 4": Case(head_dim=128, query_heads=8, rows=4),
+    "entries of 4, one block of the grid": Case(head_dim=128, query_heads=8, rows=4, grid=1),
+    "entries of 2": Case(head_dim=128, query_heads=8, rows=4, keys=Books(2), values=Books(2)),
+    "different sizes": Case(head_dim=128, query_heads=8, rows=4, keys=Books(8), values=Books(2)),
+    "eight heads share a cache": Case(head_dim=128, query_heads=16, rows=4, row_sets=2),
+    "two heads share a cache": Case(head_dim=128, query_heads=4, rows=4, lengths=(40, 1, 300)),
+    "one book, pages": Case(
+        head_dim=128,
+        keys=Books(scope="layer"),
+        values=Books(scope="layer"),
+        query_heads=8,
+        rows=4,
+        page_tokens=64,
+        stages=3,
+    ),
+    "a window, two query tokens": Case(
+        head_dim=128, query_heads=4, rows=4, window=40, grid=7, query_tokens=2, lengths=(100, 1, 39)
+    ),
+    "a sliding window, capped": Case(
+        head_dim=128, query_heads=8, rows=4, sliding_window=30, softcap=4.0, lengths=(200, 1, 64)
+    ),
+    "bfloat16": Case(head_dim=128, query_heads=8, rows=4, dtype="bfloat16", stages=1),
+    "64 channels": Case(head_dim=64, keys=Books(4), values=Books(2), query_heads=8, rows=4),
+    "long": Case(head_dim=128, query_heads=8, rows=4, lengths=(1500, 2, 700), grid=3),
+}
+
+
 def answer_of(case: Case, cache_directory: Path, *, count: bool = False) -> Answer:
     emulated = build(attention_source(case), cache_directory=cache_directory / "emulator")
     return run_attention(case, emulated, count=count)
@@ -79,8 +107,8 @@ def answer_of(case: Case, cache_directory: Path, *, count: bool = False) -> Answ
 def check(case: Case, answer: Answer) -> None:
     """Within what rounding can do: outputs, weights and sums of eight in float16, scores of tables in float16."""
     exact = answer.exact
-    of_scores = 2.0**-20 + (3 * HALF if case.score and case.rows > 1 else 0.0)
-    of_values = 2.0**-18 + (6 * HALF if case.score else 0.0)
+    of_scores = 2.0**-20 + (3 * HALF if case.kernel == "score" and case.rows > 1 else 0.0)
+    of_values = 2.0**-18 + {"score": 6 * HALF, "fragment": 2 * HALF, "decode": 0.0}[case.kernel]
     relative = of_values + 2 * of_scores * exact.scores
     bound = ROUNDING[case.dtype] * np.abs(exact.outputs) + relative[..., None] * exact.magnitudes + 1e-7
     assert (np.abs(answer.outputs - exact.outputs) <= bound).all()
@@ -97,15 +125,21 @@ def test_decoded(name: str, cache_directory: Path) -> None:
 
 @pytest.mark.parametrize("name", SCORE)
 def test_scored(name: str, cache_directory: Path) -> None:
-    case = replace(SCORE[name], score=True, rotated=True)
+    case = replace(SCORE[name], kernel="score", key_order="rotated")
+    check(case, answer_of(case, cache_directory))
+
+
+@pytest.mark.parametrize("name", FRAGMENT)
+def test_on_tensor_cores(name: str, cache_directory: Path) -> None:
+    case = replace(FRAGMENT[name], kernel="fragment", key_order="fragment")
     check(case, answer_of(case, cache_directory))
 
 
 def test_both_give_the_same_for_the_same_cache(cache_directory: Path) -> None:
     """One layout serves kernels that decode and kernels over score tables."""
-    case = Case(head_dim=128, rotated=True, query_heads=4, rows=2)
+    case = Case(head_dim=128, key_order="rotated", query_heads=4, rows=2)
     decoded = answer_of(case, cache_directory)
-    scored = answer_of(replace(case, score=True), cache_directory)
+    scored = answer_of(replace(case, kernel="score"), cache_directory)
     np.testing.assert_array_equal(decoded.exact.outputs, scored.exact.outputs)
     assert np.abs(decoded.outputs - scored.outputs).max() < 4e-3
 
@@ -114,7 +148,14 @@ def test_both_give_the_same_for_the_same_cache(cache_directory: Path) -> None:
 def test_no_two_lanes_meet_in_a_bank(rows: int, key_wavefronts: int, cache_directory: Path) -> None:
     """A token's look-ups of 32 groups: a wavefront of 4-byte scores or two of 8, two of values; and codes, weights."""
     case = Case(
-        head_dim=128, query_heads=rows, heads=1, rows=rows, score=True, rotated=True, grid=1, lengths=(1024,)
+        head_dim=128,
+        query_heads=rows,
+        heads=1,
+        rows=rows,
+        kernel="score",
+        key_order="rotated",
+        grid=1,
+        lengths=(1024,),
     )
     emulated = build(attention_source(case), cache_directory=cache_directory / "emulator")
     counted = [
@@ -131,3 +172,27 @@ def test_no_two_lanes_meet_in_a_bank(rows: int, key_wavefronts: int, cache_direc
         {1: 1.0, 2: 2.0, 4: 4.0}[rows],
     )  # the emulator counts 16 bytes of one address as four
     assert loads == key_wavefronts + 2 + codes + weights
+
+
+@pytest.mark.parametrize(("size", "wavefronts"), [(2, 4), (4, 4), (8, 4)])
+def test_operands_meet_in_no_bank(size: int, wavefronts: int, cache_directory: Path) -> None:
+    """A token's look-ups of 128 channels: two wavefronts of keys and two of values, whatever the entries' size."""
+    values = Books(min(size, 4))
+    case = Case(
+        head_dim=128, query_heads=4, heads=1, rows=4, kernel="fragment", key_order="fragment", grid=1,
+        keys=Books(size), values=values, lengths=(1024,),
+    )  # fmt: skip
+    emulated = build(attention_source(case), cache_directory=cache_directory / "emulator")
+    counted = [
+        run_attention(replace(case, lengths=(length,)), emulated, count=True).counters
+        for length in (1024, 2048)
+    ]
+    loads, ideal, multiplies = (
+        (getattr(counted[1], name) - getattr(counted[0], name)) / 1024
+        for name in ("shared_load_wavefronts", "shared_load_ideal", "tensor_multiplies")
+    )
+    assert loads == ideal
+    codes = (128 / size + 128 / values.size) / 128
+    weights = 2 * 4 * 4 / 32  # two loads of 16 bytes for eight tokens
+    assert loads == wavefronts + codes + weights
+    assert multiplies == (3 if size == 2 else 2)  # keys with eight turns take two for one

@@ -153,10 +153,32 @@ ATTENTION = {
     "decode": Case(head_dim=128, query_heads=32, heads=8, rows=4, warps=8),
     "decode, rotated": Case(head_dim=128, query_heads=32, heads=8, rows=4, warps=8, rope="half", window=128),
     "score": Case(
-        head_dim=128, query_heads=32, heads=32, warps=16, score=True, rotated=True, keys_resident=False
+        head_dim=128,
+        query_heads=32,
+        heads=32,
+        warps=16,
+        kernel="score",
+        key_order="rotated",
+        keys_resident=False,
+    ),
+    "fragment": Case(
+        head_dim=128,
+        query_heads=32,
+        heads=8,
+        rows=4,
+        warps=8,
+        kernel="fragment",
+        key_order="fragment",
     ),
     "score, four rows": Case(
-        head_dim=128, query_heads=32, heads=8, rows=4, warps=8, score=True, rotated=True, keys_resident=False
+        head_dim=128,
+        query_heads=32,
+        heads=8,
+        rows=4,
+        warps=8,
+        kernel="score",
+        key_order="rotated",
+        keys_resident=False,
     ),
 }
 
@@ -173,7 +195,7 @@ def test_attention_stays_in_registers(name: str) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_append_stays_in_registers(target: str) -> None:
-    case = Case(head_dim=128, query_heads=32, heads=8, warps=8, rotated=True, window=128)
+    case = Case(head_dim=128, query_heads=32, heads=8, warps=8, key_order="rotated", window=128)
     compiled = Nvrtc.find().compile(append_source(case), target=target, want_ptx=False, file_name="x.cu")
     for name, resources in compiled.resources.items():
         assert (resources.stack_bytes, resources.spill_store_bytes, resources.spill_load_bytes) == (

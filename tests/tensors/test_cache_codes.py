@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqcc.cache_layouts import CacheLayout
+from vqcc.cache_layouts import CacheLayout, FragmentOrder
 from vqcc.tensors.cache_codes import nearest_codes, pack_token_blocks, unpack_token_blocks
 
 
@@ -16,7 +16,7 @@ def layouts() -> st.SearchStrategy[CacheLayout]:
         st.sampled_from((64, 128, 256)),
         size, bits, stages, size, bits, stages,
         st.sampled_from((0, 32, 96)),
-        st.booleans(),
+        st.sampled_from(("plain", "rotated", "fragment")),
     )  # fmt: skip
 
 
@@ -56,11 +56,15 @@ def test_a_code_is_where_the_page_says(layout: CacheLayout, seed: int, token: in
 
     for group in {0, layout.key_groups // 2, layout.key_groups - 1}:
         in_set = group % layout.set_groups
-        position = (in_set ^ lane) % layout.set_groups if layout.rotated else in_set
-        start = group // layout.set_groups * layout.key_stream.bytes
+        position = (in_set ^ lane) % layout.set_groups if layout.key_order == "rotated" else in_set
+        start, own_lane = group // layout.set_groups * layout.key_stream.bytes, lane
+        if layout.key_order == "fragment":
+            own_lane, place = FragmentOrder(layout.key_groups, layout.key_size).place(lane, group)
+            position = place % layout.set_groups
+            start = place // layout.set_groups * layout.key_stream.bytes
         for stage in range(layout.key_stages):
             first = (position * layout.key_stages + stage) * layout.key_bits
-            found = bits_at(start, lane, 32, layout.key_stream.words, first, layout.key_bits)
+            found = bits_at(start, own_lane, 32, layout.key_stream.words, first, layout.key_bits)
             assert found == keys[1, token, group, stage]
     for group in {0, layout.value_groups - 1}:
         start = layout.key_sets * layout.key_stream.bytes
@@ -76,3 +80,18 @@ def test_ties_go_to_the_lower_entry_and_stages_to_what_is_left() -> None:
     book = np.array([[[0, 0], [2, 0], [2, 0], [8, 8]], [[0, 0], [1, 0], [0, 1], [0, 0]]], np.float16)
     vectors = np.array([[1, 0], [3, 0], [2, 1], [8, 8], [np.nan, 0]], np.float16)
     assert nearest_codes(vectors, book).tolist() == [[0, 1], [1, 1], [1, 2], [3, 0], [0, 0]]
+
+
+def test_lanes_that_look_up_together_meet_no_bank() -> None:
+    """16 lanes for entries of 8 bytes, 32 for 4 and 8 for 16: their places in a row of all groups are apart."""
+    for size, together in ((2, 32), (4, 16), (8, 8)):
+        order = FragmentOrder(128 // size, size)
+        by_place: dict[tuple[int, int], int] = {}
+        for token in range(8):
+            for group in range(order.groups):
+                lane, index = order.place(token, group)
+                assert by_place.setdefault((lane, index), group) == group
+        for index in range(order.groups // 4):
+            for first in range(0, 32, together):
+                groups = {by_place[lane, index] for lane in range(first, first + together)}
+                assert len({group * 2 * size // 4 % 32 for group in groups}) == together

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vqcc.cache_layouts import BLOCK_TOKENS
+from vqcc.cache_layouts import BLOCK_TOKENS, FragmentOrder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +38,7 @@ def unpack_token_blocks(
     of_sets = words[..., :key_words].reshape(*outer, layout.key_sets, -1)
     sets = _unpack_streams(of_sets, layout.key_stream)
     sets = sets.reshape(*outer, layout.key_sets, BLOCK_TOKENS, layout.set_groups, layout.key_stages)
-    sets = _turned(np.moveaxis(sets, -4, -3), layout)
+    sets = _turned(np.moveaxis(sets, -4, -3), layout, back=True)
     keys = sets.reshape(*outer, BLOCK_TOKENS, layout.key_groups, layout.key_stages)
     values = _unpack_streams(words[..., key_words:], layout.value_stream)
     values = values.reshape(*outer, layout.value_groups, BLOCK_TOKENS, layout.value_stages)
@@ -75,9 +75,11 @@ def _out_of_blocks(codes: NDArray[Any]) -> NDArray[Any]:
     return codes.reshape(*outer, blocks * BLOCK_TOKENS, groups, stages)
 
 
-def _turned(sets: NDArray[Any], layout: CacheLayout) -> NDArray[Any]:
+def _turned(sets: NDArray[Any], layout: CacheLayout, *, back: bool = False) -> NDArray[Any]:
     """Codes [..., tokens, sets, groups, stages] with groups where their positions are, or the other way round."""
-    if not layout.rotated:
+    if layout.key_order == "fragment":
+        return _fragments(sets, layout, back=back)
+    if layout.key_order == "plain":
         return sets
     tokens, positions = np.arange(BLOCK_TOKENS)[:, None], np.arange(layout.set_groups)[None, :]
     groups = ((tokens ^ positions) % layout.set_groups)[:, None, :, None]
@@ -85,6 +87,22 @@ def _turned(sets: NDArray[Any], layout: CacheLayout) -> NDArray[Any]:
         sets, groups.reshape((1,) * (sets.ndim - 4) + groups.shape), axis=-2
     )
     return turned
+
+
+def _fragments(sets: NDArray[Any], layout: CacheLayout, *, back: bool) -> NDArray[Any]:
+    """Codes [..., tokens, sets, groups, stages] as lanes have them [..., lanes, sets, places, stages], or back."""
+    order = FragmentOrder(layout.key_groups, layout.key_size)
+    where = np.array(
+        [[order.place(token, group) for group in range(layout.key_groups)] for token in range(BLOCK_TOKENS)]
+    )
+    lanes, places = where[..., 0], where[..., 1]
+    flat = sets.reshape(*sets.shape[:-3], layout.key_groups, layout.key_stages)
+    turned = np.empty_like(flat)
+    if back:
+        turned[...] = flat[..., lanes, places, :]
+    else:
+        turned[..., lanes, places, :] = flat
+    return turned.reshape(sets.shape)
 
 
 def _pack_streams(codes: NDArray[Any], stream: CodeStream) -> NDArray[np.uint32]:

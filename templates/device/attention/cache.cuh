@@ -22,6 +22,18 @@ struct StreamLayout {
     return (word / kPieceWords * kLanes + lane) * kPieceWords * 4 + word % kPieceWords * 4;
   }
 
+  /// The words of lane `lane`'s stream, from shared memory.
+  VQCC_DEVICE static void take(const uint8* streams, int lane, uint32 (&words)[kChunkWords]) {
+    using Word = typename WordOf<kPieceWords * 4>::Type;
+#pragma unroll
+    for (int w = 0; w < kChunkWords; w += kPieceWords) {
+      uint32 piece[kPieceWords];
+      to_registers(load<Space::kShared>(reinterpret_cast<const Word*>(streams + offset_of(lane, w))), piece);
+#pragma unroll
+      for (int i = 0; i < kPieceWords; ++i) words[w + i] = piece[i];
+    }
+  }
+
   /// The stream of lane `lane`.
   VQCC_DEVICE static CodeChunk<Codes, StreamLayout> load_from(const uint8* streams, int lane) {
     using Word = typename WordOf<kPieceWords * 4>::Type;
@@ -37,11 +49,45 @@ struct StreamLayout {
   }
 };
 
-/// Codes of keys in a token block: lane = token. A token's channel groups come in sets of up to 32, a stream for each. In
-/// `kRotated` order position p of lane l is group p ^ l of the set, so that lanes that look tables of groups up together
-/// meet different banks (score_table.cuh); else group p.
-template <class Codes, int kHeadDim, bool kRotated>
+/// In what order a token block's keys lie: position p of token t's stream is channel group p (kPlain), or group p ^ t, so
+/// that lanes that look tables of groups up together meet different banks (kRotated); or codes lie as operands of tensor
+/// cores want them (kFragment, FragmentOrder).
+enum class KeyOrder { kPlain, kRotated, kFragment };
+
+/// Keys as operand B of m16n8k16, columns tokens: lane 4 g + t of a warp has tokens g, g + 8, g + 16 and g + 24, an octet
+/// each, and of every kBlockGroups groups, 16 channels or more, group t (and t + 4). Octet after octet, it meets the
+/// blocks of a token in the order of step ^ turn, so that no two lanes that look up at a time meet in a bank
+/// (entry_rows.cuh).
+template <class Codes, int kHeadDim>
+struct FragmentOrder {
+  static constexpr int kGroups = kHeadDim / Codes::kVectorSize;
+  static constexpr int kBlockGroups = Codes::kVectorSize == 2 ? 8 : 4;
+  static constexpr int kSteps = kGroups / kBlockGroups;
+  static constexpr int kStepLookUps = kBlockGroups / 4;
+  static constexpr int kOctets = kBlockTokens / 8;
+  /// Turns of tokens: the rows of operand A that are one query's have four; entries of 4 bytes need eight.
+  static constexpr int kTurns = smaller(kSteps, Codes::kVectorSize == 2 ? 8 : 4);
+
+  VQCC_HOST_DEVICE static constexpr int turn_of(int token) { return token % 8 % kTurns; }
+  /// Look-up `look_up` of step `step`: tokens of the upper four of eight turns meet the halves of a block the other way
+  /// round.
+  VQCC_HOST_DEVICE static constexpr int group_of(int turn, int member, int step, int look_up) {
+    return (step ^ turn) * kBlockGroups + member + (look_up ^ turn / 4 % kStepLookUps) * 4;
+  }
+  /// The lane that has a token's channel group, and which of its codes that is.
+  VQCC_HOST_DEVICE static constexpr int lane_of(int token, int group) { return token % 8 * 4 + group % 4; }
+  VQCC_HOST_DEVICE static constexpr int index_of(int token, int group) {
+    const int turn = turn_of(token);
+    const int look_up = group % kBlockGroups / 4 ^ turn / 4 % kStepLookUps;
+    return (token / 8 * kSteps + (group / kBlockGroups ^ turn)) * kStepLookUps + look_up;
+  }
+};
+
+/// Codes of keys in a token block: lane = token, but for KeyOrder::kFragment. A token's channel groups come in sets of up
+/// to 32, a stream for each.
+template <class Codes, int kHeadDim, KeyOrder kOrder>
 struct KeyBlock {
+  static constexpr bool kRotated = kOrder == KeyOrder::kRotated;
   static constexpr int kGroups = kHeadDim / Codes::kVectorSize;
   static constexpr int kSetGroups = smaller(kGroups, kWarpSize);
   static constexpr int kSets = kGroups / kSetGroups;
@@ -62,6 +108,18 @@ struct ValueBlock {
   using Streams = StreamLayout<Codes, kBlockTokens, kGroups>;
   static constexpr int kBytes = Streams::kBytes;
 };
+
+/// Starts to copy a token block's codes to shared memory, 16 bytes of a lane at a time. One warp.
+template <int kBytes>
+VQCC_DEVICE void copy_codes(uint8* shared, const uint8* global) {
+#pragma unroll
+  for (int i = 0; i < kBytes; i += kWarpSize * 16) {
+    const int own = i + lane_index() * 16;
+    if (kBytes % (kWarpSize * 16) == 0 || own < kBytes) {
+      start_copy(reinterpret_cast<uint4*>(shared + own), reinterpret_cast<const uint4*>(global + own));
+    }
+  }
+}
 
 /// Pages of token blocks. A page holds, for each kv-head, kPageBlocks token blocks, each the codes of keys, then of values;
 /// a contiguous cache (kPageBlocks 0) has one page for each sequence, of as many blocks as a launch says.

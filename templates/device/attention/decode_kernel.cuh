@@ -24,10 +24,11 @@ class DecodeAttention {
   static constexpr int kValueSize = ValueAlgorithm::kVectorSize;
   using Element = typename ElementTraits<Tile::kElement>::Type;
   using Arguments = AttentionArguments<Element>;
-  using Keys = KeyBlock<KeyAlgorithm, kHeadDim, Cache::kRotatedKeys>;
+  using Keys = KeyBlock<KeyAlgorithm, kHeadDim, Cache::kKeyOrder>;
   using Values = ValueBlock<ValueAlgorithm, kHeadDim>;
   using Pages = PackedCache<Keys, Values, Cache>;
   using Rows = RowSet<Shape, kRows>;
+  static_assert(Cache::kKeyOrder != KeyOrder::kFragment, "lanes have tokens");
   using KeyBooks = CodebookCache<KeyAlgorithm, KeyTile, kThreads>;
   using ValueBooks = CodebookCache<ValueAlgorithm, ValueTile, kThreads>;
 
@@ -77,35 +78,16 @@ class DecodeAttention {
     allow_next_kernel();
     rotations_.template make<kThreads>(arguments_.rotations);
     wait_for_previous_kernels();
-    if (warp_index() == 0) find_starts<Shape>(arguments_.lengths, arguments_.batch, arguments_.query_tokens, starts_);
-    block_barrier();
-    const int units = starts_[arguments_.batch];
-    const Shares shares = Shares::of(static_cast<int64>(units) * Shape::kHeads * Tile::kRowSets,
-                                     static_cast<int>(gridDim.x));
-    int64 unit = shares.first_of(static_cast<int>(blockIdx.x));
-    const int64 end = shares.first_of(static_cast<int>(blockIdx.x) + 1);
-    while (unit < end) {
-      const int set = static_cast<int>(unit / units);
-      const int place = static_cast<int>(unit % units);
-      const int sequence = last_start(starts_, arguments_.batch, place);
-      const int first_block = place - starts_[sequence];
-      const int64 segment = unit - first_block;
-      const int64 segment_end = segment + (starts_[sequence + 1] - starts_[sequence]);
-      const int64 own_end = segment_end < end ? segment_end : end;
-      work_on(set, sequence, first_block, first_block + static_cast<int>(own_end - unit));
-      end_segment<Shape, Tile, kThreads>(arguments_, shares, set, sequence, segment, segment_end, state_, scores_,
-                                         reinterpret_cast<uint32*>(state_ + 3 * kRows));
-      block_barrier();  // sums and state have been read
-      unit = own_end;
-    }
+    for_each_segment<Shape, Tile, kThreads>(
+        arguments_, starts_, state_, scores_, reinterpret_cast<uint32*>(state_ + 3 * kRows),
+        [&](const Rows& rows, int sequence, int first, int end) { work_on(rows, sequence, first, end); });
   }
 
   /// Token blocks `first` to `end` of a sequence, counted from the first that a query sees.
-  VQCC_DEVICE void work_on(int set, int number, int first, int end) {
-    const Rows rows = Rows::of(set, Tile::kRowSets);
+  VQCC_DEVICE void work_on(const Rows& rows, int number, int first, int end) {
     const int length = load<Space::kGlobal>(arguments_.lengths + number);
     const auto sequence = Sequence<Shape>::of(length, arguments_.query_tokens);
-    load_queries(rows, number);
+    start_rows(rows, number);
     float sums[kRows][kSlots][kValueSize] = {};
     for (int chunk = first; chunk < end; chunk += Tile::kChunkBlocks) {
       const int blocks = smaller(Tile::kChunkBlocks, end - chunk);
@@ -141,20 +123,10 @@ class DecodeAttention {
     block_barrier();
   }
 
-  /// Queries in fp32, times the softmax's scale; a row that there is not is zero. And no token has been seen.
-  VQCC_DEVICE void load_queries(const Rows& rows, int sequence) {
+  /// Queries, times the softmax's scale. And no token has been seen.
+  VQCC_DEVICE void start_rows(const Rows& rows, int sequence) {
     const float scale = arguments_.softmax_scale * (Shape::kSoftcap ? 1.0f : kLog2OfE);
-    const RowStrides& strides = arguments_.query_strides;
-    for (int i = static_cast<int>(threadIdx.x); i < kRows * kHeadDim; i += kThreads) {
-      const int row = i / kHeadDim;
-      float value = 0.0f;
-      if (rows.has(row, arguments_.query_tokens)) {
-        const Element* query = arguments_.queries + sequence * strides.sequence + rows.token_of(row) * strides.token +
-                               rows.query_head_of(row) * strides.head;
-        value = scale * load_element<Tile::kElement>(query, i % kHeadDim);
-      }
-      queries_[i] = value;
-    }
+    load_queries<Shape, Tile, kThreads>(arguments_, rows, sequence, scale, queries_);
     for (int r = static_cast<int>(threadIdx.x); r < kRows; r += kThreads) {
       state_[r] = kMasked;
       state_[kRows + r] = 0.0f;

@@ -63,4 +63,13 @@ struct EntryRows {
   VQCC_DEVICE static uint32 own_place() { return static_cast<uint32>(offset_of(lane_index(), 0)); }
 };
 
+/// Starts to copy a head's books by rows to shared memory. Every thread of the block calls it.
+template <int kBytes, int kThreads>
+VQCC_DEVICE void copy_rows(uint8* shared, const uint8* global) {
+#pragma unroll 4
+  for (int i = static_cast<int>(threadIdx.x) * 16; i < kBytes; i += kThreads * 16) {
+    start_copy(reinterpret_cast<uint4*>(shared + i), reinterpret_cast<const uint4*>(global + i));
+  }
+}
+
 }  // namespace vqcc

@@ -12,7 +12,7 @@ namespace vqcc {
 template <class Algorithm, class Shape, class Cache, class Tile>
 class HeadScores {
   using Rows = EntryRows<Algorithm, Shape::kHeadDim>;
-  using Keys = KeyBlock<Algorithm, Shape::kHeadDim, true>;
+  using Keys = KeyBlock<Algorithm, Shape::kHeadDim, Cache::kKeyOrder>;
 
   static constexpr int kRows = Tile::kRows;
   static constexpr int kWarps = Tile::kWarps;

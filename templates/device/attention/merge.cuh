@@ -115,4 +115,49 @@ VQCC_DEVICE void end_segment(const Arguments& arguments, const Shares& shares, i
   if (thread == 0) *arrivals = 0u;  // as the next launch expects it
 }
 
+/// Goes through this block's segments: `work(rows, sequence, first, end)` makes what end_segment takes of token blocks `first`
+/// to `end` of a sequence, counted from the first that a query sees. `starts` has room for the batch's. Every thread of the
+/// block calls it.
+template <class Shape, class Tile, int kThreads, class Arguments, class Work>
+VQCC_DEVICE void for_each_segment(const Arguments& arguments, int* starts, const float* state, const float* sums,
+                                  uint32* flag, const Work& work) {
+  if (warp_index() == 0) find_starts<Shape>(arguments.lengths, arguments.batch, arguments.query_tokens, starts);
+  block_barrier();
+  const int units = starts[arguments.batch];
+  const Shares shares =
+      Shares::of(static_cast<int64>(units) * Shape::kHeads * Tile::kRowSets, static_cast<int>(gridDim.x));
+  int64 unit = shares.first_of(static_cast<int>(blockIdx.x));
+  const int64 end = shares.first_of(static_cast<int>(blockIdx.x) + 1);
+  while (unit < end) {
+    const int set = static_cast<int>(unit / units);
+    const int place = static_cast<int>(unit % units);
+    const int sequence = last_start(starts, arguments.batch, place);
+    const int first_block = place - starts[sequence];
+    const int64 segment = unit - first_block;
+    const int64 segment_end = segment + (starts[sequence + 1] - starts[sequence]);
+    const int64 own_end = segment_end < end ? segment_end : end;
+    work(RowSet<Shape, Tile::kRows>::of(set, Tile::kRowSets), sequence, first_block,
+         first_block + static_cast<int>(own_end - unit));
+    end_segment<Shape, Tile, kThreads>(arguments, shares, set, sequence, segment, segment_end, state, sums, flag);
+    block_barrier();  // sums and state have been read
+    unit = own_end;
+  }
+}
+
+/// Queries in fp32 at queries[r * kHeadDim + c], times `scale`; a row that there is not is zero.
+template <class Shape, class Tile, int kThreads, class Arguments, class Rows>
+VQCC_DEVICE void load_queries(const Arguments& arguments, const Rows& rows, int sequence, float scale, float* queries) {
+  const RowStrides& strides = arguments.query_strides;
+  for (int i = static_cast<int>(threadIdx.x); i < Tile::kRows * Shape::kHeadDim; i += kThreads) {
+    const int row = i / Shape::kHeadDim;
+    float value = 0.0f;
+    if (rows.has(row, arguments.query_tokens)) {
+      const auto* query = arguments.queries + sequence * strides.sequence + rows.token_of(row) * strides.token +
+                          rows.query_head_of(row) * strides.head;
+      value = scale * load_element<Tile::kElement>(query, i % Shape::kHeadDim);
+    }
+    queries[i] = value;
+  }
+}
+
 }  // namespace vqcc

@@ -21,13 +21,13 @@ class ScoreAttention {
   static constexpr int kHeadDim = Shape::kHeadDim;
   using Element = typename ElementTraits<Tile::kElement>::Type;
   using Arguments = AttentionArguments<Element>;
-  using Keys = KeyBlock<KeyAlgorithm, kHeadDim, true>;
+  using Keys = KeyBlock<KeyAlgorithm, kHeadDim, Cache::kKeyOrder>;
   using Values = ValueBlock<ValueAlgorithm, kHeadDim>;
   using Pages = PackedCache<Keys, Values, Cache>;
   using Rows = RowSet<Shape, kRows>;
   using KeyRows = EntryRows<KeyAlgorithm, kHeadDim>;
   using ValueRows = EntryRows<ValueAlgorithm, kHeadDim>;
-  static_assert(Cache::kRotatedKeys, "lanes look different tables up");
+  static_assert(Cache::kKeyOrder == KeyOrder::kRotated, "lanes look different tables up");
   static_assert(Shape::kRope == Rope::kNone, "scores of a table are of all positions");
 
   using Scores = HeadScores<KeyAlgorithm, Shape, Cache, Tile>;
@@ -75,32 +75,14 @@ class ScoreAttention {
   VQCC_DEVICE void work() {
     allow_next_kernel();
     wait_for_previous_kernels();
-    if (warp_index() == 0) find_starts<Shape>(arguments_.lengths, arguments_.batch, arguments_.query_tokens, starts_);
-    block_barrier();
-    const int units = starts_[arguments_.batch];
-    const Shares shares = Shares::of(static_cast<int64>(units) * Shape::kHeads * Tile::kRowSets,
-                                     static_cast<int>(gridDim.x));
-    int64 unit = shares.first_of(static_cast<int>(blockIdx.x));
-    const int64 end = shares.first_of(static_cast<int>(blockIdx.x) + 1);
     int resident_head = -1;
-    while (unit < end) {
-      const int set = static_cast<int>(unit / units);
-      const int place = static_cast<int>(unit % units);
-      const int sequence = last_start(starts_, arguments_.batch, place);
-      const int first_block = place - starts_[sequence];
-      const int64 segment = unit - first_block;
-      const int64 segment_end = segment + (starts_[sequence + 1] - starts_[sequence]);
-      const int64 own_end = segment_end < end ? segment_end : end;
-      const Rows rows = Rows::of(set, Tile::kRowSets);
-      start_rows(rows.head, resident_head);
-      resident_head = rows.head;
-      work_on(rows, sequence, first_block, first_block + static_cast<int>(own_end - unit));
-      end_segment<Shape, Tile, kThreads>(arguments_, shares, set, sequence, segment, segment_end, state_,
-                                         sums_of_warps(),
-                                         reinterpret_cast<uint32*>(state_ + 2 * kRows));
-      block_barrier();  // sums and state have been read
-      unit = own_end;
-    }
+    for_each_segment<Shape, Tile, kThreads>(
+        arguments_, starts_, state_, sums_of_warps(), reinterpret_cast<uint32*>(state_ + 2 * kRows),
+        [&](const Rows& rows, int sequence, int first, int end) {
+          start_rows(rows.head, resident_head);
+          resident_head = rows.head;
+          work_on(rows, sequence, first, end);
+        });
   }
 
   /// Sums of warps lie where score tables were, one warp's after another's.
@@ -113,23 +95,17 @@ class ScoreAttention {
     if (resident >= 0 && !Cache::kBooksByHead) return;
     const int book = Cache::kBooksByHead ? head : 0;
     if constexpr (Tile::kKeysResident) {
-      copy_rows<KeyRows::kBytes>(key_rows_, arguments_.key_books + static_cast<int64>(book) * KeyRows::kBytes);
+      copy_rows<KeyRows::kBytes, kThreads>(key_rows_, arguments_.key_books + static_cast<int64>(book) * KeyRows::kBytes);
     }
-    copy_rows<ValueRows::kBytes>(value_rows_, arguments_.value_books + static_cast<int64>(book) * ValueRows::kBytes);
+    copy_rows<ValueRows::kBytes, kThreads>(value_rows_,
+                                           arguments_.value_books + static_cast<int64>(book) * ValueRows::kBytes);
   }
-  template <int kBytes>
-  VQCC_DEVICE static void copy_rows(uint8* shared, const uint8* global) {
-#pragma unroll 4
-    for (int i = static_cast<int>(threadIdx.x) * 16; i < kBytes; i += kThreads * 16) {
-      start_copy(reinterpret_cast<uint4*>(shared + i), reinterpret_cast<const uint4*>(global + i));
-    }
-  }
-
   /// Token blocks `first` to `end` of a sequence, counted from the first that a query sees.
   VQCC_DEVICE void work_on(const Rows& rows, int number, int first, int end) {
     const int length = load<Space::kGlobal>(arguments_.lengths + number);
     const auto sequence = Sequence<Shape>::of(length, arguments_.query_tokens);
-    load_queries(rows, number);
+    const float scale = arguments_.softmax_scale * (Shape::kSoftcap ? 1.0f : kLog2OfE);
+    load_queries<Shape, Tile, kThreads>(arguments_, rows, number, scale, queries_);
     wait_for_copies();
     block_barrier();  // queries and books are there
     Scores tables;
@@ -165,22 +141,6 @@ class ScoreAttention {
     softmax.merge(state_, sums_of_warps(), warp_state(), value_unscale(rows.head));
   }
 
-  /// Queries in fp32, times the softmax's scale; a row that there is not is zero.
-  VQCC_DEVICE void load_queries(const Rows& rows, int sequence) {
-    const float scale = arguments_.softmax_scale * (Shape::kSoftcap ? 1.0f : kLog2OfE);
-    const RowStrides& strides = arguments_.query_strides;
-    for (int i = static_cast<int>(threadIdx.x); i < kRows * kHeadDim; i += kThreads) {
-      const int row = i / kHeadDim;
-      float value = 0.0f;
-      if (rows.has(row, arguments_.query_tokens)) {
-        const Element* query = arguments_.queries + sequence * strides.sequence + rows.token_of(row) * strides.token +
-                               rows.query_head_of(row) * strides.head;
-        value = scale * load_element<Tile::kElement>(query, i % kHeadDim);
-      }
-      queries_[i] = value;
-    }
-  }
-
   VQCC_DEVICE const uint8* global_key_rows(int head) const {
     return arguments_.key_books + static_cast<int64>(Cache::kBooksByHead ? head : 0) * KeyRows::kBytes;
   }
@@ -200,14 +160,7 @@ class ScoreAttention {
       const int own = sequence.first_block + block + team;
       if (!has_codes(sequence, block + team, end)) continue;
       const uint8* source = pages_.block_of(number, head, own);
-      uint8* stage = stage_ + team * kBlockBytes;
-#pragma unroll
-      for (int i = 0; i < kBlockBytes; i += kWarpSize * 16) {
-        const int own_byte = i + lane_index() * 16;
-        if (kBlockBytes % (kWarpSize * 16) == 0 || own_byte < kBlockBytes) {
-          start_copy(reinterpret_cast<uint4*>(stage + own_byte), reinterpret_cast<const uint4*>(source + own_byte));
-        }
-      }
+      copy_codes<kBlockBytes>(stage_ + team * kBlockBytes, source);
     }
   }
 
@@ -220,30 +173,17 @@ class ScoreAttention {
 #pragma unroll
     for (int set = 0; set < Scores::kSets; ++set) {
       const uint8* streams = stage_ + team * kBlockBytes + set * Keys::Streams::kBytes;
-      take_stream<typename Keys::Streams>(streams, lane_index(), keys[set]);
+      Keys::Streams::take(streams, lane_index(), keys[set]);
     }
   }
   VQCC_DEVICE void take_values(int team, uint32 (&values)[kSlots][Softmax::kCodeWords]) const {
     const uint8* streams = stage_ + team * kBlockBytes + Keys::kBytes;
 #pragma unroll
     for (int s = 0; s < kSlots; ++s) {
-      take_stream<typename Values::Streams>(streams, s * ValueRows::kTeamLanes + lane_index() % ValueRows::kTeamLanes,
+      Values::Streams::take(streams, s * ValueRows::kTeamLanes + lane_index() % ValueRows::kTeamLanes,
                                             values[s]);
     }
   }
-  template <class Streams>
-  VQCC_DEVICE static void take_stream(const uint8* streams, int lane, uint32 (&words)[Streams::kChunkWords]) {
-    constexpr int kPieceWords = Streams::kPieceWords;
-    using Word = typename WordOf<kPieceWords * 4>::Type;
-#pragma unroll
-    for (int w = 0; w < Streams::kChunkWords; w += kPieceWords) {
-      uint32 piece[kPieceWords];
-      to_registers(load<Space::kShared>(reinterpret_cast<const Word*>(streams + Streams::offset_of(lane, w))), piece);
-#pragma unroll
-      for (int i = 0; i < kPieceWords; ++i) words[w + i] = piece[i];
-    }
-  }
-
   // ---- Scores and softmax ----------------------------------------------------------------------------------
 
   /// This lane's token's scores in powers of two; masked where a row does not see it.
