@@ -12,8 +12,8 @@ from device.sources import device_source
 from vqcc.cache_layouts import CacheLayout, KeyOrder
 from vqcc.emulator import Buffer
 from vqcc.ops.attention.reference import Attended, attend, rotate, turn_steps
+from vqcc.tensors.cache_books import pack_books, pack_row_books
 from vqcc.tensors.cache_codes import nearest_codes, pack_token_blocks
-from vqcc.tensors.entry_rows import EntryRows, pack_entry_rows, value_exponents
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -132,7 +132,7 @@ struct Shape {{
 struct Cache {{
   static constexpr int kHeads = {case.heads}, kPageBlocks = {case.page_tokens // 32};
   static constexpr KeyOrder kKeyOrder = KeyOrder::k{case.key_order.title()};
-  static constexpr bool kBooksByHead = {yes_no[case.keys.scope != "layer"]};
+  static constexpr bool kBooksByHead = {yes_no[not case.keys.scope == case.values.scope == "layer"]};
 }};
 struct Tile {{
   static constexpr int kWarps = {case.warps}, kRows = {case.rows}, kRowSets = {case.row_sets};
@@ -257,39 +257,13 @@ class Cache:
                     vectors[..., head, :, group, :] += book[stage][codes[..., head, :, group, stage]]
         return vectors.reshape(*vectors.shape[:-2], head_dim)
 
-    def books_by_rows(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
-        """Codebooks as score kernels read them, and their facts."""
-        head_dim = self.case.head_dim
-        whole = []
-        for books, tables in ((self.case.keys, self.key_books), (self.case.values, self.value_books)):
-            heads = 1 if books.scope == "layer" else self.case.heads
-            groups = range(head_dim // books.size)
-            whole.append(
-                np.array(
-                    [
-                        [tables[books.of_group(head, group, head_dim), 0] for group in groups]
-                        for head in range(heads)
-                    ]
-                )
-            )
-        exponents = value_exponents(whole[1])
-        scaled = np.ldexp(whole[1], exponents[:, None, None, None].astype(np.int32)).astype(np.float16)
-        bounds = np.abs(whole[0].astype(np.float64)).sum(axis=-1).max(axis=(1, 2))
-        facts = np.stack([bounds, np.ldexp(1.0, -exponents)], axis=-1).astype(np.float32)
-        sizes = (self.case.keys.size, self.case.values.size)
-        keys, values = (
-            pack_entry_rows(each, EntryRows(head_dim, size))
-            for each, size in zip((whole[0], scaled), sizes, strict=True)
+    def shaped(self, which: str) -> NDArray[np.float16]:
+        """Codebooks [kv_heads or 1, groups or 1, stages, entries, x]."""
+        books, tables = (
+            (self.case.keys, self.key_books) if which == "keys" else (self.case.values, self.value_books)
         )
-        return keys, values, facts
-
-    @staticmethod
-    def as_read(books: NDArray[np.float16]) -> NDArray[np.uint8]:
-        """Codebooks as kernels that decode read them: each padded to whole words of 16 bytes."""
-        raw = books.reshape(len(books), -1).view(np.uint8)
-        padded = np.zeros((len(books), -(-raw.shape[1] // 16) * 16), np.uint8)
-        padded[:, : raw.shape[1]] = raw
-        return padded
+        heads = 1 if books.scope == "layer" else self.case.heads
+        return tables.reshape(heads, -1, *tables.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -317,9 +291,10 @@ def run_attention(case: Case, emulated: Emulated, *, count: bool = False) -> Ans
     queries = rng.standard_normal(shape).astype(case.element)
     exact = _exact(case, cache, keys, values, queries)
     if case.kernel != "decode":
-        key_books, value_books, facts = cache.books_by_rows()
+        packed = pack_row_books(cache.shaped("keys"), cache.shaped("values"), case.head_dim)
+        key_books, value_books, facts = packed.keys, packed.values, packed.facts
     else:
-        key_books, value_books = cache.as_read(cache.key_books), cache.as_read(cache.value_books)
+        key_books, value_books = pack_books(cache.shaped("keys")), pack_books(cache.shaped("values"))
         facts = np.zeros(1, np.float32)
     arrivals = case.heads * case.row_sets * sequences * 4
     arrivals = -(-arrivals // ARRIVAL_ALIGNMENT) * ARRIVAL_ALIGNMENT
@@ -422,8 +397,8 @@ def run_append(case: Case, emulated: Emulated, steps: list[tuple[int, ...]], sha
                 Buffer("keys", new_keys, "input"),
                 Buffer("values", new_values, "input"),
                 Buffer("pages", cache.pages, "inout"),
-                Buffer("key_books", cache.as_read(cache.key_books), "input"),
-                Buffer("value_books", cache.as_read(cache.value_books), "input"),
+                Buffer("key_books", pack_books(cache.shaped("keys")), "input"),
+                Buffer("value_books", pack_books(cache.shaped("values")), "input"),
                 Buffer("lengths", lengths, "input"),
                 None if set(counts) == {most} else Buffer("counts", np.array(counts, np.int32), "input"),
                 None if cache.table is None else Buffer("page_table", cache.table, "input"),
