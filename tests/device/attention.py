@@ -149,13 +149,18 @@ using Values = KMeans<ValueCodes>;
     )
 
 
-def attention_source(case: Case) -> str:
-    """A kernel `attend`."""
-    kernel = {
+def kernel_type(case: Case) -> str:
+    """The class that works on a launch."""
+    return {
         "score": "ScoreAttention<Keys, Values, Shape, Cache, Tile>",
         "fragment": "FragmentAttention<Keys, Values, Shape, Cache, Tile>",
         "decode": "DecodeAttention<Keys, Values, Shape, Cache, KeyTile, ValueTile, Tile>",
     }[case.kernel]
+
+
+def attention_source(case: Case) -> str:
+    """A kernel `attend`."""
+    kernel = kernel_type(case)
     header = f"attention/{case.kernel}_kernel.cuh"
     return device_source(
         (header, "algorithms/kmeans.cuh"),

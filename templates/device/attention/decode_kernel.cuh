@@ -51,11 +51,13 @@ class DecodeAttention {
   static constexpr int kStateFloats = 3 * kRows + 1;
   static constexpr int kScratchFloats = kScoreFloats > kSumFloats ? kScoreFloats : kSumFloats;
   static constexpr int kFloats = kQueryFloats + kScratchFloats + (kStateFloats + Tile::kBatch + 1 + 3) / 4 * 4;
+
+ public:
+  /// Shared memory beside the books.
   static constexpr int kSharedBytes =
       kFloats * 4 + Rotations<Shape>::kStepBytes + kWarps * Rotations<Shape>::kWarpBytes;
   static_assert(kSharedBytes <= Tile::kOwnSharedBytes, "the plan has room beside the books");
 
- public:
   VQCC_DEVICE static void run(const Arguments& arguments) {
     float* floats = reinterpret_cast<float*>(dynamic_shared() + kBooksBytes);
     DecodeAttention kernel(arguments, floats);

@@ -41,11 +41,13 @@ class FragmentAttention {
   static constexpr int kStateOffset = kQueriesOffset + kRows * kHeadDim * 4;
   static constexpr int kStateFloats = 2 * kRows + 4;  // and a flag
   static constexpr int kStartsOffset = kStateOffset + (kStateFloats + Softmax::kScratchFloats) * 4;
-  static constexpr int kSharedBytes = kStartsOffset + (Tile::kBatch + 1) * 4;
-  static_assert(kSharedBytes <= Tile::kOwnSharedBytes, "the plan has room");
   static_assert(kRows * kHeadDim * 4 <= kStageBytes, "a warp's sums fit where its codes were");
 
  public:
+  /// Shared memory of a block, books included.
+  static constexpr int kSharedBytes = kStartsOffset + (Tile::kBatch + 1) * 4;
+  static_assert(kSharedBytes <= Tile::kOwnSharedBytes, "the plan has room");
+
   VQCC_DEVICE static void run(const Arguments& arguments) {
     FragmentAttention kernel(arguments, dynamic_shared());
     kernel.work();

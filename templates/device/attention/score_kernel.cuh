@@ -49,11 +49,13 @@ class ScoreAttention {
   static constexpr int kStateOffset = kQueriesOffset + kRows * kHeadDim * 4;
   static constexpr int kStateFloats = 2 * kRows + 1;
   static constexpr int kStartsOffset = kStateOffset + (kStateFloats + 3) / 4 * 16 + Softmax::kScratchFloats * 4;
-  static constexpr int kSharedBytes = kStartsOffset + (Tile::kBatch + 1) * 4;
-  static_assert(kSharedBytes <= Tile::kOwnSharedBytes, "the plan has room");
   static_assert(kWarps * kRows * kHeadDim * 4 <= Scores::kBytes, "sums fit where score tables were");
 
  public:
+  /// Shared memory of a block, books included.
+  static constexpr int kSharedBytes = kStartsOffset + (Tile::kBatch + 1) * 4;
+  static_assert(kSharedBytes <= Tile::kOwnSharedBytes, "the plan has room");
+
   VQCC_DEVICE static void run(const Arguments& arguments) {
     ScoreAttention kernel(arguments, dynamic_shared());
     kernel.work();

@@ -1,0 +1,220 @@
+"""What a block and a warp of an attention kernel work on: a tile for each dataflow (device/attention/*_kernel.cuh).
+
+Shared memory is counted here as the device headers lay it out; `tests/ops/attention/test_tile.py` holds them together.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vqcc.cache_layouts import BLOCK_TOKENS
+from vqcc.plan import Constant
+from vqcc.tensors.entry_rows import EntryRows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vqcc.cache_layouts import CacheLayout
+    from vqcc.ops.base import Dtype
+
+__all__ = ["AttentionTile", "AttentionWork", "DecodeTile", "FragmentTile", "ScoreTile"]
+
+ELEMENT_TYPES: Mapping[str, str] = {
+    "float16": "vqcc::ElementType::kFloat16",
+    "bfloat16": "vqcc::ElementType::kBfloat16",
+}
+WARP_SIZE, FLOAT_BYTES = 32, 4
+#: Counters of arrivals are padded to so many bytes, parts follow (device/attention/merge.cuh).
+ARRIVAL_ALIGNMENT = 256
+#: Of a region of score tables, and of a row of it (device/score_table.cuh).
+REGION_BYTES, REGION_ROW_BYTES = 65536, 256
+#: Rows of queries whose scores lie in a cell, at most, and the bytes of one by its rows.
+MAX_CELL_ROWS = 4
+CELL_BYTES: Mapping[int, int] = {1: 4, 2: 4, 4: 8}
+
+
+@dataclass(frozen=True)
+class AttentionWork:
+    """A launch in numbers: `batch` sequences at most, `query_rows` rows of queries to each kv-head of `layout`.
+
+    `rotated`: keys are rotated by their positions after decoding.
+    """
+
+    layout: CacheLayout
+    dtype: Dtype
+    batch: int
+    query_rows: int
+    rotated: bool = False
+
+    @property
+    def key_rows(self) -> EntryRows:
+        """A head's key entries by rows."""
+        return EntryRows(self.layout.head_dim, self.layout.key_size)
+
+    @property
+    def value_rows(self) -> EntryRows:
+        """A head's value entries by rows."""
+        return EntryRows(self.layout.head_dim, self.layout.value_size)
+
+
+@dataclass(frozen=True)
+class AttentionTile(ABC):
+    """A block works on `rows` query rows of a kv-head at a time, in `warps` warps; the grid has up to `blocks` blocks.
+
+    Threads have `register_cap` registers. `roundings` bounds those of an fp32 sum on its way to an output.
+    """
+
+    work: AttentionWork
+    warps: int
+    rows: int
+    blocks: int
+    register_cap: int
+    roundings: int
+
+    @property
+    @abstractmethod
+    def shared_bytes(self) -> int:
+        """Shared memory of a block beside codebooks that are cached by entry."""
+
+    @property
+    def row_sets(self) -> int:
+        """Sets of query rows of a kv-head: each reads the head's codes anew."""
+        return -(-self.work.query_rows // self.rows)
+
+    @property
+    def one_item_per_block(self) -> bool:
+        """Blocks share all token blocks equally, however many there are."""
+        return False
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Device memory through which blocks merge: counters, then two parts for each block."""
+        counters = self.work.layout.heads * self.row_sets * self.work.batch * 4
+        part_floats = self.rows * (self.work.layout.head_dim + 2)
+        return _round_up(counters, ARRIVAL_ALIGNMENT) + self.blocks * 2 * part_floats * FLOAT_BYTES
+
+    def constants(self) -> tuple[Constant, ...]:
+        """The template's `Tile`."""
+        return (
+            Constant("int", "kWarps", self.warps, "of a block"),
+            Constant("int", "kRows", self.rows, "query rows of a kv-head that a block works on at a time"),
+            Constant("int", "kRowSets", self.row_sets, "such sets of a kv-head's query rows"),
+            Constant("int", "kBatch", self.work.batch, "sequences of a launch, at most"),
+            Constant(
+                "vqcc::ElementType",
+                "kElement",
+                ELEMENT_TYPES[self.work.dtype],
+                "type of queries, windows and outputs",
+            ),
+            Constant("int", "kOwnSharedBytes", self.shared_bytes, self._shared_comment()),
+            *self._own_constants(),
+        )
+
+    def _shared_comment(self) -> str:
+        return "shared memory of a block, books included"
+
+    @abstractmethod
+    def _own_constants(self) -> tuple[Constant, ...]:
+        """What only kernels of this dataflow read."""
+
+    @property
+    def _query_floats(self) -> int:
+        return self.rows * self.work.layout.head_dim
+
+    @property
+    def _starts_bytes(self) -> int:
+        """Where the token blocks of each sequence begin."""
+        return 4 * (self.work.batch + 1)
+
+
+@dataclass(frozen=True)
+class DecodeTile(AttentionTile):
+    """Scores of `chunk_blocks` token blocks, their softmax, then weighted values, entries decoded for each.
+
+    Books of keys and of values may take turns in shared memory.
+    """
+
+    chunk_blocks: int = 8
+    books_take_turns: bool = False
+
+    @property
+    def shared_bytes(self) -> int:
+        """Queries, scores or the sums of warps in their place, rows' state, starts of sequences, rotations."""
+        scores = self.rows * self.chunk_blocks * BLOCK_TOKENS
+        scratch = max(scores, self._query_floats * self.warps)
+        state = _round_up(3 * self.rows + 1 + self.work.batch + 1, 4)
+        pairs = self.work.layout.head_dim // 2 if self.work.rotated else 0
+        rotations = pairs * 8 * (BLOCK_TOKENS + self.warps)
+        return FLOAT_BYTES * (self._query_floats + scratch + state) + rotations
+
+    def _shared_comment(self) -> str:
+        return "shared memory behind the books"
+
+    def _own_constants(self) -> tuple[Constant, ...]:
+        turns = "true" if self.books_take_turns else "false"
+        return (
+            Constant("int", "kChunkBlocks", self.chunk_blocks, "token blocks between a softmax and the next"),
+            Constant("bool", "kBooksTakeTurns", turns, "books of keys and of values share their place"),
+        )
+
+
+@dataclass(frozen=True)
+class ScoreTile(AttentionTile):
+    """Products of a kv-head's key entries with the queries are tabulated; values are looked up by rows.
+
+    Key entries stay in shared memory (`keys_resident`), or tables are made from global memory for every segment.
+    """
+
+    keys_resident: bool = True
+
+    @property
+    def score_bytes(self) -> int:
+        """Bytes of the score tables."""
+        cell_rows = min(self.rows, MAX_CELL_ROWS)
+        region_sets = REGION_ROW_BYTES // (WARP_SIZE * CELL_BYTES[cell_rows])
+        sets = -(-self.work.layout.key_groups // WARP_SIZE)
+        return self.rows // cell_rows * -(-sets // region_sets) * REGION_BYTES
+
+    @property
+    def shared_bytes(self) -> int:
+        """Tables, rows of keys and values, codes on their way, weights, queries, rows' state, starts of sequences."""
+        values = self.work.value_rows
+        teams = WARP_SIZE // values.team_lanes
+        codes = teams * self.work.layout.block_bytes
+        weights = teams * BLOCK_TOKENS * self.rows * FLOAT_BYTES
+        keys = self.work.key_rows.bytes if self.keys_resident else 0
+        state = FLOAT_BYTES * (_round_up(2 * self.rows + 1, 4) + 2 * self.rows * self.warps)
+        own = self.score_bytes + keys + values.bytes + self.warps * (codes + weights)
+        return own + FLOAT_BYTES * self._query_floats + state + self._starts_bytes
+
+    def _own_constants(self) -> tuple[Constant, ...]:
+        resident = "true" if self.keys_resident else "false"
+        return (Constant("bool", "kKeysResident", resident, "key entries stay in shared memory"),)
+
+
+@dataclass(frozen=True)
+class FragmentTile(AttentionTile):
+    """Four query rows on tensor cores; a warp has codes of `stages` token blocks on their way."""
+
+    stages: int = 2
+
+    @property
+    def shared_bytes(self) -> int:
+        """Rows of keys and values, codes on their way, weights and zeros, queries, rows' state, starts of sequences."""
+        codes = self.stages * self.work.layout.block_bytes
+        weights = self.rows * BLOCK_TOKENS * 2
+        zeros = 2 * BLOCK_TOKENS * 2
+        state = FLOAT_BYTES * (2 * self.rows + 4 + 2 * self.rows * self.warps)
+        own = self.work.key_rows.bytes + self.work.value_rows.bytes + self.warps * (codes + weights) + zeros
+        return own + FLOAT_BYTES * self._query_floats + state + self._starts_bytes
+
+    def _own_constants(self) -> tuple[Constant, ...]:
+        return (
+            Constant("int", "kStages", self.stages, "token blocks of a warp whose codes are on their way"),
+        )
+
+
+def _round_up(value: int, unit: int) -> int:
+    return -(-value // unit) * unit
