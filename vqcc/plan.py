@@ -6,6 +6,7 @@ A plan is frozen and serialises to JSON; equal plans give equal text.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -13,15 +14,19 @@ from vqcc.levels import STRATEGIES, Level, Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Self
 
+    from vqcc.cache_layouts import CacheLayout
     from vqcc.code_layouts import CodeLayout
     from vqcc.codegen.toolchain import Resources
 
 __all__ = [
+    "CachePlan",
     "Constant",
     "Decision",
     "Exchange",
     "Hotness",
+    "KernelPlan",
     "Launch",
     "Level",
     "Placement",
@@ -215,8 +220,8 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Decisions about one kernel, filled by the passes in the order of `vqcc.pipeline`.
+class KernelPlan(ABC):
+    """What plans of all ops have; the passes fill it, and what an op's plans add, one after another.
 
     `minimum_blocks` an SM must be able to hold: the compiler caps registers by it.
     """
@@ -225,22 +230,67 @@ class Plan:
     level: Level
     strategy: Strategy = STRATEGIES["gc"]
     decisions: tuple[Decision, ...] = ()
-    layout: CodeLayout | None = None
-    hotness: Hotness | None = None
-    split: Split = Split()
-    exchange: Exchange = Exchange()
     slack: Slack | None = None
     tile: Tile | None = None
-    placement: Placement | None = None
     minimum_blocks: int = 1
     launch: Launch | None = None
     resources: Resources | None = None
     predicted_us: float | None = None
 
-    def decide(self, *decisions: Decision, **changes: Any) -> Plan:
+    @property
+    @abstractmethod
+    def book_bytes(self) -> int:
+        """Shared memory of a block that holds cached entries; placement has been planned."""
+
+    @property
+    def dynamic_shared_bytes(self) -> int:
+        """Shared memory of a block: the tile's own, and that of the cached entries."""
+        assert self.tile is not None
+        return self.tile.shared_bytes + self.book_bytes
+
+    def decide(self, *decisions: Decision, **changes: Any) -> Self:
         """A new plan with `changes` made and the decisions behind them noted."""
         return replace(self, decisions=(*self.decisions, *decisions), **changes)
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain data, keys in a fixed order."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Plan(KernelPlan):
+    """Decisions about one kernel over a quantized weight, filled by the passes in the order of `vqcc.pipeline`."""
+
+    layout: CodeLayout | None = None
+    hotness: Hotness | None = None
+    split: Split = Split()
+    exchange: Exchange = Exchange()
+    placement: Placement | None = None
+
+    @property
+    def book_bytes(self) -> int:
+        """Shared memory of a block that holds entries of the weight's books."""
+        assert self.placement is not None
+        return self.placement.shared_bytes
+
+
+@dataclass(frozen=True)
+class CachePlan(KernelPlan):
+    """Decisions about one kernel over a quantized KV cache.
+
+    `keys` and `values` say which entries of a head's books are cached: of so many books as are present at a time.
+    If `books_take_turns`, those of keys and of values share their place.
+    """
+
+    layout: CacheLayout | None = None
+    keys: Placement | None = None
+    values: Placement | None = None
+    books_take_turns: bool = False
+
+    @property
+    def book_bytes(self) -> int:
+        """Shared memory of a block that holds entries of keys and of values."""
+        assert self.keys is not None
+        assert self.values is not None
+        both = (self.keys.shared_bytes, self.values.shared_bytes)
+        return max(both) if self.books_take_turns else sum(both)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from vqcc.algorithms.base import Algorithm
     from vqcc.gpus.model import Gpu
     from vqcc.hotness import TensorProfile
     from vqcc.levels import Level
+    from vqcc.ops.attention.model import AttentionDecode
     from vqcc.ops.base import Op, Variant
 
-__all__ = ["Boundaries", "Problem"]
+__all__ = ["Boundaries", "CacheProblem", "KernelProblem", "Problem"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,59 @@ class Boundaries:
 
     registers: int | None = None
     shared: int | None = None
+
+
+class KernelProblem(Protocol):
+    """What problems of all ops have, for passes that see neither the op nor the algorithm."""
+
+    @property
+    def library(self) -> str:
+        """The library's C name."""
+        ...
+
+    @property
+    def variant(self) -> Variant:
+        """The one of the op's kernels."""
+        ...
+
+    @property
+    def gpu(self) -> Gpu:
+        """What it runs on."""
+        ...
+
+    @property
+    def level(self) -> Level:
+        """What is asked for."""
+        ...
+
+    @property
+    def boundaries(self) -> Boundaries:
+        """What the spec says of the codebook cache."""
+        ...
+
+    @property
+    def kernel(self) -> str:
+        """The kernel's C name less what identifies its plan: library, then variant."""
+        ...
+
+
+@dataclass(frozen=True)
+class CacheProblem:
+    """What a plan of attention is made for: keys and values each have an algorithm, which may be the same."""
+
+    library: str
+    keys: Algorithm
+    values: Algorithm
+    op: AttentionDecode
+    variant: Variant
+    gpu: Gpu
+    level: Level
+    boundaries: Boundaries = Boundaries()
+
+    @property
+    def kernel(self) -> str:
+        """The kernel's C name less what identifies its plan: library, then variant."""
+        return f"{self.library}_{self.variant.suffix}"
 
 
 @dataclass(frozen=True)

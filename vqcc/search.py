@@ -17,7 +17,6 @@ from vqcc.passes.choice import (
     legal_strategies,
     predicted,
 )
-from vqcc.passes.launch import dynamic_shared_bytes
 from vqcc.picks import PickError
 from vqcc.pipeline import estimate
 from vqcc.plan import Decision, Rejected
@@ -204,7 +203,7 @@ def _explained(trial: Trial, plan: Plan, choice: tuple[Decision, ...]) -> Plan:
                     "base_blocks": plan.slack.blocks_per_sm,
                     "predicted_blocks": held,
                     "compiled_registers": plan.resources.registers,
-                    "shared_bytes": dynamic_shared_bytes(plan),
+                    "shared_bytes": plan.dynamic_shared_bytes,
                     "replans": trial.replans,
                 },
                 _why_occupancy(trial, plan.launch.blocks_per_sm, held, plan.slack.blocks_per_sm),

@@ -12,7 +12,7 @@ from problems import kmeans, problem, problems
 from vqcc.diagnostics import VqccError
 from vqcc.gpus.occupancy import blocks_per_sm, carveout_percent
 from vqcc.levels import STRATEGIES, Strategy
-from vqcc.passes.launch import dynamic_shared_bytes, plan_launch
+from vqcc.passes.launch import plan_launch
 from vqcc.plan import Split
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def test_launches_fit(task: Problem, strategy: Strategy, registers: int) -> None
     assert launch.grid in {tile.blocks, launch.blocks_per_sm * gpu.sm_count.integer}
     assert launch.threads == 32 * tile.warps <= gpu.threads_per_block.integer
     assert launch.threads * launch.blocks_per_sm <= gpu.threads_per_sm.integer
-    assert launch.dynamic_shared_bytes == dynamic_shared_bytes(plan) <= gpu.shared_bytes_per_block.integer
+    assert launch.dynamic_shared_bytes == plan.dynamic_shared_bytes <= gpu.shared_bytes_per_block.integer
     reserved = gpu.shared_bytes_reserved.integer
     assert launch.blocks_per_sm * (launch.dynamic_shared_bytes + reserved) <= gpu.shared_bytes_per_sm.integer
     assert plan.resources is not None
@@ -113,7 +113,7 @@ def test_shared_memory_is_sums_then_books() -> None:
         plan = forced(problem("aqlm-2x8", n=64, k=16384), STRATEGIES[level])
         assert plan.tile is not None
         assert plan.tile.shared_bytes > 0
-        assert dynamic_shared_bytes(plan) == plan.tile.shared_bytes + books
+        assert plan.dynamic_shared_bytes == plan.tile.shared_bytes + books
 
 
 def test_static_shared_memory_counts() -> None:

@@ -7,7 +7,7 @@ as many blocks as items.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from vqcc.diagnostics import Diagnostic, VqccError
 from vqcc.gpus.occupancy import OCCUPANCY_FACTS, blocks_per_sm, carveout_percent
@@ -15,24 +15,20 @@ from vqcc.plan import Decision, Launch
 
 if TYPE_CHECKING:
     from vqcc.codegen.toolchain import Resources
-    from vqcc.plan import Plan
-    from vqcc.problem import Problem
+    from vqcc.plan import KernelPlan
+    from vqcc.problem import KernelProblem
 
-__all__ = ["dynamic_shared_bytes", "plan_launch"]
+__all__ = ["plan_launch"]
 
-
-def dynamic_shared_bytes(plan: Plan) -> int:
-    """Shared memory of a block: the tile's own, then the cached entries."""
-    assert plan.tile is not None
-    assert plan.placement is not None
-    return plan.tile.shared_bytes + plan.placement.shared_bytes
+#: Any op's plan: passes return what they take.
+AnyPlan = TypeVar("AnyPlan", bound="KernelPlan")
 
 
-def plan_launch(problem: Problem, plan: Plan, resources: Resources) -> Plan:
+def plan_launch(problem: KernelProblem, plan: AnyPlan, resources: Resources) -> AnyPlan:
     """Fill the GPU once, or less if there is less work."""
     assert plan.tile is not None
     threads = 32 * plan.tile.warps
-    shared = dynamic_shared_bytes(plan)
+    shared = plan.dynamic_shared_bytes
     occupancy = blocks_per_sm(
         problem.gpu,
         threads=threads,

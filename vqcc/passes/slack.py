@@ -5,7 +5,7 @@ The limits by registers and by shared memory do not depend on each other, so bot
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from vqcc.gpus.occupancy import OCCUPANCY_FACTS, blocks_per_sm
 from vqcc.plan import Decision, Rejected, Slack
@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vqcc.gpus.model import Gpu
-    from vqcc.plan import Plan
-    from vqcc.problem import Problem
+    from vqcc.plan import KernelPlan
+    from vqcc.problem import KernelProblem
 
 __all__ = ["find_slack", "plan_slack"]
+
+#: Any op's plan: passes return what they take.
+AnyPlan = TypeVar("AnyPlan", bound="KernelPlan")
 
 
 def find_slack(gpu: Gpu, *, threads: int, registers: int, shared_bytes: int) -> Slack:
@@ -43,7 +46,9 @@ def find_slack(gpu: Gpu, *, threads: int, registers: int, shared_bytes: int) -> 
     )
 
 
-def plan_slack(problem: Problem, plan: Plan, *, threads: int, registers: int, shared_bytes: int) -> Plan:
+def plan_slack(
+    problem: KernelProblem, plan: AnyPlan, *, threads: int, registers: int, shared_bytes: int
+) -> AnyPlan:
     """Note the slack of the base kernel, compiled with an empty codebook cache, that has these resources."""
     gpu = problem.gpu
     slack = find_slack(gpu, threads=threads, registers=registers, shared_bytes=shared_bytes)

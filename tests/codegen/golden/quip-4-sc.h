@@ -57,7 +57,7 @@ typedef struct vqcc_driver {
 #endif
 
 #define QUIP_4_SC_ABI_VERSION 3
-#define QUIP_4_SC_BUILD_ID "f755eb7b0037b637"
+#define QUIP_4_SC_BUILD_ID "98308a99869ed69c"
 #define QUIP_4_SC_LAYOUT_ID "72a1e3c01b20" /* packed weights carry the same */
 #define QUIP_4_SC_N INT64_C(512)
 #define QUIP_4_SC_K INT64_C(4096)
