@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from vqcc.ops.attention.rope import Rope
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,8 +15,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Attended", "Rope", "attend", "rotate", "turn_steps"]
-
-Rope = Literal["none", "half", "interleaved"]
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ CELL_BYTES: Mapping[int, int] = {1: 4, 2: 4, 4: 8}
 
 @dataclass(frozen=True)
 class AttentionWork:
-    """A launch in numbers: `batch` sequences at most, `query_rows` rows of queries to each kv-head of `layout`.
+    """A launch in numbers: `batch` sequences of `context` tokens at most, `query_rows` query rows to each kv-head.
 
     `rotated`: keys are rotated by their positions after decoding.
     """
@@ -45,8 +45,14 @@ class AttentionWork:
     layout: CacheLayout
     dtype: Dtype
     batch: int
+    context: int
     query_rows: int
     rotated: bool = False
+
+    @property
+    def token_blocks(self) -> int:
+        """Token blocks of all kv-heads and sequences, at most."""
+        return self.layout.heads * self.batch * -(-self.context // BLOCK_TOKENS)
 
     @property
     def key_rows(self) -> EntryRows:
@@ -131,13 +137,9 @@ class AttentionTile(ABC):
 
 @dataclass(frozen=True)
 class DecodeTile(AttentionTile):
-    """Scores of `chunk_blocks` token blocks, their softmax, then weighted values, entries decoded for each.
-
-    Books of keys and of values may take turns in shared memory.
-    """
+    """Scores of `chunk_blocks` token blocks, their softmax, then weighted values, entries decoded for each."""
 
     chunk_blocks: int = 8
-    books_take_turns: bool = False
 
     @property
     def shared_bytes(self) -> int:
@@ -153,10 +155,8 @@ class DecodeTile(AttentionTile):
         return "shared memory behind the books"
 
     def _own_constants(self) -> tuple[Constant, ...]:
-        turns = "true" if self.books_take_turns else "false"
         return (
             Constant("int", "kChunkBlocks", self.chunk_blocks, "token blocks between a softmax and the next"),
-            Constant("bool", "kBooksTakeTurns", turns, "books of keys and of values share their place"),
         )
 
 
@@ -190,8 +190,7 @@ class ScoreTile(AttentionTile):
         return own + FLOAT_BYTES * self._query_floats + state + self._starts_bytes
 
     def _own_constants(self) -> tuple[Constant, ...]:
-        resident = "true" if self.keys_resident else "false"
-        return (Constant("bool", "kKeysResident", resident, "key entries stay in shared memory"),)
+        return (Constant("bool", "kKeysResident", self.keys_resident, "key entries stay in shared memory"),)
 
 
 @dataclass(frozen=True)

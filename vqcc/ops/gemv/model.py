@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from vqcc.algorithms.fields import MAX_INDEX
-from vqcc.diagnostics import Finding, field_error
-from vqcc.ops.base import Argument, ComputeLayout, DeviceEngine, Dtype, Op, TimedMachine, Variant
+from vqcc.diagnostics import Finding
+from vqcc.ops.base import Argument, ComputeLayout, DeviceEngine, Op, TimedMachine, Variant
+from vqcc.ops.fields import C_TYPES, Dtypes, as_list, distinct
 from vqcc.ops.gemv.dataflows import DATAFLOWS, MAX_BATCH, GemvDataflow
 from vqcc.ops.gemv.fma_tile import propose_fma_tiles
 from vqcc.ops.gemv.mma_tile import propose_mma_tiles
@@ -45,7 +46,6 @@ WORD_BITS = 32
 #: Of the header's args, which its template writes out.
 ARGS_BYTES = 96
 
-C_TYPES: Mapping[str, str] = {"float16": "__half", "bfloat16": "__nv_bfloat16"}
 SCALE_MODES: Mapping[str, str] = {
     "none": "vqcc::ScaleMode::kNone",
     "tensor": "vqcc::ScaleMode::kTensor",
@@ -57,17 +57,6 @@ SCALE_MODES: Mapping[str, str] = {
 def _dataflow_of(work: Workload) -> GemvDataflow | None:
     """The dataflow past the paper's that the work's engine is of: they have the same names."""
     return next((dataflow for name, dataflow in DATAFLOWS.items() if name == work.exchange.engine), None)
-
-
-def _as_list(value: object) -> object:
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
-def _distinct(values: tuple[object, ...]) -> tuple[object, ...]:
-    repeated = [value for value in dict.fromkeys(values) if values.count(value) > 1]
-    if repeated:
-        raise field_error("VQ0210", f"{repeated[0]} stands twice in the list", "each value makes one kernel")
-    return values
 
 
 BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH)]
@@ -99,18 +88,13 @@ class Gemv(Op):
     kind: Literal["gemv"]
     m: Annotated[
         tuple[BatchSize, ...],
-        BeforeValidator(_as_list),
+        BeforeValidator(as_list),
         Field(min_length=1, max_length=MAX_BATCH),
-        AfterValidator(_distinct),
+        AfterValidator(distinct),
     ]
     n: Extent
     k: Extent
-    dtype: Annotated[
-        tuple[Dtype, ...],
-        BeforeValidator(_as_list),
-        Field(min_length=1, max_length=2),
-        AfterValidator(_distinct),
-    ] = ("float16",)
+    dtype: Dtypes = ("float16",)
 
     @property
     def weight_shape(self) -> tuple[int, int]:

@@ -1,0 +1,123 @@
+"""Tiles of attention to try: how many query rows a block works on at a time, and in how many warps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vqcc.ops.attention.tile import AttentionTile, AttentionWork, DecodeTile, FragmentTile, ScoreTile
+from vqcc.plan import Decision
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vqcc.levels import Dataflow
+    from vqcc.ops.base import Machine
+
+__all__ = ["propose_tiles"]
+
+#: Warps of a block and registers of their threads, to be tried in this order.
+DECODE_BLOCKS = ((8, 128), (8, 255))
+SCORE_BLOCKS = ((16, 128), (12, 160), (8, 255), (4, 255))
+FRAGMENT_BLOCKS = ((12, 160), (8, 255), (4, 255))
+#: Query rows whose sums a thread of a kernel that decodes keeps at a time: 32-bit words of all of them, at most.
+DECODE_SUM_WORDS = 32
+MAX_SCORE_ROWS, FRAGMENT_ROWS = 8, 4
+CHUNK_BLOCKS = 8
+#: Token blocks of a warp whose codes are on their way, where there is room.
+STAGES = (3, 2, 1)
+WARP_SIZE = 32
+#: Roundings of a weight and of its sum beside those of the additions: scores, their power of two, scaling, merging.
+OTHER_ROUNDINGS = 16
+
+Proposal = tuple[AttentionTile, tuple[Decision, ...]]
+
+
+def propose_tiles(dataflow: Dataflow, work: AttentionWork, machine: Machine) -> Iterator[Proposal]:
+    """Tiles of a dataflow that fit a block's shared memory, the most promising first.
+
+    Books that are cached entry by entry come on top of what a tile of `decode` needs: there is room for them or not.
+    """
+    make = {"decode": _decode_tiles, "score": _score_tiles, "fragment": _fragment_tiles}[dataflow]
+    for tile in make(work, machine):
+        if (
+            tile.shared_bytes <= machine.shared_bytes_per_block
+            and 32 * tile.warps <= machine.threads_per_block
+        ):
+            yield tile, _decisions(tile, machine)
+
+
+def _decode_tiles(work: AttentionWork, machine: Machine) -> Iterator[AttentionTile]:
+    """As many query rows as a thread has registers for: fewer, and codes would be decoded several times."""
+    lane_channels = work.layout.head_dim // min(work.layout.value_groups, WARP_SIZE)
+    rows = min(work.query_rows, max(1, DECODE_SUM_WORDS // lane_channels))
+    for warps, registers in DECODE_BLOCKS:
+        blocks, roundings = _grid(work, machine, warps, registers, 0), _roundings(work)
+        yield DecodeTile(work, warps, rows, blocks, registers, roundings, CHUNK_BLOCKS)
+
+
+def _score_tiles(work: AttentionWork, machine: Machine) -> Iterator[AttentionTile]:
+    """All query rows at once where their tables fit, else half of them; key entries resident if there is room."""
+    rows = min(MAX_SCORE_ROWS, _power_of_two_at_least(work.query_rows))
+    while rows:
+        for warps, registers in SCORE_BLOCKS:
+            for resident in (True, False):
+                tile = ScoreTile(work, warps, rows, 1, registers, _roundings(work), resident)
+                if tile.shared_bytes <= machine.shared_bytes_per_block:
+                    blocks = _grid(work, machine, warps, registers, tile.shared_bytes)
+                    yield ScoreTile(work, warps, rows, blocks, registers, _roundings(work), resident)
+                    break
+        rows //= 2
+
+
+def _fragment_tiles(work: AttentionWork, machine: Machine) -> Iterator[AttentionTile]:
+    """Four query rows, and as many codes on their way as fit."""
+    for warps, registers in FRAGMENT_BLOCKS:
+        for stages in STAGES:
+            tile = FragmentTile(work, warps, FRAGMENT_ROWS, 1, registers, _roundings(work), stages)
+            if tile.shared_bytes <= machine.shared_bytes_per_block:
+                blocks = _grid(work, machine, warps, registers, tile.shared_bytes)
+                yield FragmentTile(work, warps, FRAGMENT_ROWS, blocks, registers, _roundings(work), stages)
+                break
+
+
+def _grid(work: AttentionWork, machine: Machine, warps: int, registers: int, shared_bytes: int) -> int:
+    """Blocks that the GPU may hold at a time, by registers and the shared memory that is known; no more than work."""
+    by_registers = machine.registers_per_block // (registers * WARP_SIZE * warps)
+    by_shared = machine.shared_bytes_per_sm // shared_bytes if shared_bytes else by_registers
+    per_sm = max(1, min(by_registers, by_shared))
+    return min(machine.sm_count * per_sm, work.token_blocks)
+
+
+def _roundings(work: AttentionWork) -> int:
+    """A sum of weighted values has a term for each token, one of weights too; a score has one for each channel."""
+    return work.context + work.layout.head_dim + OTHER_ROUNDINGS
+
+
+def _decisions(tile: AttentionTile, machine: Machine) -> tuple[Decision, ...]:
+    sets = (
+        f"{tile.row_sets} sets read a kv-head's codes one after another" if tile.row_sets > 1 else "one set"
+    )
+    return (
+        Decision(
+            "query_rows",
+            tile.rows,
+            "the most rows whose sums and tables a block holds",
+            {"query_rows": tile.work.query_rows, "head_dim": tile.work.layout.head_dim},
+            sets,
+        ),
+        Decision(
+            "warps",
+            tile.warps,
+            "the most warps of register_cap registers that compile without spills",
+            {
+                "register_cap": tile.register_cap,
+                "shared_bytes": tile.shared_bytes,
+                "shared_bytes_per_block": machine.shared_bytes_per_block,
+            },
+            "warps take token blocks in turn: more of them hide more latency",
+        ),
+    )
+
+
+def _power_of_two_at_least(value: int) -> int:
+    return 1 << (max(value, 1) - 1).bit_length()

@@ -1,0 +1,39 @@
+"""Fields that ops share: lists of which every value makes kernels, and element types in C."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from vqcc.diagnostics import field_error
+from vqcc.ops.base import Dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["C_TYPES", "Dtypes", "as_list", "distinct"]
+
+#: CUDA types of a launch's inputs and outputs.
+C_TYPES: Mapping[str, str] = {"float16": "__half", "bfloat16": "__nv_bfloat16"}
+
+
+def as_list(value: object) -> object:
+    """A list as a tuple; of a single value a tuple of it alone."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def distinct(values: tuple[object, ...]) -> tuple[object, ...]:
+    """The values as they are. Raises VQ0210 if one of them is repeated."""
+    repeated = [value for value in dict.fromkeys(values) if values.count(value) > 1]
+    if repeated:
+        raise field_error("VQ0210", f"{repeated[0]} stands twice in the list", "each value makes one kernel")
+    return values
+
+
+Dtypes = Annotated[
+    tuple[Dtype, ...],
+    BeforeValidator(as_list),
+    Field(min_length=1, max_length=2),
+    AfterValidator(distinct),
+]
