@@ -27,6 +27,9 @@ TYPES: Mapping[str, tuple[Any, str]] = {
     "bfloat16": (ml_dtypes.bfloat16, "Bfloat16"),
 }
 ARRIVAL_ALIGNMENT = 256
+#: Half a unit in the last place of an output, relative to it.
+ROUNDING = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+HALF = 2.0**-11
 
 
 @dataclass(frozen=True)
@@ -281,7 +284,7 @@ class Answer:
     counters: Any
 
 
-def run_attention(case: Case, emulated: Emulated, *, count: bool = False) -> Answer:
+def run_attention(case: Case, emulated: Emulated, *, count: bool = False, kernel: str = "attend") -> Answer:
     """Draw a cache and launch twice with the same workspace; the first launch's results, which the second gives too."""
     rng = np.random.default_rng(case.seed)
     sequences, longest = len(case.lengths), max(*case.lengths, 1)
@@ -310,7 +313,7 @@ def run_attention(case: Case, emulated: Emulated, *, count: bool = False) -> Ans
         log_sums = np.full(shape[:-1], np.nan, np.float32)
         strides = [np.int64(stride // outputs.itemsize) for stride in outputs.strides[:3]]
         report = emulated.launch(
-            "attend",
+            kernel,
             (case.grid, 1, 1),
             (32 * case.warps, 1, 1),
             case.shared_bytes,
@@ -372,7 +375,27 @@ def _exact(
     )
 
 
-def run_append(case: Case, emulated: Emulated, steps: list[tuple[int, ...]], shares: int = 2) -> None:
+def check(case: Case, answer: Answer) -> None:
+    """Within what rounding can do: outputs, weights and sums of eight in float16, scores of tables in float16."""
+    exact = answer.exact
+    of_scores = 2.0**-20 + (3 * HALF if case.kernel == "score" and case.rows > 1 else 0.0)
+    of_values = 2.0**-18 + {"score": 6 * HALF, "fragment": 2 * HALF, "decode": 0.0}[case.kernel]
+    relative = of_values + 2 * of_scores * exact.scores
+    bound = ROUNDING[case.dtype] * np.abs(exact.outputs) + relative[..., None] * exact.magnitudes + 1e-7
+    assert (np.abs(answer.outputs - exact.outputs) <= bound).all()
+    seen = np.isfinite(exact.log_sums)
+    np.testing.assert_array_equal(seen, np.isfinite(answer.log_sums))
+    off = np.abs(answer.log_sums[seen] - exact.log_sums[seen])
+    assert (off <= 1e-6 * (1 + np.abs(exact.log_sums[seen])) + of_scores * exact.scores[seen]).all()
+
+
+def run_append(
+    case: Case,
+    emulated: Emulated,
+    steps: list[tuple[int, ...]],
+    shares: int = 2,
+    kernels: tuple[str, str] = ("append_one", "append_many"),
+) -> None:
     """Append so many tokens of each sequence at each step; cache and windows must hold exactly what they should."""
     rng = np.random.default_rng(case.seed)
     totals = [sum(step[sequence] for step in steps) for sequence in range(len(case.lengths))]
@@ -394,7 +417,7 @@ def run_append(case: Case, emulated: Emulated, steps: list[tuple[int, ...]], sha
         lengths = lengths + np.array(counts, np.int32)
         strides = [np.int64(stride // new_keys.itemsize) for stride in new_keys.strides[:3]]
         emulated.launch(
-            "append_one" if most == 1 else "append_many",
+            kernels[most > 1],
             (append_parts(case) * shares, 1, 1),
             (32 * case.warps, 1, 1),
             case.shared_bytes,

@@ -1,0 +1,187 @@
+"""Emitted sources of attention: planned from presets, run on the emulator against float64."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from device.attention import Books, Case, check, run_append, run_attention
+
+from vqcc import gpus
+from vqcc.algorithms.presets import resolve
+from vqcc.codegen.render_cache import render_cache_source
+from vqcc.codegen.resources import Resources
+from vqcc.emulator import build
+from vqcc.levels import STRATEGIES, Strategy
+from vqcc.ops.attention.append_tile import propose_append_tile
+from vqcc.ops.attention.model import AttentionDecode
+from vqcc.ops.attention.tile import DecodeTile, FragmentTile, ScoreTile
+from vqcc.passes.cache.pipeline import plan_base, plan_compiled, plan_kernel
+from vqcc.problem import CacheProblem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vqcc.algorithms.base import Algorithm
+    from vqcc.plan import CachePlan
+
+#: Sequences of every launch; the op's bound.
+LENGTHS = (70, 0, 33)
+ALL = {name: STRATEGIES[name] for name in ("gc", "sc", "o1", "o2")} | {
+    "score": Strategy("none", dataflow="score"),
+    "fragment": Strategy("none", dataflow="fragment"),
+}
+SLACK = Resources(120, 0, 0, 0, 0, 0)
+
+
+def make_problem(keys: str, values: str | None = None, level: str = "best", **op: Any) -> CacheProblem:
+    fields = {"q_heads": 2, "kv_heads": 2, "head_dim": 64, "batch": len(LENGTHS), "context": 1024, **op}
+    attention = AttentionDecode(kind="attention_decode", **fields)
+    variant = attention.variants()[0]
+    key, value = resolve(keys), resolve(values or keys)
+    return CacheProblem(
+        "lib",
+        key,
+        value,
+        attention,
+        variant,
+        gpus.load("h200"),
+        level,
+    )  # type: ignore[arg-type]
+
+
+def make_plan(problem: CacheProblem, strategy: Strategy) -> CachePlan:
+    base = plan_base(problem, strategy)
+    assert base is not None
+    return plan_compiled(problem, plan_kernel(problem, base, SLACK), SLACK)
+
+
+def render(problem: CacheProblem, plan: CachePlan) -> str:
+    assert plan.layout is not None
+    tile = propose_append_tile(plan.layout, problem.variant.dtype, max(problem.op.batch))
+    return render_cache_source([problem], [plan], [tile])
+
+
+def books_of(algorithm: Algorithm, head_dim: int) -> Books:
+    heads, groups = algorithm.scope.cache_books(2, head_dim // algorithm.vector_size)
+    scope = "group" if groups > 1 else "head" if heads > 1 else "layer"
+    return Books(algorithm.vector_size, algorithm.code_bits, algorithm.residuals, scope)
+
+
+def case_of(problem: CacheProblem, plan: CachePlan, **other: Any) -> Case:
+    """What the emulator's rig has to know of a planned kernel."""
+    op, tile, launch, layout = problem.op, plan.tile, plan.launch, plan.layout
+    assert isinstance(tile, DecodeTile | ScoreTile | FragmentTile)
+    assert launch is not None
+    assert layout is not None
+    fields: dict[str, Any] = {
+        "keys": books_of(problem.keys, op.head_dim),
+        "values": books_of(problem.values, op.head_dim),
+        "query_heads": op.q_heads,
+        "heads": op.kv_heads,
+        "head_dim": op.head_dim,
+        "window": op.window,
+        "sliding_window": op.sliding_window,
+        "softcap": 5.0 if op.softcap else 0.0,
+        "rope": op.rope,
+        "page_tokens": op.page_size,
+        "key_order": layout.key_order,
+        "dtype": problem.variant.dtype,
+        "query_tokens": op.query_tokens,
+        "lengths": LENGTHS,
+        "warps": tile.warps,
+        "rows": tile.rows,
+        "row_sets": tile.row_sets,
+        "grid": min(launch.grid, 7),  # enough for shares of any kind
+        "kernel": plan.strategy.dataflow,
+        "shared_bytes": launch.dynamic_shared_bytes,
+        **other,
+    }
+    return Case(**fields)
+
+
+CASES: dict[str, tuple[tuple[str, ...], dict[str, Any], tuple[str, ...]]] = {
+    "a book for each group": (("cq-2",), {"head_dim": 128}, ("gc", "sc", "o1", "o2", "score")),
+    "narrow vectors": (("cq-4",), {"head_dim": 128}, ("o1", "score")),
+    "wide vectors": (("cq-1",), {}, ("o1", "score")),
+    "one book for all": (("kv-4-8-1",), {}, ("gc", "sc", "o2", "score")),
+    "different algorithms": (("cq-2", "kv-2-8-1"), {"head_dim": 128}, ("sc", "o1", "score")),
+    "shared queries": (("cq-2",), {"q_heads": 8, "head_dim": 128}, ("sc", "o1", "score", "fragment")),
+    "six query heads to a cache": (("cq-2",), {"q_heads": 12, "head_dim": 128}, ("o1", "score", "fragment")),
+    "everything that is optional": (
+        ("cq-2",),
+        {
+            "rope": "half",
+            "window": 40,
+            "page_size": 32,
+            "softcap": True,
+            "sliding_window": 50,
+            "query_tokens": 2,
+        },
+        ("gc", "sc", "o1"),
+    ),
+    "windows and pages": (("cq-2",), {"window": 8, "page_size": 64, "head_dim": 128}, ("o1", "score")),
+    "bfloat16": (("cq-2",), {"dtype": "bfloat16", "q_heads": 8, "head_dim": 128}, ("o1", "fragment")),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "strategy"), [(name, each) for name, (_, _, strategies) in CASES.items() for each in strategies]
+)
+def test_planned_kernels_attend(name: str, strategy: str, cache_directory: Path) -> None:
+    algorithms, op, _ = CASES[name]
+    problem = make_problem(*algorithms, **op)
+    plan = make_plan(problem, ALL[strategy])
+    case = case_of(problem, plan)
+    emulated = build(render(problem, plan), cache_directory=cache_directory / "emulator")
+    check(case, run_attention(case, emulated, kernel=plan.kernel))
+
+
+@pytest.mark.parametrize("strategy", ["gc", "score", "fragment"])
+def test_kernels_append_in_the_order_of_those_that_attend(strategy: str, cache_directory: Path) -> None:
+    problem = make_problem("cq-2", head_dim=128, q_heads=8, window=8)
+    plan = make_plan(problem, ALL[strategy])
+    assert plan.layout is not None
+    tile = propose_append_tile(plan.layout, "float16", len(LENGTHS))
+    case = case_of(problem, plan, warps=tile.warps, shared_bytes=tile.shared_bytes)
+    emulated = build(render(problem, plan), cache_directory=cache_directory / "emulator")
+    names = ("lib_append_one_float16", "lib_append_many_float16")
+    run_append(case, emulated, [(30, 0, 33), (1, 1, 1), (5, 40, 1)], 2, names)
+
+
+def test_books_take_turns_where_there_is_no_room_for_both(cache_directory: Path) -> None:
+    problem = replace(make_problem("cq-2", head_dim=128), gpu=gpus.load("rtx4090"))
+    plan = make_plan(problem, STRATEGIES["sc"])
+    assert plan.books_take_turns
+    case = case_of(problem, plan)
+    emulated = build(render(problem, plan), cache_directory=cache_directory / "emulator")
+    check(case, run_attention(case, emulated, kernel=plan.kernel))
+
+
+def test_the_source_says_what_was_decided() -> None:
+    problem = make_problem("cq-2", head_dim=128)
+    source = render(problem, make_plan(problem, STRATEGIES["sc"]))
+    assert source.startswith("// lib: attention_decode over a cache of ")
+    assert "// n_shared = 256 of keys, 256 of values: every entry of a kv-head's books is cached" in source
+    assert source == render(problem, make_plan(problem, STRATEGIES["sc"]))
+
+
+def test_a_library_has_one_kernel_for_each_bound_and_type() -> None:
+    problem = make_problem("cq-2", head_dim=128, batch=[1, 3], dtype=["float16", "bfloat16"])
+    problems = [replace(problem, variant=variant) for variant in problem.op.variants()]
+    plans = [make_plan(each, ALL["score"]) for each in problems]
+    assert plans[0].layout is not None
+    appends = [propose_append_tile(plans[0].layout, dtype, 3) for dtype in ("bfloat16", "float16")]
+    source = render_cache_source(problems, plans, appends)  # type: ignore[arg-type]
+    assert re.findall(r"__global__ .* (lib_\w+)\(", source) == [
+        "lib_b1_bfloat16",
+        "lib_b3_bfloat16",
+        "lib_b1_float16",
+        "lib_b3_float16",
+        "lib_append_one_bfloat16",
+        "lib_append_many_bfloat16",
+        "lib_append_one_float16",
+        "lib_append_many_float16",
+    ]

@@ -1,0 +1,227 @@
+"""Plans of attention to source: one standalone `.cu` with the kernels that attend and those that append."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vqcc.codegen.device_parts import inline_headers
+from vqcc.codegen.render import UNNAMED, Struct, banner_of, environment, notes_of, struct
+from vqcc.codegen.text import Fragment, c_identifier, comment, enumerator, literal
+from vqcc.data_files import templates_directory
+from vqcc.passes.cache.placement import head_books
+from vqcc.plan import Constant
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vqcc.algorithms.base import Algorithm
+    from vqcc.levels import Dataflow
+    from vqcc.ops.attention.append_tile import AppendTile
+    from vqcc.plan import CachePlan, Placement
+    from vqcc.problem import CacheProblem
+
+__all__ = ["render_cache_source"]
+
+_TEMPLATE = "attention_decode.cu.j2"
+_ENGINES: dict[Dataflow, tuple[str, str]] = {
+    "decode": ("attention/decode_kernel.cuh", "vqcc::DecodeAttention"),
+    "score": ("attention/score_kernel.cuh", "vqcc::ScoreAttention"),
+    "fragment": ("attention/fragment_kernel.cuh", "vqcc::FragmentAttention"),
+}
+_APPEND_HEADER = "attention/append_kernel.cuh"
+_KEY_ORDERS = {
+    "plain": "vqcc::KeyOrder::kPlain",
+    "rotated": "vqcc::KeyOrder::kRotated",
+    "fragment": "vqcc::KeyOrder::kFragment",
+}
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    name: Fragment
+    element: Fragment
+    engine: Fragment
+    parameters: Fragment
+    threads: int
+    minimum_blocks: int
+    structs: tuple[Struct, ...]
+    notes: tuple[Fragment, ...]
+
+
+@dataclass(frozen=True)
+class _Append:
+    name: Fragment
+    single: Fragment
+    comment: Fragment
+
+
+@dataclass(frozen=True)
+class _AppendKernel:
+    element: Fragment
+    threads: int
+    parameters: Fragment
+    structs: tuple[Struct, ...]
+    appends: tuple[_Append, ...]
+
+
+def render_cache_source(
+    problems: Sequence[CacheProblem], plans: Sequence[CachePlan], appends: Sequence[AppendTile]
+) -> str:
+    """The `.cu` of one library on one GPU; `problems` and `plans` are its kernels that attend, in order.
+
+    All problems share the op, its algorithms and the GPU, and all plans the layout. `appends` has a tile for each
+    element type.
+    """
+    problem, plan = problems[0], plans[0]
+    keys, values = problem.keys.device(), problem.values.device()
+    engines = sorted({_ENGINES[each.strategy.dataflow][0] for each in plans})
+    headers = tuple(dict.fromkeys((*engines, _APPEND_HEADER, keys.header, values.header)))
+    text = (
+        environment()
+        .get_template(_TEMPLATE)
+        .render(
+            banner=tuple(comment(line) for line in banner_of(problem, plan, _what(problem))),
+            device_parts=inline_headers(templates_directory() / "device", headers),
+            shared_structs=(
+                struct("KeyCodes", f"Keys: {problem.keys.label}.", _codes(problem.keys)),
+                struct("ValueCodes", f"Values: {problem.values.label}.", _codes(problem.values)),
+                struct("Shape", "Queries and the cache's heads.", problem.op.problem_constants()),
+                struct(
+                    "Cache",
+                    "How packed codes lie, as the kernels that append write them.",
+                    _cache(problem, plan),
+                ),
+                struct("KeyScope", "Books of keys.", _scope(problem, problem.keys)),
+                struct("ValueScope", "Books of values.", _scope(problem, problem.values)),
+            ),
+            key_type=c_identifier(keys.type_name),
+            value_type=c_identifier(values.type_name),
+            kernels=tuple(_kernel(*pair) for pair in zip(problems, plans, strict=True)),
+            append_kernels=tuple(_append_kernel(problem, plan, tile) for tile in appends),
+        )
+    )
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+
+
+def _what(problem: CacheProblem) -> str:
+    algorithms = (
+        problem.keys.label
+        if problem.keys == problem.values
+        else f"{problem.keys.label} keys and {problem.values.label} values"
+    )
+    op = problem.op
+    return f"{op.kind} over a cache of {algorithms}, {op.q_heads} query heads, {op.kv_heads} kv-heads of {op.head_dim}"
+
+
+def _codes(algorithm: Algorithm) -> tuple[Constant, ...]:
+    return tuple(
+        Constant("int" if isinstance(value, int) else value.rsplit("::", 1)[0], name, value, text)
+        for name, value, text in algorithm.device().constants
+    )
+
+
+def _cache(problem: CacheProblem, plan: CachePlan) -> tuple[Constant, ...]:
+    assert plan.layout is not None
+    by_head = any(_by_head(each) for each in (problem.keys, problem.values))
+    return (
+        Constant("int", "kHeads", plan.layout.heads, "kv-heads"),
+        Constant(
+            "int", "kPageBlocks", plan.layout.page_tokens // 32, "token blocks of a page; 0: contiguous"
+        ),
+        Constant("vqcc::KeyOrder", "kKeyOrder", _KEY_ORDERS[plan.layout.key_order], "how a block's keys lie"),
+        Constant("bool", "kBooksByHead", by_head, "kv-heads have books by rows of their own"),
+    )
+
+
+def _by_head(algorithm: Algorithm) -> bool:
+    """Whether kv-heads have books of their own."""
+    return algorithm.scope.cache_books(2, 1)[0] > 1
+
+
+def _scope(problem: CacheProblem, algorithm: Algorithm) -> tuple[Constant, ...]:
+    books = head_books(algorithm, problem.op.kv_heads, problem.op.head_dim)
+    return (
+        Constant("int", "kHeadBooks", books, "of a kv-head: one for each channel group, or one"),
+        Constant("bool", "kBooksByHead", _by_head(algorithm), "kv-heads have books of their own"),
+    )
+
+
+def _kernel(problem: CacheProblem, plan: CachePlan) -> _Kernel:
+    assert plan.tile is not None
+    assert plan.keys is not None
+    assert plan.values is not None
+    short_name = plan.kernel.removeprefix(f"{problem.library}_").removesuffix(f"_{UNNAMED}")
+    decodes = plan.strategy.dataflow == "decode"
+    turns = Constant(
+        "bool", "kBooksTakeTurns", plan.books_take_turns, "books of keys and values share a place"
+    )
+    structs = [
+        struct(
+            f"Tile_{short_name}",
+            f"Decisions for {problem.variant.suffix}.",
+            (*plan.tile.constants(), *((turns,) if decodes else ())),
+        )
+    ]
+    if decodes:
+        for name, algorithm, placement in (
+            ("Key", problem.keys, plan.keys),
+            ("Value", problem.values, plan.values),
+        ):
+            text = f"{name}s' entries that are cached."
+            structs.append(
+                struct(f"{name}Tile_{short_name}", text, _placement(problem, algorithm, placement))
+            )
+    names = ", ".join(f"plan::{each}" for each in _reordered([str(each.name) for each in structs]))
+    return _Kernel(
+        name=c_identifier(plan.kernel),
+        element=literal(problem.op.element_type(problem.variant)),
+        engine=enumerator(_ENGINES[plan.strategy.dataflow][1]),
+        parameters=literal(names),
+        threads=32 * plan.tile.warps,
+        minimum_blocks=plan.minimum_blocks,
+        structs=tuple(structs),
+        notes=tuple(comment(line) for line in notes_of(plan)),
+    )
+
+
+def _reordered(names: list[str]) -> list[str]:
+    """Template arguments: tiles of books come before the block's."""
+    return [*names[1:], names[0]]
+
+
+def _placement(problem: CacheProblem, algorithm: Algorithm, placement: Placement) -> tuple[Constant, ...]:
+    return (
+        Constant("int", "kRegisterEntries", 0, "entries of a table in registers"),
+        Constant("int", "kSharedEntries", placement.n_shared, "entries of each table in shared memory"),
+        Constant(
+            "int", "kCopies", placement.copies, "copies of a shared entry, for lanes to look up in turn"
+        ),
+        Constant("int", "kSplitStages", 1, "parts of the residual stages"),
+        Constant("int", "kSharedBookBytes", placement.shared_book_bytes, "of one book"),
+        Constant("int", "kResidentTiles", placement.resident_tiles, "books that are present at once"),
+        *_scope(problem, algorithm),
+    )
+
+
+def _append_kernel(problem: CacheProblem, plan: CachePlan, tile: AppendTile) -> _AppendKernel:
+    name = f"AppendTile_{tile.dtype}"
+    variant = next(each for each in problem.op.variants() if each.dtype == tile.dtype)
+    suffix = f"_{UNNAMED}" if plan.kernel.endswith(f"_{UNNAMED}") else ""
+    return _AppendKernel(
+        element=literal(problem.op.element_type(variant)),
+        threads=32 * tile.warps,
+        parameters=literal(f"plan::{name}"),
+        structs=(struct(name, f"Decisions for appending {tile.dtype} keys and values.", tile.constants()),),
+        appends=tuple(
+            _Append(
+                c_identifier(f"{problem.library}_append_{which}_{tile.dtype}{suffix}"),
+                literal("true" if which == "one" else "false"),
+                comment(text),
+            )
+            for which, text in (
+                ("one", "one token to each sequence"),
+                ("many", "any number of tokens to each sequence"),
+            )
+        ),
+    )

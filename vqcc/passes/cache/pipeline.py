@@ -1,0 +1,57 @@
+"""The passes of attention in order: from a problem to a plan, with the compiler between them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vqcc.passes.bounds import plan_bounds
+from vqcc.passes.cache.layout import plan_cache_layout
+from vqcc.passes.cache.placement import place_all_books, place_no_books, place_rows, place_slack_books
+from vqcc.passes.cache.tile import plan_cache_tile
+from vqcc.passes.launch import plan_launch
+from vqcc.passes.slack import plan_slack
+from vqcc.plan import CachePlan
+
+if TYPE_CHECKING:
+    from vqcc.codegen.resources import Resources
+    from vqcc.levels import Strategy
+    from vqcc.problem import CacheProblem
+
+__all__ = ["base_kernel", "plan_base", "plan_compiled", "plan_kernel"]
+
+
+def plan_base(problem: CacheProblem, strategy: Strategy, attempt: int = 0) -> CachePlan | None:
+    """Up to the tile, the op's proposal number `attempt`. None: no more tiles."""
+    plan = CachePlan(problem.kernel, problem.level, strategy)
+    return plan_cache_tile(problem, plan_cache_layout(problem, plan), attempt)
+
+
+def base_kernel(problem: CacheProblem, base: CachePlan) -> CachePlan:
+    """The kernel with an empty codebook cache, which is compiled to see what it leaves."""
+    return plan_bounds(problem, _empty(problem, base))
+
+
+def plan_kernel(problem: CacheProblem, base: CachePlan, resources: Resources | None) -> CachePlan:
+    """Fill the codebook cache as the strategy says: from the slack of the base kernel that took `resources`, or not."""
+    if base.strategy.caching == "slack":
+        assert base.tile is not None
+        assert resources is not None
+        threads, shared = 32 * base.tile.warps, base.tile.shared_bytes + resources.static_shared_bytes
+        plan = plan_slack(problem, base, threads=threads, registers=resources.registers, shared_bytes=shared)
+        plan = place_slack_books(problem, plan)
+    elif base.strategy.caching == "all":
+        plan = place_all_books(problem, base)
+    else:
+        plan = _empty(problem, base)
+    return plan_bounds(problem, plan)
+
+
+def plan_compiled(problem: CacheProblem, plan: CachePlan, resources: Resources) -> CachePlan:
+    """Launch the kernel with what the compiler says it needs."""
+    return plan_launch(problem, plan, resources)
+
+
+def _empty(problem: CacheProblem, base: CachePlan) -> CachePlan:
+    if base.strategy.dataflow == "decode":
+        return place_no_books(problem, base)
+    return place_rows(base)

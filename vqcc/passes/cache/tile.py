@@ -1,0 +1,41 @@
+"""Tile: what a block and a warp of an attention kernel work on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from vqcc.ops.attention.proposals import propose_tiles
+from vqcc.ops.attention.tile import AttentionWork
+from vqcc.passes.tile import LIMITS, limits_of
+
+if TYPE_CHECKING:
+    from vqcc.plan import CachePlan
+    from vqcc.problem import CacheProblem
+
+__all__ = ["plan_cache_tile", "work_of"]
+
+
+def work_of(problem: CacheProblem, plan: CachePlan) -> AttentionWork:
+    """A launch of the problem in numbers."""
+    assert plan.layout is not None
+    op, variant = problem.op, problem.variant
+    return AttentionWork(
+        layout=plan.layout,
+        dtype=variant.dtype,
+        batch=variant.sizes["batch"],
+        context=op.context,
+        query_rows=op.query_rows,
+        rotated=op.rope != "none",
+    )
+
+
+def plan_cache_tile(problem: CacheProblem, plan: CachePlan, attempt: int = 0) -> CachePlan | None:
+    """Take the op's proposal number `attempt` for the strategy's dataflow. None when there are no more."""
+    tiles = propose_tiles(plan.strategy.dataflow, work_of(problem, plan), limits_of(problem.gpu))
+    chosen = next(islice(tiles, attempt, None), None)
+    if chosen is None:
+        return None
+    tile, decisions = chosen
+    return plan.decide(*(replace(decision, facts=LIMITS) for decision in decisions), tile=tile)
