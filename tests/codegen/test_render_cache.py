@@ -7,55 +7,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from caches import LENGTHS, STRATEGY, make_plan, make_problem
 from device.attention import Books, Case, check, run_append, run_attention
 
 from vqcc import gpus
-from vqcc.algorithms.presets import resolve
 from vqcc.codegen.render_cache import render_cache_source
-from vqcc.codegen.resources import Resources
 from vqcc.emulator import build
-from vqcc.levels import STRATEGIES, Strategy
 from vqcc.ops.attention.append_tile import propose_append_tile
-from vqcc.ops.attention.model import AttentionDecode
 from vqcc.ops.attention.tile import DecodeTile, FragmentTile, ScoreTile
-from vqcc.passes.cache.pipeline import plan_base, plan_compiled, plan_kernel
-from vqcc.problem import CacheProblem
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from vqcc.algorithms.base import Algorithm
     from vqcc.plan import CachePlan
-
-#: Sequences of every launch; the op's bound.
-LENGTHS = (70, 0, 33)
-ALL = {name: STRATEGIES[name] for name in ("gc", "sc", "o1", "o2")} | {
-    "score": Strategy("none", dataflow="score"),
-    "fragment": Strategy("none", dataflow="fragment"),
-}
-SLACK = Resources(120, 0, 0, 0, 0, 0)
-
-
-def make_problem(keys: str, values: str | None = None, level: str = "best", **op: Any) -> CacheProblem:
-    fields = {"q_heads": 2, "kv_heads": 2, "head_dim": 64, "batch": len(LENGTHS), "context": 1024, **op}
-    attention = AttentionDecode(kind="attention_decode", **fields)
-    variant = attention.variants()[0]
-    key, value = resolve(keys), resolve(values or keys)
-    return CacheProblem(
-        "lib",
-        key,
-        value,
-        attention,
-        variant,
-        gpus.load("h200"),
-        level,
-    )  # type: ignore[arg-type]
-
-
-def make_plan(problem: CacheProblem, strategy: Strategy) -> CachePlan:
-    base = plan_base(problem, strategy)
-    assert base is not None
-    return plan_compiled(problem, plan_kernel(problem, base, SLACK), SLACK)
+    from vqcc.problem import CacheProblem
 
 
 def render(problem: CacheProblem, plan: CachePlan) -> str:
@@ -133,7 +99,7 @@ CASES: dict[str, tuple[tuple[str, ...], dict[str, Any], tuple[str, ...]]] = {
 def test_planned_kernels_attend(name: str, strategy: str, cache_directory: Path) -> None:
     algorithms, op, _ = CASES[name]
     problem = make_problem(*algorithms, **op)
-    plan = make_plan(problem, ALL[strategy])
+    plan = make_plan(problem, STRATEGY[strategy])
     case = case_of(problem, plan)
     emulated = build(render(problem, plan), cache_directory=cache_directory / "emulator")
     check(case, run_attention(case, emulated, kernel=plan.kernel))
@@ -142,7 +108,7 @@ def test_planned_kernels_attend(name: str, strategy: str, cache_directory: Path)
 @pytest.mark.parametrize("strategy", ["gc", "score", "fragment"])
 def test_kernels_append_in_the_order_of_those_that_attend(strategy: str, cache_directory: Path) -> None:
     problem = make_problem("cq-2", head_dim=128, q_heads=8, window=8)
-    plan = make_plan(problem, ALL[strategy])
+    plan = make_plan(problem, STRATEGY[strategy])
     assert plan.layout is not None
     tile = propose_append_tile(plan.layout, "float16", len(LENGTHS))
     case = case_of(problem, plan, warps=tile.warps, shared_bytes=tile.shared_bytes)
@@ -153,7 +119,7 @@ def test_kernels_append_in_the_order_of_those_that_attend(strategy: str, cache_d
 
 def test_books_take_turns_where_there_is_no_room_for_both(cache_directory: Path) -> None:
     problem = replace(make_problem("cq-2", head_dim=128), gpu=gpus.load("rtx4090"))
-    plan = make_plan(problem, STRATEGIES["sc"])
+    plan = make_plan(problem, STRATEGY["sc"])
     assert plan.books_take_turns
     case = case_of(problem, plan)
     emulated = build(render(problem, plan), cache_directory=cache_directory / "emulator")
@@ -162,16 +128,16 @@ def test_books_take_turns_where_there_is_no_room_for_both(cache_directory: Path)
 
 def test_the_source_says_what_was_decided() -> None:
     problem = make_problem("cq-2", head_dim=128)
-    source = render(problem, make_plan(problem, STRATEGIES["sc"]))
+    source = render(problem, make_plan(problem, STRATEGY["sc"]))
     assert source.startswith("// lib: attention_decode over a cache of ")
     assert "// n_shared = 256 of keys, 256 of values: every entry of a kv-head's books is cached" in source
-    assert source == render(problem, make_plan(problem, STRATEGIES["sc"]))
+    assert source == render(problem, make_plan(problem, STRATEGY["sc"]))
 
 
 def test_a_library_has_one_kernel_for_each_bound_and_type() -> None:
     problem = make_problem("cq-2", head_dim=128, batch=[1, 3], dtype=["float16", "bfloat16"])
     problems = [replace(problem, variant=variant) for variant in problem.op.variants()]
-    plans = [make_plan(each, ALL["score"]) for each in problems]
+    plans = [make_plan(each, STRATEGY["score"]) for each in problems]
     assert plans[0].layout is not None
     appends = [propose_append_tile(plans[0].layout, dtype, 3) for dtype in ("bfloat16", "float16")]
     source = render_cache_source(problems, plans, appends)  # type: ignore[arg-type]
