@@ -13,8 +13,8 @@ from device.attention import Books, Case, check, run_append, run_attention
 from vqcc import gpus
 from vqcc.codegen.render_cache import render_cache_source
 from vqcc.emulator import build
-from vqcc.ops.attention.append_tile import propose_append_tile
 from vqcc.ops.attention.tile import DecodeTile, FragmentTile, ScoreTile
+from vqcc.passes.cache.append import plan_appends
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
 
 def render(problem: CacheProblem, plan: CachePlan) -> str:
-    assert plan.layout is not None
-    tile = propose_append_tile(plan.layout, problem.variant.dtype, max(problem.op.batch))
-    return render_cache_source([problem], [plan], [tile])
+    return render_cache_source([problem], [plan], plan_appends([problem], [plan]))
 
 
 def books_of(algorithm: Algorithm, head_dim: int) -> Books:
@@ -109,8 +107,7 @@ def test_planned_kernels_attend(name: str, strategy: str, cache_directory: Path)
 def test_kernels_append_in_the_order_of_those_that_attend(strategy: str, cache_directory: Path) -> None:
     problem = make_problem("cq-2", head_dim=128, q_heads=8, window=8)
     plan = make_plan(problem, STRATEGY[strategy])
-    assert plan.layout is not None
-    tile = propose_append_tile(plan.layout, "float16", len(LENGTHS))
+    tile = plan_appends([problem], [plan])[0].tile
     case = case_of(problem, plan, warps=tile.warps, shared_bytes=tile.shared_bytes)
     emulated = build(render(problem, plan), cache_directory=cache_directory / "emulator")
     names = ("lib_append_one_float16", "lib_append_many_float16")
@@ -138,9 +135,7 @@ def test_a_library_has_one_kernel_for_each_bound_and_type() -> None:
     problem = make_problem("cq-2", head_dim=128, batch=[1, 3], dtype=["float16", "bfloat16"])
     problems = [replace(problem, variant=variant) for variant in problem.op.variants()]
     plans = [make_plan(each, STRATEGY["score"]) for each in problems]
-    assert plans[0].layout is not None
-    appends = [propose_append_tile(plans[0].layout, dtype, 3) for dtype in ("bfloat16", "float16")]
-    source = render_cache_source(problems, plans, appends)  # type: ignore[arg-type]
+    source = render_cache_source(problems, plans, plan_appends(problems, plans))
     assert re.findall(r"__global__ .* (lib_\w+)\(", source) == [
         "lib_b1_bfloat16",
         "lib_b3_bfloat16",

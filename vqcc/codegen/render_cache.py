@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
     from vqcc.algorithms.base import Algorithm
     from vqcc.levels import Dataflow
-    from vqcc.ops.attention.append_tile import AppendTile
+    from vqcc.ops.base import Dtype
+    from vqcc.passes.cache.append import AppendPlan
     from vqcc.plan import CachePlan, Placement
     from vqcc.problem import CacheProblem
 
-__all__ = ["render_cache_source"]
+__all__ = ["describe_cache", "render_cache_source"]
 
 _TEMPLATE = "attention_decode.cu.j2"
 _ENGINES: dict[Dataflow, tuple[str, str]] = {
@@ -66,12 +67,11 @@ class _AppendKernel:
 
 
 def render_cache_source(
-    problems: Sequence[CacheProblem], plans: Sequence[CachePlan], appends: Sequence[AppendTile]
+    problems: Sequence[CacheProblem], plans: Sequence[CachePlan], appends: Sequence[AppendPlan]
 ) -> str:
     """The `.cu` of one library on one GPU; `problems` and `plans` are its kernels that attend, in order.
 
-    All problems share the op, its algorithms and the GPU, and all plans the layout. `appends` has a tile for each
-    element type.
+    All problems share the op, its algorithms and the GPU, and all plans the layout.
     """
     problem, plan = problems[0], plans[0]
     keys, values = problem.keys.device(), problem.values.device()
@@ -81,7 +81,7 @@ def render_cache_source(
         environment()
         .get_template(_TEMPLATE)
         .render(
-            banner=tuple(comment(line) for line in banner_of(problem, plan, _what(problem))),
+            banner=tuple(comment(line) for line in banner_of(problem, plan, describe_cache(problem))),
             device_parts=inline_headers(templates_directory() / "device", headers),
             shared_structs=(
                 struct("KeyCodes", f"Keys: {problem.keys.label}.", _codes(problem.keys)),
@@ -98,13 +98,17 @@ def render_cache_source(
             key_type=c_identifier(keys.type_name),
             value_type=c_identifier(values.type_name),
             kernels=tuple(_kernel(*pair) for pair in zip(problems, plans, strict=True)),
-            append_kernels=tuple(_append_kernel(problem, plan, tile) for tile in appends),
+            append_kernels=tuple(
+                _append_kernels(problem, dtype, [each for each in appends if each.tile.dtype == dtype])
+                for dtype in dict.fromkeys(each.tile.dtype for each in appends)
+            ),
         )
     )
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
 
-def _what(problem: CacheProblem) -> str:
+def describe_cache(problem: CacheProblem) -> str:
+    """What a library computes over which cache, in words."""
     algorithms = (
         problem.keys.label
         if problem.keys == problem.values
@@ -204,24 +208,24 @@ def _placement(problem: CacheProblem, algorithm: Algorithm, placement: Placement
     )
 
 
-def _append_kernel(problem: CacheProblem, plan: CachePlan, tile: AppendTile) -> _AppendKernel:
-    name = f"AppendTile_{tile.dtype}"
-    variant = next(each for each in problem.op.variants() if each.dtype == tile.dtype)
-    suffix = f"_{UNNAMED}" if plan.kernel.endswith(f"_{UNNAMED}") else ""
+def _append_kernels(problem: CacheProblem, dtype: Dtype, appends: Sequence[AppendPlan]) -> _AppendKernel:
+    """The kernels of one element type, which have the same tile."""
+    tile = appends[0].tile
+    name = f"AppendTile_{dtype}"
+    variant = next(each for each in problem.op.variants() if each.dtype == dtype)
     return _AppendKernel(
         element=literal(problem.op.element_type(variant)),
         threads=32 * tile.warps,
         parameters=literal(f"plan::{name}"),
-        structs=(struct(name, f"Decisions for appending {tile.dtype} keys and values.", tile.constants()),),
+        structs=(struct(name, f"Decisions for appending {dtype} keys and values.", tile.constants()),),
         appends=tuple(
             _Append(
-                c_identifier(f"{problem.library}_append_{which}_{tile.dtype}{suffix}"),
-                literal("true" if which == "one" else "false"),
-                comment(text),
+                c_identifier(each.kernel),
+                literal("true" if each.single else "false"),
+                comment(
+                    "one token to each sequence" if each.single else "any number of tokens to each sequence"
+                ),
             )
-            for which, text in (
-                ("one", "one token to each sequence"),
-                ("many", "any number of tokens to each sequence"),
-            )
+            for each in appends
         ),
     )

@@ -1,0 +1,109 @@
+"""The C header of a library of attention, compiled as C and C++ and driven through every path by a C program."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from caches import SLACK, STRATEGY, make_plan, make_problem
+from codegen.test_header import STANDARDS, WARNINGS, compilers
+
+from vqcc.codegen.cache_header import render_cache_header
+from vqcc.passes.cache.append import launch_append, plan_appends
+
+PROGRAM = Path(__file__).parent / "header" / "cache_program.c"
+BUILD_ID, LAYOUT_ID = "0123456789abcdef", "0123456789ab"
+LIBRARIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "contiguous": ("score", {"window": 40}),
+    "paged": ("gc", {"page_size": 32, "rope": "half", "softcap": True}),
+}
+
+
+def write_library(name: str, directory: Path) -> None:
+    """The header, and expected.h with an account of it that comes from the plans."""
+    strategy, options = LIBRARIES[name]
+    problem = make_problem("cq-2", q_heads=8, head_dim=128, batch=[2, 4], query_tokens=2, **options)
+    problems = [replace(problem, variant=variant) for variant in problem.op.variants()]
+    plans = [make_plan(each, STRATEGY[strategy]) for each in problems]
+    appends = [launch_append(problem, each, SLACK) for each in plan_appends(problems, plans)]
+    header = render_cache_header("lib", [problems], [plans], [appends], BUILD_ID, LAYOUT_ID)
+    (directory / "lib.h").write_text(header)
+    assert plans[0].layout is not None
+    rows = ", ".join(
+        f'{{"{each.kernel}", {each.launch.grid}u, {each.launch.threads}u, {each.launch.dynamic_shared_bytes}u, '
+        f"{each.launch.workspace_bytes}u}}"
+        for each in (*plans, *appends)
+        if each.launch is not None
+    )
+    sizes = {
+        which: ", ".join("4" if each.c_type in {"int32_t", "float"} else "8" for each in arguments)
+        for which, arguments in (
+            ("attend", problem.op.arguments(problem.variant)),
+            ("append", problem.op.append_arguments(problem.variant)),
+        )
+    }
+    (directory / "expected.h").write_text(
+        f"""#include "lib.h"
+#include "lib.h"
+#define LIB(word) lib_##word
+#define CONST(word) LIB_##word
+#define KERNELS {len(plans) + len(appends)}
+#define PAGED {int(problem.op.page_size > 0)}
+#define WINDOWED {int(problem.op.window > 0)}
+#define ROTATED {int(problem.op.rope != "none")}
+#define FACTS {int(strategy != "gc")}
+#define EXPECTED_PAGE_BYTES {plans[0].layout.page_bytes(64)}
+static const unsigned char attend_sizes[] = {{{sizes["attend"]}, 0}};
+static const unsigned char append_sizes[] = {{{sizes["append"]}, 0}};
+struct expected_kernel {{ const char* name; unsigned grid, threads, shared_bytes; size_t workspace; }};
+static const struct expected_kernel expected[] = {{{rows}}};
+"""
+    )
+
+
+def run(
+    name: str, language: str, standard: str, compiler: str, directory: Path
+) -> subprocess.CompletedProcess[str]:
+    write_library(name, directory)
+    program = directory / "program"
+    flags = ("-x", "c++") if language == "c++" else ()
+    subprocess.run(
+        [compiler, f"-std={standard}", *WARNINGS, *flags, f"-I{directory}", str(PROGRAM), "-o", str(program)],
+        check=True,
+    )
+    return subprocess.run([str(program)], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+@pytest.mark.parametrize(("language", "standard"), STANDARDS)
+def test_every_path(name: str, language: str, standard: str, tmp_path: Path) -> None:
+    for compiler in compilers(language):
+        ran = run(name, language, standard, compiler, tmp_path)
+        assert (ran.stdout, ran.returncode) == ("ok\n", 0)
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_nothing_an_engine_must_not_find(name: str, tmp_path: Path) -> None:
+    write_library(name, tmp_path)
+    text = re.sub(r"/\*.*?\*/", "", (tmp_path / "lib.h").read_text(), flags=re.DOTALL)
+    assert set(re.findall(r"#include\s*(\S+)", text)) == {"<stddef.h>", "<stdint.h>"}
+    assert not re.findall(r"\b(?:printf|malloc|calloc|free|exit|abort|cu[A-Z]\w+|extern)\b", text)
+    assert not re.findall(r"^static (?!inline )", text, re.MULTILINE)
+
+
+def test_the_program_can_fail(tmp_path: Path) -> None:
+    """A header that took its queries for its outputs, say, does not pass."""
+    write_library("paged", tmp_path)
+    header = (tmp_path / "lib.h").read_text()
+    broken = header.replace("parameters[0] = &local.queries;", "parameters[0] = &local.outputs;")
+    assert broken != header
+    (tmp_path / "lib.h").write_text(broken)
+    program = tmp_path / "program"
+    subprocess.run(
+        [compilers("cc")[0], "-std=c11", f"-I{tmp_path}", str(PROGRAM), "-o", str(program)], check=True
+    )
+    assert subprocess.run([str(program)], capture_output=True, check=False).returncode == 1

@@ -1,0 +1,97 @@
+"""The C header of a library of attention: functions that attend and append, and that check a cache (docs/header.md)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vqcc.cache_layouts import BLOCK_TOKENS
+from vqcc.codegen.header import HeaderLaunch, header_kernel, library_values
+from vqcc.codegen.render import environment
+from vqcc.codegen.render_cache import describe_cache
+from vqcc.codegen.text import hexadecimal, literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vqcc.codegen.header import HeaderKernel
+    from vqcc.passes.cache.append import AppendPlan
+    from vqcc.plan import CachePlan
+    from vqcc.problem import CacheProblem
+
+__all__ = ["render_cache_header"]
+
+_TEMPLATE = "attention_decode.h.j2"
+#: Of the header's args, which its template writes out: a pointer is at the end.
+_ARGS_BYTES = "184 + sizeof(void*)"
+#: What a kernel does, as the header's table of kernels says it.
+ATTENDS, APPENDS_ONE, APPENDS_MANY = 0, 1, 2
+
+
+def render_cache_header(
+    name: str,
+    problems: Sequence[Sequence[CacheProblem]],
+    plans: Sequence[Sequence[CachePlan]],
+    appends: Sequence[Sequence[AppendPlan]],
+    build_id: str,
+    layout_id: str,
+) -> str:
+    """The header of library `name`; `problems`, `plans` and `appends` are one row of kernels per GPU, in order."""
+    problem, plan = problems[0][0], plans[0][0]
+    assert plan.layout is not None
+    op, variant = problem.op, problem.variant
+    rows = [
+        (*map(_kernel, *pair), *(_append_kernel(pair[0][0], each) for each in of_gpu))
+        for pair, of_gpu in zip(zip(problems, plans, strict=True), appends, strict=True)
+    ]
+    gpus = [row[0].gpu for row in problems]
+    return (
+        environment()
+        .get_template(_TEMPLATE)
+        .render(
+            **library_values(name, problem.library, f"{describe_cache(problem)}, level {plan.level}", gpus),
+            build_id=hexadecimal(build_id),
+            layout_id=hexadecimal(layout_id),
+            args_bytes=literal(_ARGS_BYTES),
+            kernel_count=len(rows[0]),
+            kernels=tuple(rows),
+            workspace_bytes=tuple(
+                max(kernel.workspace_bytes for kernel in column) for column in zip(*rows, strict=True)
+            ),
+            launches=(
+                HeaderLaunch.of("launch", "args", "supports", "select", "batch", op.arguments(variant)),
+                HeaderLaunch.of(
+                    "append",
+                    "append_args",
+                    "supports_append",
+                    "select_append",
+                    "new_tokens",
+                    op.append_arguments(variant),
+                ),
+            ),
+            q_heads=op.q_heads,
+            kv_heads=op.kv_heads,
+            head_dim=op.head_dim,
+            max_batch=max(op.batch),
+            max_query_tokens=op.query_tokens,
+            max_context=op.context,
+            window=op.window,
+            page_tokens=op.page_size,
+            block_tokens=BLOCK_TOKENS,
+            block_bytes=plan.layout.block_bytes,
+            needs_facts=int(any(each.strategy.dataflow != "decode" for row in plans for each in row)),
+            needs_rotations=int(op.rope != "none"),
+        )
+    )
+
+
+def _kernel(problem: CacheProblem, plan: CachePlan) -> HeaderKernel:
+    assert plan.launch is not None
+    variant = problem.variant
+    bounds = (variant.sizes["batch"], ATTENDS)
+    return header_kernel(plan.kernel, variant.dtype, bounds, plan.launch, problem.gpu)
+
+
+def _append_kernel(problem: CacheProblem, plan: AppendPlan) -> HeaderKernel:
+    assert plan.launch is not None
+    bounds = (plan.tile.batch, APPENDS_ONE if plan.single else APPENDS_MANY)
+    return header_kernel(plan.kernel, plan.tile.dtype, bounds, plan.launch, problem.gpu)
