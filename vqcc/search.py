@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
+from vqcc.flow import WEIGHTS
 from vqcc.levels import STRATEGIES
 from vqcc.passes.bounds import held_blocks
 from vqcc.passes.choice import (
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from vqcc.plan import Plan
     from vqcc.problem import Problem
     from vqcc.trial import Settled
+
+    WeightTrial = Trial[Problem, Plan]
+    WeightSettled = Settled[Problem, Plan]
 
 __all__ = ["compile_plans", "first_that_fits", "spills_everywhere"]
 
@@ -121,7 +125,7 @@ def _compile_racing(
     return settled.source, finished, settled.compiled
 
 
-def _record(races: Sequence[_Race], settled: Settled) -> Settled:
+def _record(races: Sequence[_Race], settled: WeightSettled) -> WeightSettled:
     """Tell every race what became of its trial."""
     plans = dict(zip(settled.trials, settled.plans, strict=True))
     for race in races:
@@ -140,17 +144,17 @@ class _Race:
     def __init__(self, problem: Problem, agreed: Agreed, pick: Pick | None = None) -> None:
         self.problem, self.agreed, self.pick = problem, agreed, pick
         self.waiting = _waiting(problem, agreed) if pick is None else _picked(problem, pick)
-        self.started: list[Trial] = []
-        self.finished: dict[Trial, Plan] = {}
+        self.started: list[WeightTrial] = []
+        self.finished: dict[WeightTrial, Plan] = {}
 
-    def next_trial(self) -> Trial:
+    def next_trial(self) -> WeightTrial:
         """Start the most promising strategy that waits."""
         _, strategy = self.waiting.pop(0)
         pinned = None if self.pick is None else self.pick.tile
-        self.started.append(Trial(self.problem, strategy, pinned=pinned))
+        self.started.append(Trial(WEIGHTS, self.problem, strategy, pinned=pinned))
         return self.started[-1]
 
-    def record(self, plans: dict[Trial, Plan]) -> None:
+    def record(self, plans: dict[WeightTrial, Plan]) -> None:
         """Note the trials of this race that settled, and those that ran out.
 
         Raises VQ0607 if no strategy is left, PickError if that was what was picked.
@@ -173,7 +177,7 @@ class _Race:
         return not self.waiting or fastest <= self.waiting[0][0]
 
     @property
-    def winner(self) -> Trial:
+    def winner(self) -> WeightTrial:
         """The trial of least predicted time; the one that started first on a tie."""
         return min(self.finished, key=lambda trial: predicted(self.finished[trial]))
 
@@ -188,7 +192,7 @@ class _Race:
         return (explain_choice(compiled, self.waiting, spilled, self.agreed),)
 
 
-def _explained(trial: Trial, plan: Plan, choice: tuple[Decision, ...]) -> Plan:
+def _explained(trial: WeightTrial, plan: Plan, choice: tuple[Decision, ...]) -> Plan:
     """The plan with what the compiler made of the prediction, and why this strategy."""
     assert plan.launch is not None
     assert plan.resources is not None
@@ -213,7 +217,7 @@ def _explained(trial: Trial, plan: Plan, choice: tuple[Decision, ...]) -> Plan:
     return replace(plan, decisions=(*choice, *plan.decisions))
 
 
-def _why_occupancy(trial: Trial, blocks: int, held: int, base: int) -> str:
+def _why_occupancy(trial: WeightTrial, blocks: int, held: int, base: int) -> str:
     """What became of the base kernel's blocks per SM, of which the kernel was held to `held`."""
     if blocks >= base:
         return "as predicted"
@@ -229,7 +233,7 @@ def _why_occupancy(trial: Trial, blocks: int, held: int, base: int) -> str:
     }.get(trial.overrun or "", "an SM holds no more of them")
 
 
-def _not_as_picked(trial: Trial) -> PickError:
+def _not_as_picked(trial: WeightTrial) -> PickError:
     """Why the one tile that a trial was pinned to made no kernel: it was not proposed, or was given up."""
     told = f"the tile of {trial.problem.variant.suffix} on {trial.problem.gpu.name}"
     return PickError(f"{told} spills registers" if trial.attempt else f"{told} is none of today's")

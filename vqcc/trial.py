@@ -8,26 +8,28 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from vqcc.codegen.render import UNNAMED, render_source
+from vqcc.codegen.render import UNNAMED
 from vqcc.passes.bounds import held_blocks
 from vqcc.passes.launch import plan_launch
-from vqcc.pipeline import base_kernel, plan_base, plan_compiled, plan_kernel
+from vqcc.plan import KernelPlan
+from vqcc.problem import KernelProblem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from vqcc.codegen.toolchain import Compiled, Resources
+    from vqcc.flow import Flow
     from vqcc.levels import Strategy
     from vqcc.picks import TileIdentity
-    from vqcc.plan import Plan
-    from vqcc.problem import Problem
 
     Compile = Callable[[str], Compiled]
-    Render = Callable[[Sequence[Problem], Sequence[Plan]], tuple[tuple[Plan, ...], str]]
 
 __all__ = ["MAX_REPLANS", "Settled", "Trial", "render_named", "render_numbered", "settle"]
+
+AnyProblem = TypeVar("AnyProblem", bound=KernelProblem)
+AnyPlan = TypeVar("AnyPlan", bound=KernelPlan)
 
 #: Times that a kernel is planned anew because it overran its slack (Sec. V-B), before it is compiled without the demand
 #: to keep the base kernel's occupancy.
@@ -35,15 +37,16 @@ MAX_REPLANS = 3
 
 
 @dataclass(eq=False)
-class Trial:
+class Trial(Generic[AnyProblem, AnyPlan]):
     """One kernel on its way: the strategy and tile it is at, how far its cache is cut, and how often it overran it."""
 
-    problem: Problem
+    flow: Flow[AnyProblem, AnyPlan]
+    problem: AnyProblem
     strategy: Strategy
     attempt: int = 0
     cut: int = 0
     replans: int = 0
-    base: Plan | None = None
+    base: AnyPlan | None = None
     base_resources: Resources | None = None
     #: Why it was planned anew the last time: `spills`, or what limited its occupancy.
     overrun: str | None = None
@@ -60,7 +63,7 @@ class Trial:
     def take_tile(self) -> None:
         """Plan the base of the tile at hand, if that is not done; the trial is exhausted where there is none."""
         if self.base is None:
-            self.base = plan_base(self.problem, self.strategy, self.attempt, self.pinned)
+            self.base = self.flow.plan_base(self.problem, self.strategy, self.attempt, self.pinned)
             self.exhausted = self.base is None
 
     def next_tile(self) -> None:
@@ -68,21 +71,20 @@ class Trial:
         self.attempt, self.cut, self.replans = self.attempt + 1, 0, 0
         self.base, self.base_resources, self.overrun = None, None, None
 
-    def plan(self) -> Plan:
+    def plan(self) -> AnyPlan:
         """The plan of the tile at hand, which has been taken, and whose base kernel has been compiled."""
         assert self.base is not None
         hold = self.cut < MAX_REPLANS
-        return plan_kernel(self.problem, self.base, self.base_resources, self.cut, hold=hold)
+        return self.flow.plan_kernel(self.problem, self.base, self.base_resources, self.cut, hold=hold)
 
-    def accepts(self, plan: Plan, resources: Resources) -> bool:
+    def accepts(self, plan: AnyPlan, resources: Resources) -> bool:
         """Whether the compiled kernel is as planned; otherwise the trial is set for the next plan."""
         if plan.slack is not None and self.cut < MAX_REPLANS:
             overrun = _overrun(self.problem, plan, resources)
             if overrun is None:
                 return True
-            assert plan.placement is not None
             # Without register entries to give up, only the demand on occupancy is left to drop.
-            free = any(plan.placement.n_registers) and self.problem.boundaries.registers is None
+            free = self.flow.may_cut(self.problem, plan)
             self.cut = self.cut + 1 if free else MAX_REPLANS
             self.replans, self.overrun = self.replans + 1, overrun
             return False
@@ -93,19 +95,21 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Settled:
+class Settled(Generic[AnyProblem, AnyPlan]):
     """Trials whose kernels are as planned, their finished plans, and the source and cubin that hold them."""
 
-    trials: tuple[Trial, ...] = ()
-    plans: tuple[Plan, ...] = ()
+    trials: tuple[Trial[AnyProblem, AnyPlan], ...] = ()
+    plans: tuple[AnyPlan, ...] = ()
     source: str = ""
     compiled: Compiled | None = None
 
 
-def settle(trials: Sequence[Trial], compile_source: Compile, render: Render) -> Settled:
+def settle(
+    trials: Sequence[Trial[AnyProblem, AnyPlan]], compile_source: Compile, render: Render[AnyProblem, AnyPlan]
+) -> Settled[AnyProblem, AnyPlan]:
     """Plan and compile until every kernel is as planned; trials that run out of tiles are left out.
 
-    `render` names the kernels and prints them.
+    All trials are of one flow. `render` names the kernels and prints them.
     """
     pending = list(trials)
     while True:
@@ -114,7 +118,7 @@ def settle(trials: Sequence[Trial], compile_source: Compile, render: Render) -> 
             return Settled()
         if not pending:
             finished = tuple(
-                plan_compiled(trial.problem, plan, compiled.resources[plan.kernel])
+                trial.flow.plan_compiled(trial.problem, plan, compiled.resources[plan.kernel])
                 for trial, plan in zip(running, plans, strict=True)
             )
             return Settled(tuple(running), finished, source, compiled)
@@ -123,8 +127,14 @@ def settle(trials: Sequence[Trial], compile_source: Compile, render: Render) -> 
 
 
 def _compile(
-    trials: Sequence[Trial], compile_source: Compile, render: Render
-) -> tuple[list[Trial], tuple[Plan, ...], str, Compiled | None, list[Trial]]:
+    trials: Sequence[Trial[AnyProblem, AnyPlan]], compile_source: Compile, render: Render[AnyProblem, AnyPlan]
+) -> tuple[
+    list[Trial[AnyProblem, AnyPlan]],
+    tuple[AnyPlan, ...],
+    str,
+    Compiled | None,
+    list[Trial[AnyProblem, AnyPlan]],
+]:
     """Plan and compile once: trials that have a tile, their plans, source, cubin, and trials to be planned anew."""
     for trial in trials:
         trial.take_tile()
@@ -132,7 +142,9 @@ def _compile(
     if not running:
         return [], (), "", None, []
     _measure_bases(running, compile_source)
-    plans, source = render([trial.problem for trial in running], [trial.plan() for trial in running])
+    plans, source = render(
+        running[0].flow, [trial.problem for trial in running], [trial.plan() for trial in running]
+    )
     compiled = compile_source(source)
     pending = [
         trial
@@ -142,7 +154,7 @@ def _compile(
     return running, plans, source, compiled, pending
 
 
-def _measure_bases(trials: Sequence[Trial], compile_source: Compile) -> None:
+def _measure_bases(trials: Sequence[Trial[AnyProblem, AnyPlan]], compile_source: Compile) -> None:
     """Compile the base kernels not yet measured, all together.
 
     One may spill under its launch bounds, since look-ups in global memory need more registers than cached ones: its
@@ -151,17 +163,18 @@ def _measure_bases(trials: Sequence[Trial], compile_source: Compile) -> None:
     waiting = [trial for trial in trials if trial.needs_base]
     if not waiting:
         return
+    flow = waiting[0].flow
     bases = [
-        replace(base_kernel(trial.problem, trial.base), kernel=f"{trial.problem.kernel}_base{i}")
+        replace(flow.base_kernel(trial.problem, trial.base), kernel=f"{trial.problem.kernel}_base{i}")
         for i, trial in enumerate(waiting)
         if trial.base is not None
     ]
-    compiled = compile_source(render_source([trial.problem for trial in waiting], bases))
+    compiled = compile_source(flow.render([trial.problem for trial in waiting], bases))
     for trial, base in zip(waiting, bases, strict=True):
         trial.base_resources = compiled.resources[base.kernel]
 
 
-def _overrun(problem: Problem, plan: Plan, resources: Resources) -> str | None:
+def _overrun(problem: KernelProblem, plan: KernelPlan, resources: Resources) -> str | None:
     """Why the compiled kernel has not the occupancy that it was to keep: it spills, or what fewer blocks fit for."""
     if _spills(resources):
         return "spills"
@@ -174,23 +187,37 @@ def _spills(resources: Resources) -> bool:
     return bool(resources.stack_bytes or resources.spill_store_bytes or resources.spill_load_bytes)
 
 
-def render_named(problems: Sequence[Problem], plans: Sequence[Plan]) -> tuple[tuple[Plan, ...], str]:
-    """Render the plans, their kernels named by a hash of the source they are in.
+class Render(Protocol[AnyProblem, AnyPlan]):
+    """Names kernels and prints them."""
+
+    def __call__(
+        self, flow: Flow[AnyProblem, AnyPlan], problems: Sequence[AnyProblem], plans: Sequence[AnyPlan]
+    ) -> tuple[tuple[AnyPlan, ...], str]:
+        """The plans with their kernels' names, and the source."""
+        ...
+
+
+def render_named(
+    flow: Flow[AnyProblem, AnyPlan], problems: Sequence[AnyProblem], plans: Sequence[AnyPlan]
+) -> tuple[tuple[AnyPlan, ...], str]:
+    """Render a library, its kernels named by a hash of the source they are in.
 
     So a header never finds its symbols in the cubin of another build.
     """
     unnamed = [replace(plan, kernel=f"{plan.kernel}_{UNNAMED}") for plan in plans]
-    source = render_source(problems, unnamed)
+    source = flow.render(problems, unnamed, UNNAMED)
     digest = hashlib.sha256(source.encode()).hexdigest()[:8]
     named = tuple(replace(plan, kernel=f"{plan.kernel}_{digest}") for plan in plans)
-    for before, after in zip(
-        unnamed, named, strict=True
+    for before in flow.kernels(
+        problems, unnamed, UNNAMED
     ):  # whole names: a library may be called like the stand-in
-        source = source.replace(before.kernel, after.kernel)
+        source = source.replace(before, before.removesuffix(UNNAMED) + digest)
     return named, source
 
 
-def render_numbered(problems: Sequence[Problem], plans: Sequence[Plan]) -> tuple[tuple[Plan, ...], str]:
+def render_numbered(
+    flow: Flow[AnyProblem, AnyPlan], problems: Sequence[AnyProblem], plans: Sequence[AnyPlan]
+) -> tuple[tuple[AnyPlan, ...], str]:
     """Render contenders for one kernel, told apart by numbers."""
     numbered = tuple(replace(plan, kernel=f"{plan.kernel}_{i}") for i, plan in enumerate(plans))
-    return numbered, render_source(problems, numbered)
+    return numbered, flow.render(problems, numbered)

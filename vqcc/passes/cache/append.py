@@ -38,13 +38,15 @@ class AppendPlan:
     launch: Launch | None = None
 
 
-def plan_appends(problems: Sequence[CacheProblem], plans: Sequence[CachePlan]) -> tuple[AppendPlan, ...]:
-    """Two kernels for each element type of a library, in the order of their types."""
+def plan_appends(
+    problems: Sequence[CacheProblem], plans: Sequence[CachePlan], mark: str = ""
+) -> tuple[AppendPlan, ...]:
+    """Two kernels for each element type of a library, in the order of their types; `mark` ends their names."""
     layout, library, op = plans[0].layout, problems[0].library, problems[0].op
     assert layout is not None
     return tuple(
         AppendPlan(
-            f"{library}_append_{'one' if single else 'many'}_{dtype}",
+            "_".join(filter(None, (library, "append", "one" if single else "many", dtype, mark))),
             single,
             propose_append_tile(layout, dtype, max(op.batch)),
         )

@@ -15,15 +15,18 @@ from vqcc.plan import CachePlan
 if TYPE_CHECKING:
     from vqcc.codegen.resources import Resources
     from vqcc.levels import Strategy
+    from vqcc.picks import TileIdentity
     from vqcc.problem import CacheProblem
 
 __all__ = ["base_kernel", "plan_base", "plan_compiled", "plan_kernel"]
 
 
-def plan_base(problem: CacheProblem, strategy: Strategy, attempt: int = 0) -> CachePlan | None:
-    """Up to the tile, the op's proposal number `attempt`. None: no more tiles."""
+def plan_base(
+    problem: CacheProblem, strategy: Strategy, attempt: int = 0, pinned: TileIdentity | None = None
+) -> CachePlan | None:
+    """Up to the tile, the op's proposal number `attempt`, or the one that is `pinned`. None: no more tiles."""
     plan = CachePlan(problem.kernel, problem.level, strategy)
-    return plan_cache_tile(problem, plan_cache_layout(problem, plan), attempt)
+    return plan_cache_tile(problem, plan_cache_layout(problem, plan), attempt, pinned)
 
 
 def base_kernel(problem: CacheProblem, base: CachePlan) -> CachePlan:
@@ -31,8 +34,13 @@ def base_kernel(problem: CacheProblem, base: CachePlan) -> CachePlan:
     return plan_bounds(problem, _empty(problem, base))
 
 
-def plan_kernel(problem: CacheProblem, base: CachePlan, resources: Resources | None) -> CachePlan:
-    """Fill the codebook cache as the strategy says: from the slack of the base kernel that took `resources`, or not."""
+def plan_kernel(
+    problem: CacheProblem, base: CachePlan, resources: Resources | None, *, hold: bool = True
+) -> CachePlan:
+    """Fill the codebook cache as the strategy says: from the slack of the base kernel that took `resources`, or not.
+
+    With `hold` the compiler keeps the base kernel's occupancy.
+    """
     if base.strategy.caching == "slack":
         assert base.tile is not None
         assert resources is not None
@@ -43,7 +51,7 @@ def plan_kernel(problem: CacheProblem, base: CachePlan, resources: Resources | N
         plan = place_all_books(problem, base)
     else:
         plan = _empty(problem, base)
-    return plan_bounds(problem, plan)
+    return plan_bounds(problem, plan, hold=hold)
 
 
 def plan_compiled(problem: CacheProblem, plan: CachePlan, resources: Resources) -> CachePlan:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from vqcc.ops.attention.proposals import propose_tiles
 from vqcc.ops.attention.tile import AttentionWork
 from vqcc.passes.tile import LIMITS, limits_of
+from vqcc.picks import tile_identity
 
 if TYPE_CHECKING:
+    from vqcc.picks import TileIdentity
     from vqcc.plan import CachePlan
     from vqcc.problem import CacheProblem
 
@@ -31,9 +33,15 @@ def work_of(problem: CacheProblem, plan: CachePlan) -> AttentionWork:
     )
 
 
-def plan_cache_tile(problem: CacheProblem, plan: CachePlan, attempt: int = 0) -> CachePlan | None:
-    """Take the op's proposal number `attempt` for the strategy's dataflow. None when there are no more."""
-    tiles = propose_tiles(plan.strategy.dataflow, work_of(problem, plan), limits_of(problem.gpu))
+def plan_cache_tile(
+    problem: CacheProblem, plan: CachePlan, attempt: int = 0, pinned: TileIdentity | None = None
+) -> CachePlan | None:
+    """Take the op's proposal number `attempt` for the strategy's dataflow; with `pinned`, of those that are that tile.
+
+    None when there are no more.
+    """
+    proposed = propose_tiles(plan.strategy.dataflow, work_of(problem, plan), limits_of(problem.gpu))
+    tiles = (each for each in proposed if pinned is None or tile_identity(each[0]) == pinned)
     chosen = next(islice(tiles, attempt, None), None)
     if chosen is None:
         return None

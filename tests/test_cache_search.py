@@ -1,0 +1,91 @@
+"""Libraries of attention through the compiler: no kernel spills, and the emulator runs what was compiled."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from caches import make_problem
+
+from vqcc.cache_search import compile_cache_plans
+from vqcc.codegen.cache import CompileCache, compile_cached
+from vqcc.codegen.toolchain import find
+from vqcc.diagnostics import VqccError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from vqcc.codegen.toolchain import Compiled
+
+LLAMA = {"q_heads": 32, "kv_heads": 32, "head_dim": 128, "batch": 16, "context": 32768}
+GROUPED = {**LLAMA, "kv_heads": 8}
+#: Level, algorithm, op, and what makes its kernels.
+LIBRARIES: dict[str, tuple[str, str, dict[str, Any], str]] = {
+    "gc": ("gc", "cq-2", LLAMA, "decode"),
+    "sc": ("sc", "cq-2", LLAMA, "decode"),
+    "o2": ("o2", "cq-4", GROUPED, "decode"),
+    "score tables": ("best", "cq-2", LLAMA, "score"),
+    "score tables of narrow vectors": ("best", "cq-4", LLAMA, "score"),
+    "tensor cores": ("best", "cq-2", GROUPED, "fragment"),
+    "tensor cores, one book": ("best", "kv-4-8-1", GROUPED, "fragment"),
+    "rotated keys": ("best", "cq-2", {**GROUPED, "rope": "half", "window": 64, "page_size": 64}, "decode"),
+    "a large head": ("best", "cq-1", {**GROUPED, "head_dim": 256}, "score"),
+}
+
+
+@pytest.fixture(scope="module")
+def compile_for(cache_directory: Path) -> Callable[[str], Callable[[str], Compiled]]:
+    toolchain, cache = find("nvrtc"), CompileCache(cache_directory, 2**30)
+    return lambda target: (
+        lambda source: compile_cached(
+            toolchain, cache, source, target=target, want_ptx=False, file_name="attention.cu"
+        )
+    )
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+@pytest.mark.parametrize("gpu", ["h200", "rtx4090"])
+def test_no_kernel_spills(
+    name: str, gpu: str, compile_for: Callable[[str], Callable[[str], Compiled]]
+) -> None:
+    level, algorithm, op, dataflow = LIBRARIES[name]
+    problem = make_problem(algorithm, level=level, gpu=gpu, **op)  # type: ignore[arg-type]
+    made = compile_cache_plans([problem], compile_for(problem.gpu.target))
+    (plan,) = made.plans
+    if gpu == "h200":
+        assert plan.strategy.dataflow == dataflow
+    for kernel, used in made.compiled.resources.items():
+        assert (used.stack_bytes, used.spill_store_bytes) == (0, 0), kernel
+    names = {plan.kernel, *(append.kernel for append in made.appends)}
+    assert names == set(made.compiled.resources)
+    assert len({re.sub(r".*_", "", each) for each in names}) == 1, "all end with the source's hash"
+    for launch in (plan.launch, *(append.launch for append in made.appends)):
+        assert launch is not None
+        assert launch.blocks_per_sm >= 1
+        assert launch.grid >= 1
+    assert plan.launch is not None
+    assert plan.tile is not None
+    assert plan.launch.grid <= plan.tile.blocks, "the workspace has parts for so many"
+
+
+def test_kernels_of_a_library_share_a_layout(
+    compile_for: Callable[[str], Callable[[str], Compiled]],
+) -> None:
+    """Where one of them can have no tensor cores, none has."""
+    problem = make_problem("cq-2", **{**GROUPED, "batch": [1, 16]})
+    problems = [replace(problem, variant=variant) for variant in problem.op.variants()]
+    made = compile_cache_plans(problems, compile_for(problem.gpu.target))
+    assert len({plan.layout for plan in made.plans}) == 1
+    assert [plan.kernel.split("_")[1] for plan in made.plans] == ["b1", "b16"]
+
+
+def test_books_past_shared_memory_are_refused(
+    compile_for: Callable[[str], Callable[[str], Compiled]],
+) -> None:
+    problem = make_problem("kv-8-12-2", level="sc", gpu="rtx4090", head_dim=128)
+    with pytest.raises(VqccError) as raised:
+        compile_cache_plans([problem], compile_for(problem.gpu.target))
+    assert [item.code for item in raised.value.diagnostics] == ["VQ0403"]

@@ -1,0 +1,64 @@
+"""The search for attention: the strategy that makes a library's kernels, once the compiler has had its say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
+from vqcc.flow import CACHES
+from vqcc.passes.cache.append import launch_append, plan_appends
+from vqcc.passes.cache.choice import cache_strategies
+from vqcc.trial import Trial, render_named, settle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from vqcc.codegen.toolchain import Compiled
+    from vqcc.passes.cache.append import AppendPlan
+    from vqcc.plan import CachePlan
+    from vqcc.problem import CacheProblem
+
+__all__ = ["CacheKernels", "compile_cache_plans"]
+
+_NOTHING_FITS = "VQ0607"
+
+
+@dataclass(frozen=True)
+class CacheKernels:
+    """A library of attention on one GPU: source, cubin, and plans of the kernels that attend and that append."""
+
+    source: str
+    plans: tuple[CachePlan, ...]
+    appends: tuple[AppendPlan, ...]
+    compiled: Compiled
+
+
+def compile_cache_plans(
+    problems: Sequence[CacheProblem], compile_source: Callable[[str], Compiled]
+) -> CacheKernels:
+    """Plan, render and compile the kernels of one library on one GPU, all of the first strategy whose tiles all fit.
+
+    Raises VQ0403 if a level's books do not fit shared memory, VQ0607 if every tile of every strategy spills.
+    """
+    for strategy in cache_strategies(problems):
+        settled = settle(
+            [Trial(CACHES, problem, strategy) for problem in problems], compile_source, render_named
+        )
+        if len(settled.trials) < len(problems):
+            continue
+        assert settled.compiled is not None
+        suffix = settled.plans[0].kernel.rpartition("_")[2]
+        appends = tuple(
+            launch_append(problems[0], append, settled.compiled.resources[append.kernel])
+            for append in plan_appends(problems, settled.plans, suffix)
+        )
+        return CacheKernels(settled.source, settled.plans, appends, settled.compiled)
+    raise VqccError(
+        Diagnostic(
+            _NOTHING_FITS,
+            f"every tile of {problems[0].kernel} spills registers on {problems[0].gpu.name}",
+            help="please report this spec: the planner has no tile small enough for it",
+        ),
+        exit_code=ExitCode.TOOLCHAIN,
+    )

@@ -1,0 +1,136 @@
+"""Flows: how problems of an op become plans, and plans a source. Trials drive them (vqcc.trial)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from vqcc import pipeline
+from vqcc.codegen.render import render_source
+from vqcc.codegen.render_cache import render_cache_source
+from vqcc.passes.cache import pipeline as cache_pipeline
+from vqcc.passes.cache.append import plan_appends
+from vqcc.plan import CachePlan, KernelPlan, Plan
+from vqcc.problem import CacheProblem, KernelProblem, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vqcc.codegen.resources import Resources
+    from vqcc.levels import Strategy
+    from vqcc.picks import TileIdentity
+
+__all__ = ["CACHES", "WEIGHTS", "Flow"]
+
+Problem_contra = TypeVar("Problem_contra", bound=KernelProblem, contravariant=True)
+AnyPlan = TypeVar("AnyPlan", bound=KernelPlan)
+
+
+class Flow(Protocol[Problem_contra, AnyPlan]):
+    """The passes and the renderer of an op's kernels."""
+
+    def plan_base(
+        self, problem: Problem_contra, strategy: Strategy, attempt: int, pinned: TileIdentity | None
+    ) -> AnyPlan | None:
+        """Up to the tile, the op's proposal number `attempt`, or the one that is `pinned`. None: no more tiles."""
+        ...
+
+    def base_kernel(self, problem: Problem_contra, base: AnyPlan) -> AnyPlan:
+        """The kernel with an empty codebook cache that is compiled to see what it leaves."""
+        ...
+
+    def plan_kernel(
+        self, problem: Problem_contra, base: AnyPlan, resources: Resources | None, cut: int, *, hold: bool
+    ) -> AnyPlan:
+        """Fill the codebook cache, from the slack of the base kernel if the strategy says so."""
+        ...
+
+    def plan_compiled(self, problem: Problem_contra, plan: AnyPlan, resources: Resources) -> AnyPlan:
+        """Launch the kernel with what the compiler says it needs, and predict its time."""
+        ...
+
+    def may_cut(self, problem: Problem_contra, plan: AnyPlan) -> bool:
+        """Whether registers hold entries that the kernel could do without."""
+        ...
+
+    def render(self, problems: Sequence[Problem_contra], plans: Sequence[AnyPlan], mark: str = "") -> str:
+        """The source of the plans' kernels; with `mark` of a whole library, which may have others too."""
+        ...
+
+    def kernels(
+        self, problems: Sequence[Problem_contra], plans: Sequence[AnyPlan], mark: str
+    ) -> tuple[str, ...]:
+        """Names of all kernels that a library's source has; `mark` ends those that no plan is of."""
+        ...
+
+
+class _WeightFlow:
+    """Ops over quantized weights."""
+
+    def plan_base(
+        self, problem: Problem, strategy: Strategy, attempt: int, pinned: TileIdentity | None
+    ) -> Plan | None:
+        return pipeline.plan_base(problem, strategy, attempt, pinned)
+
+    def base_kernel(self, problem: Problem, base: Plan) -> Plan:
+        return pipeline.base_kernel(problem, base)
+
+    def plan_kernel(
+        self, problem: Problem, base: Plan, resources: Resources | None, cut: int, *, hold: bool
+    ) -> Plan:
+        return pipeline.plan_kernel(problem, base, resources, cut, hold=hold)
+
+    def plan_compiled(self, problem: Problem, plan: Plan, resources: Resources) -> Plan:
+        return pipeline.plan_compiled(problem, plan, resources)
+
+    def may_cut(self, problem: Problem, plan: Plan) -> bool:
+        assert plan.placement is not None
+        return any(plan.placement.n_registers) and problem.boundaries.registers is None
+
+    def render(self, problems: Sequence[Problem], plans: Sequence[Plan], mark: str = "") -> str:  # noqa: ARG002
+        return render_source(problems, plans)
+
+    def kernels(self, problems: Sequence[Problem], plans: Sequence[Plan], mark: str) -> tuple[str, ...]:  # noqa: ARG002
+        return tuple(plan.kernel for plan in plans)
+
+
+class _CacheFlow:
+    """Attention: a library has kernels that append beside those that are planned."""
+
+    def plan_base(
+        self, problem: CacheProblem, strategy: Strategy, attempt: int, pinned: TileIdentity | None
+    ) -> CachePlan | None:
+        return cache_pipeline.plan_base(problem, strategy, attempt, pinned)
+
+    def base_kernel(self, problem: CacheProblem, base: CachePlan) -> CachePlan:
+        return cache_pipeline.base_kernel(problem, base)
+
+    def plan_kernel(
+        self,
+        problem: CacheProblem,
+        base: CachePlan,
+        resources: Resources | None,
+        cut: int,  # noqa: ARG002
+        *,
+        hold: bool,
+    ) -> CachePlan:
+        return cache_pipeline.plan_kernel(problem, base, resources, hold=hold)
+
+    def plan_compiled(self, problem: CacheProblem, plan: CachePlan, resources: Resources) -> CachePlan:
+        return cache_pipeline.plan_compiled(problem, plan, resources)
+
+    def may_cut(self, problem: CacheProblem, plan: CachePlan) -> bool:  # noqa: ARG002
+        return False
+
+    def render(self, problems: Sequence[CacheProblem], plans: Sequence[CachePlan], mark: str = "") -> str:
+        appends = plan_appends(problems, plans, mark) if mark else ()
+        return render_cache_source(problems, plans, appends)
+
+    def kernels(
+        self, problems: Sequence[CacheProblem], plans: Sequence[CachePlan], mark: str
+    ) -> tuple[str, ...]:
+        appends = plan_appends(problems, plans, mark)
+        return (*(plan.kernel for plan in plans), *(append.kernel for append in appends))
+
+
+WEIGHTS: Flow[Problem, Plan] = _WeightFlow()
+CACHES: Flow[CacheProblem, CachePlan] = _CacheFlow()
