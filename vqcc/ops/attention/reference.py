@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Attended", "Rope", "attend", "rotate", "turn_steps"]
+
+
+_TWO_PI = Fraction("6.28318530717958647692528676655900576839433879875021")
 
 
 @dataclass(frozen=True)
@@ -75,13 +79,17 @@ def attend(
 
 
 def rotate(
-    keys: NDArray[np.float64], positions: NDArray[Any], rope: Rope, base: float = 10000.0
+    keys: NDArray[np.float64],
+    positions: NDArray[Any],
+    rope: Rope,
+    base: float = 10000.0,
+    scaling: float = 1.0,
 ) -> NDArray[np.float64]:
-    """Keys [..., tokens, head_dim], pair i of channels rotated by position * base^(-2 i / head_dim)."""
+    """Keys [..., tokens, head_dim], pair i of channels rotated by position / scaling * base^(-2 i / head_dim)."""
     if rope == "none":
         return keys
     pairs = keys.shape[-1] // 2
-    angles = positions[:, None] * _frequencies(pairs, base)
+    angles = positions[:, None] * _frequencies(pairs, base, scaling)
     cosines, sines = np.cos(angles), np.sin(angles)
     first, second = (
         (slice(0, pairs), slice(pairs, None)) if rope == "half" else (slice(0, None, 2), slice(1, None, 2))
@@ -92,12 +100,17 @@ def rotate(
     return rotated
 
 
-def turn_steps(head_dim: int, base: float = 10000.0) -> NDArray[np.uint64]:
-    """What a pair of channels turns from one position to the next, in 2^-64 of a turn (device/attention/rope.cuh)."""
-    turns = _frequencies(head_dim // 2, base) / (2 * np.pi)
-    return np.array([round(float(turn) * 2**64) % 2**64 for turn in turns], dtype=np.uint64)
+def turn_steps(head_dim: int, base: float = 10000.0, scaling: float = 1.0) -> NDArray[np.uint64]:
+    """What a pair of channels turns from one position to the next, in 2^-64 of a turn (device/attention/rope.cuh).
+
+    The quotient by 2 pi is exact: a float64 would be 2^-56 of a turn off, and so much more the further a position is.
+    """
+    frequencies = _frequencies(head_dim // 2, base, scaling)
+    turns = (Fraction(float(frequency)) / _TWO_PI for frequency in frequencies)
+    return np.array([round(turn * 2**64) % 2**64 for turn in turns], dtype=np.uint64)
 
 
-def _frequencies(pairs: int, base: float) -> NDArray[np.float64]:
-    frequencies: NDArray[np.float64] = np.power(base, -np.arange(pairs) / pairs)
+def _frequencies(pairs: int, base: float, scaling: float) -> NDArray[np.float64]:
+    """Radians from one position to the next."""
+    frequencies: NDArray[np.float64] = np.power(base, -np.arange(pairs) / pairs) / scaling
     return frequencies
