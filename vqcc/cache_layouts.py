@@ -8,7 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["BLOCK_TOKENS", "CacheLayout", "CodeStream", "FragmentOrder", "KeyOrder"]
+__all__ = [
+    "BLOCK_TOKENS",
+    "ROW_BYTES",
+    "TABLE_ROWS",
+    "CacheLayout",
+    "CodeStream",
+    "EntryRows",
+    "FragmentOrder",
+    "KeyOrder",
+]
 
 #: In what order a token block's keys lie: a lane for each token, its groups in order or rotated, or as operands of
 #: tensor cores (device/attention/cache.cuh).
@@ -16,6 +25,10 @@ KeyOrder = Literal["plain", "rotated", "fragment"]
 
 #: Tokens whose codes lie together: the lanes of a warp.
 BLOCK_TOKENS = 32
+WARP_SIZE = 32
+
+#: Of a table of entries by rows: its rows, and the bytes of one.
+TABLE_ROWS, ROW_BYTES = 256, 256
 
 
 @dataclass(frozen=True)
@@ -135,3 +148,60 @@ class CacheLayout:
     def page_bytes(self, tokens: int) -> int:
         """Bytes of a page of `tokens` tokens, a multiple of 32."""
         return self.heads * (tokens // BLOCK_TOKENS) * self.block_bytes
+
+
+@dataclass(frozen=True)
+class EntryRows:
+    """Tables of 256 rows of 256 bytes. Row e holds entry e of a head's channel groups, for the lanes that look it up.
+
+    Group g is lane g % team_lanes of slot g / team_lanes; where there is room teams of lanes have copies of their own.
+    Entries of more than `word_bytes` are cut into such words, each beside those of the other lanes.
+    """
+
+    head_dim: int
+    vector_size: int
+
+    @property
+    def groups(self) -> int:
+        """Channel groups of a head."""
+        return self.head_dim // self.vector_size
+
+    @property
+    def entry_bytes(self) -> int:
+        """Bytes of an entry of float16."""
+        return 2 * self.vector_size
+
+    @property
+    def word_bytes(self) -> int:
+        """Bytes that a lane loads at once."""
+        return min(16, self.entry_bytes)
+
+    @property
+    def team_lanes(self) -> int:
+        """Lanes that look different groups of a token up at once."""
+        return min(self.groups, WARP_SIZE, ROW_BYTES // self.entry_bytes)
+
+    @property
+    def copies(self) -> int:
+        """Copies of a slot, for teams of lanes."""
+        return min(WARP_SIZE // self.team_lanes, ROW_BYTES // (self.team_lanes * self.entry_bytes))
+
+    @property
+    def slot_lanes(self) -> int:
+        """Entries of a slot, copies included."""
+        return self.copies * self.team_lanes
+
+    @property
+    def table_slots(self) -> int:
+        """Slots of a row."""
+        return ROW_BYTES // (self.entry_bytes * self.slot_lanes)
+
+    @property
+    def tables(self) -> int:
+        """Tables of a head."""
+        return -(-self.groups // (self.team_lanes * self.table_slots))
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of a head's tables."""
+        return self.tables * TABLE_ROWS * ROW_BYTES

@@ -78,6 +78,13 @@ class Case:
     kernel: str = "decode"
     seed: int = 0
     shared_bytes: int = field(default=227 * 1024)
+    own_arrival_bytes: int = 0
+
+    @property
+    def arrival_bytes(self) -> int:
+        """Of the workspace: counters, as a plan has them, or as few as there must be."""
+        least = self.heads * self.row_sets * len(self.lengths) * 4
+        return self.own_arrival_bytes or -(-least // ARRIVAL_ALIGNMENT) * ARRIVAL_ALIGNMENT
 
     @property
     def layout(self) -> CacheLayout:
@@ -140,7 +147,7 @@ struct Cache {{
 struct Tile {{
   static constexpr int kWarps = {case.warps}, kRows = {case.rows}, kRowSets = {case.row_sets};
   static constexpr int kChunkBlocks = {case.chunk_blocks}, kBatch = {len(case.lengths)}, kStages = {case.stages};
-  static constexpr int kOwnSharedBytes = {case.shared_bytes};
+  static constexpr int kOwnSharedBytes = {case.shared_bytes}, kArrivalBytes = {case.arrival_bytes};
   static constexpr int kKeyGroups = {groups["Key"]}, kValueGroups = {groups["Value"]};
   static constexpr bool kBooksTakeTurns = {yes_no[case.take_turns]}, kKeysResident = {yes_no[case.keys_resident]};
   static constexpr ElementType kElement = ElementType::k{TYPES[case.dtype][1]};
@@ -304,8 +311,7 @@ def run_attention(case: Case, emulated: Emulated, *, count: bool = False, kernel
     else:
         key_books, value_books = pack_books(cache.shaped("keys")), pack_books(cache.shaped("values"))
         facts = np.zeros(1, np.float32)
-    arrivals = case.heads * case.row_sets * sequences * 4
-    arrivals = -(-arrivals // ARRIVAL_ALIGNMENT) * ARRIVAL_ALIGNMENT
+    arrivals = case.arrival_bytes
     workspace = np.zeros(arrivals + case.grid * 2 * case.rows * (case.head_dim + 2) * 4, np.uint8)
     results = []
     for _ in range(2):

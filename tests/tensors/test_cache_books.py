@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vqcc.cache_layouts import EntryRows
 from vqcc.tensors.cache_books import pack_books, pack_row_books
-from vqcc.tensors.entry_rows import EntryRows, pack_entry_rows
+from vqcc.tensors.entry_rows import pack_entry_rows
 
 
 def books(heads: int, groups: int, *, stages: int = 1, entries: int = 256, size: int = 4) -> np.ndarray:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vqcc.tensors.entry_rows import EntryRows, pack_entry_rows, value_exponents
+from vqcc.cache_layouts import EntryRows
+from vqcc.tensors.entry_rows import pack_entry_rows, value_exponents
 
 
 @pytest.mark.parametrize("head_dim", [64, 128, 256])

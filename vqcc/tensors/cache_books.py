@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vqcc.tensors.entry_rows import EntryRows, pack_entry_rows, value_exponents
+from vqcc.cache_layouts import EntryRows
+from vqcc.tensors.entry_rows import pack_entry_rows, value_exponents
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

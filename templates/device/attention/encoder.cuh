@@ -39,7 +39,7 @@ struct Appended {
     const int length = load<Space::kGlobal>(arguments.lengths + sequence);
     const int count =
         arguments.counts == nullptr ? arguments.new_tokens : load<Space::kGlobal>(arguments.counts + sequence);
-    return {length, length - count};
+    return {length, length - smaller(count, length)};  // an empty sequence gets nothing
   }
   /// The token block that the first of these positions is in, and how many blocks they are in.
   VQCC_DEVICE int first_block() const { return block_of(first - Shape::kWindow); }

@@ -26,7 +26,9 @@ struct Parts {
   static constexpr int kHeadDim = Shape::kHeadDim;
   static constexpr int kPartFloats = kRows * (kHeadDim + 2);
   static constexpr int kSets = Shape::kHeads * Tile::kRowSets;
-  static constexpr int64 kArrivalBytes = (static_cast<int64>(kSets) * Tile::kBatch * 4 + 255) / 256 * 256;
+  /// The same for every kernel of a library: parts of one must not lie where another counts.
+  static constexpr int64 kArrivalBytes = Tile::kArrivalBytes;
+  static_assert(static_cast<int64>(kSets) * Tile::kBatch * 4 <= kArrivalBytes, "each set and sequence has a counter");
 
   /// Parts of a block of the grid: of the segment that it begins with, and of that which it ends with.
   VQCC_DEVICE static float* part_of(uint8* workspace, int block, int number) {

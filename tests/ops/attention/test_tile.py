@@ -74,6 +74,7 @@ def tile_of(case: Case) -> AttentionTile:
         len(case.lengths),
         1000,
         case.query_tokens * case.query_heads // case.heads,
+        case.heads * case.row_sets * len(case.lengths),
         case.rope != "none",
     )
     common = (work, case.warps, case.rows, case.grid, 128, 10)

@@ -46,7 +46,9 @@ def test_tiles_fit(
         assert 32 * tile.warps <= machine.threads_per_block
         assert 32 * tile.warps * tile.register_cap <= machine.registers_per_block
         assert tile.rows * tile.row_sets >= problem.op.query_rows
-        assert 1 <= tile.blocks <= tile.work.token_blocks
+        units = tile.work.token_blocks * tile.row_sets
+        assert 1 <= tile.blocks <= units
+        assert tile.blocks >= min(units, machine.sm_count), "an SM each, if there is work for it"
         assert tile.roundings > problem.op.context
         assert {each.name for each in decisions} == {"query_rows", "warps"}
 
@@ -61,5 +63,4 @@ def test_there_are_tiles_for_spills_to_go_on_with(dataflow: Dataflow) -> None:
     while (tried := plan_cache_tile(problem, plan, len(caps))) is not None:
         assert tried.tile is not None
         caps.append((tried.tile.warps, tried.tile.register_cap))
-    assert len(caps) == len(set(caps)) or dataflow == "score"  # which halves its rows too
     assert len(caps) > 1

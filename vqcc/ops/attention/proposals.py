@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vqcc.ops.attention.tile import AttentionTile, AttentionWork, DecodeTile, FragmentTile, ScoreTile
@@ -38,54 +39,45 @@ def propose_tiles(dataflow: Dataflow, work: AttentionWork, machine: Machine) -> 
     Books that are cached entry by entry come on top of what a tile of `decode` needs: there is room for them or not.
     """
     make = {"decode": _decode_tiles, "score": _score_tiles, "fragment": _fragment_tiles}[dataflow]
-    for tile in make(work, machine):
+    for tile in make(work):
         if (
             tile.shared_bytes <= machine.shared_bytes_per_block
             and 32 * tile.warps <= machine.threads_per_block
         ):
-            yield tile, _decisions(tile, machine)
+            filling = replace(tile, blocks=_grid(tile, machine))
+            yield filling, _decisions(filling, machine)
 
 
-def _decode_tiles(work: AttentionWork, machine: Machine) -> Iterator[AttentionTile]:
+def _decode_tiles(work: AttentionWork) -> Iterator[AttentionTile]:
     """As many query rows as a thread has registers for: fewer, and codes would be decoded several times."""
     lane_channels = work.layout.head_dim // min(work.layout.value_groups, WARP_SIZE)
     rows = min(work.query_rows, max(1, DECODE_SUM_WORDS // lane_channels))
     for warps, registers in DECODE_BLOCKS:
-        blocks, roundings = _grid(work, machine, warps, registers, 0), _roundings(work)
-        yield DecodeTile(work, warps, rows, blocks, registers, roundings, CHUNK_BLOCKS)
+        yield DecodeTile(work, warps, rows, 1, registers, _roundings(work), CHUNK_BLOCKS)
 
 
-def _score_tiles(work: AttentionWork, machine: Machine) -> Iterator[AttentionTile]:
+def _score_tiles(work: AttentionWork) -> Iterator[AttentionTile]:
     """All query rows at once where their tables fit, else half of them; key entries resident if there is room."""
     rows = min(MAX_SCORE_ROWS, _power_of_two_at_least(work.query_rows))
     while rows:
         for warps, registers in SCORE_BLOCKS:
             for resident in (True, False):
-                tile = ScoreTile(work, warps, rows, 1, registers, _roundings(work), resident)
-                if tile.shared_bytes <= machine.shared_bytes_per_block:
-                    blocks = _grid(work, machine, warps, registers, tile.shared_bytes)
-                    yield ScoreTile(work, warps, rows, blocks, registers, _roundings(work), resident)
-                    break
+                yield ScoreTile(work, warps, rows, 1, registers, _roundings(work), resident)
         rows //= 2
 
 
-def _fragment_tiles(work: AttentionWork, machine: Machine) -> Iterator[AttentionTile]:
+def _fragment_tiles(work: AttentionWork) -> Iterator[AttentionTile]:
     """Four query rows, and as many codes on their way as fit."""
     for warps, registers in FRAGMENT_BLOCKS:
         for stages in STAGES:
-            tile = FragmentTile(work, warps, FRAGMENT_ROWS, 1, registers, _roundings(work), stages)
-            if tile.shared_bytes <= machine.shared_bytes_per_block:
-                blocks = _grid(work, machine, warps, registers, tile.shared_bytes)
-                yield FragmentTile(work, warps, FRAGMENT_ROWS, blocks, registers, _roundings(work), stages)
-                break
+            yield FragmentTile(work, warps, FRAGMENT_ROWS, 1, registers, _roundings(work), stages)
 
 
-def _grid(work: AttentionWork, machine: Machine, warps: int, registers: int, shared_bytes: int) -> int:
-    """Blocks that the GPU may hold at a time, by registers and the shared memory that is known; no more than work."""
-    by_registers = machine.registers_per_block // (registers * WARP_SIZE * warps)
-    by_shared = machine.shared_bytes_per_sm // shared_bytes if shared_bytes else by_registers
-    per_sm = max(1, min(by_registers, by_shared))
-    return min(machine.sm_count * per_sm, work.token_blocks)
+def _grid(tile: AttentionTile, machine: Machine) -> int:
+    """Blocks that the GPU may hold at a time, by registers and the tile's shared memory; no more than there is work."""
+    by_registers = machine.registers_per_block // (tile.register_cap * WARP_SIZE * tile.warps)
+    per_sm = max(1, min(by_registers, machine.shared_bytes_per_sm // tile.shared_bytes))
+    return min(machine.sm_count * per_sm, tile.work.token_blocks * tile.row_sets)
 
 
 def _roundings(work: AttentionWork) -> int:

@@ -9,9 +9,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vqcc.cache_layouts import BLOCK_TOKENS
+from vqcc.cache_layouts import BLOCK_TOKENS, EntryRows
 from vqcc.plan import Constant
-from vqcc.tensors.entry_rows import EntryRows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +38,8 @@ CELL_BYTES: Mapping[int, int] = {1: 4, 2: 4, 4: 8}
 class AttentionWork:
     """A launch in numbers: `batch` sequences of `context` tokens at most, `query_rows` query rows to each kv-head.
 
-    `rotated`: keys are rotated by their positions after decoding.
+    `rotated`: keys are rotated by their positions after decoding. `counters` are there for blocks that merge, in all
+    kernels of a library alike: they share a workspace.
     """
 
     layout: CacheLayout
@@ -47,12 +47,15 @@ class AttentionWork:
     batch: int
     context: int
     query_rows: int
+    counters: int
     rotated: bool = False
+    window: int = 0
 
     @property
     def token_blocks(self) -> int:
-        """Token blocks of all kv-heads and sequences, at most."""
-        return self.layout.heads * self.batch * -(-self.context // BLOCK_TOKENS)
+        """Token blocks of all kv-heads and sequences, at most: those of a window begin anew."""
+        of_sequence = -(-self.context // BLOCK_TOKENS) + (self.window > 0)
+        return self.layout.heads * self.batch * of_sequence
 
     @property
     def key_rows(self) -> EntryRows:
@@ -97,9 +100,13 @@ class AttentionTile(ABC):
     @property
     def workspace_bytes(self) -> int:
         """Device memory through which blocks merge: counters, then two parts for each block."""
-        counters = self.work.layout.heads * self.row_sets * self.work.batch * 4
         part_floats = self.rows * (self.work.layout.head_dim + 2)
-        return _round_up(counters, ARRIVAL_ALIGNMENT) + self.blocks * 2 * part_floats * FLOAT_BYTES
+        return self.arrival_bytes + self.blocks * 2 * part_floats * FLOAT_BYTES
+
+    @property
+    def arrival_bytes(self) -> int:
+        """Bytes of the counters, behind which parts lie."""
+        return _round_up(4 * self.work.counters, ARRIVAL_ALIGNMENT)
 
     def constants(self) -> tuple[Constant, ...]:
         """The template's `Tile`."""
@@ -108,6 +115,9 @@ class AttentionTile(ABC):
             Constant("int", "kRows", self.rows, "query rows of a kv-head that a block works on at a time"),
             Constant("int", "kRowSets", self.row_sets, "such sets of a kv-head's query rows"),
             Constant("int", "kBatch", self.work.batch, "sequences of a launch, at most"),
+            Constant(
+                "int", "kArrivalBytes", self.arrival_bytes, "of the workspace: counters, before the parts"
+            ),
             Constant(
                 "vqcc::ElementType",
                 "kElement",

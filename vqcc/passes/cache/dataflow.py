@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vqcc.cache_layouts import FragmentOrder
-from vqcc.tensors.entry_rows import ROW_BYTES, EntryRows
+from vqcc.cache_layouts import ROW_BYTES, EntryRows, FragmentOrder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -29,7 +29,10 @@ def work_of(problem: CacheProblem, plan: CachePlan) -> AttentionWork:
         batch=variant.sizes["batch"],
         context=op.context,
         query_rows=op.query_rows,
+        # Row sets are no more than rows: so many counters do for every tile and bound of the library.
+        counters=op.q_heads * op.query_tokens * max(op.batch),
         rotated=op.rope != "none",
+        window=op.window,
     )
 
 
