@@ -9,7 +9,7 @@ from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
 from vqcc.flow import CACHES
 from vqcc.passes.cache.append import launch_append, plan_appends
 from vqcc.passes.cache.choice import cache_strategies
-from vqcc.trial import Trial, render_named, settle
+from vqcc.trial import Trial, render_named, settle, spills
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,22 +42,27 @@ def compile_cache_plans(
     Raises VQ0403 if a level's books do not fit shared memory, VQ0607 if every tile of every strategy spills.
     """
     for strategy in cache_strategies(problems):
-        settled = settle(
-            [Trial(CACHES, problem, strategy) for problem in problems], compile_source, render_named
-        )
-        if len(settled.trials) < len(problems):
+        trials = [Trial(CACHES, problem, strategy) for problem in problems]
+        settled = settle(trials, compile_source, render_named, need_all=True)
+        if settled.compiled is None:
             continue
-        assert settled.compiled is not None
         suffix = settled.plans[0].kernel.rpartition("_")[2]
         appends = tuple(
             launch_append(problems[0], append, settled.compiled.resources[append.kernel])
             for append in plan_appends(problems, settled.plans, suffix)
         )
+        for append in appends:
+            if spills(settled.compiled.resources[append.kernel]):
+                raise _spills(append.kernel, problems[0].gpu.name)
         return CacheKernels(settled.source, settled.plans, appends, settled.compiled)
-    raise VqccError(
+    raise _spills(problems[0].kernel, problems[0].gpu.name)
+
+
+def _spills(kernel: str, gpu: str) -> VqccError:
+    return VqccError(
         Diagnostic(
             _NOTHING_FITS,
-            f"every tile of {problems[0].kernel} spills registers on {problems[0].gpu.name}",
+            f"every tile of {kernel} spills registers on {gpu}",
             help="please report this spec: the planner has no tile small enough for it",
         ),
         exit_code=ExitCode.TOOLCHAIN,

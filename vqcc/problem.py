@@ -51,11 +51,6 @@ class KernelProblem(Protocol):
         ...
 
     @property
-    def boundaries(self) -> Boundaries:
-        """What the spec says of the codebook cache."""
-        ...
-
-    @property
     def kernel(self) -> str:
         """The kernel's C name less what identifies its plan: library, then variant."""
         ...
@@ -72,7 +67,6 @@ class CacheProblem:
     variant: Variant
     gpu: Gpu
     level: Level
-    boundaries: Boundaries = Boundaries()
 
     @property
     def kernel(self) -> str:

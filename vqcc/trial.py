@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Compile = Callable[[str], Compiled]
 
-__all__ = ["MAX_REPLANS", "Settled", "Trial", "render_named", "render_numbered", "settle"]
+__all__ = ["MAX_REPLANS", "Settled", "Trial", "render_named", "render_numbered", "settle", "spills"]
 
 AnyProblem = TypeVar("AnyProblem", bound=KernelProblem)
 AnyPlan = TypeVar("AnyPlan", bound=KernelPlan)
@@ -88,7 +88,7 @@ class Trial(Generic[AnyProblem, AnyPlan]):
             self.cut = self.cut + 1 if free else MAX_REPLANS
             self.replans, self.overrun = self.replans + 1, overrun
             return False
-        if _spills(resources):
+        if spills(resources):
             self.next_tile()
             return False
         return True
@@ -105,16 +105,21 @@ class Settled(Generic[AnyProblem, AnyPlan]):
 
 
 def settle(
-    trials: Sequence[Trial[AnyProblem, AnyPlan]], compile_source: Compile, render: Render[AnyProblem, AnyPlan]
+    trials: Sequence[Trial[AnyProblem, AnyPlan]],
+    compile_source: Compile,
+    render: Render[AnyProblem, AnyPlan],
+    *,
+    need_all: bool = False,
 ) -> Settled[AnyProblem, AnyPlan]:
     """Plan and compile until every kernel is as planned; trials that run out of tiles are left out.
 
-    All trials are of one flow. `render` names the kernels and prints them.
+    All trials are of one flow. `render` names the kernels and prints them. With `need_all` nothing settles once one
+    has run out.
     """
     pending = list(trials)
     while True:
         running, plans, source, compiled, pending = _compile(trials, compile_source, render)
-        if compiled is None:
+        if compiled is None or (need_all and len(running) < len(trials)):
             return Settled()
         if not pending:
             finished = tuple(
@@ -122,7 +127,8 @@ def settle(
                 for trial, plan in zip(running, plans, strict=True)
             )
             return Settled(tuple(running), finished, source, compiled)
-        while pending:  # only these are compiled again until all can be
+        # Only these are compiled again until all can be.
+        while pending and not (need_all and any(trial.exhausted for trial in trials)):
             pending = _compile(pending, compile_source, render_numbered)[-1]
 
 
@@ -176,14 +182,15 @@ def _measure_bases(trials: Sequence[Trial[AnyProblem, AnyPlan]], compile_source:
 
 def _overrun(problem: KernelProblem, plan: KernelPlan, resources: Resources) -> str | None:
     """Why the compiled kernel has not the occupancy that it was to keep: it spills, or what fewer blocks fit for."""
-    if _spills(resources):
+    if spills(resources):
         return "spills"
     launch = plan_launch(problem, plan, resources).launch
     assert launch is not None
     return launch.limited_by if launch.blocks_per_sm < held_blocks(problem, plan) else None
 
 
-def _spills(resources: Resources) -> bool:
+def spills(resources: Resources) -> bool:
+    """Whether a thread keeps anything in local memory."""
     return bool(resources.stack_bytes or resources.spill_store_bytes or resources.spill_load_bytes)
 
 

@@ -20,6 +20,7 @@ BUILD_ID, LAYOUT_ID = "0123456789abcdef", "0123456789ab"
 LIBRARIES: dict[str, tuple[str, dict[str, Any]]] = {
     "contiguous": ("score", {"window": 40}),
     "paged": ("gc", {"page_size": 32, "rope": "half", "softcap": True}),
+    "paged, sliding": ("gc", {"page_size": 32, "sliding_window": 33}),
 }
 
 
@@ -56,6 +57,8 @@ def write_library(name: str, directory: Path) -> None:
 #define WINDOWED {int(problem.op.window > 0)}
 #define ROTATED {int(problem.op.rope != "none")}
 #define FACTS {int(strategy != "gc")}
+#define CAPPED {int(problem.op.softcap)}
+#define SLIDES {int(problem.op.sliding_window > 0)}
 #define EXPECTED_PAGE_BYTES {plans[0].layout.page_bytes(64)}
 static const unsigned char attend_sizes[] = {{{sizes["attend"]}, 0}};
 static const unsigned char append_sizes[] = {{{sizes["append"]}, 0}};

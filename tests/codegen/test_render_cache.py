@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from caches import LENGTHS, STRATEGY, make_plan, make_problem
 from device.attention import Books, Case, check, run_append, run_attention
@@ -61,6 +62,7 @@ def case_of(problem: CacheProblem, plan: CachePlan, **other: Any) -> Case:
         "grid": min(launch.grid, 7),  # enough for shares of any kind
         "kernel": plan.strategy.dataflow,
         "shared_bytes": launch.dynamic_shared_bytes,
+        "own_arrival_bytes": tile.arrival_bytes,
         **other,
     }
     return Case(**fields)
@@ -71,6 +73,8 @@ CASES: dict[str, tuple[tuple[str, ...], dict[str, Any], tuple[str, ...]]] = {
     "narrow vectors": (("cq-4",), {"head_dim": 128}, ("o1", "score")),
     "wide vectors": (("cq-1",), {}, ("o1", "score")),
     "one book for all": (("kv-4-8-1",), {}, ("gc", "sc", "o2", "score")),
+    "two stages": (("kv-4-8-2",), {}, ("gc", "sc", "o1")),
+    "two stages of a layer's books, and groups'": (("kv-2-6-2", "cq-2"), {}, ("gc", "sc", "o1")),
     "different algorithms": (("cq-2", "kv-2-8-1"), {"head_dim": 128}, ("sc", "o1", "score")),
     "shared queries": (("cq-2",), {"q_heads": 8, "head_dim": 128}, ("sc", "o1", "score", "fragment")),
     "six query heads to a cache": (("cq-2",), {"q_heads": 12, "head_dim": 128}, ("o1", "score", "fragment")),
@@ -103,15 +107,39 @@ def test_planned_kernels_attend(name: str, strategy: str, cache_directory: Path)
     check(case, run_attention(case, emulated, kernel=plan.kernel))
 
 
-@pytest.mark.parametrize("strategy", ["gc", "score", "fragment"])
-def test_kernels_append_in_the_order_of_those_that_attend(strategy: str, cache_directory: Path) -> None:
-    problem = make_problem("cq-2", head_dim=128, q_heads=8, window=8)
+APPENDS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
+    "plain": ("gc", ("cq-2",), {}),
+    "rotated": ("score", ("cq-2",), {}),
+    "in the order of fragments": ("fragment", ("cq-2",), {}),
+    "pages of books that differ": ("gc", ("cq-2", "kv-2-8-1"), {"page_size": 64}),
+    "two stages, bfloat16": ("gc", ("kv-4-8-2",), {"dtype": "bfloat16"}),
+}
+
+
+@pytest.mark.parametrize("name", APPENDS)
+def test_kernels_append_in_the_order_of_those_that_attend(name: str, cache_directory: Path) -> None:
+    strategy, algorithms, options = APPENDS[name]
+    problem = make_problem(*algorithms, head_dim=128, q_heads=8, window=8, **options)
     plan = make_plan(problem, STRATEGY[strategy])
     tile = plan_appends([problem], [plan])[0].tile
     case = case_of(problem, plan, warps=tile.warps, shared_bytes=tile.shared_bytes)
     emulated = build(render(problem, plan), cache_directory=cache_directory / "emulator")
-    names = ("lib_append_one_float16", "lib_append_many_float16")
+    dtype = problem.variant.dtype
+    names = (f"lib_append_one_{dtype}", f"lib_append_many_{dtype}")
     run_append(case, emulated, [(30, 0, 33), (1, 1, 1), (5, 40, 1)], 2, names)
+
+
+def test_kernels_of_a_library_share_a_workspace(cache_directory: Path) -> None:
+    """Parts that the one leaves do not lie where the other counts, though its bound on sequences is another."""
+    problem = make_problem("cq-2", head_dim=128, kv_heads=8, q_heads=8, batch=[1, 40])
+    problems = [replace(problem, variant=variant) for variant in problem.op.variants()]
+    plans = [make_plan(each, STRATEGY["score"]) for each in problems]
+    source = render_cache_source(problems, plans, plan_appends(problems, plans))
+    emulated = build(source, cache_directory=cache_directory / "emulator")
+    workspace = np.zeros(max(plan.launch.workspace_bytes for plan in plans if plan.launch), np.uint8)
+    for each, plan, lengths in zip(problems, plans, ((700,), (65,) * 40), strict=True):
+        case = case_of(each, plan, lengths=lengths)
+        check(case, run_attention(case, emulated, kernel=plan.kernel, workspace=workspace))
 
 
 def test_books_take_turns_where_there_is_no_room_for_both(cache_directory: Path) -> None:

@@ -291,7 +291,14 @@ class Answer:
     counters: Any
 
 
-def run_attention(case: Case, emulated: Emulated, *, count: bool = False, kernel: str = "attend") -> Answer:
+def run_attention(
+    case: Case,
+    emulated: Emulated,
+    *,
+    count: bool = False,
+    kernel: str = "attend",
+    workspace: NDArray[np.uint8] | None = None,
+) -> Answer:
     """Draw a cache and launch twice with the same workspace; the first launch's results, which the second gives too."""
     rng = np.random.default_rng(case.seed)
     sequences, longest = len(case.lengths), max(*case.lengths, 1)
@@ -312,7 +319,8 @@ def run_attention(case: Case, emulated: Emulated, *, count: bool = False, kernel
         key_books, value_books = pack_books(cache.shaped("keys")), pack_books(cache.shaped("values"))
         facts = np.zeros(1, np.float32)
     arrivals = case.arrival_bytes
-    workspace = np.zeros(arrivals + case.grid * 2 * case.rows * (case.head_dim + 2) * 4, np.uint8)
+    if workspace is None:
+        workspace = np.zeros(arrivals + case.grid * 2 * case.rows * (case.head_dim + 2) * 4, np.uint8)
     results = []
     for _ in range(2):
         outputs = np.full(shape, np.nan).astype(case.element)
@@ -401,8 +409,13 @@ def run_append(
     steps: list[tuple[int, ...]],
     shares: int = 2,
     kernels: tuple[str, str] = ("append_one", "append_many"),
+    *,
+    claim_more: bool = False,
 ) -> None:
-    """Append so many tokens of each sequence at each step; cache and windows must hold exactly what they should."""
+    """Append so many tokens of each sequence at each step; cache and windows must hold exactly what they should.
+
+    With `claim_more` launches say of empty sequences that they get tokens: they do not.
+    """
     rng = np.random.default_rng(case.seed)
     totals = [sum(step[sequence] for step in steps) for sequence in range(len(case.lengths))]
     cache = Cache(case, rng, max(*totals, 1))
@@ -421,6 +434,7 @@ def run_append(
                 values[sequence, own],
             )
         lengths = lengths + np.array(counts, np.int32)
+        claimed = np.where((lengths == 0) & claim_more, most, counts).astype(np.int32)
         strides = [np.int64(stride // new_keys.itemsize) for stride in new_keys.strides[:3]]
         emulated.launch(
             kernels[most > 1],
@@ -434,7 +448,7 @@ def run_append(
                 Buffer("key_books", pack_books(cache.shaped("keys")), "input"),
                 Buffer("value_books", pack_books(cache.shaped("values")), "input"),
                 Buffer("lengths", lengths, "input"),
-                None if set(counts) == {most} else Buffer("counts", np.array(counts, np.int32), "input"),
+                None if (claimed == most).all() else Buffer("counts", claimed, "input"),
                 None if cache.table is None else Buffer("page_table", cache.table, "input"),
                 Buffer("key_window", key_window, "inout"),
                 Buffer("value_window", value_window, "inout"),

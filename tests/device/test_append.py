@@ -45,3 +45,11 @@ def test_append(name: str, shares: int, cache_directory: Path) -> None:
     case, steps = CASES[name]
     emulated = build(append_source(case), cache_directory=cache_directory / "emulator")
     run_append(case, emulated, steps, shares)
+
+
+@pytest.mark.parametrize("window", [0, 4])
+def test_empty_sequences_get_nothing(window: int, cache_directory: Path) -> None:
+    """Batches are padded by sequences of length 0: no slot of another's window is written for them."""
+    case = Case(window=window)
+    emulated = build(append_source(case), cache_directory=cache_directory / "emulator")
+    run_append(case, emulated, [(3, 0, 5), (1, 0, 1), (1, 0, 1), (40, 0, 7)], claim_more=True)

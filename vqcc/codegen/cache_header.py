@@ -38,6 +38,8 @@ def render_cache_header(
     """The header of library `name`; `problems`, `plans` and `appends` are one row of kernels per GPU, in order."""
     problem, plan = problems[0][0], plans[0][0]
     assert plan.layout is not None
+    # Books are packed once for all kernels: by rows or entry by entry, codes in one order.
+    assert len({(each.layout, each.strategy.dataflow) for row in plans for each in row}) == 1
     op, variant = problem.op, problem.variant
     rows = [
         (*map(_kernel, *pair), *(_append_kernel(pair[0][0], each) for each in of_gpu))
@@ -75,11 +77,13 @@ def render_cache_header(
             max_query_tokens=op.query_tokens,
             max_context=op.context,
             window=op.window,
+            sliding_window=op.sliding_window,
             page_tokens=op.page_size,
             block_tokens=BLOCK_TOKENS,
             block_bytes=plan.layout.block_bytes,
-            needs_facts=int(any(each.strategy.dataflow != "decode" for row in plans for each in row)),
+            needs_facts=int(plan.strategy.dataflow != "decode"),
             needs_rotations=int(op.rope != "none"),
+            needs_softcap=int(op.softcap),
         )
     )
 

@@ -210,6 +210,14 @@ static void check_refusals(void) {
   REFUSES(args.out_head_stride = 127, CONST(ERROR_STRIDE));
   REFUSES(args.out_token_stride = 0, CONST(ERROR_STRIDE));
   REFUSES(args.out_sequence_stride = -1, CONST(ERROR_STRIDE));
+  REFUSES(args.out_token_stride = args.out_sequence_stride = 128, CONST(ERROR_STRIDE));
+  REFUSES(args.out_token_stride = 1023, CONST(ERROR_STRIDE)); /* eight heads of 128 */
+  REFUSES(args.out_sequence_stride = 4095, CONST(ERROR_STRIDE));
+  REFUSES(args.out_sequence_stride = INT64_MAX, CONST(ERROR_STRIDE));
+  if (CAPPED) {
+    REFUSES(args.softcap = 0.0f, CONST(ERROR_SOFTCAP));
+    REFUSES(args.softcap = -1.0f, CONST(ERROR_SOFTCAP));
+  }
   REFUSES(args.queries += 1, CONST(ERROR_MISALIGNED));
   REFUSES(args.pages += 8, CONST(ERROR_MISALIGNED));
   REFUSES(args.key_books += 8, CONST(ERROR_MISALIGNED));
@@ -269,11 +277,21 @@ static void check_caches(void) {
   REFUSES(args.host = &host, CONST(ERROR_CAPACITY));
   host.lengths = lengths;
   if (PAGED) {
-    wrong[1] = 10;
+    wrong[3] = 10;
     host.page_table = wrong;
     REFUSES(args.host = &host, CONST(ERROR_PAGE));
-    wrong[1] = -1;
+    REFUSES_APPEND(args.host = &host, CONST(ERROR_PAGE));
+    wrong[3] = -1;
     REFUSES(args.host = &host, CONST(ERROR_PAGE));
+    wrong[3] = 3;
+    wrong[1] = -1; /* tokens 32 to 63 of 100: with a sliding window of 33 two queries see those from 66 on */
+    checked.host = &host;
+    CHECK(LIB(supports)(&checked, NULL) == (SLIDES ? CONST(OK) : CONST(ERROR_PAGE)));
+    {
+      LIB(append_args) append = sound_append();
+      append.host = &host;
+      CHECK(LIB(supports_append)(&append, NULL) == CONST(OK)); /* five tokens, the last ones */
+    }
     host.page_table = NULL;
     REFUSES(args.host = &host, CONST(ERROR_NULL_POINTER));
     host.page_table = pages;
@@ -283,7 +301,13 @@ static void check_caches(void) {
     host.page_count = 4;
     REFUSES((args.host = &host, args.page_blocks = 0), CONST(ERROR_CAPACITY));
   }
-  REFUSES_APPEND((args.host = &host, args.counts = 0), CONST(ERROR_LENGTH)); /* the second has no five tokens */
+  { /* heads may lie further apart than tokens, and tokens than sequences */
+    LIB(args) turned = sound();
+    turned.out_sequence_stride = 128;
+    turned.out_token_stride = 4 * 128;
+    turned.out_head_stride = 8 * 128;
+    CHECK(LIB(supports)(&turned, NULL) == CONST(OK));
+  }
   {
     LIB(append_args) append = sound_append();
     append.host = &host;
@@ -303,7 +327,7 @@ int main(void) {
   check_caches();
   LIB(unload)(&handle);
   CHECK(handle.module == NULL);
-  for (int status = 0; status <= 13; ++status) CHECK(strcmp(LIB(status_string)((LIB(status))status), "unknown status") != 0);
+  for (int status = 0; status <= 14; ++status) CHECK(strcmp(LIB(status_string)((LIB(status))status), "unknown status") != 0);
   if (failures == 0) printf("ok\n");
   return failures != 0;
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from vqcc.diagnostics import Diagnostic, VqccError
 from vqcc.gpus.model import WARP_SIZE
 from vqcc.gpus.occupancy import blocks_per_sm, carveout_percent
 from vqcc.ops.attention.append_tile import propose_append_tile
@@ -56,11 +57,24 @@ def plan_appends(
 
 
 def launch_append(problem: CacheProblem, plan: AppendPlan, resources: Resources) -> AppendPlan:
-    """The grid that fills the GPU once, or less if there is less work. Blocks share what is more."""
+    """The grid that fills the GPU once, or less if there is less work. Blocks share what is more.
+
+    Raises VQ0405 if no block fits an SM.
+    """
     threads, shared = WARP_SIZE * plan.tile.warps, plan.tile.shared_bytes
     occupancy = blocks_per_sm(
         problem.gpu, threads, resources.registers, shared + resources.static_shared_bytes
     )
+    if occupancy.blocks == 0:
+        raise VqccError(
+            Diagnostic(
+                "VQ0405",
+                f"no block of {plan.kernel} fits an SM of {problem.gpu.name}: {threads} threads with "
+                f"{resources.registers} registers each and {shared} bytes of shared memory exceed its "
+                f"{occupancy.limited_by}",
+                help="check the limits of the GPU, or use an algorithm with wider vectors or fewer stages",
+            )
+        )
     resident = occupancy.blocks * problem.gpu.sm_count.integer
     grid = plan.tile.grid(1 if plan.single else MANY_TOKENS, resident)
     launch = Launch(
