@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from caches import make_problem
 
+from vqcc import gpus
 from vqcc.cache_search import compile_cache_plans
 from vqcc.codegen.cache import CompileCache, compile_cached
 from vqcc.codegen.toolchain import find
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vqcc.codegen.toolchain import Compiled
+    from vqcc.gpus.model import Gpu
 
 LLAMA = {"q_heads": 32, "kv_heads": 32, "head_dim": 128, "batch": 16, "context": 32768}
 GROUPED = {**LLAMA, "kv_heads": 8}
@@ -37,23 +39,19 @@ LIBRARIES: dict[str, tuple[str, str, dict[str, Any], str]] = {
 
 
 @pytest.fixture(scope="module")
-def compile_for(cache_directory: Path) -> Callable[[str], Callable[[str], Compiled]]:
+def compile_source(cache_directory: Path) -> Callable[[Gpu, str], Compiled]:
     toolchain, cache = find("nvrtc"), CompileCache(cache_directory, 2**30)
-    return lambda target: (
-        lambda source: compile_cached(
-            toolchain, cache, source, target=target, want_ptx=False, file_name="attention.cu"
-        )
+    return lambda gpu, source: compile_cached(
+        toolchain, cache, source, target=gpu.target, want_ptx=False, file_name="attention.cu"
     )
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
-@pytest.mark.parametrize("gpu", ["h200", "rtx4090"])
-def test_no_kernel_spills(
-    name: str, gpu: str, compile_for: Callable[[str], Callable[[str], Compiled]]
-) -> None:
+@pytest.mark.parametrize("gpu", ["h200", pytest.param("rtx4090", marks=pytest.mark.full)])
+def test_no_kernel_spills(name: str, gpu: str, compile_source: Callable[[Gpu, str], Compiled]) -> None:
     level, algorithm, op, dataflow = LIBRARIES[name]
     problem = make_problem(algorithm, level=level, gpu=gpu, **op)  # type: ignore[arg-type]
-    made = compile_cache_plans([problem], compile_for(problem.gpu.target))
+    (made,) = compile_cache_plans([[problem]], compile_source)
     (plan,) = made.plans
     if gpu == "h200":
         assert plan.strategy.dataflow == dataflow
@@ -72,20 +70,31 @@ def test_no_kernel_spills(
 
 
 def test_kernels_of_a_library_share_a_layout(
-    compile_for: Callable[[str], Callable[[str], Compiled]],
+    compile_source: Callable[[Gpu, str], Compiled],
 ) -> None:
     """Where one of them can have no tensor cores, none has."""
     problem = make_problem("cq-2", **{**GROUPED, "batch": [1, 16]})
     problems = [replace(problem, variant=variant) for variant in problem.op.variants()]
-    made = compile_cache_plans(problems, compile_for(problem.gpu.target))
+    (made,) = compile_cache_plans([problems], compile_source)
     assert len({plan.layout for plan in made.plans}) == 1
     assert [plan.kernel.split("_")[1] for plan in made.plans] == ["b1", "b16"]
 
 
+def test_gpus_of_a_library_share_a_layout_and_books(compile_source: Callable[[Gpu, str], Compiled]) -> None:
+    """An RTX 4090 has no room for what tensor cores look up: then the H200 decodes too."""
+    problem = make_problem("cq-2", **GROUPED)
+    small = replace(problem, gpu=gpus.load("rtx4090"))
+    alone = compile_cache_plans([[problem]], compile_source)[0].plans[0]
+    made = compile_cache_plans([[problem], [small]], compile_source)
+    assert alone.strategy.dataflow == "fragment"
+    assert [kernels.plans[0].strategy.dataflow for kernels in made] == ["decode", "decode"]
+    assert len({kernels.plans[0].layout for kernels in made}) == 1
+
+
 def test_books_past_shared_memory_are_refused(
-    compile_for: Callable[[str], Callable[[str], Compiled]],
+    compile_source: Callable[[Gpu, str], Compiled],
 ) -> None:
     problem = make_problem("kv-8-12-2", level="sc", gpu="rtx4090", head_dim=128)
     with pytest.raises(VqccError) as raised:
-        compile_cache_plans([problem], compile_for(problem.gpu.target))
+        compile_cache_plans([[problem]], compile_source)
     assert [item.code for item in raised.value.diagnostics] == ["VQ0403"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from vqcc.codegen.toolchain import Compiled
+    from vqcc.gpus.model import Gpu
+    from vqcc.levels import Strategy
     from vqcc.passes.cache.append import AppendPlan
     from vqcc.plan import CachePlan
     from vqcc.problem import CacheProblem
@@ -35,27 +38,42 @@ class CacheKernels:
 
 
 def compile_cache_plans(
-    problems: Sequence[CacheProblem], compile_source: Callable[[str], Compiled]
-) -> CacheKernels:
-    """Plan, render and compile the kernels of one library on one GPU, all of the first strategy whose tiles all fit.
+    problems: Sequence[Sequence[CacheProblem]], compile_source: Callable[[Gpu, str], Compiled]
+) -> tuple[CacheKernels, ...]:
+    """Plan, render and compile the kernels of one library, `problems` a row for each GPU.
 
-    Raises VQ0403 if a level's books do not fit shared memory, VQ0607 if every tile of every strategy spills.
+    All are of the first strategy whose tiles fit and do not spill on any GPU: one cache and its books serve them all.
+    Raises VQ0403 if a level's books do not fit shared memory, VQ0607 if no strategy is left.
     """
-    for strategy in cache_strategies(problems):
-        trials = [Trial(CACHES, problem, strategy) for problem in problems]
-        settled = settle(trials, compile_source, render_named, need_all=True)
-        if settled.compiled is None:
-            continue
-        suffix = settled.plans[0].kernel.rpartition("_")[2]
-        appends = tuple(
-            launch_append(problems[0], append, settled.compiled.resources[append.kernel])
-            for append in plan_appends(problems, settled.plans, suffix)
-        )
-        for append in appends:
-            if spills(settled.compiled.resources[append.kernel]):
-                raise _spills(append.kernel, problems[0].gpu.name)
-        return CacheKernels(settled.source, settled.plans, appends, settled.compiled)
-    raise _spills(problems[0].kernel, problems[0].gpu.name)
+    for strategy in cache_strategies([problem for row in problems for problem in row]):
+        made = []
+        for row in problems:
+            kernels = _compile(row, strategy, partial(compile_source, row[0].gpu))
+            if kernels is None:
+                break
+            made.append(kernels)
+        else:
+            return tuple(made)
+    raise _spills(problems[0][0].kernel, " or ".join(row[0].gpu.name for row in problems))
+
+
+def _compile(
+    problems: Sequence[CacheProblem], strategy: Strategy, compile_source: Callable[[str], Compiled]
+) -> CacheKernels | None:
+    """The kernels on one GPU, of one strategy; None if one of them has no tile."""
+    trials = [Trial(CACHES, problem, strategy) for problem in problems]
+    settled = settle(trials, compile_source, render_named, need_all=True)
+    if settled.compiled is None:
+        return None
+    suffix = settled.plans[0].kernel.rpartition("_")[2]
+    appends = tuple(
+        launch_append(problems[0], append, settled.compiled.resources[append.kernel])
+        for append in plan_appends(problems, settled.plans, suffix)
+    )
+    for append in appends:
+        if spills(settled.compiled.resources[append.kernel]):
+            raise _spills(append.kernel, problems[0].gpu.name)
+    return CacheKernels(settled.source, settled.plans, appends, settled.compiled)
 
 
 def _spills(kernel: str, gpu: str) -> VqccError:
