@@ -79,10 +79,15 @@ class FragmentOrder:
         """Blocks of a token."""
         return self.groups // self.block_groups
 
+    @property
+    def turns(self) -> int:
+        """Turns in which tokens meet the blocks: rows of operand A that are one query's have four."""
+        return min(self.steps, self.block_groups)
+
     def place(self, token: int, group: int) -> tuple[int, int]:
         """The lane that has a channel group of a token of the block, and the number of its code there."""
         look_ups = self.block_groups // 4
-        turn = token % 8 % min(self.steps, 4 * look_ups)
+        turn = token % 8 % self.turns
         step = (group // self.block_groups) ^ turn
         # Tokens of the upper four of eight turns meet the halves of a block the other way round.
         look_up = group % self.block_groups // 4 ^ turn // 4 % look_ups

@@ -11,6 +11,7 @@ from device.sources import device_source
 
 from vqcc.cache_layouts import CacheLayout, KeyOrder
 from vqcc.emulator import Buffer
+from vqcc.ops.attention.append_tile import propose_append_tile
 from vqcc.ops.attention.reference import Attended, attend, rotate, turn_steps
 from vqcc.tensors.cache_books import pack_books, pack_row_books
 from vqcc.tensors.cache_codes import nearest_codes, pack_token_blocks
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vqcc.emulator import Emulated
+    from vqcc.ops.attention.append_tile import AppendTile
 
 TYPES: Mapping[str, tuple[Any, str]] = {
     "float16": (np.float16, "Float16"),
@@ -101,15 +103,7 @@ class Case:
 
 def structs(case: Case) -> str:
     """The plan as constants."""
-    groups = {
-        "Key": next(
-            count
-            for count in (1, 2, 4, 8, 16, 32)
-            if count == case.layout.set_groups or count * case.keys.bits * case.keys.stages % 32 == 0
-        ),
-        "Value": min(4, case.layout.value_groups),
-    }
-    text = ""
+    text, tile = "", append_tile(case)
     for name, books, shared in zip(
         ("Key", "Value"), (case.keys, case.values), case.shared_entries, strict=True
     ):
@@ -148,7 +142,7 @@ struct Tile {{
   static constexpr int kWarps = {case.warps}, kRows = {case.rows}, kRowSets = {case.row_sets};
   static constexpr int kChunkBlocks = {case.chunk_blocks}, kBatch = {len(case.lengths)}, kStages = {case.stages};
   static constexpr int kOwnSharedBytes = {case.shared_bytes}, kArrivalBytes = {case.arrival_bytes};
-  static constexpr int kKeyGroups = {groups["Key"]}, kValueGroups = {groups["Value"]};
+  static constexpr int kKeyGroups = {tile.key_groups}, kValueGroups = {tile.value_groups};
   static constexpr bool kBooksTakeTurns = {yes_no[case.take_turns]}, kKeysResident = {yes_no[case.keys_resident]};
   static constexpr ElementType kElement = ElementType::k{TYPES[case.dtype][1]};
 }};
@@ -209,15 +203,9 @@ extern "C" __global__ void __launch_bounds__({32 * case.warps}, 1) append_{name}
     return device_source(("attention/append_kernel.cuh", "algorithms/kmeans.cuh"), structs(case) + kernels)
 
 
-def append_parts(case: Case) -> int:
-    """Parts of the grid: groups of channels of keys and of values, of each head."""
-    keys = next(
-        count
-        for count in (1, 2, 4, 8, 16, 32)
-        if count == case.layout.set_groups or count * case.keys.bits * case.keys.stages % 32 == 0
-    )
-    values = min(4, case.layout.value_groups)
-    return case.heads * (case.layout.key_groups // keys + case.layout.value_groups // values)
+def append_tile(case: Case) -> AppendTile:
+    """Groups of channels of keys and of values that blocks encode, of each head."""
+    return propose_append_tile(case.layout, "float16", len(case.lengths))
 
 
 class Cache:
@@ -438,7 +426,7 @@ def run_append(
         strides = [np.int64(stride // new_keys.itemsize) for stride in new_keys.strides[:3]]
         emulated.launch(
             kernels[most > 1],
-            (append_parts(case) * shares, 1, 1),
+            (append_tile(case).parts * shares, 1, 1),
             (32 * case.warps, 1, 1),
             case.shared_bytes,
             [

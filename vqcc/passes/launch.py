@@ -15,13 +15,41 @@ from vqcc.plan import Decision, Launch
 
 if TYPE_CHECKING:
     from vqcc.codegen.toolchain import Resources
+    from vqcc.gpus.model import Gpu
+    from vqcc.gpus.occupancy import Occupancy
     from vqcc.plan import KernelPlan
     from vqcc.problem import KernelProblem
 
-__all__ = ["plan_launch"]
+__all__ = ["occupancy_of", "plan_launch"]
 
 #: Any op's plan: passes return what they take.
 AnyPlan = TypeVar("AnyPlan", bound="KernelPlan")
+
+
+def occupancy_of(
+    gpu: Gpu, kernel: str, threads: int, shared_bytes: int, resources: Resources, remedy: str
+) -> Occupancy:
+    """Blocks of a compiled kernel that an SM holds, with `shared_bytes` of dynamic shared memory each.
+
+    Raises VQ0405 if it holds none; `remedy` is what else may help then.
+    """
+    occupancy = blocks_per_sm(
+        gpu,
+        threads=threads,
+        registers_per_thread=resources.registers,
+        shared_bytes=shared_bytes + resources.static_shared_bytes,
+    )
+    if occupancy.blocks == 0:
+        raise VqccError(
+            Diagnostic(
+                "VQ0405",
+                f"no block of {kernel} fits an SM of {gpu.name}: {threads} threads with "
+                f"{resources.registers} registers each and {shared_bytes} bytes of shared memory exceed its "
+                f"{occupancy.limited_by}",
+                help=f"check the limits of the GPU, or use {remedy}",
+            )
+        )
+    return occupancy
 
 
 def plan_launch(problem: KernelProblem, plan: AnyPlan, resources: Resources) -> AnyPlan:
@@ -29,22 +57,8 @@ def plan_launch(problem: KernelProblem, plan: AnyPlan, resources: Resources) -> 
     assert plan.tile is not None
     threads = 32 * plan.tile.warps
     shared = plan.dynamic_shared_bytes
-    occupancy = blocks_per_sm(
-        problem.gpu,
-        threads=threads,
-        registers_per_thread=resources.registers,
-        shared_bytes=shared + resources.static_shared_bytes,
-    )
-    if occupancy.blocks == 0:
-        raise VqccError(
-            Diagnostic(
-                "VQ0405",
-                f"no block of {plan.kernel} fits an SM of {problem.gpu.name}: {threads} threads with "
-                f"{resources.registers} registers each and {shared} bytes of shared memory exceed its "
-                f"{occupancy.limited_by}",
-                help="check the limits of the GPU, or use an algorithm with smaller vectors or fewer rows of x",
-            )
-        )
+    remedy = "an algorithm with smaller vectors or fewer rows of x"
+    occupancy = occupancy_of(problem.gpu, plan.kernel, threads, shared, resources, remedy)
     resident = occupancy.blocks * problem.gpu.sm_count.integer
     grid = plan.tile.blocks if plan.tile.one_item_per_block else min(plan.tile.blocks, resident)
     return plan.decide(

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from vqcc.problem import Problem
 
 __all__ = [
+    "COPY_BYTES",
     "cached_tables",
     "certain_placement",
     "check_placement",
+    "copied_entries",
     "part_tiles",
     "place_all",
     "place_none",
@@ -115,7 +117,7 @@ def place_slack(problem: Problem, plan: Plan, cut: int = 0) -> Plan:
     assert plan.hotness is not None
     n_shared = _shared_entries(problem, plan, plan.slack.shared_bytes)
     if problem.boundaries.shared is not None:
-        n_shared = _rounded(problem, plan, problem.boundaries.shared)
+        n_shared = _copied(problem, plan, problem.boundaries.shared)
     n_registers, registers_decision = _register_entries(problem, plan, n_shared, cut)
     if problem.boundaries != Boundaries():
         _check_boundaries(problem, plan, n_registers, n_shared)
@@ -199,19 +201,23 @@ def _shared_entries(problem: Problem, plan: Plan, budget: int) -> int:
     algorithm = problem.algorithm
     tiles = part_tiles(problem, plan)
     if tiles * _book_bytes(problem, plan, algorithm.table_entries) <= budget:
-        return _rounded(problem, plan, algorithm.table_entries)
+        return _copied(problem, plan, algorithm.table_entries)
     left = budget // tiles - algorithm.constant_entries * algorithm.entry_stride
-    return _rounded(problem, plan, max(0, left) // (cached_tables(problem, plan) * algorithm.entry_stride))
+    return _copied(problem, plan, max(0, left) // (cached_tables(problem, plan) * algorithm.entry_stride))
 
 
-def _rounded(problem: Problem, plan: Plan, entries: int) -> int:
-    """At most `entries` of them that can be copied by whole words: all, or a multiple of what a word holds.
+def _copied(problem: Problem, plan: Plan, entries: int) -> int:
+    """What of `entries` can be copied; a split along the stages copies parts of books."""
+    return copied_entries(problem.algorithm, entries, whole_books=plan.split.stages == 1)
+
+
+def copied_entries(algorithm: Algorithm, entries: int, *, whole_books: bool) -> int:
+    """At most `entries` of a table that can be copied by whole words: all, or a multiple of what a word holds.
 
     None of tables that end inside a word, unless whole books are copied.
     """
-    algorithm = problem.algorithm
     ends_inside = algorithm.stage_bytes % COPY_BYTES != 0
-    if entries >= algorithm.table_entries and not (ends_inside and plan.split.stages > 1):
+    if entries >= algorithm.table_entries and (whole_books or not ends_inside):
         return algorithm.table_entries
     if ends_inside:
         return 0

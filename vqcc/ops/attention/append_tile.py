@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vqcc.cache_layouts import BLOCK_TOKENS
-from vqcc.ops.attention.tile import ELEMENT_TYPES
+from vqcc.ops.tiles import ELEMENT_TYPES
 from vqcc.plan import Constant
 
 if TYPE_CHECKING:

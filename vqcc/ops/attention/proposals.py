@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vqcc.ops.attention.tile import AttentionTile, AttentionWork, DecodeTile, FragmentTile, ScoreTile
+from vqcc.ops.tiles import power_of_two_at_least
 from vqcc.plan import Decision
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _decode_tiles(work: AttentionWork) -> Iterator[AttentionTile]:
 
 def _score_tiles(work: AttentionWork) -> Iterator[AttentionTile]:
     """All query rows at once where their tables fit, else half of them; key entries resident if there is room."""
-    rows = min(MAX_SCORE_ROWS, _power_of_two_at_least(work.query_rows))
+    rows = min(MAX_SCORE_ROWS, power_of_two_at_least(work.query_rows))
     while rows:
         for warps, registers in SCORE_BLOCKS:
             for resident in (True, False):
@@ -109,7 +110,3 @@ def _decisions(tile: AttentionTile, machine: Machine) -> tuple[Decision, ...]:
             "warps take token blocks in turn: more of them hide more latency",
         ),
     )
-
-
-def _power_of_two_at_least(value: int) -> int:
-    return 1 << (max(value, 1) - 1).bit_length()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vqcc.cache_layouts import BLOCK_TOKENS, EntryRows
+from vqcc.ops.tiles import ELEMENT_TYPES, round_up
 from vqcc.plan import Constant
 
 if TYPE_CHECKING:
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AttentionTile", "AttentionWork", "DecodeTile", "FragmentTile", "ScoreTile"]
 
-ELEMENT_TYPES: Mapping[str, str] = {
-    "float16": "vqcc::ElementType::kFloat16",
-    "bfloat16": "vqcc::ElementType::kBfloat16",
-}
 WARP_SIZE, FLOAT_BYTES = 32, 4
 #: Counters of arrivals are padded to so many bytes, parts follow (device/attention/merge.cuh).
 ARRIVAL_ALIGNMENT = 256
@@ -106,7 +103,7 @@ class AttentionTile(ABC):
     @property
     def arrival_bytes(self) -> int:
         """Bytes of the counters, behind which parts lie."""
-        return _round_up(4 * self.work.counters, ARRIVAL_ALIGNMENT)
+        return round_up(4 * self.work.counters, ARRIVAL_ALIGNMENT)
 
     def constants(self) -> tuple[Constant, ...]:
         """The template's `Tile`."""
@@ -156,7 +153,7 @@ class DecodeTile(AttentionTile):
         """Queries, scores or the sums of warps in their place, rows' state, starts of sequences, rotations."""
         scores = self.rows * self.chunk_blocks * BLOCK_TOKENS
         scratch = max(scores, self._query_floats * self.warps)
-        state = _round_up(3 * self.rows + 1 + self.work.batch + 1, 4)
+        state = round_up(3 * self.rows + 1 + self.work.batch + 1, 4)
         pairs = self.work.layout.head_dim // 2 if self.work.rotated else 0
         rotations = pairs * 8 * (BLOCK_TOKENS + self.warps)
         return FLOAT_BYTES * (self._query_floats + scratch + state) + rotations
@@ -195,7 +192,7 @@ class ScoreTile(AttentionTile):
         codes = teams * self.work.layout.block_bytes
         weights = teams * BLOCK_TOKENS * self.rows * FLOAT_BYTES
         keys = self.work.key_rows.bytes if self.keys_resident else 0
-        state = FLOAT_BYTES * (_round_up(2 * self.rows + 1, 4) + 2 * self.rows * self.warps)
+        state = FLOAT_BYTES * (round_up(2 * self.rows + 1, 4) + 2 * self.rows * self.warps)
         own = self.score_bytes + keys + values.bytes + self.warps * (codes + weights)
         return own + FLOAT_BYTES * self._query_floats + state + self._starts_bytes
 
@@ -223,7 +220,3 @@ class FragmentTile(AttentionTile):
         return (
             Constant("int", "kStages", self.stages, "token blocks of a warp whose codes are on their way"),
         )
-
-
-def _round_up(value: int, unit: int) -> int:
-    return -(-value // unit) * unit

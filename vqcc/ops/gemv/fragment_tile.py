@@ -7,13 +7,8 @@ from typing import TYPE_CHECKING
 
 from vqcc.code_layouts import FragmentLayout
 from vqcc.ops.gemv.fragment_cycles import FEW_ROWS, Counts, VisitShape, count_phases
-from vqcc.ops.gemv.tile import (
-    ELEMENT_TYPES,
-    activation_alignment,
-    power_of_two_at_least,
-    round_up,
-    workspace_bytes,
-)
+from vqcc.ops.gemv.tile import activation_alignment, workspace_bytes
+from vqcc.ops.tiles import ELEMENT_TYPES, power_of_two_at_least, round_up
 from vqcc.plan import Constant, Decision, Rejected
 
 if TYPE_CHECKING:

@@ -8,13 +8,11 @@ from vqcc.ops.gemv.tile import (
     GemvTile,
     Shape,
     fill_decision,
-    largest_divisor,
     make_tile,
     phases,
-    power_of_two_at_least,
-    power_of_two_at_most,
     row_blocks,
 )
+from vqcc.ops.tiles import largest_divisor, power_of_two_at_least, power_of_two_at_most
 from vqcc.plan import Decision
 
 if TYPE_CHECKING:

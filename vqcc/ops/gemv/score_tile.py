@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vqcc.code_layouts import RotatedLayout
-from vqcc.ops.gemv.tile import ELEMENT_TYPES, activation_alignment, dealt_parts, round_up, workspace_bytes
+from vqcc.ops.gemv.tile import activation_alignment, dealt_parts, workspace_bytes
+from vqcc.ops.tiles import ELEMENT_TYPES, round_up
 from vqcc.plan import Constant, Decision, Rejected
 
 if TYPE_CHECKING:

@@ -6,19 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vqcc.ops.tiles import ELEMENT_TYPES, round_up
 from vqcc.plan import Constant, Decision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from vqcc.ops.base import Dtype, Machine, Variant, Workload
 
-__all__ = ["GemvTile", "Shape", "activation_alignment", "dealt_parts", "make_tile", "power_of_two_at_most"]
-
-ELEMENT_TYPES: Mapping[str, str] = {
-    "float16": "vqcc::ElementType::kFloat16",
-    "bfloat16": "vqcc::ElementType::kBfloat16",
-}
+__all__ = ["GemvTile", "Shape", "activation_alignment", "dealt_parts", "make_tile"]
 
 
 @dataclass(frozen=True)
@@ -165,27 +161,6 @@ def fill_decision(tile: GemvTile, machine: Machine, formula: str, registers: int
         },
         f"as many warps of {tile.register_cap} registers a thread as an SM holds hide latency",
     )
-
-
-def largest_divisor(value: int, limit: int, multiple_of: int = 1) -> int:
-    """The largest divisor of `value` that is at most `limit` and a multiple of `multiple_of`."""
-    return max(
-        (d for d in range(multiple_of, value + 1, multiple_of) if value % d == 0 and d <= limit), default=0
-    )
-
-
-def power_of_two_at_most(value: int) -> int:
-    """The largest power of two that is at most `value`; 1 for less."""
-    return 1 << (max(value, 1).bit_length() - 1)
-
-
-def power_of_two_at_least(value: int) -> int:
-    """The smallest power of two that is at least `value`."""
-    return 1 << (max(value, 1) - 1).bit_length()
-
-
-def round_up(value: int, unit: int) -> int:
-    return -(-value // unit) * unit
 
 
 def dealt_parts(row_units: int, most: int, column_units: int, sm_count: int) -> Iterator[tuple[int, int]]:

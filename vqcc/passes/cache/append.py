@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from vqcc.diagnostics import Diagnostic, VqccError
 from vqcc.gpus.model import WARP_SIZE
-from vqcc.gpus.occupancy import blocks_per_sm, carveout_percent
+from vqcc.gpus.occupancy import carveout_percent
 from vqcc.ops.attention.append_tile import propose_append_tile
+from vqcc.passes.launch import occupancy_of
 from vqcc.plan import Launch
 
 if TYPE_CHECKING:
@@ -62,19 +62,8 @@ def launch_append(problem: CacheProblem, plan: AppendPlan, resources: Resources)
     Raises VQ0405 if no block fits an SM.
     """
     threads, shared = WARP_SIZE * plan.tile.warps, plan.tile.shared_bytes
-    occupancy = blocks_per_sm(
-        problem.gpu, threads, resources.registers, shared + resources.static_shared_bytes
-    )
-    if occupancy.blocks == 0:
-        raise VqccError(
-            Diagnostic(
-                "VQ0405",
-                f"no block of {plan.kernel} fits an SM of {problem.gpu.name}: {threads} threads with "
-                f"{resources.registers} registers each and {shared} bytes of shared memory exceed its "
-                f"{occupancy.limited_by}",
-                help="check the limits of the GPU, or use an algorithm with wider vectors or fewer stages",
-            )
-        )
+    remedy = "an algorithm with wider vectors or fewer stages"
+    occupancy = occupancy_of(problem.gpu, plan.kernel, threads, shared, resources, remedy)
     resident = occupancy.blocks * problem.gpu.sm_count.integer
     grid = plan.tile.grid(1 if plan.single else MANY_TOKENS, resident)
     launch = Launch(

@@ -77,9 +77,8 @@ def _refusals_of_fragments(problem: CacheProblem) -> Iterator[str]:
         yield f"entries of a head of {head_dim} channels take more than a row of {ROW_BYTES} bytes"
         return
     order = FragmentOrder(head_dim // keys.vector_size, keys.vector_size)
-    turns = min(order.steps, 8 if keys.vector_size == 2 else TURNS)
     registers = -(-(keys.vector_size // 2) * (order.block_groups // 4) // 2)
-    if order.steps < turns or turns < TURNS or order.steps * registers > MAX_OPERANDS:
+    if order.turns < TURNS or order.steps * registers > MAX_OPERANDS:
         yield f"a key of {order.groups} channel groups has no {TURNS} turns in which lanes meet different banks"
     lanes = EntryRows(head_dim, values.vector_size).team_lanes
     if lanes < WARP_SIZE:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vqcc.diagnostics import Diagnostic, VqccError
+from vqcc.passes.placement import COPY_BYTES, copied_entries
 from vqcc.plan import Decision, Placement, Rejected
 from vqcc.report.text import counted
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from vqcc.problem import CacheProblem
 
 __all__ = ["head_books", "place_all_books", "place_no_books", "place_rows", "place_slack_books"]
-
-#: Tables are copied to shared memory by words of this many bytes.
-COPY_BYTES = 16
 
 
 def head_books(algorithm: Algorithm, kv_heads: int, head_dim: int) -> int:
@@ -149,16 +147,8 @@ def place_slack_books(problem: CacheProblem, plan: CachePlan) -> CachePlan:
 
 def _placed(problem: CacheProblem, algorithm: Algorithm, entries: int) -> Placement:
     """The first `entries` of each table of a kv-head's books, rounded to words; none of tables that end inside one."""
-    held = _rounded(algorithm, entries)
+    held = copied_entries(algorithm, entries, whole_books=True)
     stages = algorithm.table_count
     book_bytes = -(-held * stages * algorithm.entry_stride // COPY_BYTES) * COPY_BYTES
     books = head_books(algorithm, problem.op.kv_heads, problem.op.head_dim)
     return Placement((0,) * stages, held, books, book_bytes)
-
-
-def _rounded(algorithm: Algorithm, entries: int) -> int:
-    if entries >= algorithm.entries:
-        return algorithm.entries
-    if algorithm.stage_bytes % COPY_BYTES:
-        return 0
-    return entries - entries % max(1, COPY_BYTES // algorithm.entry_stride)
