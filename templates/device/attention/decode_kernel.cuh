@@ -127,7 +127,7 @@ class DecodeAttention {
 
   /// Queries, times the softmax's scale. And no token has been seen.
   VQCC_DEVICE void start_rows(const Rows& rows, int sequence) {
-    const float scale = arguments_.softmax_scale * (Shape::kSoftcap ? 1.0f : kLog2OfE);
+    const float scale = score_scale<Shape>(arguments_);
     load_queries<Shape, Tile, kThreads>(arguments_, rows, sequence, scale, queries_);
     for (int r = static_cast<int>(threadIdx.x); r < kRows; r += kThreads) {
       state_[r] = kMasked;
@@ -153,10 +153,7 @@ class DecodeAttention {
     }
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      float score = own[r];
-      if constexpr (Shape::kSoftcap) {
-        score = kLog2OfE * arguments_.softcap * hyperbolic_tangent(score / arguments_.softcap);
-      }
+      const float score = capped_score<Shape>(arguments_, own[r]);
       const bool seen = present && rows.sees(r, position, sequence.length, arguments_.query_tokens);
       scores[r * kChunkTokens + lane_index()] = seen ? score : kMasked;
     }

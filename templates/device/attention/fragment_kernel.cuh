@@ -181,17 +181,14 @@ class FragmentAttention {
 
   /// Makes scores of products, in powers of two, masked where there is no token that the query sees.
   VQCC_DEVICE void mask(const Rows& rows, const Sequence<Shape>& sequence, int block, float (&scores)[4][2]) const {
-    const float scale = arguments_.softmax_scale * (Shape::kSoftcap ? 1.0f : kLog2OfE);
+    const float scale = score_scale<Shape>(arguments_);
 #pragma unroll
     for (int octet = 0; octet < 4; ++octet) {
       const int position = sequence.first_token(block) + Quarters::token_of(octet);
       const bool present = Quarters::has_token() && position < sequence.end_token(block);
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
-        float score = scale * scores[octet][j];
-        if constexpr (Shape::kSoftcap) {
-          score = kLog2OfE * arguments_.softcap * hyperbolic_tangent(score / arguments_.softcap);
-        }
+        const float score = capped_score<Shape>(arguments_, scale * scores[octet][j]);
         const bool seen =
             present && rows.sees(Quarters::row() + 2 * j, position, sequence.length, arguments_.query_tokens);
         scores[octet][j] = seen ? score : kMasked;

@@ -18,6 +18,19 @@ VQCC_DEVICE float weight_of(float score, float largest) {
   return score == kMasked ? 0.0f : power_of_two(score - largest);
 }
 
+/// What products of queries and keys are multiplied with: scores are in powers of two, but a cap comes before that.
+template <class Shape, class Arguments>
+VQCC_DEVICE float score_scale(const Arguments& arguments) {
+  return arguments.softmax_scale * (Shape::kSoftcap ? 1.0f : kLog2OfE);
+}
+
+/// A score with that scale in powers of two, capped if the shape says so.
+template <class Shape, class Arguments>
+VQCC_DEVICE float capped_score(const Arguments& arguments, float score) {
+  if constexpr (!Shape::kSoftcap) return score;
+  else return kLog2OfE * arguments.softcap * hyperbolic_tangent(score / arguments.softcap);
+}
+
 /// What a part of a softmax leaves for each of kRows rows: a largest score, the sum of weights relative to it, and
 /// weighted sums of values. In the workspace, kRows largest, kRows sums, then [kRows][kHeadDim].
 template <class Shape, class Tile>

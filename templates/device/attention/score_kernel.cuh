@@ -102,11 +102,12 @@ class ScoreAttention {
     copy_rows<ValueRows::kBytes, kThreads>(value_rows_,
                                            arguments_.value_books + static_cast<int64>(book) * ValueRows::kBytes);
   }
+
   /// Token blocks `first` to `end` of a sequence, counted from the first that a query sees.
   VQCC_DEVICE void work_on(const Rows& rows, int number, int first, int end) {
     const int length = load<Space::kGlobal>(arguments_.lengths + number);
     const auto sequence = Sequence<Shape>::of(length, arguments_.query_tokens);
-    const float scale = arguments_.softmax_scale * (Shape::kSoftcap ? 1.0f : kLog2OfE);
+    const float scale = score_scale<Shape>(arguments_);
     load_queries<Shape, Tile, kThreads>(arguments_, rows, number, scale, queries_);
     wait_for_copies();
     block_barrier();  // queries and books are there
@@ -186,6 +187,7 @@ class ScoreAttention {
                                             values[s]);
     }
   }
+
   // ---- Scores and softmax ----------------------------------------------------------------------------------
 
   /// This lane's token's scores in powers of two; masked where a row does not see it.
@@ -208,11 +210,8 @@ class ScoreAttention {
     const bool present = block < end && position < sequence.end_token(own_block);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      if constexpr (Shape::kSoftcap) {
-        scores[r] = kLog2OfE * arguments_.softcap * hyperbolic_tangent(scores[r] / arguments_.softcap);
-      }
       const bool seen = present && rows.sees(r, position, sequence.length, arguments_.query_tokens);
-      if (!seen) scores[r] = kMasked;
+      scores[r] = seen ? capped_score<Shape>(arguments_, scores[r]) : kMasked;
     }
   }
 
