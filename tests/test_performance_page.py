@@ -165,16 +165,22 @@ def test_what_the_sanitizer_covers(page: str, bench: Any) -> None:
     assert not dataflows["left_out"]
     assert len(dataflows["libraries"]) == len(program.cases_past_the_paper())
     assert f"over {len(dataflows['libraries'])} libraries of one kernel each" in flat(page)
-    best = json.loads((RESULTS / "h200" / "gemv-best-sanitizer.json").read_text())
-    assert all(found["clean"] for found in best["tools"].values())
-    assert [case["level"] for case in best["libraries"]] == ["best"] * len(program.all_cases(["best"]))
-    assert f"over {len(best['libraries'])} libraries of level best" in flat(page)
     left_out = {(case["algorithm"], case["level"], case["reason"]) for case in report["left_out"]}
     several_books = ("gptvq-2", "gptvq-4", *program.OTHERS)
     assert left_out == {("aqlm-1x16", "sc", "VQ0403"), *((name, "o2", "VQ0406") for name in several_books)}
-    counted = json.loads((RESULTS / "h200" / "gemv-sanitizer.json").read_text())["libraries"]
-    covered = report["libraries"]
-    assert counted in (len(covered), covered)
+    sanitized = json.loads((RESULTS / "h200" / "gemv-sanitizer.json").read_text())
+    covered = json.loads(json.dumps(report["libraries"]))
+    # What the compiler of that machine could not make, this one can.
+    spilled = [case for case in sanitized["left_out"] if "VQ0607" in case["reason"]]
+    assert [(case["algorithm"], case["level"], case["n"], case["k"]) for case in spilled] == [
+        ("aqlm-3", "o4", 1024, 4096)
+    ]
+    assert "o4 of aqlm-3 at 1024 x 4096" in flat(page)
+    alone = [{key: value for key, value in case.items() if key != "reason"} for case in spilled]
+    assert [case for case in covered if case not in alone] == sanitized["libraries"]
+    best = [case for case in sanitized["libraries"] if case["level"] == "best"]
+    assert len(best) == len(program.all_cases(["best"]))
+    assert f"Level best is among them: {len(best)} libraries" in flat(page)
     assert {case["level"] for case in covered} == {"gc", "sc", "o1", "o2", "o3", "o4", "best"}
     assert {(case["n"], case["k"]) for case in covered} == set(program.SHAPES)
     assert "left out are sc of aqlm-1x16 and o2 of gptvq-2, gptvq-4 and the two families" in flat(page)
