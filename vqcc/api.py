@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vqcc.building import Built, build_library, write_library
 from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError
-from vqcc.library import Library, load_library, select_gpus
+from vqcc.library import Library, load_cache_library, load_library, load_weight_library, select_gpus
 from vqcc.spec.load import load_algorithm, load_spec
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from vqcc.algorithms.base import Algorithm
     from vqcc.hotness import Summary, TensorProfile
+    from vqcc.tensors.cache_packing import PackedBooks
     from vqcc.tensors.cache_tensor import CacheTensor
     from vqcc.tensors.packing import PackedTensor
     from vqcc.tensors.vq_tensor import VQTensor
@@ -32,6 +33,7 @@ __all__ = [
     "load_library",
     "load_spec",
     "pack",
+    "pack_books",
     "profile",
     "quantize",
     "write_library",
@@ -100,11 +102,12 @@ def pack(
     names: Sequence[str] = (),
     other_codes: bool = False,
 ) -> list[tuple[VQTensor, PackedTensor]]:
-    """Pack VQ tensors of a file (all, or those named) for a compiled library and write them to `output`.
+    """Pack VQ tensors of a file (all, or those named) for a library over a weight and write them to `output`.
 
     For a library built from a profile, entries are renamed by how often each tensor's codes look them up. Raises
     VQ0803 for tensors that do not fit the library, VQ0805 for a GPU it was not compiled for, VQ0540 for codes that
-    its profile did not count, unless `other_codes`, VQ0711 for an output that is an input or in the library.
+    its profile did not count, unless `other_codes`, VQ0711 for an output that is an input or in the library, VQ0713 for
+    a library over a KV cache.
     """
     from vqcc.tensors.container import load_all
     from vqcc.tensors.output import check_outputs
@@ -113,7 +116,7 @@ def pack(
     from vqcc.verify.harness import check_tensors
 
     check_outputs([output], (*files_of(tensors), library))
-    loaded = load_library(library)
+    loaded = load_weight_library(library)
     if gpu is not None:
         select_gpus(loaded, (gpu,))
     chosen = load_all(tensors, names)
@@ -122,6 +125,39 @@ def pack(
         _check_codes(loaded, chosen)
     packed = [(tensor, loaded.pack(tensor)) for tensor in chosen]
     save_packed(output, loaded, packed)
+    return packed
+
+
+def pack_books(
+    tensors: Path,
+    keys: str,
+    values: str,
+    library: Path,
+    output: Path,
+    *,
+    gpu: str | None = None,
+    name: str | None = None,
+) -> PackedBooks:
+    """Pack the codebooks of quantized `keys` and `values` of a file for a library over a KV cache, into `output`.
+
+    There they are called `name`, by default as the keys are. Raises VQ0803 for tensors that do not fit the library,
+    VQ0805 for a GPU it was not compiled for, VQ0711 for an output that is an input or in the library, VQ0713 for a
+    library over a weight.
+    """
+    from vqcc.tensors.cache_packed_file import save_packed_books
+    from vqcc.tensors.container import load_cache
+    from vqcc.tensors.output import check_outputs
+    from vqcc.tensors.shards import files_of
+    from vqcc.verify.cache_harness import check_cache_tensors
+
+    check_outputs([output], (*files_of(tensors), library))
+    loaded = load_cache_library(library)
+    if gpu is not None:
+        select_gpus(loaded, (gpu,))
+    sides = (load_cache(tensors, keys), load_cache(tensors, values))
+    check_cache_tensors(loaded, *sides)
+    packed = loaded.pack(*sides)
+    save_packed_books(output, loaded, name or keys, *sides, packed)
     return packed
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from vqcc.assembling import Built, GpuBuild, assemble, in_parallel, runs_on
+from vqcc.cache_building import build_cache_library
 from vqcc.codegen.bundle import write_bundle
 from vqcc.codegen.cache import compile_cached
 from vqcc.codegen.header import render_header
 from vqcc.diagnostics import DiagnosticList, VqccError
-from vqcc.explaining import explain_plans
-from vqcc.gpus.model import COMPUTE_CAPABILITIES
 from vqcc.library import describe_kernel, describe_library
 from vqcc.passes.choice import Agreed, agree
 from vqcc.picks import PickError
@@ -24,7 +22,7 @@ from vqcc.tuning.choosing import choose
 from vqcc.tuning.use import LockUse, complaints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from vqcc.codegen.cache import CompileCache
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
     from vqcc.tuning.choosing import Tuned
     from vqcc.tuning.lock import Lock
 
+    WeightBuild = GpuBuild[Problem, Plan]
     #: What was picked of a library: by GPU and variant's suffix.
     Picks = Mapping[str, Mapping[str, Pick]]
 
@@ -52,41 +51,14 @@ __all__ = [
 ]
 
 
-#: Compute capabilities of integrated parts, which share no cubins with others.
-_TEGRA = {(8, 7), (8, 8)}
-
-
-@dataclass(frozen=True)
-class GpuBuild:
-    """The kernels of one library on one GPU."""
-
-    gpu: Gpu
-    problems: tuple[Problem, ...]
-    plans: tuple[Plan, ...]
-    source: str
-    compiled: Compiled
-
-
-@dataclass(frozen=True)
-class Built:
-    """A library in memory: its files by name, and what its manifest says beside them.
-
-    `lock_use` says what a lock file did, where there was one for a library of level `best`.
-    """
-
-    name: str
-    gpus: tuple[GpuBuild, ...]
-    files: Mapping[str, bytes]
-    fields: Mapping[str, Any]
-    lock_use: LockUse | None = None
-
-
 def problems_of(spec: Spec, gpu: Gpu) -> tuple[Problem, ...]:
-    """The kernels of `spec` on one of its GPUs, in the order of the op's variants."""
+    """The kernels of `spec`, which is over a weight, on one of its GPUs, in the order of the op's variants."""
     profile = () if spec.profile is None else spec.profile.tensors
+    assert spec.over_weights is not None
+    algorithm, op = spec.over_weights
     return tuple(
-        Problem(spec.identifier, spec.algorithm, spec.op, variant, gpu, spec.level, spec.boundaries, profile)
-        for variant in spec.op.variants()
+        Problem(spec.identifier, algorithm, op, variant, gpu, spec.level, spec.boundaries, profile)
+        for variant in op.variants()
     )
 
 
@@ -101,11 +73,13 @@ def build_library(
 ) -> Built:
     """Plan, render and compile a library, all of whose kernels read the same packed codes.
 
-    Kernels that a `lock` has measured are those that took least, with the dataflow that takes least in all. Where one
-    of them cannot be made any more, the model decides as without a lock.
+    Of one over a weight, kernels that a `lock` has measured are those that took least, with the dataflow that takes least in all.
+    Where one of them cannot be made any more, the model decides as without a lock.
     GPUs are compiled by `jobs` threads. Diagnostics of all GPUs are raised together: VQ04xx where a level or a
     limit forbids a kernel, at the field of the spec that asks for it if one does, VQ06xx from the toolchain.
     """
+    if spec.over_weights is None:
+        return build_cache_library(spec, toolchain=toolchain, cache=cache, emit=emit, jobs=jobs)
     problems = [problem for gpu in spec.gpu for problem in problems_of(spec, gpu)]
     try:
         choices = agree(problems, estimate)
@@ -113,7 +87,7 @@ def build_library(
         choices = (Agreed("decode"),)
     tuned = None if lock is None else choose(lock, problems, toolchain.identity, choices)
 
-    def build(agreed: Agreed, picks: Picks) -> tuple[GpuBuild, ...]:
+    def build(agreed: Agreed, picks: Picks) -> tuple[WeightBuild, ...]:
         return _build_gpus(spec, agreed, toolchain, cache, picks, want_ptx="ptx" in emit, jobs=jobs)
 
     builds, lost = _build_tuned(tuned, choices, build)
@@ -144,8 +118,8 @@ def build_picked(
 def _build_tuned(
     tuned: Tuned | None,
     choices: Sequence[Agreed],
-    build: Callable[[Agreed, Picks], tuple[GpuBuild, ...]],
-) -> tuple[tuple[GpuBuild, ...], tuple[str, ...]]:
+    build: Callable[[Agreed, Picks], tuple[WeightBuild, ...]],
+) -> tuple[tuple[WeightBuild, ...], tuple[str, ...]]:
     """What was tuned if all of it can be made, else what the model chooses: times of other kernels say nothing of it.
 
     Then also why it cannot be made, which the decisions say too.
@@ -174,20 +148,20 @@ def _build_gpus(
     *,
     want_ptx: bool,
     jobs: int,
-) -> tuple[GpuBuild, ...]:
+) -> tuple[WeightBuild, ...]:
     """The kernels for every GPU, of one dataflow; diagnostics of all GPUs are raised together."""
     errors = DiagnosticList()
     exit_codes = []
-    builds: list[GpuBuild] = []
+    builds: list[WeightBuild] = []
 
-    def build(gpu: Gpu) -> GpuBuild | VqccError:
+    def build(gpu: Gpu) -> WeightBuild | VqccError:
         try:
             own = picks.get(gpu.name, {})
             return _build_gpu(spec, gpu, agreed, toolchain, cache, own, want_ptx=want_ptx)
         except VqccError as error:
             return spec.place(error)
 
-    for outcome in _in_parallel(build, spec.gpu, jobs):
+    for outcome in in_parallel(build, spec.gpu, jobs):
         if isinstance(outcome, VqccError):
             exit_codes.append(outcome.exit_code)
             errors.extend(outcome.diagnostics)
@@ -196,17 +170,6 @@ def _build_gpus(
     if exit_codes:
         raise VqccError(*errors, exit_code=max(exit_codes))
     return tuple(builds)
-
-
-def _in_parallel(
-    build: Callable[[Gpu], GpuBuild | VqccError], gpus: Sequence[Gpu], jobs: int
-) -> Iterable[GpuBuild | VqccError]:
-    if min(jobs, len(gpus)) == 1:
-        return map(build, gpus)
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(max_workers=jobs) as pool:
-        return list(pool.map(build, gpus))
 
 
 def write_library(built: Built, directory: Path) -> bool:
@@ -223,7 +186,7 @@ def _build_gpu(
     picks: Mapping[str, Pick],
     *,
     want_ptx: bool,
-) -> GpuBuild:
+) -> WeightBuild:
     problems = problems_of(spec, gpu)
 
     def compile_source(source: str) -> Compiled:
@@ -236,73 +199,27 @@ def _build_gpu(
     return GpuBuild(gpu, problems, plans, source, compiled)
 
 
-def _assemble(spec: Spec, builds: tuple[GpuBuild, ...], toolchain: Toolchain, emit: Sequence[Emit]) -> Built:
-    """Name every file that was asked for, and say in the manifest's fields what they are."""
-    problems = [build.problems for build in builds]
-    plans = [build.plans for build in builds]
-    assert len({plan.layout for kernels in plans for plan in kernels}) == 1, (
-        "one packed file serves a library"
-    )
-    parts = {name: data for build in builds for name, data in _files(spec, build).items()}
-    # The header states the build's id, which is that of everything: of the header too, but for this line.
-    blank = render_header(spec.name, problems, plans, build_id="0").encode()
-    profile = _profile(spec)
-    identity = hashlib.sha256(json.dumps([toolchain.identity, profile]).encode())
-    for data in (blank, *(data for name, data in parts.items() if not name.endswith(".ptx"))):
-        identity.update(hashlib.sha256(data).digest())
-    build_id = identity.hexdigest()[:16]
-    parts[f"{spec.name}.h"] = render_header(spec.name, problems, plans, build_id).encode()
-    suffixes = tuple({"header": ".h", "plan": ".plan.json"}.get(kind, f".{kind}") for kind in emit)
-    fields = {
-        "name": spec.name,
-        "build_id": build_id,
-        "toolchain": toolchain.identity,
-        **describe_library(problems[0][0], plans[0][0]),
-        "profile": profile,
-        "gpus": {
-            build.gpu.name: {
-                "target": build.gpu.target,
-                "runs_on": runs_on(build.gpu),
-                "minimum_driver": toolchain.minimum_driver,
-                "dram_bytes_per_second": build.gpu.dram_bytes_per_second.value,
-                "kernels": [describe_kernel(*pair) for pair in zip(build.problems, build.plans, strict=True)],
-            }
-            for build in builds
-        },
-    }
-    files = {name: data for name, data in parts.items() if name.endswith(suffixes)}
-    return Built(spec.name, builds, files, fields)
+def _assemble(spec: Spec, builds: Sequence[WeightBuild], toolchain: Toolchain, emit: Sequence[Emit]) -> Built:
+    layouts = {plan.layout for build in builds for plan in build.plans}
+    assert len(layouts) == 1, "one packed file serves a library"
+    return assemble(spec, builds, _Description(spec, tuple(builds)), toolchain, emit)
 
 
-def _profile(spec: Spec) -> dict[str, Any] | None:
-    """What the manifest says of the profile: the hashes of the codes that were counted, and of the file."""
-    if spec.profile is None:
-        return None
-    codes = dict.fromkeys(tensor.codes_sha256 for tensor in spec.profile.tensors)
-    return {"codes": list(codes), "sha256": spec.profile.sha256}
+@dataclass(frozen=True)
+class _Description:
+    """What a library over a quantized weight says of itself."""
 
+    spec: Spec
+    builds: tuple[WeightBuild, ...]
 
-def _files(spec: Spec, build: GpuBuild) -> dict[str, bytes]:
-    stem = f"{spec.name}.{build.gpu.name}"
-    plan = explain_plans(build.gpu, build.plans)
-    files = {
-        f"{stem}.cu": build.source.encode(),
-        f"{stem}.cubin": build.compiled.cubin,
-        f"{stem}.plan.json": (json.dumps(plan, indent=2) + "\n").encode(),
-    }
-    return files if build.compiled.ptx is None else {**files, f"{stem}.ptx": build.compiled.ptx.encode()}
+    def header(self, build_id: str) -> str:
+        problems, plans = ([getattr(build, part) for build in self.builds] for part in ("problems", "plans"))
+        return render_header(self.spec.name, problems, plans, build_id)
 
+    def library(self) -> dict[str, Any]:
+        return describe_library(self.builds[0].problems[0], self.builds[0].plans[0])
 
-def runs_on(gpu: Gpu) -> list[str]:
-    """Targets a cubin for `gpu` runs on: same major version, minor version no lower, and none from or to Tegra.
-
-    Source: CUDA C++ Programming Guide, binary compatibility.
-    """
-    major, minor = map(int, gpu.compute_capability.split("."))
-    versions = [tuple(map(int, text.split("."))) for text in COMPUTE_CAPABILITIES]
-    integrated = (major, minor) in _TEGRA
-    return [
-        f"sm_{a}{b}"
-        for a, b in versions
-        if a == major and (b == minor or (b > minor and not integrated and (a, b) not in _TEGRA))
-    ]
+    def kernels(self, number: int) -> dict[str, list[dict[str, Any]]]:
+        build = self.builds[number]
+        pairs = zip(build.problems, build.plans, strict=True)
+        return {"kernels": [describe_kernel(problem, plan) for problem, plan in pairs]}

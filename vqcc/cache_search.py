@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from vqcc.assembling import in_parallel
 from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
 from vqcc.flow import CACHES
 from vqcc.passes.cache.append import launch_append, plan_appends
@@ -38,31 +39,30 @@ class CacheKernels:
 
 
 def compile_cache_plans(
-    problems: Sequence[Sequence[CacheProblem]], compile_source: Callable[[Gpu, str], Compiled]
+    problems: Sequence[Sequence[CacheProblem]],
+    compile_source: Callable[[Gpu, str], Compiled],
+    jobs: int = 1,
 ) -> tuple[CacheKernels, ...]:
     """Plan, render and compile the kernels of one library, `problems` a row for each GPU.
 
-    All are of the first strategy whose tiles fit and do not spill on any GPU: one cache and its books serve them all.
+    GPUs are compiled by `jobs` threads. All are of the first strategy whose tiles fit and do not spill on any GPU: one cache and its books serve them all.
     Raises VQ0403 if a level's books do not fit shared memory, VQ0607 if no strategy is left.
     """
     for strategy in cache_strategies([problem for row in problems for problem in row]):
-        made = []
-        for row in problems:
-            kernels = _compile(row, strategy, partial(compile_source, row[0].gpu))
-            if kernels is None:
-                break
-            made.append(kernels)
-        else:
-            return tuple(made)
+        made = list(
+            in_parallel(partial(_compile, strategy=strategy, compile_source=compile_source), problems, jobs)
+        )
+        if None not in made:
+            return tuple(kernels for kernels in made if kernels is not None)
     raise _spills(problems[0][0].kernel, " or ".join(row[0].gpu.name for row in problems))
 
 
 def _compile(
-    problems: Sequence[CacheProblem], strategy: Strategy, compile_source: Callable[[str], Compiled]
+    problems: Sequence[CacheProblem], strategy: Strategy, compile_source: Callable[[Gpu, str], Compiled]
 ) -> CacheKernels | None:
     """The kernels on one GPU, of one strategy; None if one of them has no tile."""
     trials = [Trial(CACHES, problem, strategy) for problem in problems]
-    settled = settle(trials, compile_source, render_named, need_all=True)
+    settled = settle(trials, partial(compile_source, problems[0].gpu), render_named, need_all=True)
     if settled.compiled is None:
         return None
     suffix = settled.plans[0].kernel.rpartition("_")[2]

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vqcc.gpus.model import Gpu
-    from vqcc.plan import Plan
+    from vqcc.plan import KernelPlan
 
 __all__ = ["explain_plans", "uncalibrated_facts"]
 
@@ -16,7 +16,7 @@ __all__ = ["explain_plans", "uncalibrated_facts"]
 _CALIBRATED = {"measured", "header"}
 
 
-def explain_plans(gpu: Gpu, plans: Sequence[Plan]) -> dict[str, Any]:
+def explain_plans(gpu: Gpu, plans: Sequence[KernelPlan]) -> dict[str, Any]:
     """Plans of the kernels on `gpu` as plain data, and the GPU's numbers behind them that nobody measured."""
     return {
         "gpu": gpu.name,
@@ -26,7 +26,7 @@ def explain_plans(gpu: Gpu, plans: Sequence[Plan]) -> dict[str, Any]:
     }
 
 
-def uncalibrated_facts(gpu: Gpu, plans: Sequence[Plan]) -> list[dict[str, Any]]:
+def uncalibrated_facts(gpu: Gpu, plans: Sequence[KernelPlan]) -> list[dict[str, Any]]:
     """The GPU's numbers that entered a decision and that are neither measured nor from a header.
 
     Each has `name`, `value`, `confidence` and `source`; they come in the order of the GPU's model.

@@ -16,6 +16,7 @@ from vqcc.algorithms.base import (
     Scope,
 )
 from vqcc.algorithms.e8p import E8P
+from vqcc.algorithms.key_value import KeyValue, sides_of
 from vqcc.algorithms.kmeans import KMeans
 
 if TYPE_CHECKING:
@@ -28,10 +29,12 @@ __all__ = [
     "AnyAlgorithm",
     "DeviceAlgorithm",
     "KMeans",
+    "KeyValue",
     "Part",
     "Scales",
     "Scope",
     "from_mapping",
+    "sides_of",
 ]
 
 FAMILIES: Mapping[str, type[Algorithm]] = MappingProxyType({"kmeans": KMeans, "e8p": E8P})

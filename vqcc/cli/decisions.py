@@ -32,24 +32,44 @@ def show_plans(plans: Mapping[str, Mapping[str, Any]]) -> None:
 
 def _summary(kernel: Mapping[str, Any]) -> list[str]:
     """What a kernel came to, in a few words each."""
-    exchange, split, launch = kernel["exchange"], kernel["split"], kernel["launch"]
+    return [
+        *(_cache_parts(kernel) if "exchange" not in kernel else _weight_parts(kernel)),
+        *_launch_parts(kernel),
+    ]
+
+
+def _cache_parts(kernel: Mapping[str, Any]) -> list[str]:
+    """Of a kernel over a KV cache: its dataflow, and where entries are."""
+    dataflow = kernel["strategy"]["dataflow"]
+    if dataflow in DATAFLOW_WORDS:
+        return [DATAFLOW_WORDS[dataflow]]
+    return [f"{side}: {_places(kernel[side])}" for side in ("keys", "values")]
+
+
+def _weight_parts(kernel: Mapping[str, Any]) -> list[str]:
+    """Of a kernel over a quantized weight: its engine, where entries are, and the split."""
+    exchange, split = kernel["exchange"], kernel["split"]
     fusion = f"fusion {exchange['fusion']}"
     if exchange["shuffles"]:
         fusion += f" ({counted(exchange['shuffles'], 'shuffle')} in mini-warps of {exchange['mini_warp']})"
     if exchange["engine"] in DATAFLOW_WORDS:
-        parts = [DATAFLOW_WORDS[exchange["engine"]]]
-    else:
-        parts = [f"{exchange['engine']}, {fusion}", _places(kernel["placement"])]
-        factor = split["tiles"] * split["stages"]
-        parts.append(
-            "no split"
-            if factor == 1
-            else f"split {factor} ways ({split['tiles']} of columns x {split['stages']} of stages)"
-        )
-    parts.append(
+        return [DATAFLOW_WORDS[exchange["engine"]]]
+    factor = split["tiles"] * split["stages"]
+    return [
+        f"{exchange['engine']}, {fusion}",
+        _places(kernel["placement"]),
+        "no split"
+        if factor == 1
+        else f"split {factor} ways ({split['tiles']} of columns x {split['stages']} of stages)",
+    ]
+
+
+def _launch_parts(kernel: Mapping[str, Any]) -> list[str]:
+    launch = kernel["launch"]
+    parts = [
         f"{counted(launch['grid'], 'block')} of {launch['threads']} threads, {launch['blocks_per_sm']} per SM "
         f"({launch['limited_by']})"
-    )
+    ]
     if launch["workspace_bytes"]:
         parts.append(f"{launch['workspace_bytes']:,} bytes of workspace")
     if kernel["predicted_us"] is not None:

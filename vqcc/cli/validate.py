@@ -19,13 +19,14 @@ from vqcc.cli.support import (
     json_option,
     reports_errors,
 )
+from vqcc.diagnostics import Diagnostic, VqccError
 from vqcc.report.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from vqcc.diagnostics import Diagnostic
-    from vqcc.library import Library
+    from vqcc.library import CacheLibrary, Library
+    from vqcc.tensors.cache_tensor import CacheTensor
     from vqcc.tensors.vq_tensor import VQTensor
     from vqcc.verify.backends import Backend
     from vqcc.verify.harness import CaseResult
@@ -46,6 +47,8 @@ _PACKED_HELP = "the packed file may hold other weights than --tensors; without -
     help="Run on these packed weights; the tensors of --tensors are what they must decode to.",
 )
 @click.option("--tensor", "names", multiple=True, metavar="NAME", help="Only these tensors of the file.")
+@click.option("--keys", metavar="NAME", help="The tensor of keys, for libraries over a KV cache.")
+@click.option("--values", metavar="NAME", help="The tensor of values of the same layer.")
 @click.option(
     "--backend",
     type=WordChoice(["emulate", "cuda"]),
@@ -62,6 +65,8 @@ def command(
     tensors: Path | None,
     packed_path: Path | None,
     names: tuple[str, ...],
+    keys: str | None,
+    values: str | None,
     backend: str,
     gpus: tuple[str, ...],
     seed: int,
@@ -69,7 +74,7 @@ def command(
 ) -> None:
     """Run every kernel of LIBRARIES and compare it with float64.
 
-    Prints, per launch, the relative error ||computed - exact|| / ||exact||, the largest error of an element,
+    Kernels that append to a KV cache are held to the reference's bytes. Prints, per launch, the relative error ||computed - exact|| / ||exact||, the largest error of an element,
     and how near an element came to the bound that its rounding allows. Exit code 4 if any is outside. A library that
     cannot be read or run is reported, and the others are still validated.
     """
@@ -78,17 +83,28 @@ def command(
 
     if names and tensors is None:
         raise click.UsageError("--tensor picks from a file: give it with --tensors")
+    sides = None if keys is None or values is None else (keys, values)
+    if (keys is None) != (values is None):
+        raise click.UsageError("a KV cache has keys and values: give --keys NAME and --values NAME")
+    if sides is not None and (tensors is None or names):
+        raise click.UsageError("--keys and --values pick from the file of --tensors, instead of --tensor")
     if packed_path is not None and tensors is None:
         raise click.UsageError("--packed needs the tensors that were packed: give them with --tensors")
     failures = Failures()
     warnings: list[Diagnostic] = []
-    loaded: list[Library] = []
+    loaded: list[Library | CacheLibrary] = []
     for path in libraries:
         with failures.noted():
             loaded.append(load_library(path))
     results: list[CaseResult] = []
     with failures.noted():
-        inputs = _Inputs(_load_tensors(tensors, names), packed_path, gpus, seed)
+        inputs = _Inputs(
+            () if sides is not None else _load_tensors(tensors, names),
+            None if tensors is None or sides is None else _load_sides(tensors, sides),
+            packed_path,
+            gpus,
+            seed,
+        )
         if loaded:
             with _open_backend(backend, warnings) as running:
                 for library in loaded:
@@ -112,6 +128,7 @@ class _Inputs:
     """What libraries are validated on."""
 
     tensors: tuple[VQTensor, ...]
+    sides: tuple[CacheTensor, CacheTensor] | None
     packed: Path | None
     gpus: tuple[str, ...]
     seed: int
@@ -125,10 +142,58 @@ def _load_tensors(path: Path | None, names: tuple[str, ...]) -> tuple[VQTensor, 
     return tuple(load(path, name) for name in names) if names else load_all(path)
 
 
+def _load_sides(path: Path, names: tuple[str, str]) -> tuple[CacheTensor, CacheTensor]:
+    from vqcc.tensors.container import load_cache
+
+    return load_cache(path, names[0]), load_cache(path, names[1])
+
+
 def _run(
+    library: Library | CacheLibrary,
+    backend: Backend,
+    inputs: _Inputs,
+    failures: Failures,
+    warnings: list[Diagnostic],
+) -> Iterator[CaseResult]:
+    """The launches of one library; what ends them is noted."""
+    from vqcc.library import CacheLibrary
+
+    if isinstance(library, CacheLibrary):
+        yield from _run_cache(library, backend, inputs, failures)
+    else:
+        yield from _run_weights(library, backend, inputs, failures, warnings)
+
+
+def _run_cache(
+    library: CacheLibrary, backend: Backend, inputs: _Inputs, failures: Failures
+) -> Iterator[CaseResult]:
+    from vqcc.tensors.cache_packed_file import load_packed_books
+    from vqcc.verify.cache_harness import check_cache_tensors, validate_cache
+
+    with failures.noted():
+        if inputs.tensors:
+            raise VqccError(
+                Diagnostic(
+                    "VQ0713",
+                    f"library {library.name} is over a KV cache: which of the tensors are keys, which are values?",
+                    help="give --keys NAME and --values NAME with --tensors",
+                )
+            )
+        chosen, layers = backend.gpus(library, inputs.gpus), [None]
+        if inputs.packed is not None:
+            assert inputs.sides is not None
+            check_cache_tensors(library, *inputs.sides)
+            layers = list(load_packed_books(inputs.packed, library).values())
+        for packed in layers:
+            yield from validate_cache(
+                library, backend, tensors=inputs.sides, packed=packed, gpus=chosen, seed=inputs.seed
+            )
+
+
+def _run_weights(
     library: Library, backend: Backend, inputs: _Inputs, failures: Failures, warnings: list[Diagnostic]
 ) -> Iterator[CaseResult]:
-    """The launches of one library; what ends them is noted, and before that packed weights that are other ones."""
+    """The same over weights; packed ones that are other ones are noted before they run."""
     from vqcc.diagnostics import ExitCode
     from vqcc.tensors.packed_file import check_contents, check_order, load_packed
     from vqcc.verify.harness import check_tensors, validate
@@ -165,8 +230,6 @@ def _open_backend(name: str, warnings: list[Diagnostic]) -> Iterator[Backend]:
 @contextmanager
 def _cache_or_scratch(directory: Path, warnings: list[Diagnostic]) -> Iterator[Path]:
     """`directory` if modules can be kept there, else, with a warning VQ0702, one that is removed at the end."""
-    from vqcc.diagnostics import Diagnostic
-
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
@@ -195,8 +258,6 @@ def _show(result: CaseResult) -> None:
 
 
 def _mismatches(failed: Iterable[CaseResult], *, packed: bool) -> list[Diagnostic]:
-    from vqcc.diagnostics import Diagnostic
-
     return [
         Diagnostic(
             "VQ0801",

@@ -65,6 +65,8 @@ _MEANING = {
     "VQ0316": "no tensor of the profile fits the spec",
     "VQ0317": "the level leaves nothing to tune",
     "VQ0318": "times of a lock file are old or cannot be used",
+    "VQ0319": "algorithms of keys and of values where one is meant",
+    "VQ0320": "a part of a spec that the op does not take",
 }
 
 _GPU_AND_PLAN = {
@@ -151,6 +153,7 @@ _FILES = {
     "VQ0710": "unknown diagnostic code",
     "VQ0711": "an output is an input or another output",
     "VQ0712": "an output is no file",
+    "VQ0713": "a library of another kind of op",
 }
 
 _VALIDATION = {

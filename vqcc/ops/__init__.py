@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from pydantic import Field
+
+from vqcc.ops.attention.model import AttentionDecode
 from vqcc.ops.gemv import Gemv
 
 if TYPE_CHECKING:
@@ -11,9 +14,10 @@ if TYPE_CHECKING:
 
     from vqcc.ops.base import Op
 
-__all__ = ["OPS", "AnyOp"]
+__all__ = ["OPS", "WEIGHT_OPS", "AnyOp", "AttentionDecode", "Gemv"]
 
-OPS: Mapping[str, type[Op]] = {"gemv": Gemv}
+#: Ops over a quantized weight.
+WEIGHT_OPS: Mapping[str, type[Op]] = {"gemv": Gemv}
+OPS: Mapping[str, type[Op | AttentionDecode]] = {**WEIGHT_OPS, "attention_decode": AttentionDecode}
 
-# A union discriminated by `kind` once there is a second op.
-AnyOp = Gemv
+AnyOp = Annotated[Gemv | AttentionDecode, Field(discriminator="kind")]

@@ -58,13 +58,13 @@ class Variant:
 class Argument:
     """One kernel parameter: its C type, its role, and for arrays what they hold.
 
-    `role` is `weights` (made by `vqcc pack`), `input`, `output`, `workspace` (Launch.workspace_bytes of device
-    memory, null where that is 0) or `scalar`.
+    `role` is `weights` (made by `vqcc pack`), `input`, `output`, `inout` (read and written), `workspace`
+    (Launch.workspace_bytes of device memory, null where that is 0) or `scalar`.
     """
 
     name: str
     c_type: str
-    role: Literal["weights", "input", "output", "workspace", "scalar"]
+    role: Literal["weights", "input", "output", "inout", "workspace", "scalar"]
     comment: str
     optional: bool = False
 

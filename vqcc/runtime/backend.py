@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vqcc.compiled import select_gpus
 from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
-from vqcc.library import select_gpus
 from vqcc.runtime.overlap import OverlappingModule
 
 if TYPE_CHECKING:
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from vqcc.library import Kernel, Library
+    from vqcc.compiled import CompiledKernel
     from vqcc.runtime.device import Device, DeviceArray
+    from vqcc.verify.backends import AnyLibrary
 
 __all__ = ["CudaBackend", "CudaRunner", "gpus_for"]
 
@@ -28,11 +29,11 @@ class CudaBackend:
     def __init__(self, device: Device, *, overlap: bool = False) -> None:
         self.device, self.overlap = device, overlap
 
-    def gpus(self, library: Library, names: Sequence[str]) -> tuple[str, ...]:
+    def gpus(self, library: AnyLibrary, names: Sequence[str]) -> tuple[str, ...]:
         """Those named, or all whose cubins this device runs."""
         return select_gpus(library, names) if names else gpus_for(library, self.device)
 
-    def load(self, library: Library, gpu: str) -> CudaRunner:
+    def load(self, library: AnyLibrary, gpu: str) -> CudaRunner:
         """Load the cubin compiled for `gpu`. Raises VQ0805 if this device cannot run it, VQ0802 without one."""
         runs_on = library.builds[gpu].runs_on
         if self.device.target not in runs_on:
@@ -61,25 +62,24 @@ class CudaRunner:
     """A library's kernels, loaded; with `overlap` launches may start while those before them end."""
 
     def __init__(
-        self, device: Device, library: Library, gpu: str, cubin: bytes, *, overlap: bool = False
+        self, device: Device, library: AnyLibrary, gpu: str, cubin: bytes, *, overlap: bool = False
     ) -> None:
         self._device = device
-        self._library = library
-        self._overlapping = OverlappingModule(cubin, library.builds[gpu].kernels) if overlap else None
+        self._overlapping = OverlappingModule(cubin, library.builds[gpu].in_cubin) if overlap else None
         module = device.load(cubin)
         self._functions = {
             kernel.name: module.function(
                 kernel.name, kernel.launch.dynamic_shared_bytes, kernel.launch.carveout_percent
             )
-            for kernel in library.builds[gpu].kernels
+            for kernel in library.builds[gpu].in_cubin
         }
 
     def run(
         self,
-        kernel: Kernel,
+        kernel: CompiledKernel,
         inputs: Mapping[str, NDArray[Any]],
         outputs: Mapping[str, NDArray[Any]],
-        scalars: Mapping[str, int],
+        scalars: Mapping[str, float],
         workspace: NDArray[np.uint8],
     ) -> None:
         """Launch once and wait; `outputs` and `workspace` are overwritten."""
@@ -90,7 +90,9 @@ class CudaRunner:
         for name, array in written.items():
             self._device.download(arrays[name], array)
 
-    def enqueue(self, kernel: Kernel, arrays: Mapping[str, DeviceArray], scalars: Mapping[str, int]) -> None:
+    def enqueue(
+        self, kernel: CompiledKernel, arrays: Mapping[str, DeviceArray], scalars: Mapping[str, float]
+    ) -> None:
         """Put one launch on the device's stream; `arrays` holds the workspace too, if the kernel needs one."""
         launch = kernel.launch
         if self._overlapping is not None:
@@ -107,7 +109,7 @@ class CudaRunner:
         )
 
     def _arguments(
-        self, kernel: Kernel, arrays: Mapping[str, DeviceArray], scalars: Mapping[str, int]
+        self, kernel: CompiledKernel, arrays: Mapping[str, DeviceArray], scalars: Mapping[str, float]
     ) -> list[Any]:
         import numpy as np
 
@@ -117,11 +119,11 @@ class CudaRunner:
             scalar(argument.c_type, scalars[argument.name])
             if argument.role == "scalar"
             else np.uint64(arrays[argument.name].address if argument.name in arrays else 0)
-            for argument in self._library.op.arguments(kernel.variant)
+            for argument in kernel.arguments
         ]
 
 
-def gpus_for(library: Library, device: Device) -> tuple[str, ...]:
+def gpus_for(library: AnyLibrary, device: Device) -> tuple[str, ...]:
     """GPUs of the library whose cubins `device` runs, those of its own target first. Raises VQ0805 without any."""
     running = [name for name, build in library.builds.items() if device.target in build.runs_on]
     found = tuple(sorted(running, key=lambda name: library.builds[name].runs_on[0] != device.target))

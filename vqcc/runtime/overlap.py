@@ -10,7 +10,7 @@ from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from vqcc.library import Kernel
+    from vqcc.compiled import CompiledKernel
 
 __all__ = ["OverlappingModule"]
 
@@ -20,14 +20,14 @@ _C_TYPES: Mapping[str, Any] = {"uint64": ctypes.c_uint64, "int64": ctypes.c_int6
 class OverlappingModule:
     """The kernels of a cubin, loaded into the current context by cuda-bindings."""
 
-    def __init__(self, cubin: bytes, kernels: Sequence[Kernel]) -> None:
+    def __init__(self, cubin: bytes, kernels: Sequence[CompiledKernel]) -> None:
         from cuda.bindings import driver
 
         self._driver = driver
         self._module = self._check(driver.cuModuleLoadData(cubin), "loading the cubin")
         self._functions = {kernel.name: self._function(kernel) for kernel in kernels}
 
-    def enqueue(self, kernel: Kernel, arguments: Sequence[Any], stream: int) -> None:
+    def enqueue(self, kernel: CompiledKernel, arguments: Sequence[Any], stream: int) -> None:
         """Put one launch on a stream; `arguments` are numpy scalars in the kernel's order. Raises VQ0807."""
         attribute = self._driver.CUlaunchAttribute()
         attribute.id = self._driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
@@ -43,7 +43,7 @@ class OverlappingModule:
         function = self._functions[kernel.name]
         self._check(self._driver.cuLaunchKernelEx(config, function, (values, types), 0), "launching a kernel")
 
-    def _function(self, kernel: Kernel) -> Any:
+    def _function(self, kernel: CompiledKernel) -> Any:
         found = self._check(
             self._driver.cuModuleGetFunction(self._module, kernel.name.encode()), f"looking for {kernel.name}"
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from vqcc.library import Kernel
+    from vqcc.compiled import CompiledKernel
     from vqcc.runtime.backend import CudaRunner
     from vqcc.runtime.device import Device, DeviceArray
 
@@ -51,9 +51,9 @@ def summarize(seconds: Sequence[float], launches: int) -> Timing:
 def time_kernel(
     device: Device,
     runner: CudaRunner,
-    kernel: Kernel,
+    kernel: CompiledKernel,
     copies: Sequence[Mapping[str, DeviceArray]],
-    scalars: Mapping[str, int],
+    scalars: Mapping[str, float],
 ) -> Timing:
     """Time one kernel over `copies` of its arrays."""
     launches = -(-LAUNCHES // len(copies)) * len(copies)

@@ -11,7 +11,7 @@ from vqcc.building import runs_on, write_library
 from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
 from vqcc.gpus.device_names import names_gpu
 from vqcc.hotness.drawing import draw_tensor, shares_by_rank
-from vqcc.library import load_library
+from vqcc.library import load_weight_library
 from vqcc.runtime.bench import bench_library, shared_weights
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class DeviceBench:
         """Microseconds of one launch; None if its result is outside its bound of float64."""
         with tempfile.TemporaryDirectory() as directory:
             write_library(built, Path(directory) / built.name)
-            library = load_library(Path(directory) / built.name)
+            library = load_weight_library(Path(directory) / built.name)
             if self._tensor is None:
                 self._tensor = self._draw(library)
             if library.layout_id not in self._weights:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from vqcc.algorithms import Algorithm, KeyValue, sides_of
 from vqcc.diagnostics import Diagnostic, DiagnosticList, Finding
 from vqcc.levels import LEVELS, STRATEGIES
+from vqcc.ops.attention.model import AttentionDecode, of_side
 from vqcc.passes.placement import check_placement
 from vqcc.report.text import counted
 from vqcc.spec.wording import either
@@ -14,13 +16,19 @@ from vqcc.spec.wording import either
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from vqcc.algorithms import Algorithm
     from vqcc.gpus.model import Gpu
     from vqcc.levels import Level
     from vqcc.ops.base import Op
     from vqcc.spec.events import FieldPath
     from vqcc.spec.model import Cache
     from vqcc.spec.source import Source
+
+
+#: Parts of a spec that say something of a weight, and why a KV cache has none of it.
+_OF_WEIGHTS = {
+    "cache": "keys and values have codebooks of their own, whose boundaries the level and the slack set",
+    "profile": "codes of a KV cache come and go, so none is counted beforehand",
+}
 
 
 @dataclass(frozen=True)
@@ -32,8 +40,8 @@ class Overrides:
 
 
 def check_parts(
-    algorithm: Algorithm | None,
-    op: Op | None,
+    algorithm: Algorithm | KeyValue | None,
+    op: Op | AttentionDecode | None,
     gpus: Sequence[Gpu],
     source: Source,
     level: Level | None = None,
@@ -46,17 +54,66 @@ def check_parts(
     """
     found = DiagnosticList()
     if algorithm is not None:
-        found.extend(placed(algorithm.check_fields(), source))
+        found.extend(placed(check_fields(algorithm), source))
     if algorithm is not None and op is not None:
-        found.extend(placed(algorithm.check(*op.weight_shape), source))
+        found.extend(placed(check_pair(algorithm, op), source))
         for gpu in gpus:
-            found.extend(placed(op.check(algorithm, gpu), source))
-    if algorithm is not None and level is not None:
+            found.extend(placed(_check_on(algorithm, op, gpu), source))
+    # Of a cache, what a level needs is a plan's to say: books come and go.
+    if isinstance(algorithm, Algorithm) and not algorithm.scope.is_cache and level is not None:
         for number, gpu in enumerate(gpus):
             place = _place_of_misfit(source, overrides or Overrides(), gpu, number)
             for item in check_placement(algorithm, gpu, level):
                 found.add(replace(item.diagnostic(), span=source.span(place[0]), label=place[1]))
     return found
+
+
+def check_fields(algorithm: Algorithm | KeyValue) -> Iterator[Finding]:
+    """What is wrong with an algorithm, or with one of its sides, whatever the op."""
+    if isinstance(algorithm, Algorithm):
+        yield from algorithm.check_fields()
+        return
+    for side, own in (("key", algorithm.key), ("value", algorithm.value)):
+        yield from (of_side(finding, side) for finding in own.check_fields())
+
+
+def check_pair(algorithm: Algorithm | KeyValue, op: Op | AttentionDecode) -> Iterator[Finding]:
+    """What makes an algorithm impossible for the op's weight or cache, on any GPU."""
+    if isinstance(op, AttentionDecode):
+        yield from op.check_algorithms(*sides_of(algorithm))
+    elif isinstance(algorithm, KeyValue):
+        yield Finding(
+            ("algorithm",),
+            "VQ0319",
+            f"{op.kind} has one weight, but the spec has an algorithm for keys and one for values",
+            "write the weight's algorithm: a preset such as aqlm-2x8",
+        )
+    else:
+        yield from algorithm.check(*op.weight_shape)
+
+
+def _check_on(algorithm: Algorithm | KeyValue, op: Op | AttentionDecode, gpu: Gpu) -> Iterator[Finding]:
+    if isinstance(op, AttentionDecode):
+        yield from op.check(gpu)
+    elif isinstance(algorithm, Algorithm):
+        yield from op.check(algorithm, gpu)
+
+
+def check_cache_parts(source: Source, op: Op | AttentionDecode | None) -> DiagnosticList:
+    """Refuse parts of a spec that say something of a weight where the op has a KV cache."""
+    if not isinstance(op, AttentionDecode):
+        return DiagnosticList()
+    found = (
+        Finding(
+            (part,),
+            "VQ0320",
+            f"{op.kind} takes no {part}: {why}",
+            f"leave {part} out",
+        )
+        for part, why in _OF_WEIGHTS.items()
+        if part in source.data
+    )
+    return DiagnosticList(placed(found, source))
 
 
 def _place_of_misfit(
@@ -74,7 +131,7 @@ def _place_of_misfit(
 
 def check_cache(
     cache: Cache | None,
-    algorithm: Algorithm | None,
+    algorithm: Algorithm | KeyValue | None,
     gpus: Sequence[Gpu],
     source: Source,
     level: Level | None,
@@ -83,7 +140,7 @@ def check_cache(
     found = DiagnosticList()
     if cache is not None and level is not None and level in STRATEGIES:
         found.extend(placed(_check_level(level), source))
-    if cache is not None and algorithm is not None:
+    if cache is not None and isinstance(algorithm, Algorithm) and not algorithm.scope.is_cache:
         found.extend(placed(_check_entries(cache, algorithm), source))
         for gpu in gpus:
             found.extend(placed(_check_bytes(cache, algorithm, gpu), source))

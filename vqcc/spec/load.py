@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from vqcc import gpus
-from vqcc.algorithms import Algorithm
+from vqcc.algorithms import Algorithm, KeyValue
 from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError
 from vqcc.levels import LEVELS
-from vqcc.spec.check import Overrides, check_cache, check_parts, placed
+from vqcc.ops import AttentionDecode
+from vqcc.spec.check import Overrides, check_cache, check_cache_parts, check_parts, placed
 from vqcc.spec.model import Spec
 from vqcc.spec.parts import read_algorithm, read_cache, read_gpus, read_op, read_profile
 from vqcc.spec.salvage import related_findings
@@ -54,6 +55,15 @@ def load_algorithm(path: Path) -> Algorithm:
         message = "the spec lacks the field algorithm"
         raise VqccError(Diagnostic("VQ0202", message, span, help="add `algorithm: aqlm-3`"))
     algorithm = read_algorithm(source)
+    if isinstance(algorithm, KeyValue):
+        raise VqccError(
+            Diagnostic(
+                "VQ0319",
+                "the spec has an algorithm for keys and one for values: which of them is meant?",
+                source.span(("algorithm",)),
+                help="give the preset of the one that the tensor is, or a spec that has it alone",
+            )
+        )
     found = algorithm if isinstance(algorithm, DiagnosticList) else check_parts(algorithm, None, (), source)
     _raise(found)
     assert isinstance(algorithm, Algorithm)
@@ -63,8 +73,8 @@ def load_algorithm(path: Path) -> Algorithm:
 def _load(source: Source, gpu_override: tuple[str, ...], level_override: str | None) -> Spec:
     _expect_mapping(source)
     found = DiagnosticList()
-    algorithm: Algorithm | None = _part(read_algorithm, "algorithm", source, found)
-    op: Op | None = _part(read_op, "op", source, found)
+    algorithm: Algorithm | KeyValue | None = _part(read_algorithm, "algorithm", source, found)
+    op: Op | AttentionDecode | None = _part(read_op, "op", source, found)
     own: tuple[Gpu, ...] | None = _part(read_gpus, "gpu", source, found)
     chosen = _override(gpu_override, own or (), found) if gpu_override else own
     cache: Cache | None = _part(read_cache, "cache", source, found)
@@ -74,7 +84,9 @@ def _load(source: Source, gpu_override: tuple[str, ...], level_override: str | N
     level = spec.level if spec is not None and level_override in {None, *LEVELS} else None
     overrides = Overrides(level_override, gpu_override)
     found.extend(check_parts(algorithm, op, chosen or (), source, level, overrides))
-    found.extend(check_cache(cache, algorithm, chosen or (), source, level))
+    found.extend(check_cache_parts(source, op))
+    if not isinstance(op, AttentionDecode):
+        found.extend(check_cache(cache, algorithm, chosen or (), source, level))
     found.extend(placed(related_findings(source, algorithm, op), source))
     _raise(found)
     assert spec is not None

@@ -18,11 +18,11 @@ from pydantic import (
     model_validator,
 )
 
-from vqcc.algorithms import AnyAlgorithm  # noqa: TC001  (read by pydantic)
+from vqcc.algorithms import AnyAlgorithm, KeyValue, sides_of
 from vqcc.diagnostics import ExitCode, VqccError, field_error
 from vqcc.gpus.model import Gpu  # noqa: TC001  (read by pydantic)
 from vqcc.levels import Level  # noqa: TC001  (read by pydantic)
-from vqcc.ops import AnyOp  # noqa: TC001  (read by pydantic)
+from vqcc.ops import AnyOp, AttentionDecode
 from vqcc.problem import Boundaries
 from vqcc.spec.identifier import MAX_LENGTH, check_identifier, pattern, to_identifier
 from vqcc.spec.wording import describe
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self
 
+    from vqcc.algorithms import Algorithm
     from vqcc.diagnostics import Diagnostic, Span
     from vqcc.hotness import TensorProfile
+    from vqcc.ops.base import Op
 
 SPEC_VERSION = 1
 MAX_GPUS = 16
@@ -151,7 +153,11 @@ class Spec(BaseModel):
         ),
     ]
     algorithm: Annotated[
-        AnyAlgorithm, Field(description="a preset's name, or an algorithm in full", examples=["aqlm-3"])
+        AnyAlgorithm | KeyValue,
+        Field(
+            description="a preset's name, or an algorithm in full; of a KV cache also one for `key`, one for `value`",
+            examples=["aqlm-3"],
+        ),
     ]
     op: Annotated[
         AnyOp,
@@ -189,6 +195,21 @@ class Spec(BaseModel):
     def identifier(self) -> str:
         """The name as a C identifier."""
         return to_identifier(self.name)
+
+    @property
+    def over_weights(self) -> tuple[Algorithm, Op] | None:
+        """The algorithm and the op of a library over a quantized weight; None for one over a KV cache."""
+        if isinstance(self.op, AttentionDecode):
+            return None
+        assert not isinstance(self.algorithm, KeyValue)  # vqcc.spec.check refuses it
+        return self.algorithm, self.op
+
+    @property
+    def over_cache(self) -> tuple[Algorithm, Algorithm, AttentionDecode] | None:
+        """The algorithms of keys and values and the op of a library over a KV cache; None for one over a weight."""
+        if not isinstance(self.op, AttentionDecode):
+            return None
+        return (*sides_of(self.algorithm), self.op)
 
     @property
     def boundaries(self) -> Boundaries:

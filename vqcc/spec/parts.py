@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from vqcc import gpus
-from vqcc.algorithms import FAMILIES, Algorithm, presets
+from vqcc.algorithms import FAMILIES, Algorithm, KeyValue, presets
 from vqcc.diagnostics import Diagnostic, DiagnosticList, Span, VqccError
 from vqcc.gpus.loading import gpu_at
 from vqcc.ops import OPS
+from vqcc.ops.base import Op
 from vqcc.spec.model import Cache, Places, SpecProfile
 from vqcc.spec.violations import place_of_missing, validate
 from vqcc.spec.wording import choose, describe, dotted, quoted, shorten
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from vqcc.gpus.model import Gpu
-    from vqcc.ops.base import Op
+    from vqcc.ops import AttentionDecode
     from vqcc.spec.events import FieldPath
     from vqcc.spec.source import Source
 
@@ -45,26 +46,53 @@ class _Choice(Generic[Model]):
 #: Tensors of a profile that a message names.
 _SHOWN = 3
 
+#: Fields of an algorithm that has two sides, and a preset that fits either.
+_SIDES = {"key", "value"}
+_ANY_CACHE = "cq-2"
+
 _FAMILY = _Choice("family", FAMILIES, "VQ0211", "a preset's name or a mapping")
 _KIND = _Choice("kind", OPS, "VQ0212", "a mapping")
 
 
-def read_algorithm(source: Source) -> Algorithm | DiagnosticList:
-    """Read `algorithm`: a preset's name, or a mapping whose `family` says what else it holds."""
+def read_algorithm(source: Source) -> Algorithm | KeyValue | DiagnosticList:
+    """Read `algorithm`: one, or a mapping of one for keys and one for values."""
     where: FieldPath = ("algorithm",)
     data = source.data["algorithm"]
+    if isinstance(data, dict) and _FAMILY.key not in data and _SIDES & data.keys():
+        return _read_sides(source, data, where)
+    return _read_one(source, data, where)
+
+
+def _read_one(source: Source, data: Any, where: FieldPath) -> Algorithm | DiagnosticList:
+    """Read an algorithm: a preset's name, or a mapping whose `family` says what else it holds."""
     if isinstance(data, str):
         try:
             data = presets.preset(data)
         except VqccError as error:
             return _at(error, source.span(where))
         return validate(FAMILIES[data["family"]], data, source, where)
-    return _read_chosen(source, where, _FAMILY)
+    return _read_chosen(source, data, where, _FAMILY)
 
 
-def read_op(source: Source) -> Op | DiagnosticList:
+def _read_sides(source: Source, data: Mapping[str, Any], where: FieldPath) -> KeyValue | DiagnosticList:
+    """Read the algorithms of keys and values; what is wrong with the mapping itself is told with what is in them."""
+    found = DiagnosticList()
+    read: dict[str, Any] = dict(data)
+    for side in sorted(_SIDES & data.keys()):
+        algorithm = _read_one(source, data[side], (*where, side))
+        if isinstance(algorithm, DiagnosticList):
+            found.extend(algorithm)
+            algorithm = presets.resolve(_ANY_CACHE)  # in its place, for the others' sake
+        read[side] = algorithm
+    both = validate(KeyValue, read, source, where)
+    if isinstance(both, DiagnosticList):
+        found.extend(both)
+    return found if isinstance(both, DiagnosticList) or found.has_errors else both
+
+
+def read_op(source: Source) -> Op | AttentionDecode | DiagnosticList:
     """Read `op`: a mapping whose `kind` says what else it holds."""
-    return _read_chosen(source, ("op",), _KIND)
+    return _read_chosen(source, source.data["op"], ("op",), _KIND)
 
 
 def read_gpus(source: Source) -> tuple[Gpu, ...] | DiagnosticList:
@@ -106,10 +134,12 @@ def read_cache(source: Source) -> Cache | DiagnosticList:
     return cache.placed_at(Places(source.span(where), {name: source.span((*where, name)) for name in data}))
 
 
-def read_profile(source: Source, algorithm: Algorithm | None, op: Op | None) -> SpecProfile | DiagnosticList:
+def read_profile(
+    source: Source, algorithm: Algorithm | KeyValue | None, op: Op | AttentionDecode | None
+) -> SpecProfile | DiagnosticList:
     """Read the file that `profile` names, beside the spec, and pick the tensors of its algorithm and shape.
 
-    Without an algorithm and an op, which are wrong then, only the file is checked.
+    Without an algorithm and an op of a weight, which are wrong then or refused with the profile, only the file is checked.
     """
     where: FieldPath = ("profile",)
     data = source.data["profile"]
@@ -126,7 +156,7 @@ def read_profile(source: Source, algorithm: Algorithm | None, op: Op | None) -> 
         profile = load_profile(path)
     except VqccError as error:
         return _at(error, source.span(where))
-    if algorithm is None or op is None:
+    if not isinstance(algorithm, Algorithm) or not isinstance(op, Op):
         return SpecProfile(data, profile.sha256, ())
     shape = op.weight_shape
     tensors = profile.matching(algorithm, shape)
@@ -176,8 +206,9 @@ def _read_gpu(source: Source, data: Any, where: FieldPath) -> Gpu | DiagnosticLi
     return gpu_at(source, data, where)
 
 
-def _read_chosen(source: Source, where: FieldPath, choice: _Choice[Model]) -> Model | DiagnosticList:
-    data = source.data[where[0]]
+def _read_chosen(
+    source: Source, data: Any, where: FieldPath, choice: _Choice[Model]
+) -> Model | DiagnosticList:
     if not isinstance(data, dict):
         return _wrong_kind(source, data, where, choice.wanted)
     field = (*where, choice.key)

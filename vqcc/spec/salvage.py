@@ -9,39 +9,50 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from vqcc.algorithms import FAMILIES, Algorithm
+from vqcc.algorithms import FAMILIES
+from vqcc.diagnostics import DiagnosticList
 from vqcc.ops import OPS
-from vqcc.ops.base import Op
+from vqcc.spec.check import check_fields, check_pair
 from vqcc.spec.parts import read_algorithm, read_op
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from vqcc.algorithms import Algorithm, KeyValue
     from vqcc.diagnostics import Finding
+    from vqcc.ops import AttentionDecode
+    from vqcc.ops.base import Op
     from vqcc.spec.source import Source
 
 #: Codes that hold whatever the other fields become: multiples of the vector size.
 _RELATIONS = {"VQ0303", "VQ0304", "VQ0309"}
 #: Fields to keep of a part, the most first; the models' `stand_ins` are for required fields that are not kept.
 _ALGORITHMS = (("family", "vector_size", "scope", "scales"), ("family", "vector_size"), ("family",))
-_OPS = (("kind", "n", "k"),)
+_OPS: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "gemv": (("kind", "n", "k"),),
+    "attention_decode": (("kind", "q_heads", "kv_heads", "head_dim"),),
+}
 _MODELS: Mapping[str, Mapping[str, Any]] = {"algorithm": FAMILIES, "op": OPS}
 
 
-def related_findings(source: Source, algorithm: Algorithm | None, op: Op | None) -> Iterator[Finding]:
+def related_findings(
+    source: Source, algorithm: Algorithm | KeyValue | None, op: Op | AttentionDecode | None
+) -> Iterator[Finding]:
     """What a wrong algorithm or op, or both, would still be told once the wrong fields are mended."""
     sound_algorithm, sound_op = algorithm is not None, op is not None
     if sound_algorithm and sound_op:
         return
     if algorithm is None:
-        algorithm = _reduced(source, "algorithm", "family", _ALGORITHMS, read_algorithm, Algorithm)
+        algorithm = _reduced(source, "algorithm", "family", _ALGORITHMS, read_algorithm)
     if op is None:
-        op = _reduced(source, "op", "kind", _OPS, read_op, Op)
+        data = source.data.get("op")
+        choices = _OPS.get(str(data.get("kind")), ()) if isinstance(data, dict) else ()
+        op = _reduced(source, "op", "kind", choices, read_op)
     findings: list[Finding] = []
     if algorithm is not None and not sound_algorithm:
-        findings += algorithm.check_fields()
+        findings += check_fields(algorithm)
     if algorithm is not None and op is not None:
-        findings += algorithm.check(*op.weight_shape)
+        findings += check_pair(algorithm, op)
     yield from (finding for finding in findings if finding.code in _RELATIONS)
 
 
@@ -51,7 +62,6 @@ def _reduced(
     key: str,
     choices: Sequence[tuple[str, ...]],
     read: Callable[[Source], Any],
-    kind: type[Any],
 ) -> Any:
     """Read `part` with only some of its fields; None if even the fewest are wrong."""
     data = source.data.get(part)
@@ -62,6 +72,6 @@ def _reduced(
         fields = {field: data[field] for field in kept if field in data}
         stand_ins = model.stand_ins
         found = read(replace(source, data={**source.data, part: {**stand_ins, **fields}}))
-        if isinstance(found, kind):
+        if not isinstance(found, DiagnosticList):
             return found
     return None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from vqcc.compiled import select_gpus
 from vqcc.diagnostics import Diagnostic, VqccError
-from vqcc.library import select_gpus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from vqcc.library import Kernel, Library
+    from vqcc.compiled import CompiledKernel, CompiledLibrary
+
+    AnyLibrary = CompiledLibrary[CompiledKernel]
 
 __all__ = ["Backend", "EmulatorBackend", "Runner"]
 
@@ -24,10 +26,10 @@ class Runner(Protocol):
 
     def run(
         self,
-        kernel: Kernel,
+        kernel: CompiledKernel,
         inputs: Mapping[str, NDArray[Any]],
         outputs: Mapping[str, NDArray[Any]],
-        scalars: Mapping[str, int],
+        scalars: Mapping[str, float],
         workspace: NDArray[np.uint8],
     ) -> None:
         """Launch once; `outputs` are overwritten, and `workspace` holds what the kernel left there.
@@ -42,10 +44,10 @@ class Backend(Protocol):
 
     name: str
 
-    def gpus(self, library: Library, names: Sequence[str]) -> tuple[str, ...]:
+    def gpus(self, library: AnyLibrary, names: Sequence[str]) -> tuple[str, ...]:
         """GPUs of `library` to run: those named, or all that can be. Raises VQ0805."""
 
-    def load(self, library: Library, gpu: str) -> Runner:
+    def load(self, library: AnyLibrary, gpu: str) -> Runner:
         """Make the kernels for `gpu` ready to run. Raises VQ08xx if they cannot be."""
 
 
@@ -58,11 +60,11 @@ class EmulatorBackend:
         self._cache_directory = cache_directory
         self._compiler = compiler
 
-    def gpus(self, library: Library, names: Sequence[str]) -> tuple[str, ...]:
+    def gpus(self, library: AnyLibrary, names: Sequence[str]) -> tuple[str, ...]:
         """Those named, or all."""
         return select_gpus(library, names)
 
-    def load(self, library: Library, gpu: str) -> Runner:
+    def load(self, library: AnyLibrary, gpu: str) -> Runner:
         """Compile the emitted source for the CPU. Raises VQ0802 if the library holds no source."""
         from vqcc.emulator import build
 
@@ -75,22 +77,19 @@ class EmulatorBackend:
                     help="compile with --emit cu among the others",
                 )
             )
-        return _Emulated(
-            build(source, cache_directory=self._cache_directory, compiler=self._compiler), library
-        )
+        return _Emulated(build(source, cache_directory=self._cache_directory, compiler=self._compiler))
 
 
 class _Emulated:
-    def __init__(self, emulated: Any, library: Library) -> None:
+    def __init__(self, emulated: Any) -> None:
         self._emulated = emulated
-        self._library = library
 
     def run(
         self,
-        kernel: Kernel,
+        kernel: CompiledKernel,
         inputs: Mapping[str, NDArray[Any]],
         outputs: Mapping[str, NDArray[Any]],
-        scalars: Mapping[str, int],
+        scalars: Mapping[str, float],
         workspace: NDArray[np.uint8],
     ) -> None:
         from vqcc.emulator import Buffer
@@ -100,11 +99,12 @@ class _Emulated:
         scratch = workspace[: launch.workspace_bytes]
 
         arguments: list[Any] = []
-        for argument in self._library.op.arguments(kernel.variant):
+        for argument in kernel.arguments:
             if argument.role == "scalar":
                 arguments.append(scalar(argument.c_type, scalars[argument.name]))
-            elif argument.role == "output":
-                arguments.append(Buffer(argument.name, outputs[argument.name], "output"))
+            elif argument.role in {"output", "inout"} and argument.name in outputs:
+                role: Any = argument.role
+                arguments.append(Buffer(argument.name, outputs[argument.name], role))
             elif argument.role == "workspace" and scratch.size:
                 arguments.append(Buffer(argument.name, scratch, "inout"))
             elif argument.name in inputs:
@@ -119,9 +119,9 @@ class _Emulated:
             array[report.unwritten[name]] = before[name][report.unwritten[name]]
 
 
-def scalar(c_type: str, value: int) -> Any:
+def scalar(c_type: str, value: float) -> Any:
     """A kernel's scalar parameter as NumPy's type of the same size."""
     import numpy as np
 
-    types = {"int32_t": np.int32, "int64_t": np.int64}
+    types: dict[str, Any] = {"int32_t": np.int32, "int64_t": np.int64, "float": np.float32}
     return types[c_type](value)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from vqcc.ops.base import Dtype
 
-__all__ = ["Comparison", "compare", "error_bound"]
+__all__ = ["Comparison", "compare", "compare_within", "error_bound", "output_rounding"]
 
 #: Half a unit in the last place of the output, relative; and half the smallest subnormal, absolute.
 _OUTPUT_ROUNDING = {"float16": (2.0**-11, 2.0**-25), "bfloat16": (2.0**-8, 2.0**-134)}
@@ -53,6 +53,11 @@ class Comparison:
         return self.worst <= 1.0 and self.relative_error <= self.relative_limit
 
 
+def output_rounding(dtype: Dtype) -> tuple[float, float]:
+    """Half a unit in the last place of an output, relative, and half its smallest step."""
+    return _OUTPUT_ROUNDING[dtype]
+
+
 def error_bound(
     exact: NDArray[np.float64], magnitude: NDArray[np.float64], roundings: int, dtype: Dtype
 ) -> NDArray[np.float64]:
@@ -75,26 +80,39 @@ def compare(
     """Compare `computed` with `exact`, element by element. Values past the output's range may be infinite."""
     import numpy as np
 
-    bound = error_bound(exact, magnitude, roundings, dtype)
-    with np.errstate(over="ignore", invalid="ignore"):
-        difference = np.abs(computed.astype(np.float64) - exact)
-        same_sign = np.signbit(computed.astype(np.float64)) == np.signbit(exact)
-        overflow = (
-            np.isinf(computed.astype(np.float64))
-            & same_sign
-            & (np.abs(exact) + bound >= _OUTPUT_MAXIMUM[dtype])
-        )
-        difference = np.where(overflow, 0.0, difference)
-        ratio = np.where(np.isnan(difference), np.inf, difference / bound)
-        scale = float(np.linalg.norm(exact)) or 1.0
-        relative = float(np.linalg.norm(difference) / scale)
     step, smallest = _OUTPUT_ROUNDING[dtype]
     together = step * np.linalg.norm(exact) + smallest * np.sqrt(exact.size)
-    limit = _ROUNDINGS * float(together + _SUM_ROUNDING * np.linalg.norm(magnitude)) / scale
+    limit = _ROUNDINGS * float(together + _SUM_ROUNDING * np.linalg.norm(magnitude))
+    return compare_within(computed, exact, error_bound(exact, magnitude, roundings, dtype), limit, dtype)
+
+
+def compare_within(
+    computed: NDArray[Any],
+    exact: NDArray[np.float64],
+    bound: NDArray[np.float64],
+    limit: float,
+    dtype: Dtype | None = None,
+) -> Comparison:
+    """Compare by the `bound` of each element and the `limit` of the norm of all differences.
+
+    Values past the range of `dtype`, if one is given, may be infinite.
+    """
+    import numpy as np
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        own = computed.astype(np.float64)
+        difference = np.where(own == exact, 0.0, np.abs(own - exact))  # infinities that are the same
+        if dtype is not None:
+            past = np.abs(exact) + bound >= _OUTPUT_MAXIMUM[dtype]
+            overflow = np.isinf(own) & (np.signbit(own) == np.signbit(exact)) & past
+            difference = np.where(overflow, 0.0, difference)
+        ratio = np.where(np.isnan(difference), np.inf, difference / bound)
+        scale = float(np.linalg.norm(np.where(np.isfinite(exact), exact, 0.0))) or 1.0
+        relative = float(np.linalg.norm(difference) / scale)
     position = tuple(int(i) for i in np.unravel_index(int(np.argmax(ratio)), ratio.shape))
     return Comparison(
         relative_error=relative,
-        relative_limit=limit,
+        relative_limit=limit / scale,
         max_error=float(np.max(difference)),
         max_bound=float(bound[position]),
         worst=float(ratio[position]),

@@ -64,10 +64,7 @@ def attention_arguments(op: AttentionDecode, element: str) -> tuple[Argument, ..
 
 
 def append_arguments(op: AttentionDecode, element: str) -> tuple[Argument, ...]:
-    """Parameters of the kernels that append; `element` is the CUDA type of new keys and values and of windows.
-
-    Pages and windows are read as well as written.
-    """
+    """Parameters of the kernels that append; `element` is the CUDA type of new keys and values and of windows."""
     return (
         Argument(
             "keys", f"const {element}*", "input", "[batch, new_tokens, kv_heads, head_dim], with strides"
@@ -75,7 +72,7 @@ def append_arguments(op: AttentionDecode, element: str) -> tuple[Argument, ...]:
         Argument(
             "values", f"const {element}*", "input", "[batch, new_tokens, kv_heads, head_dim], with strides"
         ),
-        Argument("pages", "uint8_t*", "output", "packed codes of keys and values"),
+        Argument("pages", "uint8_t*", "inout", "packed codes of keys and values"),
         *_books(),
         Argument("lengths", "const int32_t*", "input", "[batch], tokens of sequences, new ones included"),
         Argument(
@@ -86,7 +83,7 @@ def append_arguments(op: AttentionDecode, element: str) -> tuple[Argument, ...]:
             optional=True,
         ),
         _page_table(op),
-        *_windows(op, f"{element}*", "output"),
+        *_windows(op, f"{element}*", "inout"),
         Argument("batch", "int32_t", "scalar", "sequences"),
         Argument("new_tokens", "int32_t", "scalar", "of each sequence, at most"),
         *_page_sizes(),
@@ -112,7 +109,7 @@ def _page_table(op: AttentionDecode) -> Argument:
     )
 
 
-def _windows(op: AttentionDecode, c_type: str, role: Literal["input", "output"]) -> tuple[Argument, ...]:
+def _windows(op: AttentionDecode, c_type: str, role: Literal["input", "inout"]) -> tuple[Argument, ...]:
     return tuple(
         Argument(
             f"{side}_window",

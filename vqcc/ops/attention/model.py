@@ -6,7 +6,7 @@ outputs are float16 or bfloat16 with strides; lengths of sequences are known to 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from vqcc.gpus.model import Gpu
     from vqcc.ops.base import Argument
 
-__all__ = ["AttentionDecode"]
+__all__ = ["AttentionDecode", "of_side"]
 
 MAX_HEADS = 1024
 MAX_BATCH = 1024
@@ -75,6 +75,12 @@ class AttentionDecode(BaseModel):
     """
 
     model_config = FROZEN
+
+    #: Table III: all axes, and those that keys and values are summed over.
+    axes: ClassVar[tuple[str, ...]] = ("batch", "head", "token", "channel")
+    reduce_axes: ClassVar[tuple[str, ...]] = ("channel (keys)", "token (values)")
+    #: Values for required fields when only relations between the others are asked about (vqcc.spec.salvage).
+    stand_ins: ClassVar[dict[str, Any]] = {"batch": 1, "context": 1}
 
     kind: Literal["attention_decode"]
     q_heads: Heads
@@ -181,24 +187,27 @@ class AttentionDecode(BaseModel):
             key_order=key_order,
         )
 
-    def check(self, keys: Algorithm, values: Algorithm, gpu: Gpu) -> Iterator[Finding]:
-        """What makes this op impossible for the algorithms of keys and values on the GPU, everything once.
-
-        Types the GPU lacks (VQ0308), what `Algorithm.check_cache` finds, and too many channel groups (VQ0302). Paths
-        lead to `algorithm`, or, if `keys` and `values` are two objects, to its `key` and `value`. Offsets of pages need
-        no check: kernels compute them in 64 bits (PackedCache, device/attention/cache.cuh).
-        """
+    def check(self, gpu: Gpu) -> Iterator[Finding]:
+        """What makes this op impossible on the GPU: types that it lacks (VQ0308)."""
         for dtype in self.dtype:
             if dtype not in gpu.dtypes:
                 legal = ", ".join(gpu.dtypes)
                 yield Finding(
                     ("op", "dtype"), "VQ0308", f"{gpu.name} cannot compute in {dtype}", f"use {legal}"
                 )
+
+    def check_algorithms(self, keys: Algorithm, values: Algorithm) -> Iterator[Finding]:
+        """What makes this op impossible for the algorithms of keys and values, everything once.
+
+        What `Algorithm.check_cache` finds, and too many channel groups (VQ0302). Paths lead to `algorithm`, or, if
+        `keys` and `values` are two objects, to its `key` and `value`. Offsets of pages need no check: kernels compute
+        them in 64 bits (PackedCache, device/attention/cache.cuh).
+        """
         if keys is values:
             yield from self._check_side(keys)
             return
         both = [
-            _of_side(finding, side)
+            of_side(finding, side)
             for side, algorithm in (("key", keys), ("value", values))
             for finding in self._check_side(algorithm)
         ]
@@ -248,7 +257,7 @@ class AttentionDecode(BaseModel):
         return append_arguments(self, self.element_type(variant))
 
 
-def _of_side(finding: Finding, side: str) -> Finding:
+def of_side(finding: Finding, side: str) -> Finding:
     """A finding of an algorithm where the spec has two: `algorithm` is a mapping of key and value."""
     if finding.path[0] != "algorithm":
         return finding

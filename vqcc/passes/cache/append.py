@@ -31,12 +31,15 @@ MANY_TOKENS = 4096
 
 @dataclass(frozen=True)
 class AppendPlan:
-    """A kernel that appends a token to each sequence (`single`), or many; `launch` once it has been compiled."""
+    """A kernel that appends a token to each sequence (`single`), or many; `launch` and `resources` once it
+    has been compiled.
+    """
 
     kernel: str
     single: bool
     tile: AppendTile
     launch: Launch | None = None
+    resources: Resources | None = None
 
 
 def plan_appends(
@@ -74,4 +77,4 @@ def launch_append(problem: CacheProblem, plan: AppendPlan, resources: Resources)
         occupancy.limited_by,
         carveout_percent=carveout_percent(problem.gpu, occupancy),
     )
-    return replace(plan, launch=launch)
+    return replace(plan, launch=launch, resources=resources)

@@ -1,0 +1,128 @@
+"""Packed codebooks of a KV cache on disk: what an engine loads beside a library's cubin.
+
+A safetensors file with NAME.key_books, NAME.value_books and so on (vqcc.tensors.cache_packing) as kernels read them,
+and metadata `vqcc.packed`: JSON that gives each NAME its library's layout id, its algorithms, and the tensors it was
+made of. Codes are not in it: a cache is filled by the kernels that append.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from vqcc.cache_layouts import EntryRows
+from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError
+from vqcc.tensors.cache_books import BOOK_ALIGNMENT
+from vqcc.tensors.container import write_safetensors
+from vqcc.tensors.header import TensorFile
+from vqcc.tensors.packed_file import METADATA_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from vqcc.algorithms.base import Algorithm
+    from vqcc.cache_library import CacheLibrary
+    from vqcc.tensors.cache_packing import PackedBooks
+    from vqcc.tensors.cache_tensor import CacheTensor
+
+__all__ = ["load_packed_books", "save_packed_books"]
+
+
+def save_packed_books(
+    path: Path, library: CacheLibrary, name: str, keys: CacheTensor, values: CacheTensor, packed: PackedBooks
+) -> None:
+    """Write the books of one layer, packed for `library`, to `path`, atomically. Raises VqccError VQ0527."""
+    described = {
+        name: {
+            "algorithm": {"key": keys.algorithm.mapping(), "value": values.algorithm.mapping()},
+            "keys": keys.name,
+            "values": values.name,
+            "layout_id": library.layout_id,
+            "kv_heads": keys.shape[0],
+            "head_dim": keys.shape[2],
+        }
+    }
+    arrays = {f"{name}.{part}": array for part, array in packed.arrays().items()}
+    text = json.dumps(described, sort_keys=True, separators=(",", ":"))
+    write_safetensors(path, arrays, {METADATA_KEY: text})
+
+
+def load_packed_books(path: Path, library: CacheLibrary) -> dict[str, dict[str, NDArray[Any]]]:
+    """Read a packed file for `library`: the arrays of each layer by kernel argument, read-only.
+
+    Raises VqccError: VQ05xx for the file, VQ0530 if it is no packed file or its parts are not what the library's
+    kernels read, VQ0531 if it was packed for another layout.
+    """
+    with TensorFile(path) as file:
+        ids = _layout_ids(path, file)
+        found = DiagnosticList()
+        for name, layout_id in ids.items():
+            if layout_id != library.layout_id:
+                found.error(
+                    "VQ0531",
+                    f"{path}: '{name}' has layout {layout_id!r}, library {library.name} reads {library.layout_id}",
+                    help="pack the books for this library",
+                )
+            else:
+                found.extend(_wrong_parts(path, file, name, library))
+        found.raise_if_errors()
+        return {
+            name: {part: file.array(f"{name}.{part}") for part in _expected_parts(library)} for name in ids
+        }
+
+
+def _layout_ids(path: Path, file: TensorFile) -> dict[str, str]:
+    text = file.header.metadata.get(METADATA_KEY)
+    try:
+        return {name: str(entry["layout_id"]) for name, entry in json.loads(text or "null").items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise VqccError(
+            Diagnostic("VQ0530", f"{path} holds no packed books", help="make it by `vqcc pack`")
+        ) from None
+
+
+def _expected_parts(library: CacheLibrary) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of each array."""
+    heads, head_dim = library.op.kv_heads, library.op.head_dim
+    plain = {
+        side: _plain_shape(algorithm, heads, head_dim)
+        for side, algorithm in (("key", library.keys), ("value", library.values))
+    }
+    parts: dict[str, tuple[str, tuple[int, ...]]] = {
+        f"append_{side}_books": ("uint8", shape) for side, shape in plain.items()
+    }
+    if library.by_rows:
+        own = max(
+            algorithm.scope.cache_books(heads, head_dim // algorithm.vector_size)[0]
+            for algorithm in (library.keys, library.values)
+        )
+        for side, algorithm in (("key", library.keys), ("value", library.values)):
+            rows = EntryRows(head_dim, algorithm.vector_size)
+            parts[f"{side}_books"] = ("uint8", (own, rows.tables, 256, 256))
+        parts["book_facts"] = ("float32", (own, 2))
+    else:
+        parts |= {f"{side}_books": ("uint8", shape) for side, shape in plain.items()}
+    if library.op.rope != "none":
+        parts["rotations"] = ("uint64", (head_dim // 2,))
+    return parts
+
+
+def _plain_shape(algorithm: Algorithm, kv_heads: int, head_dim: int) -> tuple[int, int]:
+    heads, groups = algorithm.scope.cache_books(kv_heads, head_dim // algorithm.vector_size)
+    return heads * groups, -(-algorithm.table_bytes // BOOK_ALIGNMENT) * BOOK_ALIGNMENT
+
+
+def _wrong_parts(path: Path, file: TensorFile, name: str, library: CacheLibrary) -> Iterator[Diagnostic]:
+    for part, (dtype, shape) in _expected_parts(library).items():
+        entry = file.entries.get(f"{name}.{part}")
+        if entry is None:
+            yield Diagnostic("VQ0530", f"{path} has no {name}.{part}", help="pack the books again")
+        elif (entry.dtype, entry.shape) != (dtype, shape):
+            yield Diagnostic(
+                "VQ0530",
+                f"{path}: {name}.{part} is {entry.dtype} {list(entry.shape)}, not {dtype} {list(shape)}",
+                help="pack the books again",
+            )
