@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Built", "Description", "GpuBuild", "assemble", "in_parallel", "runs_on"]
 
-AnyProblem = TypeVar("AnyProblem", bound=KernelProblem, covariant=True)
-AnyPlan = TypeVar("AnyPlan", bound=KernelPlan, covariant=True)
+AnyProblem_co = TypeVar("AnyProblem_co", bound=KernelProblem, covariant=True)
+AnyPlan_co = TypeVar("AnyPlan_co", bound=KernelPlan, covariant=True)
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
@@ -34,12 +34,12 @@ _TEGRA = {(8, 7), (8, 8)}
 
 
 @dataclass(frozen=True)
-class GpuBuild(Generic[AnyProblem, AnyPlan]):
+class GpuBuild(Generic[AnyProblem_co, AnyPlan_co]):
     """The kernels of one library on one GPU; `appends` are those of a KV cache that no problem asks for."""
 
     gpu: Gpu
-    problems: tuple[AnyProblem, ...]
-    plans: tuple[AnyPlan, ...]
+    problems: tuple[AnyProblem_co, ...]
+    plans: tuple[AnyPlan_co, ...]
     source: str
     compiled: Compiled
     appends: tuple[AppendPlan, ...] = ()

@@ -73,8 +73,8 @@ def build_library(
 ) -> Built:
     """Plan, render and compile a library, all of whose kernels read the same packed codes.
 
-    Of one over a weight, kernels that a `lock` has measured are those that took least, with the dataflow that takes least in all.
-    Where one of them cannot be made any more, the model decides as without a lock.
+    Of one over a weight, kernels that a `lock` has measured are those that took least, with the dataflow that takes
+    least in all. Where one of them cannot be made any more, the model decides as without a lock.
     GPUs are compiled by `jobs` threads. Diagnostics of all GPUs are raised together: VQ04xx where a level or a
     limit forbids a kernel, at the field of the spec that asks for it if one does, VQ06xx from the toolchain.
     """

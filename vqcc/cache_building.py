@@ -10,7 +10,6 @@ from vqcc.cache_library import describe_append, describe_cache_kernel, describe_
 from vqcc.cache_search import compile_cache_plans
 from vqcc.codegen.cache import compile_cached
 from vqcc.codegen.cache_header import render_cache_header
-from vqcc.plan import CachePlan
 from vqcc.problem import CacheProblem
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from vqcc.codegen.toolchain import Compiled, Toolchain
     from vqcc.compiling import Emit
     from vqcc.gpus.model import Gpu
+    from vqcc.plan import CachePlan
     from vqcc.spec.model import Spec
 
     CacheBuild = GpuBuild[CacheProblem, CachePlan]

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from vqcc.algorithms import from_mapping
-from vqcc.cache_layouts import CacheLayout
 from vqcc.compiled import (
     CompiledKernel,
     CompiledLibrary,
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vqcc.algorithms.base import Algorithm
+    from vqcc.cache_layouts import CacheLayout
     from vqcc.codegen.bundle import Bundle
     from vqcc.levels import Dataflow
     from vqcc.passes.cache.append import AppendPlan

@@ -43,9 +43,9 @@ def compile_cache_plans(
     compile_source: Callable[[Gpu, str], Compiled],
     jobs: int = 1,
 ) -> tuple[CacheKernels, ...]:
-    """Plan, render and compile the kernels of one library, `problems` a row for each GPU.
+    """Plan, render and compile the kernels of one library, `problems` a row for each GPU; `jobs` GPUs at a time.
 
-    GPUs are compiled by `jobs` threads. All are of the first strategy whose tiles fit and do not spill on any GPU: one cache and its books serve them all.
+    All are of the first strategy whose tiles fit and do not spill on any GPU: one cache and its books serve them all.
     Raises VQ0403 if a level's books do not fit shared memory, VQ0607 if no strategy is left.
     """
     for strategy in cache_strategies([problem for row in problems for problem in row]):

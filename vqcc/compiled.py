@@ -38,16 +38,16 @@ class CompiledKernel:
     registers: int
 
 
-AnyKernel = TypeVar("AnyKernel", bound=CompiledKernel, covariant=True)
+AnyKernel_co = TypeVar("AnyKernel_co", bound=CompiledKernel, covariant=True)
 
 
 @dataclass(frozen=True)
-class GpuKernels(Generic[AnyKernel]):
+class GpuKernels(Generic[AnyKernel_co]):
     """What a library holds for one GPU: kernels in the order of the spec, and the targets their cubin runs on."""
 
     runs_on: tuple[str, ...]
     dram_bytes_per_second: float
-    kernels: tuple[AnyKernel, ...]
+    kernels: tuple[AnyKernel_co, ...]
 
     @property
     def in_cubin(self) -> tuple[CompiledKernel, ...]:
@@ -61,14 +61,14 @@ class GpuKernels(Generic[AnyKernel]):
 
 
 @dataclass(frozen=True)
-class CompiledLibrary(Generic[AnyKernel]):
+class CompiledLibrary(Generic[AnyKernel_co]):
     """A verified bundle, whatever its op."""
 
     name: str
     build_id: str
     level: str
     toolchain: str
-    builds: Mapping[str, GpuKernels[AnyKernel]]
+    builds: Mapping[str, GpuKernels[AnyKernel_co]]
     bundle: Bundle
 
     @property

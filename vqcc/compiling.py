@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from vqcc.building import Built
     from vqcc.codegen.cache import CompileCache
-    from vqcc.codegen.toolchain import Toolchain
+    from vqcc.codegen.toolchain import Resources, Toolchain
+    from vqcc.plan import Launch
 
 __all__ = ["EMITTABLE", "Emit", "Options", "compile_file"]
 
@@ -152,6 +153,20 @@ def _take(name: str, path: Path, taken: dict[str, Path]) -> None:
     taken[name] = path
 
 
+def _kernel_summary(kernel: str, resources: Resources | None, launch: Launch | None) -> dict[str, Any]:
+    assert resources is not None
+    assert launch is not None
+    return {
+        "kernel": kernel,
+        "registers": resources.registers,
+        "shared_bytes": launch.dynamic_shared_bytes,
+        "grid": launch.grid,
+        "threads": launch.threads,
+        "blocks_per_sm": launch.blocks_per_sm,
+        "workspace_bytes": launch.workspace_bytes,
+    }
+
+
 def _summary(built: Built) -> dict[str, Any]:
     """What is shown of a library and its kernels."""
     return {
@@ -161,17 +176,8 @@ def _summary(built: Built) -> dict[str, Any]:
         "files": {name: len(content) for name, content in sorted(built.files.items())},
         "gpus": {
             build.gpu.name: [
-                {
-                    "kernel": plan.kernel,
-                    "registers": plan.resources.registers,
-                    "shared_bytes": plan.launch.dynamic_shared_bytes,
-                    "grid": plan.launch.grid,
-                    "threads": plan.launch.threads,
-                    "blocks_per_sm": plan.launch.blocks_per_sm,
-                    "workspace_bytes": plan.launch.workspace_bytes,
-                }
-                for plan in build.plans
-                if plan.resources is not None and plan.launch is not None
+                *(_kernel_summary(plan.kernel, plan.resources, plan.launch) for plan in build.plans),
+                *(_kernel_summary(plan.kernel, plan.resources, plan.launch) for plan in build.appends),
             ]
             for build in built.gpus
         },

@@ -308,7 +308,7 @@ class Algorithm(BaseModel, ABC):
                 ("op", "head_dim"),
                 "VQ0303",
                 f"head_dim = {head_dim} is not a multiple of the vector size {self.vector_size}",
-                f"vectors are neighbouring channels: {_nearest_multiples(head_dim, self.vector_size)}",
+                f"vectors are neighbouring channels, and fill a head: use a vector size that divides {head_dim}",
             )
             return
         heads, groups = self.scope.cache_books(kv_heads, head_dim // self.vector_size)

@@ -16,8 +16,10 @@ from vqcc.cli.support import finish, json_option, reports_errors
 from vqcc.diagnostics import Diagnostic, ExitCode
 
 if TYPE_CHECKING:
-    from vqcc.library import Library
+    from collections.abc import Sequence
+
     from vqcc.report.bench_plots import BenchPlot, Roofs
+    from vqcc.verify.backends import AnyLibrary
 
 __all__ = ["command"]
 
@@ -35,6 +37,14 @@ __all__ = ["command"]
     callback=lambda _context, _parameter, values: [_plot(value) for value in values],
     help="Draw a roofline, or levels against gc, to an .svg or .png file: roofline=FILE, levels=FILE. Repeatable.",
 )
+@click.option(
+    "--context",
+    "contexts",
+    multiple=True,
+    type=click.IntRange(1),
+    metavar="TOKENS",
+    help="Tokens of each sequence, for libraries over a KV cache; the spec's context by default. Repeatable.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of random weights and inputs.")
 @click.option(
     "--overlap", is_flag=True, help="Launches may start while those before them end (GPUs from 9.0 on)."
@@ -45,30 +55,42 @@ def command(
     libraries: tuple[Path, ...],
     output: Path | None,
     plots: list[tuple[BenchPlot, Path]],
+    contexts: tuple[int, ...],
     seed: int,
     overlap: bool,
     as_json: bool,
 ) -> None:
     """Time every kernel of LIBRARIES on this machine's GPU.
 
-    Medians of CUDA-graph replays over inputs that rotate past the L2; cuBLAS in the same run if PyTorch is
-    installed. Each result is checked against float64 before it is timed.
+    Medians of CUDA-graph replays over inputs that rotate past the L2; in the same run, if PyTorch is installed, cuBLAS,
+    or for a KV cache cuDNN's and flash attention. Each result is checked against float64 before it is timed.
     """
-    from vqcc.library import load_library
+    from vqcc.library import CacheLibrary, load_library
     from vqcc.report.bench_plots import check_bench_plot, save_bench_plot
     from vqcc.runtime.bench import Baselines, bench_library, describe_run
+    from vqcc.runtime.cache_bench import AttentionBaselines, bench_cache_library
     from vqcc.runtime.device import open_device
     from vqcc.tensors.output import check_outputs, write_atomically
 
     check_outputs([*([] if output is None else [output]), *(path for _, path in plots)], libraries)
     loaded = [load_library(path) for path in libraries]
+    _check_contexts(loaded, contexts)
+    if plots and any(isinstance(library, CacheLibrary) for library in loaded):
+        raise click.UsageError("--plot draws libraries over weights")
     for kind, path in plots:
         check_bench_plot(kind, path, {library.level for library in loaded})
     rows: list[dict[str, Any]] = []
     with open_device() as device:
-        baselines = Baselines(device.l2_bytes)
+        baselines = Baselines(device.l2_bytes), AttentionBaselines(device.l2_bytes)
         for library in loaded:
-            for row in bench_library(library, device, baselines, seed=seed, overlap=overlap):
+            timed = (
+                bench_cache_library(
+                    library, device, baselines[1], contexts=contexts, seed=seed, overlap=overlap
+                )
+                if isinstance(library, CacheLibrary)
+                else bench_library(library, device, baselines[0], seed=seed, overlap=overlap)
+            )
+            for row in timed:
                 rows.append(row)
                 if not as_json:
                     _show(row)
@@ -81,6 +103,18 @@ def command(
         save_bench_plot(kind, path, rows, _roofs(loaded[0]), f"{loaded[0].op.kind} on {meta['gpu']}")
     outside = [_outside(row) for row in rows if not row["within_bound"]]
     finish(results, outside, ExitCode.MISMATCH, as_json=as_json)
+
+
+def _check_contexts(libraries: Sequence[AnyLibrary], contexts: Sequence[int]) -> None:
+    """Raise a usage error for a context that no library has, or one longer than a library's."""
+    from vqcc.library import CacheLibrary
+
+    caches = [library for library in libraries if isinstance(library, CacheLibrary)]
+    if contexts and not caches:
+        raise click.UsageError("--context is for libraries over a KV cache")
+    for library in caches:
+        if contexts and max(contexts) > library.op.context:
+            raise click.UsageError(f"{library.name} is for a context of {library.op.context} at most")
 
 
 def _plot(value: str) -> tuple[BenchPlot, Path]:
@@ -97,7 +131,7 @@ def _plot(value: str) -> tuple[BenchPlot, Path]:
     return known, Path(name)
 
 
-def _roofs(library: Library) -> Roofs:
+def _roofs(library: AnyLibrary) -> Roofs:
     """What bounds kernels on the first GPU of a library that vqcc knows; on no known one, memory alone."""
     from vqcc import gpus
 
@@ -110,8 +144,7 @@ def _roofs(library: Library) -> Roofs:
 def _outside(row: dict[str, Any]) -> Diagnostic:
     return Diagnostic(
         "VQ0801",
-        f"{row['algorithm']} {row['level']} {row['dtype']} {row['n']}x{row['k']} m={row['m']} is outside its bound "
-        f"of float64, at a relative error of {row['error']:.2e}",
+        f"{_name(row)} is outside its bound of float64, at a relative error of {row['error']:.2e}",
         help="`vqcc validate --backend cuda` shows where; please report the spec and `vqcc doctor`",
     )
 
@@ -122,11 +155,20 @@ def _show(row: dict[str, Any]) -> None:
         if "baseline_us" in row
         else ""
     )
+    floor = f", floor {row['floor_us']:.1f} us" if "floor_us" in row else ""
     verdict = "" if row["within_bound"] else "  OUTSIDE ITS BOUND"
     click.echo(
-        f"{row['algorithm']} {row['level']} {row['dtype']} {row['n']}x{row['k']} m={row['m']}: {row['us']:.1f} us "
-        f"({row['us_min']:.1f} to {row['us_max']:.1f}){ratio}, floor {row['floor_us']:.1f} us{verdict}"
+        f"{_name(row)}: {row['us']:.1f} us ({row['us_min']:.1f} to {row['us_max']:.1f}){ratio}{floor}{verdict}"
     )
+
+
+def _name(row: dict[str, Any]) -> str:
+    """Which kernel a row is of, and on what."""
+    head = f"{row['algorithm']} {row['level']} {row['dtype']}"
+    if "context" not in row:
+        return f"{head} {row['n']}x{row['k']} m={row['m']}"
+    heads = f"batch={row['batch']} heads={row['q_heads']}/{row['kv_heads']}"
+    return f"{row['op']} {head} {heads} context={row['context']} rope={row['rope']}"
 
 
 def _commit() -> str | None:

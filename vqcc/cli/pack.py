@@ -26,7 +26,9 @@ __all__ = ["command"]
 @click.option("--tensor", "names", multiple=True, metavar="NAME", help="Only these tensors of the file.")
 @click.option("--keys", metavar="NAME", help="For a library over a KV cache: the tensor of keys.")
 @click.option("--values", metavar="NAME", help="The tensor of values of the same layer.")
-@click.option("--as", "packed_name", metavar="NAME", help="What to call packed books; as the keys by default.")
+@click.option(
+    "--as", "packed_name", metavar="NAME", help="What to call packed books; as the keys by default."
+)
 @click.option("--other-codes", is_flag=True, help="Pack codes too that the library's profile did not count.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False))
 @json_option

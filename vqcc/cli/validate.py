@@ -7,7 +7,7 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,7 +23,9 @@ from vqcc.diagnostics import Diagnostic, VqccError
 from vqcc.report.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from numpy.typing import NDArray
 
     from vqcc.library import CacheLibrary, Library
     from vqcc.tensors.cache_tensor import CacheTensor
@@ -74,20 +76,17 @@ def command(
 ) -> None:
     """Run every kernel of LIBRARIES and compare it with float64.
 
-    Kernels that append to a KV cache are held to the reference's bytes. Prints, per launch, the relative error ||computed - exact|| / ||exact||, the largest error of an element,
-    and how near an element came to the bound that its rounding allows. Exit code 4 if any is outside. A library that
-    cannot be read or run is reported, and the others are still validated.
+    Prints, per launch, the relative error ||computed - exact|| / ||exact||, the largest error of an element,
+    and how near an element came to the bound that its rounding allows; of kernels that append to a KV cache, whether
+    every byte is as the reference has it. Exit code 4 if anything is not. A library that cannot be read or run is
+    reported, and the others are still validated.
     """
     from vqcc.diagnostics import ExitCode
     from vqcc.library import load_library
 
+    sides = _checked_sides(keys, values, tensors, names)
     if names and tensors is None:
         raise click.UsageError("--tensor picks from a file: give it with --tensors")
-    sides = None if keys is None or values is None else (keys, values)
-    if (keys is None) != (values is None):
-        raise click.UsageError("a KV cache has keys and values: give --keys NAME and --values NAME")
-    if sides is not None and (tensors is None or names):
-        raise click.UsageError("--keys and --values pick from the file of --tensors, instead of --tensor")
     if packed_path is not None and tensors is None:
         raise click.UsageError("--packed needs the tensors that were packed: give them with --tensors")
     failures = Failures()
@@ -121,6 +120,19 @@ def command(
     summary = {"backend": backend, "results": [result.to_json() for result in results]}
     told = tuple(failures.diagnostics)
     finish(summary, told, failures.exit_code, as_json=as_json, warnings=warnings)
+
+
+def _checked_sides(
+    keys: str | None, values: str | None, tensors: Path | None, names: tuple[str, ...]
+) -> tuple[str, str] | None:
+    """Names of the tensors of keys and of values. Raises a usage error for one of them, or without a file."""
+    if keys is None and values is None:
+        return None
+    if keys is None or values is None:
+        raise click.UsageError("a KV cache has keys and values: give --keys NAME and --values NAME")
+    if tensors is None or names:
+        raise click.UsageError("--keys and --values pick from the file of --tensors, instead of --tensor")
+    return keys, values
 
 
 @dataclass(frozen=True)
@@ -179,11 +191,11 @@ def _run_cache(
                     help="give --keys NAME and --values NAME with --tensors",
                 )
             )
-        chosen, layers = backend.gpus(library, inputs.gpus), [None]
-        if inputs.packed is not None:
-            assert inputs.sides is not None
+        chosen = backend.gpus(library, inputs.gpus)
+        layers: list[Mapping[str, NDArray[Any]] | None] = [None]
+        if inputs.packed is not None and inputs.sides is not None:
             check_cache_tensors(library, *inputs.sides)
-            layers = list(load_packed_books(inputs.packed, library).values())
+            layers = [*load_packed_books(inputs.packed, library).values()]
         for packed in layers:
             yield from validate_cache(
                 library, backend, tensors=inputs.sides, packed=packed, gpus=chosen, seed=inputs.seed
@@ -249,6 +261,10 @@ def _show(result: CaseResult) -> None:
     verdict = "ok" if found.passed else "MISMATCH"
     sizes = ", ".join(f"{name} = {value}" for name, value in result.sizes.items())
     click.echo(f"{verdict:8}  {result.gpu}: {result.kernel}, {sizes}, {result.tensor}")
+    if result.exact:
+        held = "every byte is" if found.passed else "not every byte is"
+        click.echo(f"{'':8}  {held} as the reference has it")
+        return
     worst = found.worst * found.max_bound
     click.echo(
         f"{'':8}  relative error {found.relative_error:.2e} of {found.relative_limit:.2e} allowed, "
@@ -271,6 +287,8 @@ def _mismatches(failed: Iterable[CaseResult], *, packed: bool) -> list[Diagnosti
 def _what_is_wrong(result: CaseResult) -> str:
     """The worst element where one is outside its bound, else that all together are too far off."""
     found = result.comparison
+    if result.exact:
+        return f"{result.tensor} are not the reference's, from byte {list(found.position)} on"
     if found.worst <= 1:
         return (
             f"{result.tensor}: the relative error {found.relative_error:.3g} of all elements together is more than the "

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["render_cache_header"]
 
-_TEMPLATE = "attention_decode.h.j2"
 #: Of the header's args, which its template writes out: a pointer is at the end.
 _ARGS_BYTES = "184 + sizeof(void*)"
 #: What a kernel does, as the header's table of kernels says it.
@@ -48,7 +47,7 @@ def render_cache_header(
     gpus = [row[0].gpu for row in problems]
     return (
         environment()
-        .get_template(_TEMPLATE)
+        .get_template(op.header_template)
         .render(
             **library_values(name, problem.library, f"{describe_cache(problem)}, level {plan.level}", gpus),
             build_id=hexadecimal(build_id),

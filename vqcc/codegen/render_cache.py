@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_cache", "render_cache_source"]
 
-_TEMPLATE = "attention_decode.cu.j2"
 _ENGINES: dict[Dataflow, tuple[str, str]] = {
     "decode": ("attention/decode_kernel.cuh", "vqcc::DecodeAttention"),
     "score": ("attention/score_kernel.cuh", "vqcc::ScoreAttention"),
@@ -79,7 +78,7 @@ def render_cache_source(
     headers = tuple(dict.fromkeys((*engines, _APPEND_HEADER, keys.header, values.header)))
     text = (
         environment()
-        .get_template(_TEMPLATE)
+        .get_template(problem.op.template)
         .render(
             banner=tuple(comment(line) for line in banner_of(problem, plan, describe_cache(problem))),
             device_parts=inline_headers(templates_directory() / "device", headers),

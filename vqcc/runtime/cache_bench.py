@@ -25,7 +25,7 @@ __all__ = ["AttentionBaselines", "bench_cache_library"]
 
 
 class AttentionBaselines:
-    """Times of torch's attention over a cache in fp16, by backend and shape, each measured once; none without PyTorch."""
+    """Times of torch's attention over an fp16 cache, by backend and shape, each measured once; none without PyTorch."""
 
     BACKENDS = ("cudnn", "flash")
 

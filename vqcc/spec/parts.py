@@ -139,7 +139,7 @@ def read_profile(
 ) -> SpecProfile | DiagnosticList:
     """Read the file that `profile` names, beside the spec, and pick the tensors of its algorithm and shape.
 
-    Without an algorithm and an op of a weight, which are wrong then or refused with the profile, only the file is checked.
+    Without an algorithm and an op of a weight, which are wrong then, or refuse a profile, only the file is checked.
     """
     where: FieldPath = ("profile",)
     data = source.data["profile"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from vqcc import gpus
-from vqcc.algorithms import FAMILIES, presets
+from vqcc.algorithms import FAMILIES, KeyValue, presets
 from vqcc.gpus.model import RANGES, Gpu
 from vqcc.ops import OPS
 from vqcc.spec.model import MAX_GPUS, Cache, Spec
@@ -30,7 +30,12 @@ def json_schema() -> Schema:
     families: list[Schema] = [
         {"$ref": _REFERENCE.format(model=family.__name__)} for family in FAMILIES.values()
     ]
-    properties["algorithm"] = _described(properties["algorithm"], [_preset_name(), *families])
+    one: list[Schema] = [_preset_name(), *families]
+    sides = definitions[KeyValue.__name__]["properties"]
+    for side in sides:
+        sides[side] = _described(sides[side], one)
+    both = {"$ref": _REFERENCE.format(model=KeyValue.__name__)}
+    properties["algorithm"] = _described(properties["algorithm"], [*one, both])
     gpu: list[Schema] = [{"enum": list(gpus.names())}, {"$ref": _REFERENCE.format(model=Gpu.__name__)}]
     several = {
         "type": "array",

@@ -77,7 +77,14 @@ class _Job:
 
 
 def check_tunable(spec: Spec) -> None:
-    """Raise VQ0317 for a level of the paper, which leaves nothing to choose."""
+    """Raise VQ0317 for a level of the paper, which leaves nothing to choose, and for an op over a KV cache."""
+    if spec.over_weights is None:
+        message = (
+            f"{spec.op.kind} has no candidates to time: its kernels are of the one strategy that counts best"
+        )
+        raise VqccError(
+            Diagnostic("VQ0317", message, help="`vqcc bench` times its libraries, level by level")
+        )
     if spec.level != "best":
         message = f"level {spec.level} leaves nothing to tune"
         raise VqccError(Diagnostic("VQ0317", message, help="use level: best, the default"))

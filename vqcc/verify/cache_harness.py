@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from vqcc.verify.backends import Backend, Runner
     from vqcc.verify.cache_cases import CacheLaunch
 
-__all__ = ["check_cache_tensors", "random_sides", "run_attend", "validate_cache"]
+__all__ = ["check_cache_tensors", "random_sides", "validate_cache"]
 
 #: Tokens of all kv-heads and sequences that a launch attends to, by backend: what takes seconds there.
 _HEAD_TOKENS = {"emulate": 1 << 13, "cuda": 1 << 19}
@@ -84,18 +85,18 @@ def validate_cache(
     check_cache_tensors(library, *sides)
     books = library.pack(*sides).arrays() if packed is None else packed
     for gpu in gpus or library.gpus:
-        runner = backend.load(library, gpu)
         workspace = np.zeros(library.builds[gpu].workspace_bytes, np.uint8)
+        running = _Running(library, gpu, backend.load(library, gpu), sides, books, workspace)
         launched = []
         for kernel in library.builds[gpu].kernels:
             for lengths, query_tokens in _sizes(library, kernel, backend.name):
                 case = attend_case(library, kernel.variant.dtype, sides, lengths, query_tokens, rng)
                 outputs = _blank(case)
-                yield from run_attend(library, gpu, runner, kernel, case, outputs, sides, books, workspace)
+                yield from _run_attend(running, kernel, case, outputs)
                 launched.append((kernel, case, outputs))
         for kernel, case, outputs in launched:
-            _repeat(runner, kernel, case, outputs, books, workspace)
-        yield from _run_appends(library, gpu, runner, sides, books, _APPEND_BATCH[backend.name], rng)
+            _repeat(running, kernel, case, outputs)
+        yield from _run_appends(running, _APPEND_BATCH[backend.name], rng)
 
 
 def _sizes(library: CacheLibrary, kernel: CacheKernel, backend: str) -> Iterator[tuple[list[int], int]]:
@@ -108,48 +109,46 @@ def _sizes(library: CacheLibrary, kernel: CacheKernel, backend: str) -> Iterator
         yield lengths_of(batch, op.context, query_tokens, tokens), query_tokens
 
 
-def run_attend(
-    library: CacheLibrary,
-    gpu: str,
-    runner: Runner,
-    kernel: CacheKernel,
-    case: CacheLaunch,
-    outputs: Mapping[str, NDArray[Any]],
-    sides: tuple[CacheTensor, CacheTensor],
-    books: Mapping[str, NDArray[Any]],
-    workspace: NDArray[np.uint8],
+@dataclass(frozen=True, eq=False)
+class _Running:
+    """A library loaded for one GPU, with the keys' and values' tensors, their packed books, and one workspace."""
+
+    library: CacheLibrary
+    gpu: str
+    runner: Runner
+    sides: tuple[CacheTensor, CacheTensor]
+    books: Mapping[str, NDArray[Any]]
+    workspace: NDArray[np.uint8]
+
+
+def _run_attend(
+    running: _Running, kernel: CacheKernel, case: CacheLaunch, outputs: Mapping[str, NDArray[Any]]
 ) -> Iterator[CaseResult]:
     """Launch once and compare outputs and log-sum-exps, which `outputs` then has. Raises VQ0804, VQ08xx."""
+    library = running.library
     head_dim = library.op.head_dim
     before = outputs["outputs"][..., head_dim:].tobytes()
-    runner.run(kernel, {**books, **case.inputs}, outputs, case.scalars, workspace)
+    running.runner.run(kernel, {**running.books, **case.inputs}, outputs, case.scalars, running.workspace)
     if outputs["outputs"][..., head_dim:].tobytes() != before:
         raise _broken("VQ0804", f"{kernel.name} wrote outside its output")
-    exact = attended(library, case, sides)
+    exact = attended(library, case, running.sides)
     longest = case.sizes["longest"]
     found = (
-        ("outputs", compare_outputs(outputs["outputs"][..., :head_dim], exact, kernel, longest)),
-        ("log-sum-exps", compare_log_sums(outputs["log_sums"], exact, kernel, longest)),
+        ("outputs", compare_outputs(outputs["outputs"][..., :head_dim], exact, library, kernel, longest)),
+        ("log-sum-exps", compare_log_sums(outputs["log_sums"], exact, library, kernel, longest)),
     )
     for what, comparison in found:
-        yield CaseResult(gpu, kernel.name, what, dict(case.sizes), comparison)
+        yield CaseResult(running.gpu, kernel.name, what, dict(case.sizes), comparison)
 
 
-def _run_appends(
-    library: CacheLibrary,
-    gpu: str,
-    runner: Runner,
-    sides: tuple[CacheTensor, CacheTensor],
-    books: Mapping[str, NDArray[Any]],
-    most: int,
-    rng: np.random.Generator,
-) -> Iterator[CaseResult]:
+def _run_appends(running: _Running, most: int, rng: np.random.Generator) -> Iterator[CaseResult]:
+    library, books = running.library, running.books
     own = {**books, "key_books": books["append_key_books"], "value_books": books["append_value_books"]}
-    for kernel in library.builds[gpu].appends:
+    for kernel in library.builds[running.gpu].appends:
         batch = min(kernel.variant.sizes["batch"], most)
-        case, wanted = append_case(library, kernel, sides, batch, rng)
+        case, wanted = append_case(library, kernel, running.sides, batch, rng)
         outputs = _blank(case)
-        runner.run(kernel, {**own, **case.inputs}, outputs, case.scalars, np.zeros(0, np.uint8))
+        running.runner.run(kernel, {**own, **case.inputs}, outputs, case.scalars, np.zeros(0, np.uint8))
         pairs = [("token blocks", outputs["pages"], wanted.pages)]
         if library.op.window:
             pairs += [
@@ -157,7 +156,8 @@ def _run_appends(
                 ("window of values", outputs["value_window"], wanted.value_window),
             ]
         for what, computed, exact in pairs:
-            yield CaseResult(gpu, kernel.name, what, dict(case.sizes), compare_bytes(computed, exact))
+            found = compare_bytes(computed, exact)
+            yield CaseResult(running.gpu, kernel.name, what, dict(case.sizes), found, exact=True)
 
 
 def _blank(case: CacheLaunch) -> dict[str, NDArray[Any]]:
@@ -165,16 +165,11 @@ def _blank(case: CacheLaunch) -> dict[str, NDArray[Any]]:
 
 
 def _repeat(
-    runner: Runner,
-    kernel: CacheKernel,
-    case: CacheLaunch,
-    first: Mapping[str, NDArray[Any]],
-    books: Mapping[str, NDArray[Any]],
-    workspace: NDArray[np.uint8],
+    running: _Running, kernel: CacheKernel, case: CacheLaunch, first: Mapping[str, NDArray[Any]]
 ) -> None:
     """Launch a case that has run again. Raises VQ0808 if a bit differs, VQ08xx."""
     outputs = _blank(case)
-    runner.run(kernel, {**books, **case.inputs}, outputs, case.scalars, workspace)
+    running.runner.run(kernel, {**running.books, **case.inputs}, outputs, case.scalars, running.workspace)
     if any(outputs[name].tobytes() != array.tobytes() for name, array in first.items()):
         raise _broken("VQ0808", f"{kernel.name} gave another result when it was launched again")
 

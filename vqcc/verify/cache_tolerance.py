@@ -17,7 +17,7 @@ from vqcc.verify.tolerance import compare_within, output_rounding
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vqcc.cache_library import CacheKernel
+    from vqcc.cache_library import CacheKernel, CacheLibrary
     from vqcc.ops.attention.reference import Attended
     from vqcc.verify.tolerance import Comparison
 
@@ -39,16 +39,22 @@ class _Rounding:
     value: float
 
     @classmethod
-    def of(cls, kernel: CacheKernel) -> _Rounding:
-        """Tables of several rows have float16 scores; those kernels, and tensor cores, have float16 weights."""
-        tables = 3 * _HALF if kernel.dataflow == "score" and kernel.rows > 1 else 0.0
+    def of(cls, library: CacheLibrary, kernel: CacheKernel) -> _Rounding:
+        """Tables of several rows have float16 scores; those kernels, and tensor cores, have float16 weights.
+
+        A score is a sum of as many of them as a key has channel groups, whose roundings mostly cancel.
+        """
+        tabulated = kernel.dataflow == "score" and kernel.rows > 1
+        tables = 3 * _HALF / library.layout.key_groups**0.5 if tabulated else 0.0
         weights = {"score": 6 * _HALF, "fragment": 2 * _HALF}.get(kernel.dataflow, 0.0)
         return cls(_SCORE_ROUNDINGS * _SINGLE + tables, _VALUE_ROUNDINGS * _SINGLE + weights)
 
 
-def compare_outputs(computed: NDArray[Any], exact: Attended, kernel: CacheKernel, longest: int) -> Comparison:
+def compare_outputs(
+    computed: NDArray[Any], exact: Attended, library: CacheLibrary, kernel: CacheKernel, longest: int
+) -> Comparison:
     """Outputs [sequences, query tokens, query heads, head_dim]; `longest` tokens are summed at most."""
-    rounding = _Rounding.of(kernel)
+    rounding = _Rounding.of(library, kernel)
     step, smallest = output_rounding(kernel.variant.dtype)
     relative = rounding.value + 2 * rounding.score * exact.scores
     off = relative[..., None] * exact.magnitudes
@@ -60,10 +66,10 @@ def compare_outputs(computed: NDArray[Any], exact: Attended, kernel: CacheKernel
 
 
 def compare_log_sums(
-    computed: NDArray[Any], exact: Attended, kernel: CacheKernel, longest: int
+    computed: NDArray[Any], exact: Attended, library: CacheLibrary, kernel: CacheKernel, longest: int
 ) -> Comparison:
     """Log-sum-exps [sequences, query tokens, query heads]; minus infinity of queries that see nothing."""
-    rounding = _Rounding.of(kernel)
+    rounding = _Rounding.of(library, kernel)
     own = np.where(np.isfinite(exact.log_sums), np.abs(exact.log_sums), 0.0)
     off = _SCORE_ROUNDINGS * _SINGLE * (1 + own) + rounding.score * exact.scores
     bound = off + longest * _SINGLE

@@ -32,13 +32,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One launch: which kernel, on what, and how far from float64."""
+    """One launch: which kernel, on what, and how far from float64, or, if `exact`, from the reference's bytes."""
 
     gpu: str
     kernel: str
     tensor: str
     sizes: dict[str, int]
     comparison: Comparison
+    exact: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Flat, for `--json`."""

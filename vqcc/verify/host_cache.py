@@ -31,8 +31,8 @@ class HostCache:
     """Codes and windows of some sequences, and where their token blocks lie.
 
     `codes` of keys and of values [sequences, kv_heads, tokens, groups, stages], zero from `coded` tokens on; windows
-    [sequences, kv_heads, window, head_dim], position p at slot p % window. `pages` [pages, kv_heads, page blocks, words]
-    have them packed; `table` [sequences, pages of each], or None for one page to a sequence.
+    [sequences, kv_heads, window, head_dim], position p at slot p % window. `pages` [pages, kv_heads, page blocks,
+    words] have them packed; `table` [sequences, pages of each], or None for one page to a sequence.
     """
 
     layout: CacheLayout
@@ -69,7 +69,7 @@ class HostCache:
         new: tuple[NDArray[Any], NDArray[Any]],
         counts: Sequence[int],
     ) -> HostCache:
-        """The cache once sequence s has the first counts[s] of new keys and values [sequences, tokens, kv_heads, head_dim]."""
+        """The cache once each sequence has its count of new keys and values [sequences, tokens, kv_heads, head_dim]."""
         codes = [self.key_codes.copy(), self.value_codes.copy()]
         windows = [self.key_window.copy(), self.value_window.copy()]
         lengths = self.lengths + np.array(counts, np.int32)
@@ -129,7 +129,7 @@ def draw_cache(
     lengths: Sequence[int],
     capacity: int,
 ) -> HostCache:
-    """A cache with room for `capacity` tokens of each sequence, whose codes are those of `tensors` as far as they reach.
+    """A cache with room for `capacity` tokens of each sequence, with the codes of `tensors` as far as they reach.
 
     Further codes are random, and so are windows and the order of pages. What no token has holds garbage.
     """

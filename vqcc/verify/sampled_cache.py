@@ -80,8 +80,8 @@ class SampledCache:
             own = slice(head * group, (head + 1) * group)
             computed = outputs["outputs"][sequence : sequence + 1, :, own]
             log_sums = outputs["log_sums"][sequence : sequence + 1, :, own]
-            found.append(compare_outputs(computed, exact, kernel, self.context))
-            found.append(compare_log_sums(log_sums, exact, kernel, self.context))
+            found.append(compare_outputs(computed, exact, library, kernel, self.context))
+            found.append(compare_log_sums(log_sums, exact, library, kernel, self.context))
         return tuple(found)
 
     def _attended(
@@ -114,18 +114,19 @@ class SampledCache:
         codes = unpack_token_blocks(own[: -(-coded // BLOCK_TOKENS)], layout)[0 if keys else 1][:coded]
         books = tensor.codebooks[head : head + 1] if tensor.codebooks.shape[0] > 1 else tensor.codebooks
         one = replace(tensor, codes=codes[None, None], codebooks=books)
-        decoded = one.decode()[0, 0]
+        decoded: NDArray[np.float64] = one.decode()[0, 0]
         if not window:
             return decoded
         newest = self.inputs["key_window" if keys else "value_window"][sequence, head]
         slots = [position % window for position in range(coded, self.context)]
-        return np.concatenate([decoded, newest[slots].astype(np.float64)])
+        whole: NDArray[np.float64] = np.concatenate([decoded, newest[slots].astype(np.float64)])
+        return whole
 
 
 def draw_sampled(
     library: CacheLibrary, dtype: Dtype, batch: int, context: int, rng: np.random.Generator
 ) -> SampledCache:
-    """Random queries, codes and windows for `batch` sequences of `context` tokens, with as many query tokens as the op has."""
+    """Random queries, codes and windows for `batch` sequences of `context` tokens; all of the op's query tokens."""
     op, layout, element = library.op, library.layout, numpy_dtype(dtype)
     blocks = -(-context // BLOCK_TOKENS)
     page_blocks = layout.page_tokens // BLOCK_TOKENS or blocks

@@ -63,7 +63,7 @@ def findings(
     """What `check` finds; without `values` these are the keys' algorithm, the same object."""
     key = resolve(keys) if isinstance(keys, str) else keys
     value = key if values is None else resolve(values) if isinstance(values, str) else values
-    return list(op.check(key, value, gpu or gpus.load("h200")))
+    return [*op.check(gpu or gpus.load("h200")), *op.check_algorithms(key, value)]
 
 
 def places(found: list[Finding]) -> list[tuple[str, tuple[str | int, ...]]]:
@@ -413,7 +413,7 @@ def test_append_arguments() -> None:
     )
     assert roles(arguments) == {
         "input": ["keys", "values", "lengths", "counts", "page_table"],
-        "output": ["pages", "key_window", "value_window"],
+        "inout": ["pages", "key_window", "value_window"],
         "weights": ["key_books", "value_books"],
         "scalar": [argument.name for argument in arguments[10:]],
     }

@@ -86,4 +86,8 @@ REASONS = {
         "The output is a directory, a socket or a block device. Nothing was written.",
         "Name a file, a pipe or a character device.",
     ),
+    "VQ0713": (
+        "The command needs a library over a weight and was given one over a KV cache, or the other way round.",
+        "Weights are named by --tensor, keys and values of a cache by --keys and --values.",
+    ),
 }

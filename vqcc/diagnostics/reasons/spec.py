@@ -130,8 +130,9 @@ REASONS = {
         "`vqcc list algorithms` has the presets; VQ<x, y, z> is `vq-x-y-z`; else write the algorithm out.",
     ),
     "VQ0302": (
-        "The preset quantizes what the op does not read, such as a KV cache.",
-        "Use a preset for weights.",
+        "The algorithm is one for weights and the op reads a KV cache, or the other way round, or a head has more "
+        "channel groups than kernels have registers for.",
+        "Use a preset of the help: those of scope tensor or tiles are for weights, cq-* and kv-* for caches.",
     ),
     "VQ0303": (
         "Vectors run along k, and the last of a row would be cut.",
@@ -197,5 +198,13 @@ REASONS = {
         "The lock file beside the spec is of another spec, of other device code or tiles than today's, or of a session "
         "that was interrupted.",
         "Run `vqcc tune` again on the GPU; what has no times is decided by the model.",
+    ),
+    "VQ0319": (
+        "`algorithm` has one for keys and one for values, which only an op over a KV cache has.",
+        "Write one algorithm; to quantize keys or values, name the preset of the one that is meant.",
+    ),
+    "VQ0320": (
+        "The part of the spec says something of a weight's codes or codebook, and the op reads a KV cache.",
+        "Leave the part out.",
     ),
 }

@@ -79,6 +79,9 @@ class AttentionDecode(BaseModel):
     #: Table III: all axes, and those that keys and values are summed over.
     axes: ClassVar[tuple[str, ...]] = ("batch", "head", "token", "channel")
     reduce_axes: ClassVar[tuple[str, ...]] = ("channel (keys)", "token (values)")
+    #: The kernel template, relative to templates/kernels, and the C header's, relative to templates/host.
+    template: ClassVar[str] = "attention_decode.cu.j2"
+    header_template: ClassVar[str] = "attention_decode.h.j2"
     #: Values for required fields when only relations between the others are asked about (vqcc.spec.salvage).
     stand_ins: ClassVar[dict[str, Any]] = {"batch": 1, "context": 1}
 

@@ -31,9 +31,7 @@ MANY_TOKENS = 4096
 
 @dataclass(frozen=True)
 class AppendPlan:
-    """A kernel that appends a token to each sequence (`single`), or many; `launch` and `resources` once it
-    has been compiled.
-    """
+    """A kernel that appends a token to each sequence (`single`), or many; with what it is once it has been compiled."""
 
     kernel: str
     single: bool
