@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vqcc.runtime.timing import LAUNCHES, REPLAYS, Timing, copies_past_cache, summarize, time_kernel
+from vqcc.runtime.timing import (
+    LAUNCHES,
+    REPLAYS,
+    Timing,
+    copies_past_cache,
+    launches_of_graph,
+    summarize,
+    time_kernel,
+)
 
 
 def test_medians_in_microseconds() -> None:
@@ -60,4 +68,13 @@ def test_every_copy_is_launched_equally_often(count: int) -> None:
     assert len(enqueued) >= LAUNCHES
     assert {enqueued.count(copy) for copy in copies} == {len(enqueued) // count}
     assert replays[-1] == REPLAYS
-    assert len(replays) == 2, "a warm-up comes first and does not count"
+    assert len(replays) == 3, "a trial and a warm-up come first and do not count"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "copies", "launches"),
+    [(5e-6, 2, 128), (5e-6, 100, 200), (1e-3, 2, 20), (1e-3, 16, 16), (1.0, 2, 2)],
+)
+def test_slow_kernels_are_launched_less_often(seconds: float, copies: int, launches: int) -> None:
+    """Of a graph of 20 ms, unless there are more copies: all of them are launched."""
+    assert launches_of_graph(seconds, copies) == launches

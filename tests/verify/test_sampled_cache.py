@@ -34,7 +34,7 @@ def test_a_kernels_results_are_checked(tmp_path: Path, algorithm: Any, op: dict[
     outputs = cache.outputs()
     runner.run(
         kernel,
-        {**books, **cache.inputs},
+        {**books, **cache.inputs, "pages": cache.pages()},
         outputs,
         cache.scalars,
         np.zeros(kernel.launch.workspace_bytes, np.uint8),

@@ -5,23 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vqcc.runtime.backend import CudaBackend, gpus_for
 from vqcc.runtime.timing import copies_past_cache, time_kernel, time_torch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from vqcc.cache_library import AppendKernel, CacheKernel, CacheLibrary
     from vqcc.runtime.backend import CudaRunner
-    from vqcc.runtime.device import Device
+    from vqcc.runtime.device import Device, DeviceArray
     from vqcc.runtime.timing import Timing
     from vqcc.tensors.cache_tensor import CacheTensor
     from vqcc.verify.sampled_cache import SampledCache
 
 __all__ = ["AttentionBaselines", "bench_cache_library"]
+
+
+#: What a workspace holds at first.
+_ZEROS = np.zeros(1 << 16, np.uint8)
 
 
 class AttentionBaselines:
@@ -102,8 +107,6 @@ def bench_cache_library(
     All sequences are as long as the context. Outputs of some sequences and heads are checked against float64. Rows of
     kernels that append a token to each sequence follow, `kv_append`.
     """
-    import numpy as np
-
     from vqcc.verify.cache_harness import random_sides
     from vqcc.verify.sampled_cache import draw_sampled
 
@@ -131,14 +134,16 @@ def bench_cache_library(
 
 
 def _attend_row(bench: _Bench, kernel: CacheKernel, cache: SampledCache) -> dict[str, Any]:
-    import numpy as np
-
     op = bench.library.op
-    workspace = np.zeros(kernel.launch.workspace_bytes, np.uint8)
     outputs = cache.outputs()
-    bench.runner.run(kernel, {**bench.books, **cache.inputs}, outputs, cache.scalars, workspace)
+    workspace = bench.device.repeat(_ZEROS, kernel.launch.workspace_bytes)
+    arrays = {**_uploaded(bench, {**bench.books, **cache.inputs, **outputs}, cache), "workspace": workspace}
+    bench.runner.enqueue(kernel, arrays, cache.scalars)
+    bench.device.synchronize()
+    for name, array in outputs.items():
+        bench.device.download(arrays[name], array)
     found = cache.compare(bench.library, kernel, bench.sides, outputs)
-    timing = _time(bench, kernel, {**bench.books, **cache.inputs, **outputs}, cache, workspace)
+    timing = _time(bench, kernel, arrays, cache, cache.scalars)
     row = {
         **_shape(bench.library, kernel, cache),
         **_times(timing),
@@ -154,43 +159,47 @@ def _attend_row(bench: _Bench, kernel: CacheKernel, cache: SampledCache) -> dict
     measured = bench.baselines.times(
         cache.batch, op.q_heads, op.kv_heads, op.head_dim, cache.context, kernel.variant.dtype
     )
-    for number, (name, baseline) in enumerate(measured.items()):
-        prefix = "baseline" if number == 0 else name
-        row |= (
-            {prefix: f"{name}_{'fp16' if kernel.variant.dtype == 'float16' else 'bf16'}"}
-            if not number
-            else {}
-        )
-        row |= {f"{prefix}_{part}": value for part, value in _times(baseline).items()}
-    return row
+    return row | _baseline_fields(measured, kernel.variant.dtype)
+
+
+def _baseline_fields(measured: Mapping[str, Timing], dtype: str) -> dict[str, Any]:
+    """The first backend as the baseline, others by their names."""
+    suffix = "fp16" if dtype == "float16" else "bf16"
+    fields: dict[str, Any] = {}
+    for number, (name, timing) in enumerate(measured.items()):
+        prefix = f"{name}_{suffix}" if number else "baseline"
+        fields |= {} if number else {"baseline": f"{name}_{suffix}"}
+        fields |= {f"{prefix}_{part}": value for part, value in _times(timing).items()}
+    return fields
 
 
 def _append_row(bench: _Bench, kernel: AppendKernel, cache: SampledCache) -> dict[str, Any]:
-    import numpy as np
-
     own = {"key_books": bench.books["append_key_books"], "value_books": bench.books["append_value_books"]}
     inputs, scalars = cache.new_tokens()
-    timing = _time(bench, kernel, {**own, **inputs}, cache, np.zeros(0, np.uint8), scalars)
+    timing = _time(bench, kernel, _uploaded(bench, {**own, **inputs}, cache), cache, scalars)
     shape = {**_shape(bench.library, kernel, cache), "op": "kv_append"}
     return {**shape, **_times(timing), **_launch(kernel), "within_bound": True}
+
+
+def _uploaded(
+    bench: _Bench, arrays: Mapping[str, NDArray[Any]], cache: SampledCache
+) -> dict[str, DeviceArray]:
+    uploaded = {name: bench.device.upload(array) for name, array in arrays.items()}
+    return {**uploaded, "pages": bench.device.repeat(cache.words, cache.page_bytes)}
 
 
 def _time(
     bench: _Bench,
     kernel: CacheKernel | AppendKernel,
-    arrays: Mapping[str, NDArray[Any]],
+    arrays: Mapping[str, DeviceArray],
     cache: SampledCache,
-    workspace: NDArray[np.uint8],
-    scalars: Mapping[str, float] | None = None,
+    scalars: Mapping[str, float],
 ) -> Timing:
     """Replays over copies of the cache past the L2; books, queries and outputs, which an engine reuses, are one."""
     device = bench.device
-    first = {name: device.upload(array) for name, array in arrays.items()}
-    if workspace.size:
-        first["workspace"] = device.upload(workspace)
     more = copies_past_cache(cache.code_bytes, device.l2_bytes) - 1
-    copies = [first, *({**first, "pages": device.clone(first["pages"])} for _ in range(more))]
-    return time_kernel(device, bench.runner, kernel, copies, scalars or cache.scalars)
+    copies = [arrays, *({**arrays, "pages": device.clone(arrays["pages"])} for _ in range(more))]
+    return time_kernel(device, bench.runner, kernel, copies, scalars)
 
 
 def _shape(library: CacheLibrary, kernel: CacheKernel | AppendKernel, cache: SampledCache) -> dict[str, Any]:

@@ -128,6 +128,21 @@ class Device:
         with _reported(self._driver, f"allocating {size} bytes"):
             return DeviceArray(self._driver.mem_alloc(max(size, 16)), size)
 
+    def repeat(self, pattern: NDArray[Any], size: int) -> DeviceArray:
+        """Device memory of `size` bytes that hold `pattern` over and over."""
+        import numpy as np
+
+        contiguous = np.ascontiguousarray(pattern).view(np.uint8).reshape(-1)
+        made = self.allocate(size)
+        with _reported(self._driver, f"filling {size} bytes"):
+            filled = min(size, contiguous.nbytes)
+            self._driver.memcpy_htod(made.allocation, contiguous[:filled])
+            while filled < size:
+                more = min(filled, size - filled)
+                self._driver.memcpy_dtod(int(made.allocation) + filled, made.allocation, more)
+                filled += more
+        return made
+
     def clone(self, source: DeviceArray) -> DeviceArray:
         """Copy device memory to new device memory."""
         with _reported(self._driver, f"allocating {source.size} bytes"):

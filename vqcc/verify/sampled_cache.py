@@ -27,20 +27,34 @@ if TYPE_CHECKING:
 __all__ = ["SampledCache", "draw_sampled"]
 
 #: Random words that are drawn; caches repeat them.
-_DRAWN_WORDS = 1 << 26
+_DRAWN_WORDS = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
 class SampledCache:
-    """`batch` sequences of `context` tokens each: arrays and scalars of a launch by argument name."""
+    """`batch` sequences of `context` tokens each: arrays and scalars of a launch by argument name, but for the pages.
+
+    Pages [pages, kv_heads, page blocks, words of a block] hold `words` over and over. `code_bytes` of them a launch
+    reads.
+    """
 
     batch: int
     context: int
     code_bytes: int
     element: Any
+    words: NDArray[np.uint32]
+    page_shape: tuple[int, int, int, int]
     inputs: Mapping[str, NDArray[Any]]
     scalars: Mapping[str, float]
-    kv_heads: int
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of all pages."""
+        return 4 * int(np.prod(self.page_shape))
+
+    def pages(self) -> NDArray[np.uint8]:
+        """All pages in host memory."""
+        return np.resize(self.words, self.page_shape).view(np.uint8)
 
     def outputs(self) -> dict[str, NDArray[Any]]:
         """Arrays for a launch's results."""
@@ -51,9 +65,9 @@ class SampledCache:
         """Arrays and scalars of a launch that appends each sequence's last token anew."""
         head_dim = self.inputs["queries"].shape[-1]
         rng = np.random.default_rng(self.batch)
-        shape = (self.batch, 1, self.kv_heads, head_dim)
+        shape = (self.batch, 1, self.page_shape[1], head_dim)
         keys, values = (rng.standard_normal(shape, dtype=np.float32).astype(self.element) for _ in "kv")
-        names = ("pages", "page_table", "key_window", "value_window", "lengths")
+        names = ("page_table", "key_window", "value_window", "lengths")
         kept = {name: self.inputs[name] for name in names if name in self.inputs}
         paging = {name: self.scalars[name] for name in ("page_table_stride", "page_blocks")}
         scalars: dict[str, float] = {
@@ -108,9 +122,9 @@ class SampledCache:
         """Keys or values [tokens, head_dim] of a kv-head of a sequence."""
         layout, window = library.layout, library.op.window
         coded = max(0, self.context - window)
-        blocks = self.inputs["pages"].view(np.uint32)
         table = self.inputs.get("page_table")
-        own = blocks[sequence, head] if table is None else np.concatenate(blocks[table[sequence], head])
+        pages = (sequence,) if table is None else table[sequence]
+        own = np.concatenate([self._head_of_page(int(page), head) for page in pages])
         codes = unpack_token_blocks(own[: -(-coded // BLOCK_TOKENS)], layout)[0 if keys else 1][:coded]
         books = tensor.codebooks[head : head + 1] if tensor.codebooks.shape[0] > 1 else tensor.codebooks
         one = replace(tensor, codes=codes[None, None], codebooks=books)
@@ -121,6 +135,13 @@ class SampledCache:
         slots = [position % window for position in range(coded, self.context)]
         whole: NDArray[np.float64] = np.concatenate([decoded, newest[slots].astype(np.float64)])
         return whole
+
+    def _head_of_page(self, page: int, head: int) -> NDArray[np.uint32]:
+        """The token blocks [page blocks, words] of a kv-head."""
+        _, heads, blocks, words = self.page_shape
+        first = (page * heads + head) * blocks * words
+        own = np.take(self.words, np.arange(first, first + blocks * words), mode="wrap")
+        return own.reshape(blocks, words)
 
 
 def draw_sampled(
@@ -136,7 +157,6 @@ def draw_sampled(
     queries = rng.standard_normal((batch, op.query_tokens, op.q_heads, op.head_dim), dtype=np.float32)
     inputs: dict[str, NDArray[Any]] = {
         "queries": queries.astype(element),
-        "pages": np.resize(words, shape).view(np.uint8),
         "lengths": np.full(batch, context, np.int32),
     }
     if layout.page_tokens:
@@ -158,4 +178,4 @@ def draw_sampled(
         **strides_of("out", inputs["queries"]),
     }
     read = batch * layout.heads * -(-max(0, context - op.window) // BLOCK_TOKENS) * layout.block_bytes
-    return SampledCache(batch, context, read, element, inputs, scalars, op.kv_heads)
+    return SampledCache(batch, context, read, element, words, shape, inputs, scalars)
