@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 NOT_RUN = ("vqcc tune ", "vqcc doctor", "vqcc pack other.safetensors", "make ")
 PAGES = ("README", *(
     f"docs/{page}"
-    for page in ("commands", "diagnostics", "explain", "profile", "quantize", "validate", "vq-tensors")
+    for page in ("attention", "commands", "diagnostics", "explain", "profile", "quantize", "validate", "vq-tensors")
 ))  # fmt: skip
 #: A kernel's hash, a number, and a bar whose length is one.
 FIGURE = re.compile(r"_[0-9a-f]{8}\b|[0-9][0-9,.]*(e[+-][0-9]+)?|#+")
@@ -60,7 +60,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, cache_directory: Path) ->
     (spec,) = re.findall(r"^```yaml\n(vqcc: 1\nname: own\n.*?)^```$", page, re.MULTILINE | re.DOTALL)
     subprocess.run([sys.executable, "-c", program], cwd=directory, check=True)
     (directory / "own.yaml").write_text(spec)
-    commands = [line for page in ("docs/quantize", "docs/commands") for line, _ in shown(page)]
+    commands = [line for page in ("docs/quantize", "docs/commands", "docs/attention") for line, _ in shown(page)]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)
         patch.setenv("XDG_CACHE_HOME", str(cache_directory / "user"))

@@ -68,7 +68,7 @@ BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH)]
 
 
 class AttentionDecode(BaseModel):
-    """Decode attention over packed codes; in the spec `kind: attention_decode`.
+    """Attention of a few new tokens over a quantized KV cache.
 
     `batch` bounds the sequences of a launch, `query_tokens` the new tokens of each; `context` is the most tokens that a
     sequence has, these included. Sizes of pages and windows are in tokens.
