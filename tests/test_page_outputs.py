@@ -60,7 +60,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, cache_directory: Path) ->
     (spec,) = re.findall(r"^```yaml\n(vqcc: 1\nname: own\n.*?)^```$", page, re.MULTILINE | re.DOTALL)
     subprocess.run([sys.executable, "-c", program], cwd=directory, check=True)
     (directory / "own.yaml").write_text(spec)
-    commands = [line for page in ("docs/quantize", "docs/commands", "docs/attention") for line, _ in shown(page)]
+    commands = [
+        line for page in ("docs/quantize", "docs/commands", "docs/attention") for line, _ in shown(page)
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)
         patch.setenv("XDG_CACHE_HOME", str(cache_directory / "user"))

@@ -91,10 +91,13 @@ class ScoreAttention {
   VQCC_DEVICE float* sums_of_warps() const { return reinterpret_cast<float*>(scores_); }
   VQCC_DEVICE float* warp_state() const { return state_ + (kStateFloats + 3) / 4 * 4; }
 
-  /// Starts to copy the rows of `head`'s books, if those of another head are there.
+  /// Starts to copy the rows of `head`'s books, if those of another head are there, and ends a group of copies.
   VQCC_DEVICE void start_rows(int head, int resident) {
-    if (head == resident) return;
-    if (resident >= 0 && !Cache::kBooksByHead) return;
+    if (head != resident && (resident < 0 || Cache::kBooksByHead)) copy_books(head);
+    commit_copies();
+  }
+
+  VQCC_DEVICE void copy_books(int head) const {
     const int book = Cache::kBooksByHead ? head : 0;
     if constexpr (Tile::kKeysResident) {
       copy_rows<KeyRows::kBytes, kThreads>(key_rows_, arguments_.key_books + static_cast<int64>(book) * KeyRows::kBytes);
@@ -108,15 +111,17 @@ class ScoreAttention {
     const int length = load<Space::kGlobal>(arguments_.lengths + number);
     const auto sequence = Sequence<Shape>::of(length, arguments_.query_tokens);
     const float scale = score_scale<Shape>(arguments_);
+    const float2 facts = facts_of(rows.head);
+    int block = first + warp_index() * kTeams;
+    start_codes(rows.head, number, sequence, block, end);  // on their way while tables are made
+    commit_copies();
     load_queries<Shape, Tile, kThreads>(arguments_, rows, number, scale, queries_);
-    wait_for_copies();
+    wait_for_copies_but<1>();
     block_barrier();  // queries and books are there
     Scores tables;
-    tables.make(scores_, queries_, Tile::kKeysResident ? key_rows_ : global_key_rows(rows.head), fact_of(rows.head, 0));
+    tables.make(scores_, queries_, Tile::kKeysResident ? key_rows_ : global_key_rows(rows.head), facts.x);
     Softmax softmax;
     softmax.start();
-    int block = first + warp_index() * kTeams;
-    start_codes(rows.head, number, sequence, block, end);
     block_barrier();  // tables are there
 #pragma unroll 1
     for (; block < end; block += kWarps * kTeams) {
@@ -139,9 +144,9 @@ class ScoreAttention {
       }
       softmax.weigh(scores, weights_);
       warp_barrier();
-      add_values(rows, number, sequence, block, end, values, softmax);
+      add_values(rows, number, sequence, block, end, values, facts.y, softmax);
     }
-    softmax.merge(state_, sums_of_warps(), warp_state(), value_unscale(rows.head));
+    softmax.merge(state_, sums_of_warps(), warp_state(), facts.y);
   }
 
   VQCC_DEVICE const uint8* global_key_rows(int head) const {
@@ -149,10 +154,9 @@ class ScoreAttention {
   }
   /// Facts of a head's books that the packer knows: the largest sum of magnitudes of a key entry's elements, and what values
   /// are multiplied with to undo their scale.
-  VQCC_DEVICE float fact_of(int head, int fact) const {
-    return load<Space::kGlobal>(arguments_.book_facts + 2 * (Cache::kBooksByHead ? head : 0) + fact);
+  VQCC_DEVICE float2 facts_of(int head) const {
+    return load<Space::kGlobal>(reinterpret_cast<const float2*>(arguments_.book_facts) + (Cache::kBooksByHead ? head : 0));
   }
-  VQCC_DEVICE float value_unscale(int head) const { return fact_of(head, 1); }
 
   // ---- Codes on their way ----------------------------------------------------------------------------------
 
@@ -219,7 +223,7 @@ class ScoreAttention {
 
   /// Adds the values of this lane's team's token block times their weights.
   VQCC_DEVICE void add_values(const Rows& rows, int number, const Sequence<Shape>& sequence, int block, int end,
-                              const uint32 (&values)[kSlots][Softmax::kCodeWords], Softmax& softmax) const {
+                              const uint32 (&values)[kSlots][Softmax::kCodeWords], float unscale, Softmax& softmax) const {
     const int team = lane_index() / ValueRows::kTeamLanes;
     const int own_block = sequence.first_block + block + team;
     if (block + team >= end) return;
@@ -228,7 +232,7 @@ class ScoreAttention {
       softmax.add_codes(value_rows_, values, weights);
       return;
     }
-    const float scale = 1.0f / value_unscale(rows.head);  // values of codes are scaled, so these are too
+    const float scale = 1.0f / unscale;  // values of codes are scaled, so these are too
     const int first = sequence.first_token(own_block);
     for (int t = 0; first + t < sequence.end_token(own_block); ++t) {
       softmax.add_row(window_row<Shape>(arguments_.value_window, number, rows.head, first + t), scale, weights, t);

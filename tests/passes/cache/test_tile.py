@@ -46,11 +46,11 @@ def test_tiles_fit(
         assert 32 * tile.warps <= machine.threads_per_block
         assert 32 * tile.warps * tile.register_cap <= machine.registers_per_block
         assert tile.rows * tile.row_sets >= problem.op.query_rows
-        units = tile.work.token_blocks * tile.row_sets
+        units = tile.work.sequence_blocks * tile.work.layout.heads * tile.work.batch * tile.row_sets
         assert 1 <= tile.blocks <= units
-        assert tile.blocks >= min(units, machine.sm_count), "an SM each, if there is work for it"
+        assert 2 * tile.blocks > min(units, machine.sm_count), "most SMs have one, if there is work for them"
         assert tile.roundings > problem.op.context
-        assert {each.name for each in decisions} == {"query_rows", "warps"}
+        assert {each.name for each in decisions} == {"query_rows", "warps", "grid"}
 
 
 @pytest.mark.parametrize("dataflow", CACHE_DATAFLOWS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from vqcc.ops.attention.dealing import SEGMENT_BLOCKS, Dealing, deal
 from vqcc.ops.attention.tile import AttentionTile, AttentionWork, DecodeTile, FragmentTile, ScoreTile
 from vqcc.ops.tiles import power_of_two_at_least
 from vqcc.plan import Decision
@@ -45,8 +46,9 @@ def propose_tiles(dataflow: Dataflow, work: AttentionWork, machine: Machine) -> 
             tile.shared_bytes <= machine.shared_bytes_per_block
             and 32 * tile.warps <= machine.threads_per_block
         ):
-            filling = replace(tile, blocks=_grid(tile, machine))
-            yield filling, _decisions(filling, machine)
+            dealing = _deal(tile, machine)
+            filling = replace(tile, blocks=dealing.grid)
+            yield filling, (*_decisions(filling, machine), _dealing_decision(dealing))
 
 
 def _decode_tiles(work: AttentionWork) -> Iterator[AttentionTile]:
@@ -74,11 +76,27 @@ def _fragment_tiles(work: AttentionWork) -> Iterator[AttentionTile]:
             yield FragmentTile(work, warps, FRAGMENT_ROWS, 1, registers, _roundings(work), stages)
 
 
-def _grid(tile: AttentionTile, machine: Machine) -> int:
-    """Blocks that the GPU may hold at a time, by registers and the tile's shared memory; no more than there is work."""
+def _deal(tile: AttentionTile, machine: Machine) -> Dealing:
+    """A grid of no more blocks than the GPU holds at a time, by registers and the tile's shared memory."""
     by_registers = machine.registers_per_block // (tile.register_cap * WARP_SIZE * tile.warps)
     per_sm = max(1, min(by_registers, machine.shared_bytes_per_sm // tile.shared_bytes))
-    return min(machine.sm_count * per_sm, tile.work.token_blocks * tile.row_sets)
+    pairs = tile.work.layout.heads * tile.row_sets * tile.work.batch
+    return deal(pairs, tile.work.sequence_blocks, machine.sm_count * per_sm)
+
+
+def _dealing_decision(dealing: Dealing) -> Decision:
+    return Decision(
+        "grid",
+        dealing.grid,
+        f"least token blocks + {SEGMENT_BLOCKS} * segments of a block, of sequences as long as the context",
+        {
+            "pairs": dealing.pairs,
+            "blocks": dealing.blocks,
+            "share": dealing.share,
+            "segments": dealing.segments,
+        },
+        "a segment, of one row set and sequence, begins with its books and tables and ends with a merge",
+    )
 
 
 def _roundings(work: AttentionWork) -> int:

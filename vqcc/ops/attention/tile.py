@@ -49,10 +49,9 @@ class AttentionWork:
     window: int = 0
 
     @property
-    def token_blocks(self) -> int:
-        """Token blocks of all kv-heads and sequences, at most: those of a window begin anew."""
-        of_sequence = -(-self.context // BLOCK_TOKENS) + (self.window > 0)
-        return self.layout.heads * self.batch * of_sequence
+    def sequence_blocks(self) -> int:
+        """Token blocks of a sequence, at most: those of a window begin anew."""
+        return -(-self.context // BLOCK_TOKENS) + (self.window > 0)
 
     @property
     def key_rows(self) -> EntryRows:
