@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,8 @@ from vqcc.assembling import in_parallel
 from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
 from vqcc.flow import CACHES
 from vqcc.passes.cache.append import launch_append, plan_appends
-from vqcc.passes.cache.choice import cache_strategies
+from vqcc.passes.cache.choice import cache_choices
+from vqcc.passes.cache.pipeline import estimate
 from vqcc.trial import Trial, render_named, settle, spills
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
     from vqcc.codegen.toolchain import Compiled
     from vqcc.gpus.model import Gpu
-    from vqcc.levels import Strategy
     from vqcc.passes.cache.append import AppendPlan
+    from vqcc.passes.cache.choice import CacheChoice
     from vqcc.plan import CachePlan
     from vqcc.problem import CacheProblem
 
@@ -48,9 +49,9 @@ def compile_cache_plans(
     All are of the first strategy whose tiles fit and do not spill on any GPU: one cache and its books serve them all.
     Raises VQ0403 if a level's books do not fit shared memory, VQ0607 if no strategy is left.
     """
-    for strategy in cache_strategies([problem for row in problems for problem in row]):
+    for choice in cache_choices([problem for row in problems for problem in row], estimate):
         made = list(
-            in_parallel(partial(_compile, strategy=strategy, compile_source=compile_source), problems, jobs)
+            in_parallel(partial(_compile, choice=choice, compile_source=compile_source), problems, jobs)
         )
         if None not in made:
             return tuple(kernels for kernels in made if kernels is not None)
@@ -58,10 +59,10 @@ def compile_cache_plans(
 
 
 def _compile(
-    problems: Sequence[CacheProblem], strategy: Strategy, compile_source: Callable[[Gpu, str], Compiled]
+    problems: Sequence[CacheProblem], choice: CacheChoice, compile_source: Callable[[Gpu, str], Compiled]
 ) -> CacheKernels | None:
     """The kernels on one GPU, of one strategy; None if one of them has no tile."""
-    trials = [Trial(CACHES, problem, strategy) for problem in problems]
+    trials = [Trial(CACHES, problem, choice.strategy) for problem in problems]
     settled = settle(trials, partial(compile_source, problems[0].gpu), render_named, need_all=True)
     if settled.compiled is None:
         return None
@@ -73,7 +74,8 @@ def _compile(
     for append in appends:
         if spills(settled.compiled.resources[append.kernel]):
             raise _spills(append.kernel, problems[0].gpu.name)
-    return CacheKernels(settled.source, settled.plans, appends, settled.compiled)
+    plans = tuple(replace(plan, decisions=(*choice.decisions, *plan.decisions)) for plan in settled.plans)
+    return CacheKernels(settled.source, plans, appends, settled.compiled)
 
 
 def _spills(kernel: str, gpu: str) -> VqccError:

@@ -139,8 +139,8 @@ VQCC_DEVICE void for_each_segment(const Arguments& arguments, int* starts, const
   if (warp_index() == 0) find_starts<Shape>(arguments.lengths, arguments.batch, arguments.query_tokens, starts);
   block_barrier();
   const int units = starts[arguments.batch];
-  const Shares shares =
-      Shares::of(static_cast<int64>(units) * Shape::kHeads * Tile::kRowSets, static_cast<int>(gridDim.x));
+  const Shares shares = Shares::of(static_cast<int64>(units) * Shape::kHeads * Tile::kRowSets, static_cast<int>(gridDim.x));
+  if (static_cast<int>(blockIdx.x) >= shares.blocks) return;
   int64 unit = shares.first_of(static_cast<int>(blockIdx.x));
   const int64 end = shares.first_of(static_cast<int>(blockIdx.x) + 1);
   while (unit < end) {

@@ -106,20 +106,18 @@ struct RowSet {
 };
 
 /// Token blocks of all row sets and sequences in one row: set after set, of each set sequence after sequence. Blocks of the
-/// grid take equal shares of it, one after another.
+/// grid take equal shares of it, one after another. Shares are rounded, not their sum, so that where a grid has so many
+/// blocks for each sequence, and these are as long as one another, shares end where sequences do.
 struct Shares {
   int64 whole;  // token blocks in all
-  int64 share;  // of a block of the grid, at least; the first `more` have one more
-  int64 more;
+  int blocks;   // that have a share
 
-  VQCC_DEVICE static Shares of(int64 whole, int blocks) { return {whole, whole / blocks, whole % blocks}; }
+  /// No block without one lies between others that merge.
+  VQCC_DEVICE static Shares of(int64 whole, int grid) { return {whole, whole < grid ? static_cast<int>(whole) : grid}; }
 
-  VQCC_DEVICE int64 first_of(int block) const { return block * share + (block < more ? block : more); }
+  VQCC_DEVICE int64 first_of(int block) const { return whole * block / blocks; }
   /// The block that has `unit`.
-  VQCC_DEVICE int block_of(int64 unit) const {
-    const int64 long_ones = more * (share + 1);
-    return static_cast<int>(unit < long_ones ? unit / (share + 1) : more + (unit - long_ones) / share);
-  }
+  VQCC_DEVICE int block_of(int64 unit) const { return static_cast<int>(((unit + 1) * blocks - 1) / whole); }
 };
 
 /// Writes the sums of blocks_of(0) to blocks_of(s - 1) to starts[s], for s from 0 to `count`. One warp.

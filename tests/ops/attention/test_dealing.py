@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vqcc.ops.attention.dealing import SEGMENT_BLOCKS, Dealing, deal
+from vqcc.ops.attention.dealing import Dealing, deal
 
-SIZES = {"pairs": st.integers(1, 300), "blocks": st.integers(1, 200)}
+SIZES = {"pairs": st.integers(1, 60), "blocks": st.integers(1, 70)}
 
 
 @given(**SIZES, grid=st.integers(1, 300))
@@ -16,21 +16,27 @@ def test_shares_and_segments_are_those_of_the_device(pairs: int, blocks: int, gr
     """Shares::of and for_each_segment, step by step."""
     dealing = Dealing(pairs, blocks, min(grid, pairs * blocks))
     whole = pairs * blocks
-    share, more = divmod(whole, dealing.grid)
-    first_of = [block * share + min(block, more) for block in range(dealing.grid + 1)]
-    assert first_of[-1] == whole
-    segments = [
-        len({unit // blocks for unit in range(first_of[b], first_of[b + 1])}) for b in range(dealing.grid)
-    ]
-    assert dealing.segments == max(segments)
+    first_of = [whole * block // dealing.grid for block in range(dealing.grid + 1)]
+    for unit in range(whole):
+        own = ((unit + 1) * dealing.grid - 1) // whole  # Shares::block_of
+        assert first_of[own] <= unit < first_of[own + 1]
+    shares = [range(first_of[block], first_of[block + 1]) for block in range(dealing.grid)]
+    assert dealing.segments == max(len({unit // blocks for unit in share}) for share in shares)
     assert dealing.share == max(first_of[b + 1] - first_of[b] for b in range(dealing.grid))
 
 
-@given(**SIZES, filling=st.integers(1, 264))
-def test_no_worse_than_a_grid_that_fills_the_gpu(pairs: int, blocks: int, filling: int) -> None:
-    dealing = deal(pairs, blocks, filling)
+@given(**SIZES, parts=st.integers(1, 9))
+def test_shares_end_where_equal_sequences_do(pairs: int, blocks: int, parts: int) -> None:
+    assert Dealing(pairs, blocks, min(parts, blocks) * pairs).segments == 1
+
+
+@given(**SIZES, filling=st.integers(1, 264), segment=st.floats(0, 200))
+def test_no_worse_than_a_grid_that_fills_the_gpu(
+    pairs: int, blocks: int, filling: int, segment: float
+) -> None:
+    dealing = deal(pairs, blocks, filling, segment)
     assert 1 <= dealing.grid <= min(filling, pairs * blocks)
-    assert dealing.cost <= Dealing(pairs, blocks, min(filling, pairs * blocks)).cost
+    assert dealing.cost(segment) <= Dealing(pairs, blocks, min(filling, pairs * blocks)).cost(segment)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +50,6 @@ def test_no_worse_than_a_grid_that_fills_the_gpu(pairs: int, blocks: int, fillin
     ],
 )
 def test_known_grids(pairs: int, blocks: int, grid: int, segments: int) -> None:
-    dealing = deal(pairs, blocks, 132)
+    dealing = deal(pairs, blocks, 132, 48.0)
     assert (dealing.grid, dealing.segments) == (grid, segments)
-    assert dealing.cost == dealing.share + SEGMENT_BLOCKS * segments
+    assert dealing.cost(48.0) == dealing.share + 48.0 * segments

@@ -14,7 +14,7 @@ from vqcc.ops.attention.proposals import propose_tiles
 from vqcc.passes.cache.dataflow import CACHE_DATAFLOWS, cache_refusals
 from vqcc.passes.cache.layout import plan_cache_layout
 from vqcc.passes.cache.tile import plan_cache_tile, work_of
-from vqcc.passes.tile import limits_of
+from vqcc.passes.tile import machine_of
 from vqcc.plan import CachePlan
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def test_tiles_fit(
     plan = plan_cache_layout(
         problem, CachePlan("kernel", "best", STRATEGY["gc" if dataflow == "decode" else dataflow])
     )
-    machine = limits_of(problem.gpu)
+    machine = machine_of(problem.gpu)
     for tile, decisions in propose_tiles(dataflow, work_of(problem, plan), machine):
         assert tile.shared_bytes <= machine.shared_bytes_per_block
         assert 32 * tile.warps <= machine.threads_per_block

@@ -8,11 +8,9 @@ one that fills the GPU.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
-__all__ = ["SEGMENT_BLOCKS", "Dealing", "deal"]
-
-#: What a segment takes beside its token blocks, in token blocks: a launch of few tokens takes as long as that.
-SEGMENT_BLOCKS = 48
+__all__ = ["Dealing", "deal"]
 
 
 @dataclass(frozen=True)
@@ -31,21 +29,20 @@ class Dealing:
     @property
     def segments(self) -> int:
         """Segments of a block of the grid, at most."""
-        whole, more = divmod(self.pairs * self.blocks, self.grid)
-        most = 0
-        for block in range(self.grid):
-            first = block * whole + min(block, more)
-            last = first + whole + (block < more) - 1
-            most = max(most, last // self.blocks - first // self.blocks + 1)
-        return most
+        whole = self.pairs * self.blocks
+        firsts = [block * whole // self.grid for block in range(self.grid + 1)]
+        return max(
+            (end - 1) // self.blocks - first // self.blocks + 1
+            for first, end in pairwise(firsts)
+            if end > first
+        )
 
-    @property
-    def cost(self) -> int:
-        """Token blocks that the slowest block of the grid takes as long as."""
-        return self.share + SEGMENT_BLOCKS * self.segments
+    def cost(self, segment_blocks: float) -> float:
+        """Token blocks that the slowest block takes as long as, where a segment begins and ends in `segment_blocks`."""
+        return self.share + segment_blocks * self.segments
 
 
-def deal(pairs: int, blocks: int, filling: int) -> Dealing:
+def deal(pairs: int, blocks: int, filling: int, segment_blocks: float) -> Dealing:
     """The cheapest grid of at most `filling` blocks: one that fills the GPU, or whose shares end where sequences do."""
     most = min(filling, pairs * blocks)
     if pairs <= most:
@@ -54,4 +51,6 @@ def deal(pairs: int, blocks: int, filling: int) -> Dealing:
         waves = -(-pairs // most)
         aligned = {-(-pairs // waves), -(-pairs // (waves + 1))}
     grids = sorted({most, *aligned}, reverse=True)
-    return min((Dealing(pairs, blocks, grid) for grid in grids), key=lambda dealing: dealing.cost)
+    return min(
+        (Dealing(pairs, blocks, grid) for grid in grids), key=lambda dealing: dealing.cost(segment_blocks)
+    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vqcc.ops.attention.dealing import SEGMENT_BLOCKS, Dealing, deal
+from vqcc.ops.attention.cycles import block_cycles, segment_cycles
+from vqcc.ops.attention.dealing import Dealing, deal
 from vqcc.ops.attention.tile import AttentionTile, AttentionWork, DecodeTile, FragmentTile, ScoreTile
 from vqcc.ops.tiles import power_of_two_at_least
 from vqcc.plan import Decision
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vqcc.levels import Dataflow
-    from vqcc.ops.base import Machine
+    from vqcc.ops.base import Machine, TimedMachine
 
 __all__ = ["propose_tiles"]
 
@@ -35,7 +36,7 @@ OTHER_ROUNDINGS = 16
 Proposal = tuple[AttentionTile, tuple[Decision, ...]]
 
 
-def propose_tiles(dataflow: Dataflow, work: AttentionWork, machine: Machine) -> Iterator[Proposal]:
+def propose_tiles(dataflow: Dataflow, work: AttentionWork, machine: TimedMachine) -> Iterator[Proposal]:
     """Tiles of a dataflow that fit a block's shared memory, the most promising first.
 
     Books that are cached entry by entry come on top of what a tile of `decode` needs: there is room for them or not.
@@ -46,9 +47,10 @@ def propose_tiles(dataflow: Dataflow, work: AttentionWork, machine: Machine) -> 
             tile.shared_bytes <= machine.shared_bytes_per_block
             and 32 * tile.warps <= machine.threads_per_block
         ):
-            dealing = _deal(tile, machine)
+            segment = segment_cycles(tile.segment_counts, machine) / block_cycles(tile.block_counts, machine)
+            dealing = deal(tile.dealing.pairs, work.sequence_blocks, _filling(tile, machine), segment)
             filling = replace(tile, blocks=dealing.grid)
-            yield filling, (*_decisions(filling, machine), _dealing_decision(dealing))
+            yield filling, (*_decisions(filling, machine), _dealing_decision(dealing, segment))
 
 
 def _decode_tiles(work: AttentionWork) -> Iterator[AttentionTile]:
@@ -76,24 +78,24 @@ def _fragment_tiles(work: AttentionWork) -> Iterator[AttentionTile]:
             yield FragmentTile(work, warps, FRAGMENT_ROWS, 1, registers, _roundings(work), stages)
 
 
-def _deal(tile: AttentionTile, machine: Machine) -> Dealing:
-    """A grid of no more blocks than the GPU holds at a time, by registers and the tile's shared memory."""
+def _filling(tile: AttentionTile, machine: Machine) -> int:
+    """Blocks that the GPU may hold at a time, by registers and the tile's shared memory."""
     by_registers = machine.registers_per_block // (tile.register_cap * WARP_SIZE * tile.warps)
     per_sm = max(1, min(by_registers, machine.shared_bytes_per_sm // tile.shared_bytes))
-    pairs = tile.work.layout.heads * tile.row_sets * tile.work.batch
-    return deal(pairs, tile.work.sequence_blocks, machine.sm_count * per_sm)
+    return machine.sm_count * per_sm
 
 
-def _dealing_decision(dealing: Dealing) -> Decision:
+def _dealing_decision(dealing: Dealing, segment: float) -> Decision:
     return Decision(
         "grid",
         dealing.grid,
-        f"least token blocks + {SEGMENT_BLOCKS} * segments of a block, of sequences as long as the context",
+        "least share + segment * segments, of sequences as long as the context, in token blocks",
         {
             "pairs": dealing.pairs,
             "blocks": dealing.blocks,
             "share": dealing.share,
             "segments": dealing.segments,
+            "segment": round(segment, 1),
         },
         "a segment, of one row set and sequence, begins with its books and tables and ends with a merge",
     )

@@ -9,7 +9,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vqcc.cache_layouts import BLOCK_TOKENS, EntryRows
+from vqcc.cache_layouts import BLOCK_TOKENS, TABLE_ROWS, EntryRows
+from vqcc.ops.attention.cycles import BlockCounts, SegmentCounts
+from vqcc.ops.attention.dealing import Dealing
 from vqcc.ops.tiles import ELEMENT_TYPES, round_up
 from vqcc.plan import Constant
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AttentionTile", "AttentionWork", "DecodeTile", "FragmentTile", "ScoreTile"]
 
-WARP_SIZE, FLOAT_BYTES = 32, 4
+WARP_SIZE, FLOAT_BYTES, WAVEFRONT_BYTES = 32, 4, 128
 #: Counters of arrivals are padded to so many bytes, parts follow (device/attention/merge.cuh).
 ARRIVAL_ALIGNMENT = 256
 #: Of a region of score tables, and of a row of it (device/score_table.cuh).
@@ -29,6 +31,11 @@ REGION_BYTES, REGION_ROW_BYTES = 65536, 256
 #: Rows of queries whose scores lie in a cell, at most, and the bytes of one by its rows.
 MAX_CELL_ROWS = 4
 CELL_BYTES: Mapping[int, int] = {1: 4, 2: 4, 4: 8}
+#: Fitted (cycles.py). Of kernels that decode, cycles of a look-up, of a query row, of rotations, and of a segment.
+DECODE_LOOK_UP, DECODE_ROW, DECODE_TURNS, DECODE_SEGMENT = 12.0, 100.0, 850.0, 8000.0
+#: Of others, instructions of a look-up or of a block, and how long busy times are felt together.
+SCORE_INSTRUCTIONS, SCORE_ROW_INSTRUCTIONS, SCORE_OVERLAP = 5.0, 250.0, 0.74
+FRAGMENT_INSTRUCTIONS, FRAGMENT_BLOCK_INSTRUCTIONS, FRAGMENT_OVERLAP = 4.0, 200.0, 0.8
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,22 @@ class AttentionTile(ABC):
     @abstractmethod
     def shared_bytes(self) -> int:
         """Shared memory of a block beside codebooks that are cached by entry."""
+
+    @property
+    @abstractmethod
+    def block_counts(self) -> BlockCounts:
+        """What a token block takes."""
+
+    @property
+    @abstractmethod
+    def segment_counts(self) -> SegmentCounts:
+        """What a segment begins with."""
+
+    @property
+    def dealing(self) -> Dealing:
+        """How the grid's blocks share sequences as long as the context."""
+        pairs = self.work.layout.heads * self.row_sets * self.work.batch
+        return Dealing(pairs, self.work.sequence_blocks, self.blocks)
 
     @property
     def row_sets(self) -> int:
@@ -148,6 +171,20 @@ class DecodeTile(AttentionTile):
     chunk_blocks: int = 8
 
     @property
+    def block_counts(self) -> BlockCounts:
+        """A look-up of a warp meets banks, or lines of the first-level cache, as codes have it."""
+        layout = self.work.layout
+        look_ups = layout.key_groups * layout.key_stages + layout.value_groups * layout.value_stages
+        turns = DECODE_TURNS if self.work.rotated else 0
+        busy = DECODE_LOOK_UP * look_ups + DECODE_ROW * self.rows + turns
+        return BlockCounts(busy, 0, 0, layout.block_bytes, 1.0)
+
+    @property
+    def segment_counts(self) -> SegmentCounts:
+        """Books that are cached are read again for each head, entry by entry."""
+        return SegmentCounts(0, DECODE_SEGMENT)
+
+    @property
     def shared_bytes(self) -> int:
         """Queries, scores or the sums of warps in their place, rows' state, starts of sequences, rotations."""
         scores = self.rows * self.chunk_blocks * BLOCK_TOKENS
@@ -174,6 +211,26 @@ class ScoreTile(AttentionTile):
     """
 
     keys_resident: bool = True
+
+    @property
+    def block_counts(self) -> BlockCounts:
+        """A look-up a channel group: of scores a cell for each four rows, of values an entry; weights, and codes."""
+        layout, cells = self.work.layout, -(-self.rows // MAX_CELL_ROWS)
+        cell_words = CELL_BYTES[min(self.rows, MAX_CELL_ROWS)] / 4
+        values = layout.value_groups * layout.value_size / 2
+        codes = layout.block_bytes / WAVEFRONT_BYTES
+        wavefronts = layout.key_groups * cells * cell_words + values + BLOCK_TOKENS * self.rows / 2 + codes
+        look_ups = layout.key_groups * cells + layout.value_groups
+        instructions = look_ups * SCORE_INSTRUCTIONS + SCORE_ROW_INSTRUCTIONS * self.rows
+        return BlockCounts(wavefronts, instructions, 0, layout.block_bytes, SCORE_OVERLAP)
+
+    @property
+    def segment_counts(self) -> SegmentCounts:
+        """Rows of both books, and a table of every key entry."""
+        work = self.work
+        entries = TABLE_ROWS * -(-work.layout.key_groups // WARP_SIZE)
+        wavefronts = entries * (work.layout.key_size / 2 + self.rows)
+        return SegmentCounts(work.key_rows.bytes + work.value_rows.bytes, wavefronts)
 
     @property
     def score_bytes(self) -> int:
@@ -204,6 +261,22 @@ class FragmentTile(AttentionTile):
     """Four query rows on tensor cores; a warp has codes of `stages` token blocks on their way."""
 
     stages: int = 2
+
+    @property
+    def block_counts(self) -> BlockCounts:
+        """Entries of keys and of values are operands of a multiply each; weights, and codes."""
+        layout = self.work.layout
+        look_ups = layout.key_groups + layout.value_groups
+        words = (layout.key_groups * layout.key_size + layout.value_groups * layout.value_size) / 2
+        wavefronts = words + BLOCK_TOKENS + layout.block_bytes / WAVEFRONT_BYTES
+        multiplies = layout.head_dim / 4 * (2 if layout.key_size == 2 else 1) + layout.head_dim / 4
+        instructions = look_ups * FRAGMENT_INSTRUCTIONS + multiplies + FRAGMENT_BLOCK_INSTRUCTIONS
+        return BlockCounts(wavefronts, instructions, multiplies, layout.block_bytes, FRAGMENT_OVERLAP)
+
+    @property
+    def segment_counts(self) -> SegmentCounts:
+        """Rows of both books."""
+        return SegmentCounts(self.work.key_rows.bytes + self.work.value_rows.bytes, 0)
 
     @property
     def shared_bytes(self) -> int:

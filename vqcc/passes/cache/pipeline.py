@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vqcc.passes.bounds import plan_bounds
+from vqcc.passes.cache.cost import plan_cache_cost
 from vqcc.passes.cache.layout import plan_cache_layout
 from vqcc.passes.cache.placement import place_all_books, place_no_books, place_rows, place_slack_books
 from vqcc.passes.cache.tile import plan_cache_tile
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from vqcc.picks import TileIdentity
     from vqcc.problem import CacheProblem
 
-__all__ = ["base_kernel", "plan_base", "plan_compiled", "plan_kernel"]
+__all__ = ["base_kernel", "estimate", "plan_base", "plan_compiled", "plan_kernel"]
 
 
 def plan_base(
@@ -55,8 +56,14 @@ def plan_kernel(
 
 
 def plan_compiled(problem: CacheProblem, plan: CachePlan, resources: Resources) -> CachePlan:
-    """Launch the kernel with what the compiler says it needs."""
-    return plan_launch(problem, plan, resources)
+    """Launch the kernel with what the compiler says it needs, and predict its time."""
+    return plan_cache_cost(problem, plan_launch(problem, plan, resources))
+
+
+def estimate(problem: CacheProblem, strategy: Strategy) -> float | None:
+    """Predicted microseconds of a strategy's most promising tile, before it is compiled; None if there is none."""
+    base = plan_base(problem, strategy)
+    return None if base is None else plan_cache_cost(problem, base).predicted_us
 
 
 def _empty(problem: CacheProblem, base: CachePlan) -> CachePlan:

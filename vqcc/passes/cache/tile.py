@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vqcc.ops.attention.proposals import propose_tiles
 from vqcc.ops.attention.tile import AttentionWork
-from vqcc.passes.tile import LIMITS, limits_of
+from vqcc.passes.tile import LIMITS, RATES, machine_of
 from vqcc.picks import tile_identity
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ def plan_cache_tile(
 
     None when there are no more.
     """
-    proposed = propose_tiles(plan.strategy.dataflow, work_of(problem, plan), limits_of(problem.gpu))
+    proposed = propose_tiles(plan.strategy.dataflow, work_of(problem, plan), machine_of(problem.gpu))
     tiles = (each for each in proposed if pinned is None or tile_identity(each[0]) == pinned)
     chosen = next(islice(tiles, attempt, None), None)
     if chosen is None:
         return None
     tile, decisions = chosen
-    return plan.decide(*(replace(decision, facts=LIMITS) for decision in decisions), tile=tile)
+    return plan.decide(*(replace(decision, facts=(*LIMITS, *RATES)) for decision in decisions), tile=tile)
