@@ -17,7 +17,8 @@ from vqcc.picks import PickError
 from vqcc.pipeline import estimate
 from vqcc.plan import Rejected
 from vqcc.problem import Problem
-from vqcc.search import compile_plans, first_that_fits, spills_everywhere
+from vqcc.racing import first_that_fits, spills_everywhere
+from vqcc.search import compile_plans
 from vqcc.tuning.choosing import choose
 from vqcc.tuning.use import LockUse, complaints
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vqcc.picks import Pick
-    from vqcc.plan import Plan
+    from vqcc.plan import KernelPlan, Plan
 
 __all__ = [
     "DATAFLOWS",
@@ -35,6 +35,7 @@ __all__ = [
     "legal_strategies",
     "predicted",
     "refusals_of_all",
+    "weigh",
 ]
 
 #: Dataflows by what the packed codes of their kernels are like: a library has one layout of codes.
@@ -99,8 +100,15 @@ def agree(problems: Sequence[Problem], estimate: Estimate) -> tuple[Agreed, ...]
             totals[dataflow] = DOUBT.get(dataflow, 1.0) * sum(times[0][0] for times in ranked)
         else:
             reasons[dataflow] = "no tile of it fits"
+    return weigh(totals, reasons, len(problems))
+
+
+def weigh(
+    totals: Mapping[Dataflow, float], reasons: Mapping[Dataflow, str], kernels: int
+) -> tuple[Agreed, ...]:
+    """Dataflows by the microseconds of all kernels of a library, the fastest first; `reasons` speak against others."""
     return tuple(
-        Agreed(dataflow, (*_refused(reasons), *_slower(dataflow, totals, len(problems))))
+        Agreed(dataflow, (*_refused(reasons), *_slower(dataflow, totals, kernels)))
         for dataflow in sorted(totals, key=lambda dataflow: totals[dataflow])
     )
 
@@ -260,7 +268,7 @@ def describe(strategy: Strategy) -> str:
     return ", ".join(parts)
 
 
-def predicted(plan: Plan) -> float:
+def predicted(plan: KernelPlan) -> float:
     """Predicted microseconds of a plan that has them."""
     assert plan.predicted_us is not None
     return plan.predicted_us

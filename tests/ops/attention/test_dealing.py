@@ -30,13 +30,15 @@ def test_shares_end_where_equal_sequences_do(pairs: int, blocks: int, parts: int
     assert Dealing(pairs, blocks, min(parts, blocks) * pairs).segments == 1
 
 
-@given(**SIZES, filling=st.integers(1, 264), segment=st.floats(0, 200))
+@given(**SIZES, filling=st.integers(1, 264), segment=st.floats(0, 200), merge=st.floats(0, 50))
 def test_no_worse_than_a_grid_that_fills_the_gpu(
-    pairs: int, blocks: int, filling: int, segment: float
+    pairs: int, blocks: int, filling: int, segment: float, merge: float
 ) -> None:
-    dealing = deal(pairs, blocks, filling, segment)
+    dealing = deal(pairs, blocks, filling, segment, merge)
     assert 1 <= dealing.grid <= min(filling, pairs * blocks)
-    assert dealing.cost(segment) <= Dealing(pairs, blocks, min(filling, pairs * blocks)).cost(segment)
+    assert dealing.cost(segment, merge) <= Dealing(pairs, blocks, min(filling, pairs * blocks)).cost(
+        segment, merge
+    )
 
 
 @pytest.mark.parametrize(
@@ -47,9 +49,11 @@ def test_no_worse_than_a_grid_that_fills_the_gpu(
         (8, 6144, 128, 1),
         (512, 1024, 132, 5),  # a long one: every SM counts more than a segment
         (100, 1024, 132, 2),
+        (64, 4, 64, 1),  # a merge would take longer than what it spares
     ],
 )
 def test_known_grids(pairs: int, blocks: int, grid: int, segments: int) -> None:
-    dealing = deal(pairs, blocks, 132, 48.0)
+    dealing = deal(pairs, blocks, 132, 48.0, 10.0)
     assert (dealing.grid, dealing.segments) == (grid, segments)
-    assert dealing.cost(48.0) == dealing.share + 48.0 * segments
+    assert dealing.merges == (pairs % grid > 0)
+    assert dealing.cost(48.0, 10.0) == dealing.share + 48.0 * segments + 10.0 * dealing.merges

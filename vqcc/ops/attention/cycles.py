@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vqcc.ops.attention.tile import AttentionTile
     from vqcc.ops.base import TimedMachine
 
-__all__ = ["BlockCounts", "SegmentCounts", "block_cycles", "count_phases", "segment_cycles"]
+__all__ = ["PARTS_CYCLES", "BlockCounts", "SegmentCounts", "block_cycles", "count_phases", "segment_cycles"]
 
 #: Until the first segment is under way: lengths are read, shares dealt out.
 START_CYCLES = 1500
@@ -72,10 +72,9 @@ def count_phases(tile: AttentionTile, machine: TimedMachine) -> Mapping[str, flo
     dealing = tile.dealing
     resident = -(-dealing.grid // machine.sm_count)  # blocks that share an SM, and its pipes
     per_block = block_cycles(tile.block_counts, machine)
-    shared = dealing.pairs < dealing.grid or dealing.pairs % dealing.grid > 0
     return {
         "start": START_CYCLES + machine.dram_latency_cycles,
         "segments": dealing.segments * segment_cycles(tile.segment_counts, machine),
         "token_blocks": dealing.share * resident * per_block,
-        "merge": PARTS_CYCLES if shared else 0.0,
+        "merge": PARTS_CYCLES if dealing.merges else 0.0,
     }

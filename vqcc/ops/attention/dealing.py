@@ -37,20 +37,23 @@ class Dealing:
             if end > first
         )
 
-    def cost(self, segment_blocks: float) -> float:
-        """Token blocks that the slowest block takes as long as, where a segment begins and ends in `segment_blocks`."""
-        return self.share + segment_blocks * self.segments
+    @property
+    def merges(self) -> bool:
+        """Whether blocks share sequences, and one of them merges what they have."""
+        return self.pairs % self.grid > 0
+
+    def cost(self, segment: float, merge: float) -> float:
+        """Token blocks that the slowest block takes as long as, where a segment takes `segment` and a merge `merge`."""
+        return self.share + segment * self.segments + merge * self.merges
 
 
-def deal(pairs: int, blocks: int, filling: int, segment_blocks: float) -> Dealing:
+def deal(pairs: int, blocks: int, filling: int, segment: float, merge: float) -> Dealing:
     """The cheapest grid of at most `filling` blocks: one that fills the GPU, or whose shares end where sequences do."""
     most = min(filling, pairs * blocks)
     if pairs <= most:
-        aligned = {most // pairs * pairs}
+        grids = {most // parts // pairs * pairs for parts in (1, 2, 4, 8) if most // parts >= pairs} | {pairs}
     else:
         waves = -(-pairs // most)
-        aligned = {-(-pairs // waves), -(-pairs // (waves + 1))}
-    grids = sorted({most, *aligned}, reverse=True)
-    return min(
-        (Dealing(pairs, blocks, grid) for grid in grids), key=lambda dealing: dealing.cost(segment_blocks)
-    )
+        grids = {-(-pairs // waves), -(-pairs // (waves + 1))}
+    dealings = [Dealing(pairs, blocks, grid) for grid in sorted({most, *grids}, reverse=True)]
+    return min(dealings, key=lambda dealing: dealing.cost(segment, merge))

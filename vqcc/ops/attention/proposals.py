@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vqcc.ops.attention.cycles import block_cycles, segment_cycles
+from vqcc.ops.attention.cycles import PARTS_CYCLES, block_cycles, segment_cycles
 from vqcc.ops.attention.dealing import Dealing, deal
 from vqcc.ops.attention.tile import AttentionTile, AttentionWork, DecodeTile, FragmentTile, ScoreTile
 from vqcc.ops.tiles import power_of_two_at_least
@@ -47,8 +47,9 @@ def propose_tiles(dataflow: Dataflow, work: AttentionWork, machine: TimedMachine
             tile.shared_bytes <= machine.shared_bytes_per_block
             and 32 * tile.warps <= machine.threads_per_block
         ):
-            segment = segment_cycles(tile.segment_counts, machine) / block_cycles(tile.block_counts, machine)
-            dealing = deal(tile.dealing.pairs, work.sequence_blocks, _filling(tile, machine), segment)
+            block = block_cycles(tile.block_counts, machine)
+            segment, merge = segment_cycles(tile.segment_counts, machine) / block, PARTS_CYCLES / block
+            dealing = deal(tile.dealing.pairs, work.sequence_blocks, _filling(tile, machine), segment, merge)
             filling = replace(tile, blocks=dealing.grid)
             yield filling, (*_decisions(filling, machine), _dealing_decision(dealing, segment))
 
@@ -89,7 +90,7 @@ def _dealing_decision(dealing: Dealing, segment: float) -> Decision:
     return Decision(
         "grid",
         dealing.grid,
-        "least share + segment * segments, of sequences as long as the context, in token blocks",
+        "least share + segment * segments + what a merge takes, of sequences as long as the context, in token blocks",
         {
             "pairs": dealing.pairs,
             "blocks": dealing.blocks,

@@ -1,79 +1,69 @@
-"""Choice: strategies that may make the kernels of a library of attention, the most promising first."""
+"""Choice: the dataflow of a library of attention, and the strategies that may make each of its kernels."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vqcc.levels import DATAFLOW_WORDS, STRATEGIES, Strategy
-from vqcc.passes.cache.dataflow import cache_refusals
-from vqcc.plan import Decision, Rejected
+from vqcc.levels import STRATEGIES, Strategy
+from vqcc.passes.cache.dataflow import CACHE_DATAFLOWS, cache_refusals
+from vqcc.passes.choice import DOUBT, Agreed, predicted, weigh
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from vqcc.levels import Dataflow
+    from vqcc.passes.choice import Contenders
+    from vqcc.plan import CachePlan
     from vqcc.problem import CacheProblem
 
-    #: Predicted microseconds of a problem's kernel of a strategy, before it is compiled; None if it has no tile.
-    Estimate = Callable[[CacheProblem, Strategy], float | None]
+    #: A strategy's most promising plan, with its predicted time, before it is compiled; None if it has no tile.
+    Estimate = Callable[[CacheProblem, Strategy], CachePlan | None]
 
-__all__ = ["CacheChoice", "cache_choices", "name_of_strategy"]
+__all__ = ["CACHE_STRATEGIES", "agree_on_cache", "cache_contenders", "refusals_of_library"]
 
-#: What a library may be made of for `best`.
-_BEST = (
-    Strategy("none", dataflow="fragment"),
-    Strategy("none", dataflow="score"),
-    STRATEGIES["o2"],
-    STRATEGIES["gc"],
-)
-
-
-@dataclass(frozen=True)
-class CacheChoice:
-    """A strategy for all kernels of a library, and why not another: nothing to say where the level leaves no choice."""
-
-    strategy: Strategy
-    decisions: tuple[Decision, ...] = ()
+#: Strategies of each dataflow: all read the same codes and books.
+CACHE_STRATEGIES: Mapping[Dataflow, tuple[Strategy, ...]] = {
+    "decode": (STRATEGIES["o2"], STRATEGIES["sc"], STRATEGIES["gc"]),
+    "score": (Strategy("none", dataflow="score"),),
+    "fragment": (Strategy("none", dataflow="fragment"),),
+}
 
 
-def cache_choices(problems: Sequence[CacheProblem], estimate: Estimate) -> tuple[CacheChoice, ...]:
-    """What the level allows that all kernels of a library can have, those of least predicted time in all first."""
-    level = problems[0].level
-    if level != "best":
-        return (CacheChoice(STRATEGIES[level]),)
-    told: dict[str, str] = {}
-    totals: dict[Strategy, float] = {}
-    for strategy in _BEST:
-        reason = next((why for each in problems for why in _refusals(each, strategy)), None)
-        times = [] if reason else [estimate(problem, strategy) for problem in problems]
-        known = [time for time in times if time is not None]
-        if reason is None and len(known) == len(problems):
-            totals[strategy] = sum(known)
-            told[name_of_strategy(strategy)] = f"{sum(known):.1f} us predicted"
+def agree_on_cache(problems: Sequence[CacheProblem], estimate: Estimate) -> tuple[Agreed, ...]:
+    """The dataflows that all kernels of a library can have, on all of its GPUs, the fastest in sum first.
+
+    All of them read one cache and its books. Levels of the paper decode.
+    """
+    if problems[0].level != "best":
+        return (Agreed("decode"),)
+    reasons: dict[Dataflow, str] = {}
+    totals: dict[Dataflow, float] = {}
+    for dataflow in CACHE_DATAFLOWS:
+        found = refusals_of_library(problems, dataflow)
+        if found:
+            reasons[dataflow] = "; ".join(found)
+            continue
+        ranked = [cache_contenders(problem, estimate, dataflow) for problem in problems]
+        if all(ranked):
+            totals[dataflow] = DOUBT.get(dataflow, 1.0) * sum(times[0][0] for times in ranked)
         else:
-            told[name_of_strategy(strategy)] = reason or "no tile fits the shared memory of a GPU"
-    ranked = sorted(totals, key=lambda strategy: totals[strategy])
-    return tuple(CacheChoice(strategy, (_explained(strategy, totals, told),)) for strategy in ranked)
+            without = sorted(
+                {each.gpu.name for each, times in zip(problems, ranked, strict=True) if not times}
+            )
+            reasons[dataflow] = f"no tile of it fits {', '.join(without)}"
+    return weigh(totals, reasons, len(problems))
 
 
-def _refusals(problem: CacheProblem, strategy: Strategy) -> list[str]:
-    return [f"{problem.gpu.name}: {reason}" for reason in cache_refusals(problem, strategy.dataflow)]
+def refusals_of_library(problems: Sequence[CacheProblem], dataflow: Dataflow) -> list[str]:
+    """Why kernels of a library cannot have a dataflow; nothing if all can."""
+    return list(dict.fromkeys(why for problem in problems for why in cache_refusals(problem, dataflow)))
 
 
-def name_of_strategy(strategy: Strategy) -> str:
-    """A strategy in a few words."""
-    if strategy.dataflow != "decode":
-        return DATAFLOW_WORDS[strategy.dataflow]
-    return next(f"decoding as at {level}" for level, own in STRATEGIES.items() if own == strategy)
-
-
-def _explained(strategy: Strategy, totals: Mapping[Strategy, float], told: Mapping[str, str]) -> Decision:
-    name = name_of_strategy(strategy)
-    return Decision(
-        "strategy",
-        name,
-        "least predicted time of all kernels of the library, which read one cache",
-        {"predicted_us": round(totals[strategy], 2)},
-        "the kernels of all GPUs and bounds can have it",
-        rejected=tuple(Rejected(other, why) for other, why in told.items() if other != name),
-    )
+def cache_contenders(problem: CacheProblem, estimate: Estimate, dataflow: Dataflow) -> Contenders:
+    """Estimated microseconds and strategies of a dataflow, the most promising first; a level's own alone."""
+    if problem.level != "best":
+        return [(0.0, STRATEGIES[problem.level])]
+    found = [
+        (plan, strategy) for strategy in CACHE_STRATEGIES[dataflow] if (plan := estimate(problem, strategy))
+    ]
+    return sorted(((predicted(plan), strategy) for plan, strategy in found), key=lambda pair: pair[0])

@@ -60,10 +60,12 @@ def plan_compiled(problem: CacheProblem, plan: CachePlan, resources: Resources) 
     return plan_cache_cost(problem, plan_launch(problem, plan, resources))
 
 
-def estimate(problem: CacheProblem, strategy: Strategy) -> float | None:
-    """Predicted microseconds of a strategy's most promising tile, before it is compiled; None if there is none."""
-    base = plan_base(problem, strategy)
-    return None if base is None else plan_cache_cost(problem, base).predicted_us
+def estimate(
+    problem: CacheProblem, strategy: Strategy, pinned: TileIdentity | None = None
+) -> CachePlan | None:
+    """A strategy's most promising tile, or the one that is `pinned`, with its predicted time; None if there is none."""
+    base = plan_base(problem, strategy, pinned=pinned)
+    return None if base is None else plan_cache_cost(problem, base)
 
 
 def _empty(problem: CacheProblem, base: CachePlan) -> CachePlan:
