@@ -61,6 +61,7 @@ class _Append:
 class _AppendKernel:
     element: Fragment
     threads: int
+    minimum_blocks: int
     parameters: Fragment
     structs: tuple[Struct, ...]
     appends: tuple[_Append, ...]
@@ -216,6 +217,7 @@ def _append_kernels(problem: CacheProblem, dtype: Dtype, appends: Sequence[Appen
     return _AppendKernel(
         element=literal(problem.op.element_type(variant)),
         threads=32 * tile.warps,
+        minimum_blocks=tile.minimum_blocks,
         parameters=literal(f"plan::{name}"),
         structs=(struct(name, f"Decisions for appending {dtype} keys and values.", tile.constants()),),
         appends=tuple(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vqcc.cache_layouts import BLOCK_TOKENS
-from vqcc.ops.tiles import ELEMENT_TYPES
+from vqcc.ops.tiles import ELEMENT_TYPES, power_of_two_at_least, power_of_two_at_most, round_up
 from vqcc.plan import Constant
 
 if TYPE_CHECKING:
@@ -15,11 +15,40 @@ if TYPE_CHECKING:
 
 __all__ = ["AppendTile", "propose_append_tile"]
 
-#: Warps of a block: with 8 entries of a lane each, as many as the SM's schedulers keep busy.
-WARPS = 16
+#: Warps of a block at most, and those that an SM's registers are kept for: a lane has 32 scores, and a book's part.
+MAX_WARPS = SM_WARPS = 16
 WORD_BITS = 32
 #: Channel groups of values whose streams a block writes.
 MAX_VALUE_GROUPS = 4
+#: Multiplies of tensor cores for a sheet of entries, each of 16 rows of eight elements.
+SHEET_MULTIPLIES, ROWS, ROW_ELEMENTS = 8, 16, 8
+#: Where a slot's codes go: an address and a token.
+PLACE_BYTES = 16
+
+
+@dataclass(frozen=True)
+class _Search:
+    """How a warp finds nearest entries among 2^bits of `size` channels (device/attention/nearest.cuh)."""
+
+    size: int
+    bits: int
+
+    @property
+    def width(self) -> int:
+        """Elements of a stored entry."""
+        return power_of_two_at_least(self.size)
+
+    @property
+    def tile(self) -> int:
+        """Vectors that it searches for at a time."""
+        return min(self.width, ROW_ELEMENTS)
+
+    def scratch_bytes(self, vectors: int) -> int:
+        """Of a warp, for so many vectors: half the squares of a sheet's entries; vectors, also in two parts; limits."""
+        of_multiply = ROWS * ROW_ELEMENTS // self.tile
+        sheet = min(SHEET_MULTIPLIES, -(-(1 << self.bits) // of_multiply)) * of_multiply
+        of_vector = self.size + 2 * -(-self.width // 2) + 1
+        return round_up(4 * (sheet + round_up(vectors, self.tile) * of_vector), 16)
 
 
 @dataclass(frozen=True)
@@ -41,22 +70,36 @@ class AppendTile:
         return layout.heads * (keys + values)
 
     @property
+    def minimum_blocks(self) -> int:
+        """Blocks that an SM must have registers for."""
+        return max(1, SM_WARPS // self.warps)
+
+    @property
     def shared_bytes(self) -> int:
-        """Codes of 32 tokens, and where the token blocks of each sequence begin."""
+        """Codes of 32 tokens and their places, what warps search with, and where token blocks of sequences begin."""
         layout = self.layout
-        codes = max(self.key_groups * layout.key_stages, self.value_groups * layout.value_stages)
-        return 4 * (BLOCK_TOKENS * codes + self.batch + 1)
+        of_sides = (
+            4 * BLOCK_TOKENS * groups * stages + self.warps * search.scratch_bytes(self._team_slots(groups))
+            for groups, stages, search in (
+                (self.key_groups, layout.key_stages, _Search(layout.key_size, layout.key_bits)),
+                (self.value_groups, layout.value_stages, _Search(layout.value_size, layout.value_bits)),
+            )
+        )
+        return max(of_sides) + BLOCK_TOKENS * PLACE_BYTES + 4 * (self.batch + 1)
+
+    def _team_slots(self, groups: int) -> int:
+        """Slots of a warp, if as many as there are share each of so many channel groups."""
+        return -(-BLOCK_TOKENS // max(1, self.warps // groups))
 
     def grid(self, tokens: int, resident_blocks: int) -> int:
         """Blocks for `tokens` new tokens of each sequence of a launch, of which the GPU holds `resident_blocks`.
 
-        One new token each: blocks take 32 sequences at a time; more: token blocks of any sequence.
+        One new token each: a share of blocks for each 32 sequences. More: blocks take token blocks in turn, as many as
+        there is room for.
         """
-        units = (
-            -(-self.batch // BLOCK_TOKENS)
-            if tokens == 1
-            else self.batch * (-(-(tokens - 1) // BLOCK_TOKENS) + 1)
-        )
+        if tokens == 1:
+            return self.parts * _shares(self.batch)
+        units = self.batch * (-(-(tokens - 1) // BLOCK_TOKENS) + 1)
         return self.parts * max(1, min(units, resident_blocks // self.parts))
 
     def constants(self) -> tuple[Constant, ...]:
@@ -75,10 +118,27 @@ class AppendTile:
         )
 
 
-def propose_append_tile(layout: CacheLayout, dtype: Dtype, batch: int) -> AppendTile:
-    """As few channel groups to a block as leave its codes of a key whole words."""
+def propose_append_tile(layout: CacheLayout, dtype: Dtype, batch: int, sm_count: int) -> AppendTile:
+    """As few channel groups to a block as leave its codes of a key whole words, and a warp for each.
+
+    Several warps share a group's sequences if all SMs have room for them at once, and each has a tile of vectors.
+    """
     bits = layout.key_bits * layout.key_stages
     key_groups = next(
         count for count in (1, 2, 4, 8, 16, 32) if count == layout.set_groups or count * bits % WORD_BITS == 0
     )
-    return AppendTile(layout, dtype, batch, WARPS, key_groups, min(MAX_VALUE_GROUPS, layout.value_groups))
+    value_groups = min(MAX_VALUE_GROUPS, layout.value_groups)
+    groups = max(key_groups, value_groups)
+    alone = AppendTile(layout, dtype, batch, min(MAX_WARPS, groups), key_groups, value_groups)
+    sides = ((layout.key_size, layout.key_bits), (layout.value_size, layout.value_bits))
+    tile = min(_Search(*side).tile for side in sides)
+    teams = min(
+        MAX_WARPS // alone.warps,
+        -(-min(batch, BLOCK_TOKENS) // tile),
+        SM_WARPS * sm_count // (alone.parts * _shares(batch) * alone.warps),
+    )
+    return replace(alone, warps=alone.warps * power_of_two_at_most(teams))
+
+
+def _shares(batch: int) -> int:
+    return -(-batch // BLOCK_TOKENS)
