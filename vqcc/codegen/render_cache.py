@@ -54,6 +54,7 @@ class _Kernel:
 class _Append:
     name: Fragment
     single: Fragment
+    minimum_blocks: int
     comment: Fragment
 
 
@@ -61,7 +62,6 @@ class _Append:
 class _AppendKernel:
     element: Fragment
     threads: int
-    minimum_blocks: int
     parameters: Fragment
     structs: tuple[Struct, ...]
     appends: tuple[_Append, ...]
@@ -217,13 +217,13 @@ def _append_kernels(problem: CacheProblem, dtype: Dtype, appends: Sequence[Appen
     return _AppendKernel(
         element=literal(problem.op.element_type(variant)),
         threads=32 * tile.warps,
-        minimum_blocks=tile.minimum_blocks,
         parameters=literal(f"plan::{name}"),
         structs=(struct(name, f"Decisions for appending {dtype} keys and values.", tile.constants()),),
         appends=tuple(
             _Append(
                 c_identifier(each.kernel),
                 literal("true" if each.single else "false"),
+                tile.minimum_blocks(single=each.single),
                 comment(
                     "one token to each sequence" if each.single else "any number of tokens to each sequence"
                 ),

@@ -36,9 +36,28 @@ class AppendTokens {
     wait_for_previous_kernels();
     const int part = static_cast<int>(blockIdx.x % kParts);
     const int share = static_cast<int>(blockIdx.x / kParts);
-    if constexpr (kSingle) {  // a share is 32 sequences
-      if (share * kBlockTokens < arguments.batch) turn(arguments, part, share * kBlockTokens, 0);
+    const int head = part / (kKeyParts + kValueParts);
+    const int own = part % (kKeyParts + kValueParts);
+    if (own < kKeyParts) {
+      append<KeyEncoder>(arguments, share,
+                         {arguments.keys, arguments.key_strides, arguments.key_window, arguments.key_books, head,
+                          own * Tile::kKeyGroups * KeyAlgorithm::kVectorSize});
     } else {
+      append<ValueEncoder>(arguments, share,
+                           {arguments.values, arguments.value_strides, arguments.value_window, arguments.value_books, head,
+                            (own - kKeyParts) * Tile::kValueGroups * ValueAlgorithm::kVectorSize});
+    }
+  }
+
+ private:
+  template <class SideEncoder>
+  VQCC_DEVICE static void append(const Arguments& arguments, int share, const AppendedSide<Element>& side) {
+    const Pages pages = {arguments.pages, arguments.page_table, arguments.page_table_stride, arguments.page_blocks};
+    if constexpr (kSingle) {  // a share is 32 sequences
+      if (share * kBlockTokens >= arguments.batch) return;
+      SideEncoder::turn(arguments, pages, side, share * kBlockTokens, 0);
+    } else {
+      SideEncoder::stage_books(side);
       int* starts = reinterpret_cast<int*>(dynamic_shared() + kTurnBytes);
       if (warp_index() == 0) {
         prefix_sums(arguments.batch, starts, [&](int sequence) {
@@ -49,26 +68,8 @@ class AppendTokens {
       const int shares = static_cast<int>(gridDim.x / kParts);
       for (int unit = share; unit < starts[arguments.batch]; unit += shares) {
         const int sequence = last_start(starts, arguments.batch, unit);
-        turn(arguments, part, sequence, unit - starts[sequence]);
+        SideEncoder::turn(arguments, pages, side, sequence, unit - starts[sequence]);
       }
-    }
-  }
-
- private:
-  VQCC_DEVICE static void turn(const Arguments& arguments, int part, int sequence, int block) {
-    const Pages pages = {arguments.pages, arguments.page_table, arguments.page_table_stride, arguments.page_blocks};
-    const int head = part / (kKeyParts + kValueParts);
-    const int own = part % (kKeyParts + kValueParts);
-    if (own < kKeyParts) {
-      KeyEncoder::turn(arguments, pages,
-                       {arguments.keys, arguments.key_strides, arguments.key_window, arguments.key_books, head,
-                        own * Tile::kKeyGroups * KeyAlgorithm::kVectorSize},
-                       sequence, block);
-    } else {
-      ValueEncoder::turn(arguments, pages,
-                         {arguments.values, arguments.value_strides, arguments.value_window, arguments.value_books, head,
-                          (own - kKeyParts) * Tile::kValueGroups * ValueAlgorithm::kVectorSize},
-                         sequence, block);
     }
   }
 };

@@ -22,6 +22,7 @@ class KeyWriter {
  public:
   VQCC_DEVICE static void write(const CodePlace* places, const uint32* codes, int first_group) {
     constexpr int kUnits = kBlockTokens * (kBytes ? kGroups : 1);
+#pragma unroll 1
     for (int i = static_cast<int>(threadIdx.x); i < kUnits; i += kThreads) {
       const CodePlace place = places[kBytes ? i / kGroups : i];
       if (place.token < 0) continue;
@@ -117,6 +118,7 @@ class ValueWriter {
 
   /// A thread for each slot and group.
   VQCC_DEVICE static void write_ones(const CodePlace* places, const uint32* codes, int first_group) {
+#pragma unroll 1
     for (int i = static_cast<int>(threadIdx.x); i < kBlockTokens * kGroups; i += kThreads) {
       const int slot = i / kGroups;
       const int group = first_group + i % kGroups;
@@ -156,6 +158,7 @@ class ValueWriter {
     const int end = kBlockTokens - leading_zeros(slots);
     const Run run = {end - count_bits(slots), end, end - count_bits(slots)};
     if (slots == 0) return;
+#pragma unroll 1
     for (int i = static_cast<int>(threadIdx.x); i < kGroups * kWords; i += kThreads) {
       const int w = i / kGroups;
       if (w * 32 + 32 <= run.first * kTokenBits || (w * 32 >= run.end * kTokenBits && run.first > 0)) continue;

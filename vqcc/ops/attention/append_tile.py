@@ -15,23 +15,28 @@ if TYPE_CHECKING:
 
 __all__ = ["AppendTile", "propose_append_tile"]
 
-#: Warps of a block at most, and those that an SM's registers are kept for: a lane has 32 scores, and a book's part.
-MAX_WARPS = SM_WARPS = 16
+#: Warps of a block at most; those that an SM's registers are kept for, by kernels for a token each and for many.
+MAX_WARPS = 16
+SM_WARPS, SM_WARPS_OF_MANY = 16, 12
 WORD_BITS = 32
 #: Channel groups of values whose streams a block writes.
 MAX_VALUE_GROUPS = 4
-#: Multiplies of tensor cores for a sheet of entries, each of 16 rows of eight elements.
-SHEET_MULTIPLIES, ROWS, ROW_ELEMENTS = 8, 16, 8
+#: Of a multiply of tensor cores: rows, and elements of one, or twice as many.
+ROWS, ROW_ELEMENTS = 16, 8
+#: Books and the squares of their entries that a block has in shared memory, at most.
+MAX_BOOK_BYTES = 24 * 1024
 #: Where a slot's codes go: an address and a token.
 PLACE_BYTES = 16
 
 
 @dataclass(frozen=True)
 class _Search:
-    """How a warp finds nearest entries among 2^bits of `size` channels (device/attention/nearest.cuh)."""
+    """How warps find nearest entries, for `groups` channel groups (device/attention/nearest.cuh)."""
 
+    groups: int
     size: int
     bits: int
+    stages: int
 
     @property
     def width(self) -> int:
@@ -40,15 +45,28 @@ class _Search:
 
     @property
     def tile(self) -> int:
-        """Vectors that it searches for at a time."""
+        """Vectors that a warp searches for at a time."""
         return min(self.width, ROW_ELEMENTS)
 
-    def scratch_bytes(self, vectors: int) -> int:
-        """Of a warp, for so many vectors: half the squares of a sheet's entries; vectors, also in two parts; limits."""
+    @property
+    def sheet_multiplies(self) -> int:
+        """Multiplies for a sheet of entries, at most: a lane has registers for so many."""
+        return 4 if self.width > ROW_ELEMENTS else 8
+
+    def shared_bytes(self, warps: int) -> int:
+        """Codes of 32 tokens; books, if they fit; and what each warp searches with.
+
+        Of a warp: the squares of a sheet's entries, vectors, also in two parts, and their limits.
+        """
+        codes = 4 * BLOCK_TOKENS * self.groups * self.stages
+        entries = self.stages << self.bits
+        books = (count * entries * (2 * self.width + 4) for count in (1, self.groups))
+        staged = max((each for each in books if each <= MAX_BOOK_BYTES), default=0)
         of_multiply = ROWS * ROW_ELEMENTS // self.tile
-        sheet = min(SHEET_MULTIPLIES, -(-(1 << self.bits) // of_multiply)) * of_multiply
-        of_vector = self.size + 2 * -(-self.width // 2) + 1
-        return round_up(4 * (sheet + round_up(vectors, self.tile) * of_vector), 16)
+        sheet = min(self.sheet_multiplies, -(-(1 << self.bits) // of_multiply)) * of_multiply
+        vectors = round_up(-(-BLOCK_TOKENS // max(1, warps // self.groups)), self.tile)
+        of_warp = 4 * (sheet + vectors * (self.size + 2 * -(-self.width // 2) + 1))
+        return codes + staged + warps * round_up(of_warp, 16)
 
 
 @dataclass(frozen=True)
@@ -69,27 +87,24 @@ class AppendTile:
         keys, values = layout.key_groups // self.key_groups, layout.value_groups // self.value_groups
         return layout.heads * (keys + values)
 
-    @property
-    def minimum_blocks(self) -> int:
+    def minimum_blocks(self, *, single: bool) -> int:
         """Blocks that an SM must have registers for."""
-        return max(1, SM_WARPS // self.warps)
+        return max(1, (SM_WARPS if single else SM_WARPS_OF_MANY) // self.warps)
 
     @property
     def shared_bytes(self) -> int:
-        """Codes of 32 tokens and their places, what warps search with, and where token blocks of sequences begin."""
-        layout = self.layout
-        of_sides = (
-            4 * BLOCK_TOKENS * groups * stages + self.warps * search.scratch_bytes(self._team_slots(groups))
-            for groups, stages, search in (
-                (self.key_groups, layout.key_stages, _Search(layout.key_size, layout.key_bits)),
-                (self.value_groups, layout.value_stages, _Search(layout.value_size, layout.value_bits)),
-            )
-        )
-        return max(of_sides) + BLOCK_TOKENS * PLACE_BYTES + 4 * (self.batch + 1)
+        """What searches for keys or values take, places of 32 codes, and where token blocks of sequences begin."""
+        of_searches = max(search.shared_bytes(self.warps) for search in self.searches)
+        return of_searches + BLOCK_TOKENS * PLACE_BYTES + 4 * (self.batch + 1)
 
-    def _team_slots(self, groups: int) -> int:
-        """Slots of a warp, if as many as there are share each of so many channel groups."""
-        return -(-BLOCK_TOKENS // max(1, self.warps // groups))
+    @property
+    def searches(self) -> tuple[_Search, _Search]:
+        """For entries of keys, and of values."""
+        layout = self.layout
+        return (
+            _Search(self.key_groups, layout.key_size, layout.key_bits, layout.key_stages),
+            _Search(self.value_groups, layout.value_size, layout.value_bits, layout.value_stages),
+        )
 
     def grid(self, tokens: int, resident_blocks: int) -> int:
         """Blocks for `tokens` new tokens of each sequence of a launch, of which the GPU holds `resident_blocks`.
@@ -130,11 +145,9 @@ def propose_append_tile(layout: CacheLayout, dtype: Dtype, batch: int, sm_count:
     value_groups = min(MAX_VALUE_GROUPS, layout.value_groups)
     groups = max(key_groups, value_groups)
     alone = AppendTile(layout, dtype, batch, min(MAX_WARPS, groups), key_groups, value_groups)
-    sides = ((layout.key_size, layout.key_bits), (layout.value_size, layout.value_bits))
-    tile = min(_Search(*side).tile for side in sides)
     teams = min(
         MAX_WARPS // alone.warps,
-        -(-min(batch, BLOCK_TOKENS) // tile),
+        -(-min(batch, BLOCK_TOKENS) // min(search.tile for search in alone.searches)),
         SM_WARPS * sm_count // (alone.parts * _shares(batch) * alone.warps),
     )
     return replace(alone, warps=alone.warps * power_of_two_at_most(teams))
