@@ -26,9 +26,10 @@ class AppendTokens {
   static_assert(Tile::kKeyGroups == Keys::kSetGroups || Tile::kKeyGroups * KeyAlgorithm::kResiduals *
                                                                 KeyAlgorithm::kCodeBits % 32 == 0,
                 "a key's codes are whole words");
-  static_assert(kTurnBytes + (kSingle ? 0 : Tile::kBatch + 1) * 4 <= Tile::kOwnSharedBytes, "the plan has room");
 
  public:
+  static constexpr int kSharedBytes = kTurnBytes + (kSingle ? 0 : Tile::kBatch + 1) * 4;
+  static_assert(kSharedBytes <= Tile::kOwnSharedBytes, "the plan has room");
   static constexpr int kParts = Shape::kHeads * (kKeyParts + kValueParts);
 
   VQCC_DEVICE static void run(const Arguments& arguments) {
