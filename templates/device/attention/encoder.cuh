@@ -18,7 +18,8 @@ class Encoder {
   static constexpr int kThreads = kWarps * kWarpSize;
   static constexpr int kVectorSize = Algorithm::kVectorSize;
   static constexpr int kStages = Algorithm::kResiduals;
-  static constexpr int kTeams = kWarps > kGroups ? smaller(kWarps / kGroups, kBlockTokens) : 1;  // that share a group's slots
+  /// Warps that share a group's slots.
+  static constexpr int kTeams = kWarps > kGroups ? smaller(kWarps / kGroups, kBlockTokens) : 1;
   static constexpr int kTeamSlots = ceil_divide(kBlockTokens, kTeams);
   static constexpr bool kBookEach = Books::kHeadBooks > 1;  // channel group
   using Staged = StagedBooks<Algorithm, kBookEach ? kGroups : 1, kThreads>;

@@ -5,8 +5,8 @@
 
 namespace vqcc {
 
-/// The sheets that tensor cores take a codebook in: as many entries as 8 multiplies have rows for, or 4 deep ones. Rows of operand A are 16
-/// bytes of the book as it is stored (32 of vectors of 16), so kSpan entries side by side.
+/// The sheets that tensor cores take a codebook in: as many entries as 8 multiplies have rows for, or 4 deep ones. Rows of
+/// operand A are 16 bytes of the book as it is stored (32 of vectors of 16), so kSpan entries side by side.
 template <class Algorithm>
 struct EntrySheets {
   static constexpr int kWidth = Algorithm::kEntryStride;
@@ -75,7 +75,8 @@ class StagedBooks {
 #pragma unroll
       for (int w = 0; w < Piece::kBytes / 16; ++w) {
         const uint32* own = pieces_[i].registers + w * 4;
-        store(reinterpret_cast<uint4*>(shared + piece_of(i) * Piece::kBytes) + w, from_registers({own[0], own[1], own[2], own[3]}));
+        uint4* place = reinterpret_cast<uint4*>(shared + piece_of(i) * Piece::kBytes) + w;
+        store(place, from_registers({own[0], own[1], own[2], own[3]}));
       }
       float elements[kPieceElements];
       float squares[kPieceEntries];
