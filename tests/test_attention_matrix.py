@@ -5,16 +5,18 @@ A few of each dataflow in `make test`, more of them in `make test-full`; the sam
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from attention_cases import case_of, render
 from caches import STRATEGY, make_plan, make_problem
-from device.attention import check, run_attention
+from device.attention import check, run_append, run_attention
 
 from vqcc.diagnostics import VqccError
 from vqcc.emulator import build
+from vqcc.passes.cache.append import plan_appends
 from vqcc.passes.cache.dataflow import cache_refusals
 from vqcc.passes.cache.pipeline import plan_base
 
@@ -96,6 +98,36 @@ def test_sample(strategy: str, seed: int, cache_directory: Path) -> None:
 @pytest.mark.parametrize("seed", range(QUICK, FULL))
 def test_all(strategy: str, seed: int, cache_directory: Path) -> None:
     attend(strategy, seed, cache_directory)
+
+
+def append(strategy: str, seed: int, cache: Path) -> None:
+    """The same problems' kernels that append: many tokens or a few to some sequences, then one to each."""
+    problem, plan, lengths = draw(strategy, seed)
+    case = case_of(problem, plan, lengths=lengths, seed=seed)
+    (tile, *_) = (each.tile for each in plan_appends([problem], [plan]))
+    case = replace(case, warps=tile.warps, shared_bytes=tile.shared_bytes)
+    rng = np.random.default_rng([seed, 1])
+    window = problem.op.window
+    steps = [
+        tuple(int(pick(rng, 0, 1, window, *rng.integers(70, size=3))) for _ in lengths) for _ in range(3)
+    ]
+    steps[1:1] = steps[3:] = [(1,) * len(lengths)] * 3
+    emulated = build(render(problem, plan), cache_directory=cache / "emulator")
+    names = tuple(f"lib_append_{count}_{problem.variant.dtype}" for count in ("one", "many"))
+    run_append(case, emulated, steps, 1 + seed % 3, names)
+
+
+@pytest.mark.parametrize("strategy", STRATEGY)
+@pytest.mark.parametrize("seed", range(QUICK))
+def test_append_sample(strategy: str, seed: int, cache_directory: Path) -> None:
+    append(strategy, seed, cache_directory)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("strategy", STRATEGY)
+@pytest.mark.parametrize("seed", range(QUICK, FULL))
+def test_append_all(strategy: str, seed: int, cache_directory: Path) -> None:
+    append(strategy, seed, cache_directory)
 
 
 def test_the_sample_has_what_it_should() -> None:

@@ -205,7 +205,7 @@ extern "C" __global__ void __launch_bounds__({32 * case.warps}, 1) append_{name}
 
 def append_tile(case: Case) -> AppendTile:
     """Groups of channels of keys and of values that blocks encode, of each head."""
-    return propose_append_tile(case.layout, "float16", len(case.lengths))
+    return propose_append_tile(case.layout, "float16", len(case.lengths), sm_count=100)
 
 
 class Cache:

@@ -53,6 +53,7 @@ class _Kernel:
 class _Append:
     name: Fragment
     single: Fragment
+    minimum_blocks: int
     comment: Fragment
 
 
@@ -221,6 +222,7 @@ def _append_kernels(problem: CacheProblem, dtype: Dtype, appends: Sequence[Appen
             _Append(
                 c_identifier(each.kernel),
                 literal("true" if each.single else "false"),
+                tile.minimum_blocks(single=each.single),
                 comment(
                     "one token to each sequence" if each.single else "any number of tokens to each sequence"
                 ),

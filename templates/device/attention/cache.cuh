@@ -125,7 +125,6 @@ VQCC_DEVICE void copy_codes(uint8* shared, const uint8* global) {
 /// a contiguous cache (kPageBlocks 0) has one page for each sequence, of as many blocks as a launch says.
 template <class Keys, class Values, class Cache>
 struct PackedCache {
-  using KeyCodes = Keys;
   static constexpr int kBytes = Keys::kBytes + Values::kBytes;
   static_assert(Keys::kBytes % 16 == 0 && Values::kBytes % 16 == 0, "pieces are aligned");
 
@@ -136,14 +135,18 @@ struct PackedCache {
 
   /// Token block `block` of kv-head `head` of sequence `sequence`.
   VQCC_DEVICE const uint8* block_of(int sequence, int head, int block) const {
-    int64 page = sequence;
-    int place = block;
-    if constexpr (Cache::kPageBlocks > 0) {
-      page = load<Space::kGlobal>(table + static_cast<int64>(sequence) * table_stride + block / Cache::kPageBlocks);
-      place = block % Cache::kPageBlocks;
-    }
+    return block_in(page_of(sequence, block), head, block);
+  }
+
+  /// The same in two steps: the page that has it, which a paged cache loads, and where it is there.
+  VQCC_DEVICE int page_of(int sequence, int block) const {
+    if constexpr (Cache::kPageBlocks == 0) return sequence;
+    else return load<Space::kGlobal>(table + static_cast<int64>(sequence) * table_stride + block / Cache::kPageBlocks);
+  }
+  VQCC_DEVICE const uint8* block_in(int page, int head, int block) const {
     const int blocks = Cache::kPageBlocks > 0 ? Cache::kPageBlocks : page_blocks;
-    return pages + ((page * Cache::kHeads + head) * blocks + place) * kBytes;
+    const int place = Cache::kPageBlocks > 0 ? block % Cache::kPageBlocks : block;
+    return pages + ((static_cast<int64>(page) * Cache::kHeads + head) * blocks + place) * kBytes;
   }
 };
 

@@ -59,6 +59,9 @@ VQCC_DEVICE uint32 value_of_lane(uint32 value, int lane) { return __shfl_sync(0x
 /// Whether it holds for any lane of the warp; every lane calls it (PTX vote.sync.any).
 VQCC_DEVICE bool any_lane(bool holds) { return __any_sync(0xffffffffu, holds) != 0; }
 
+/// A bit for each lane of the warp for which it holds; every lane calls it (PTX vote.sync.ballot).
+VQCC_DEVICE uint32 lanes_where(bool holds) { return __ballot_sync(0xffffffffu, holds); }
+
 // ---- Time --------------------------------------------------------------------------------------------------
 
 /// Cycles of this SM's clock and nanoseconds of the device's, from some start on (PTX %clock64, %globaltimer). They stay
@@ -296,6 +299,13 @@ VQCC_DEVICE Word load_fresh(const Word* address) {
 /// The 32 bits that start `shift` (0 to 31) bits above the bottom of `high:low` (PTX shf.r.wrap).
 VQCC_DEVICE uint32 funnel_right(uint32 low, uint32 high, int shift) { return __funnelshift_r(low, high, shift); }
 
+/// `bits` moved up by one, the sign of `value` below them (PTX shf.l.wrap).
+VQCC_DEVICE uint32 shift_in_sign(uint32 bits, float value) { return __funnelshift_l(__float_as_uint(value), bits, 1); }
+
+/// How many bits are set, and how many there are above the highest (PTX popc, clz).
+VQCC_DEVICE int count_bits(uint32 bits) { return __popc(bits); }
+VQCC_DEVICE int leading_zeros(uint32 bits) { return __clz(static_cast<int>(bits)); }
+
 /// Four bytes of the eight of `high:low`, each named by four bits of `selector`, the lowest first (PTX prmt).
 VQCC_DEVICE uint32 permute_bytes(uint32 low, uint32 high, uint32 selector) {
 #ifdef VQCC_EMULATE
@@ -314,8 +324,9 @@ VQCC_DEVICE float rounded_product(float a, float b) { return __fmul_rn(a, b); }
 VQCC_DEVICE float rounded_sum(float a, float b) { return __fadd_rn(a, b); }
 VQCC_DEVICE float fused_multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
-/// The larger of two numbers, the other one where one is NaN (PTX max.f32), and |value|.
+/// The larger and the lesser of two numbers, the other one where one is NaN (PTX max.f32, min.f32), and |value|.
 VQCC_DEVICE float larger(float a, float b) { return fmaxf(a, b); }
+VQCC_DEVICE float lesser(float a, float b) { return fminf(a, b); }
 VQCC_DEVICE float magnitude(float value) { return fabsf(value); }
 
 VQCC_DEVICE float infinity() { return __uint_as_float(0x7f800000u); }
@@ -1810,7 +1821,7 @@ struct Tile_m1_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_d799f958(
+extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_98cbafbf(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,
@@ -1875,7 +1886,7 @@ struct Tile_m4_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 3) quip_4_sc_m4_float16_d799f958(
+extern "C" __global__ void __launch_bounds__(256, 3) quip_4_sc_m4_float16_98cbafbf(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,

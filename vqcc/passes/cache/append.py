@@ -50,7 +50,7 @@ def plan_appends(
         AppendPlan(
             "_".join(filter(None, (library, "append", "one" if single else "many", dtype, mark))),
             single,
-            propose_append_tile(layout, dtype, max(op.batch)),
+            propose_append_tile(layout, dtype, max(op.batch), problems[0].gpu.sm_count.integer),
         )
         for dtype in sorted({problem.variant.dtype for problem in problems})
         for single in (True, False)
@@ -58,7 +58,7 @@ def plan_appends(
 
 
 def launch_append(problem: CacheProblem, plan: AppendPlan, resources: Resources) -> AppendPlan:
-    """The grid that fills the GPU once, or less if there is less work. Blocks share what is more.
+    """A grid of as many blocks as a token for each sequence takes; for many tokens, one that fills the GPU, or less.
 
     Raises VQ0405 if no block fits an SM.
     """
