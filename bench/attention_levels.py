@@ -3,8 +3,8 @@
     python bench/attention_levels.py --gpu h200 -o bench/results/h200/attention-levels.json
 
 Compiles a library for each problem and level, checks its outputs against float64 on the GPU, times it beside cuDNN's
-and flash attention of PyTorch in fp16, and writes the rows, those of kernels that append a token among them. The time of an
-empty kernel in the same run is in the file's `empty_us`.
+and flash attention of PyTorch in fp16, and writes the rows, those of kernels that append a token among them. The file's
+`empty_us` is the time of an empty kernel in the same run.
 """
 
 from __future__ import annotations
