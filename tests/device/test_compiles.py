@@ -133,6 +133,40 @@ def test_functions_are_the_instructions_they_name(target: str) -> None:
     assert re.search(r"st\.shared\.v4\.[bu]32", text)
 
 
+_CLUSTER = """
+extern "C" __global__ void __cluster_dims__(4, 1, 1) kernel(float4* out) {
+  float4* shared = reinterpret_cast<float4*>(dynamic_shared()) + threadIdx.x;
+  float2* pairs = reinterpret_cast<float2*>(shared + 32);
+  float* single = reinterpret_cast<float*>(shared + 64);
+  cluster_barrier();
+  store_remote(shared, cluster_rank() ^ 1, make_float4(1.0f, 2.0f, 3.0f, 4.0f));
+  store_remote(pairs, cluster_rank() ^ 1, make_float2(5.0f, 6.0f));
+  store_remote(single, cluster_rank() ^ 1, 7.0f);
+  cluster_arrive();
+  cluster_wait();
+  float4 sum = load_remote(shared, cluster_rank() ^ 2);
+  sum.x += load_remote(pairs, 3).y + load_remote(single, 2);
+  cluster_barrier();
+  out[threadIdx.x] = sum;
+}
+"""
+
+
+@pytest.mark.parametrize("target", ["sm_90", "sm_100", "sm_120"])
+def test_clusters_are_the_instructions_they_name(target: str) -> None:
+    source = device_source(("arch.cuh",), _CLUSTER)
+    text = body(Nvrtc.find().compile(source, target=target, want_ptx=True, file_name="x.cu").ptx, "kernel")
+    for instruction in (
+        "%cluster_ctarank",
+        "mapa.shared::cluster.u32",
+        "barrier.cluster.arrive.release.aligned",
+        "barrier.cluster.wait.acquire.aligned",
+        *(f"{access}.shared::cluster{width}.f32" for access in ("ld", "st") for width in ("", ".v2", ".v4")),
+    ):
+        assert text.count(instruction) >= 1, instruction
+    assert ".reqnctapercluster 4, 1, 1" in text or ".explicitcluster" in text
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("size", SIZES)
 def test_exchanges_are_shuffles_and_wide_stores(size: int, target: str) -> None:

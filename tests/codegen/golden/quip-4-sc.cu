@@ -291,6 +291,118 @@ VQCC_DEVICE Word load_fresh(const Word* address) {
   return __ldcg(address);
 }
 
+// ---- Blocks of a cluster -----------------------------------------------------------------------------------
+//
+// A kernel's __cluster_dims__ names how many blocks run together. Each may access shared memory of the others, between a
+// barrier of the cluster that tells that they have begun and one before they end. Only from 9.0 on.
+
+/// This block's number in its cluster (PTX %cluster_ctarank).
+VQCC_DEVICE int cluster_rank() {
+#ifdef VQCC_EMULATE
+  return static_cast<int>(vqcc_emulator::cluster_rank());
+#else
+  uint32 rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return static_cast<int>(rank);
+#endif
+}
+
+/// The halves of the barrier of all threads of the cluster: what a thread did before it arrived can be seen by all that have
+/// waited, in shared memory of each block. The lanes of a warp call them together
+/// (PTX barrier.cluster.arrive.release, barrier.cluster.wait.acquire).
+VQCC_DEVICE void cluster_arrive() {
+#ifdef VQCC_EMULATE
+  vqcc_emulator::cluster_arrive();
+#else
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#endif
+}
+VQCC_DEVICE void cluster_wait() {
+#ifdef VQCC_EMULATE
+  vqcc_emulator::cluster_wait();
+#else
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+VQCC_DEVICE void cluster_barrier() {
+  cluster_arrive();
+  cluster_wait();
+}
+
+#ifndef VQCC_EMULATE
+/// Where in the shared memory of block `rank` lies what `own` is in this block's (PTX mapa.shared::cluster).
+VQCC_DEVICE uint32 remote_address(const void* own, int rank) {
+  uint32 address;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;"
+      : "=r"(address)
+      : "r"(static_cast<uint32>(__cvta_generic_to_shared(own))), "r"(rank));
+  return address;
+}
+#endif
+
+/// A float in shared memory of block `rank` of the cluster, where `own` is in this block's (PTX ld.shared::cluster), two
+/// floats or four; and stores of the same (PTX st.shared::cluster).
+VQCC_DEVICE float load_remote(const float* own, int rank) {
+#ifdef VQCC_EMULATE
+  return vqcc_emulator::load_whole(vqcc_emulator::shared_of(own, rank), own);
+#else
+  float value;
+  asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(value) : "r"(remote_address(own, rank)) : "memory");
+  return value;
+#endif
+}
+VQCC_DEVICE float2 load_remote(const float2* own, int rank) {
+#ifdef VQCC_EMULATE
+  return vqcc_emulator::load_whole(vqcc_emulator::shared_of(own, rank), own);
+#else
+  float2 value;
+  asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];"
+               : "=f"(value.x), "=f"(value.y)
+               : "r"(remote_address(own, rank))
+               : "memory");
+  return value;
+#endif
+}
+VQCC_DEVICE float4 load_remote(const float4* own, int rank) {
+#ifdef VQCC_EMULATE
+  return vqcc_emulator::load_whole(vqcc_emulator::shared_of(own, rank), own);
+#else
+  float4 value;
+  asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
+               : "r"(remote_address(own, rank))
+               : "memory");
+  return value;
+#endif
+}
+VQCC_DEVICE void store_remote(float* own, int rank, float value) {
+#ifdef VQCC_EMULATE
+  vqcc_emulator::store_whole(reinterpret_cast<float*>(vqcc_emulator::shared_of(own, rank)), value);
+#else
+  asm volatile("st.shared::cluster.f32 [%0], %1;" : : "r"(remote_address(own, rank)), "f"(value) : "memory");
+#endif
+}
+VQCC_DEVICE void store_remote(float2* own, int rank, float2 value) {
+#ifdef VQCC_EMULATE
+  vqcc_emulator::store_whole(reinterpret_cast<float2*>(vqcc_emulator::shared_of(own, rank)), value);
+#else
+  asm volatile("st.shared::cluster.v2.f32 [%0], {%1, %2};"
+               :
+               : "r"(remote_address(own, rank)), "f"(value.x), "f"(value.y)
+               : "memory");
+#endif
+}
+VQCC_DEVICE void store_remote(float4* own, int rank, float4 value) {
+#ifdef VQCC_EMULATE
+  vqcc_emulator::store_whole(reinterpret_cast<float4*>(vqcc_emulator::shared_of(own, rank)), value);
+#else
+  asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};"
+               :
+               : "r"(remote_address(own, rank)), "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w)
+               : "memory");
+#endif
+}
+
 // ---- Bits --------------------------------------------------------------------------------------------------
 
 /// The 32 bits that start `shift` (0 to 31) bits above the bottom of `high:low` (PTX shf.r.wrap).
@@ -1810,7 +1922,7 @@ struct Tile_m1_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_d799f958(
+extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_cebec0b0(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,
@@ -1875,7 +1987,7 @@ struct Tile_m4_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 3) quip_4_sc_m4_float16_d799f958(
+extern "C" __global__ void __launch_bounds__(256, 3) quip_4_sc_m4_float16_cebec0b0(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,
