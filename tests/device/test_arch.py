@@ -86,38 +86,36 @@ extern "C" __global__ void arrivals_of_threads(uint32* workspace, uint32* out) {
   for (int i = 0; i < (gridDim.x - 1) * 64; ++i) sum += load_fresh(workspace + 1 + i);
   *out = sum;
 }
-// Every block of a cluster adds what all of them have, in their order: out[block, t].
+// Every block of a cluster gives the next one words of 4, 8 and 16 bytes, then adds what all of them have got.
 template <int kBlocks>
-__device__ __forceinline__ void add_in_cluster(const float* in, float4* out) {
-  const int t = threadIdx.x, own = blockIdx.x * 64 + t;
-  float4* mine = reinterpret_cast<float4*>(dynamic_shared());
-  mine[t] = make_float4(in[own], in[own] + 1.0f, in[own] + 2.0f, in[own] + 3.0f);
-  float2* pairs = reinterpret_cast<float2*>(mine + 64);
-  float* single = reinterpret_cast<float*>(pairs + 64);
+__device__ __forceinline__ void add_in_cluster(const uint32* in, uint4* out) {
+  const int t = threadIdx.x, next = (cluster_rank() + 1) % kBlocks;
+  uint4* fours = reinterpret_cast<uint4*>(dynamic_shared()) + t;
+  uint2* pairs = reinterpret_cast<uint2*>(dynamic_shared() + 64 * 16) + t;
+  uint32* words = reinterpret_cast<uint32*>(dynamic_shared() + 64 * 24) + t;
+  const uint32 own = in[blockIdx.x * 64 + t];
   cluster_barrier();
-  store_remote(pairs + t, (cluster_rank() + 1) % kBlocks, make_float2(in[own], 0.5f));
-  store_remote(single + t, (cluster_rank() + 1) % kBlocks, load_remote(&mine[t].x, cluster_rank()));
-  store_remote(mine + 112 + t, (cluster_rank() + 1) % kBlocks, make_float4(0.25f, 0.25f, 0.25f, in[own]));
-  cluster_barrier();
-  float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+  store_remote(fours, next, make_uint4(own, 1, 2, 3));
+  store_remote(pairs, next, make_uint2(4, own));
+  store_remote(words, next, own + 5);
+  cluster_arrive();
+  cluster_wait();
+  uint4 sum = make_uint4(0, 0, 0, fours->w);
   for (int rank = 0; rank < kBlocks; ++rank) {
-    const float4 other = load_remote(mine + t, rank);
-    const float2 pair = load_remote(pairs + t, rank);
-    sum.x += other.x;
-    sum.y += other.y;
-    sum.z += pair.x + pair.y;
-    sum.w += load_remote(single + t, rank) + load_remote(mine + 112 + t, rank).x;
+    sum.x += load_remote(&fours->x, rank);
+    sum.y += load_remote(&pairs->y, rank);
+    sum.z += load_remote(words, rank);
   }
   cluster_barrier();
-  out[own] = sum;
+  out[blockIdx.x * 64 + t] = sum;
 }
-extern "C" __global__ void __cluster_dims__(2, 1, 1) add_in_2(const float* in, float4* out) {
+extern "C" __global__ void __cluster_dims__(2, 1, 1) add_in_2(const uint32* in, uint4* out) {
   add_in_cluster<2>(in, out);
 }
-extern "C" __global__ void __cluster_dims__(4, 1, 1) add_in_4(const float* in, float4* out) {
+extern "C" __global__ void __cluster_dims__(4, 1, 1) add_in_4(const uint32* in, uint4* out) {
   add_in_cluster<4>(in, out);
 }
-extern "C" __global__ void __cluster_dims__(8, 1, 1) add_in_8(const float* in, float4* out) {
+extern "C" __global__ void __cluster_dims__(8, 1, 1) add_in_8(const uint32* in, uint4* out) {
   add_in_cluster<8>(in, out);
 }
 extern "C" __global__ void fresh_words(const uint4* in, uint4* out) {
@@ -161,19 +159,20 @@ def to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 @pytest.mark.parametrize("blocks", [2, 4, 8])
 def test_blocks_of_a_cluster_read_and_write_each_other(kernels: Emulated, blocks: int) -> None:
-    values = np.arange(16 * 64, dtype=np.float32)
-    out = np.zeros((16 * 64, 4), np.float32)
+    values = np.arange(16 * 64, dtype=np.uint32)
+    out = np.zeros((16 * 64, 4), np.uint32)
     buffers = [Buffer("in", values, "input"), Buffer("out", out, "output")]
-    kernels.launch(f"add_in_{blocks}", (16, 1, 1), (64, 1, 1), 3 * 1024 + 768, buffers)
+    kernels.launch(f"add_in_{blocks}", (16, 1, 1), (64, 1, 1), 64 * 28, buffers)
     sums = values.reshape(-1, blocks, 1, 64).sum(axis=1, keepdims=True).repeat(blocks, axis=1).ravel()
-    wanted = np.stack([sums, sums + blocks, sums + blocks / 2, sums + blocks / 4], axis=1)
-    np.testing.assert_array_equal(out, wanted)
+    np.testing.assert_array_equal(
+        out, np.stack([sums, sums, sums + 5 * blocks, np.full_like(sums, 3)], axis=1)
+    )
 
 
 def test_a_grid_is_made_of_clusters(kernels: Emulated) -> None:
     buffers = [
-        Buffer("in", np.zeros(6 * 64, np.float32), "input"),
-        Buffer("out", np.zeros((6 * 64, 4), np.float32), "output"),
+        Buffer("in", np.zeros(6 * 64, np.uint32), "input"),
+        Buffer("out", np.zeros((6 * 64, 4), np.uint32), "output"),
     ]
     with pytest.raises(VqccError) as caught:
         kernels.launch("add_in_4", (6, 1, 1), (64, 1, 1), 4096, buffers)

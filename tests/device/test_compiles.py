@@ -134,20 +134,17 @@ def test_functions_are_the_instructions_they_name(target: str) -> None:
 
 
 _CLUSTER = """
-extern "C" __global__ void __cluster_dims__(4, 1, 1) kernel(float4* out) {
-  float4* shared = reinterpret_cast<float4*>(dynamic_shared()) + threadIdx.x;
-  float2* pairs = reinterpret_cast<float2*>(shared + 32);
-  float* single = reinterpret_cast<float*>(shared + 64);
+extern "C" __global__ void __cluster_dims__(4, 1, 1) kernel(uint32* out) {
+  uint4* fours = reinterpret_cast<uint4*>(dynamic_shared()) + threadIdx.x;
   cluster_barrier();
-  store_remote(shared, cluster_rank() ^ 1, make_float4(1.0f, 2.0f, 3.0f, 4.0f));
-  store_remote(pairs, cluster_rank() ^ 1, make_float2(5.0f, 6.0f));
-  store_remote(single, cluster_rank() ^ 1, 7.0f);
+  store_remote(fours, cluster_rank() ^ 1, make_uint4(1, 2, 3, 4));
+  store_remote(reinterpret_cast<uint2*>(fours + 32), cluster_rank() ^ 1, make_uint2(5, 6));
+  store_remote(&fours[64].x, cluster_rank() ^ 1, 7u);
   cluster_arrive();
   cluster_wait();
-  float4 sum = load_remote(shared, cluster_rank() ^ 2);
-  sum.x += load_remote(pairs, 3).y + load_remote(single, 2);
+  const uint32 other = load_remote(&fours->y, cluster_rank() ^ 2);
   cluster_barrier();
-  out[threadIdx.x] = sum;
+  out[threadIdx.x] = other;
 }
 """
 
@@ -161,7 +158,8 @@ def test_clusters_are_the_instructions_they_name(target: str) -> None:
         "mapa.shared::cluster.u32",
         "barrier.cluster.arrive.release.aligned",
         "barrier.cluster.wait.acquire.aligned",
-        *(f"{access}.shared::cluster{width}.f32" for access in ("ld", "st") for width in ("", ".v2", ".v4")),
+        "ld.shared::cluster.u32",
+        *(f"st.shared::cluster{width}.u32" for width in ("", ".v2", ".v4")),
     ):
         assert text.count(instruction) >= 1, instruction
     assert ".reqnctapercluster 4, 1, 1" in text or ".explicitcluster" in text

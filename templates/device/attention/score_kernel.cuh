@@ -141,7 +141,9 @@ class ScoreAttention {
       warp_barrier();
       add_values(rows, number, sequence, block, end, values, softmax);
     }
-    softmax.merge(state_, sums_of_warps(), warp_state(), value_unscale(rows.head));
+    float* sums = sums_of_warps();
+    softmax.merge(state_, sums, warp_state(), value_unscale(rows.head), [=](int i, float sum) { sums[i] = sum; });
+    block_barrier();
   }
 
   VQCC_DEVICE const uint8* global_key_rows(int head) const {

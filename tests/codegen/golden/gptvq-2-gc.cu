@@ -340,66 +340,37 @@ VQCC_DEVICE uint32 remote_address(const void* own, int rank) {
 }
 #endif
 
-/// A float in shared memory of block `rank` of the cluster, where `own` is in this block's (PTX ld.shared::cluster), two
-/// floats or four; and stores of the same (PTX st.shared::cluster).
-VQCC_DEVICE float load_remote(const float* own, int rank) {
+/// A word in shared memory of block `rank` of the cluster, where `own` is in this block's (PTX ld.shared::cluster).
+VQCC_DEVICE uint32 load_remote(const uint32* own, int rank) {
 #ifdef VQCC_EMULATE
   return vqcc_emulator::load_whole(vqcc_emulator::shared_of(own, rank), own);
 #else
-  float value;
-  asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(value) : "r"(remote_address(own, rank)) : "memory");
-  return value;
+  uint32 word;
+  asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(word) : "r"(remote_address(own, rank)) : "memory");
+  return word;
 #endif
 }
-VQCC_DEVICE float2 load_remote(const float2* own, int rank) {
+
+/// Stores a word of 4, 8 or 16 bytes there (PTX st.shared::cluster).
+template <class Word>
+VQCC_DEVICE void store_remote(Word* own, int rank, Word word) {
 #ifdef VQCC_EMULATE
-  return vqcc_emulator::load_whole(vqcc_emulator::shared_of(own, rank), own);
+  vqcc_emulator::store_whole(reinterpret_cast<Word*>(vqcc_emulator::shared_of(own, rank)), word);
 #else
-  float2 value;
-  asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];"
-               : "=f"(value.x), "=f"(value.y)
-               : "r"(remote_address(own, rank))
-               : "memory");
-  return value;
-#endif
-}
-VQCC_DEVICE float4 load_remote(const float4* own, int rank) {
-#ifdef VQCC_EMULATE
-  return vqcc_emulator::load_whole(vqcc_emulator::shared_of(own, rank), own);
-#else
-  float4 value;
-  asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
-               : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
-               : "r"(remote_address(own, rank))
-               : "memory");
-  return value;
-#endif
-}
-VQCC_DEVICE void store_remote(float* own, int rank, float value) {
-#ifdef VQCC_EMULATE
-  vqcc_emulator::store_whole(reinterpret_cast<float*>(vqcc_emulator::shared_of(own, rank)), value);
-#else
-  asm volatile("st.shared::cluster.f32 [%0], %1;" : : "r"(remote_address(own, rank)), "f"(value) : "memory");
-#endif
-}
-VQCC_DEVICE void store_remote(float2* own, int rank, float2 value) {
-#ifdef VQCC_EMULATE
-  vqcc_emulator::store_whole(reinterpret_cast<float2*>(vqcc_emulator::shared_of(own, rank)), value);
-#else
-  asm volatile("st.shared::cluster.v2.f32 [%0], {%1, %2};"
-               :
-               : "r"(remote_address(own, rank)), "f"(value.x), "f"(value.y)
-               : "memory");
-#endif
-}
-VQCC_DEVICE void store_remote(float4* own, int rank, float4 value) {
-#ifdef VQCC_EMULATE
-  vqcc_emulator::store_whole(reinterpret_cast<float4*>(vqcc_emulator::shared_of(own, rank)), value);
-#else
-  asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};"
-               :
-               : "r"(remote_address(own, rank)), "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w)
-               : "memory");
+  static_assert(sizeof(Word) == 4 || sizeof(Word) == 8 || sizeof(Word) == 16, "words of 4, 8 or 16 bytes");
+  const uint32 address = remote_address(own, rank);
+  uint32 r[sizeof(Word) / 4];
+  to_registers(word, r);
+  if constexpr (sizeof(Word) == 4) {
+    asm volatile("st.shared::cluster.u32 [%0], %1;" : : "r"(address), "r"(r[0]) : "memory");
+  } else if constexpr (sizeof(Word) == 8) {
+    asm volatile("st.shared::cluster.v2.u32 [%0], {%1, %2};" : : "r"(address), "r"(r[0]), "r"(r[1]) : "memory");
+  } else {
+    asm volatile("st.shared::cluster.v4.u32 [%0], {%1, %2, %3, %4};"
+                 :
+                 : "r"(address), "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+                 : "memory");
+  }
 #endif
 }
 
@@ -476,6 +447,13 @@ VQCC_DEVICE uint32 to_float16_pair(float2 values) {
 VQCC_DEVICE uint32 to_bfloat16_pair(float2 values) {
   const __nv_bfloat162 pair = __float22bfloat162_rn(values);
   return reinterpret_cast<const uint32&>(pair);
+}
+
+/// One of the two float16 values of a pair, number `which`, twice. A multiply takes it from where it is.
+VQCC_DEVICE uint32 float16_twice(uint32 pair, int which) {
+  const __half2 both = reinterpret_cast<const __half2&>(pair);
+  const __half2 twice = which == 0 ? __low2half2(both) : __high2half2(both);
+  return reinterpret_cast<const uint32&>(twice);
 }
 
 /// a * b + c of the low and of the high float16 values, rounded once to nearest even, subnormal numbers kept
@@ -1905,7 +1883,7 @@ struct Tile_m4_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 4) gptvq_2_gc_m4_float16_cd6db548(
+extern "C" __global__ void __launch_bounds__(256, 4) gptvq_2_gc_m4_float16_868241d2(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,
