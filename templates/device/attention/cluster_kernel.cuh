@@ -1,0 +1,318 @@
+// Attention by clusters of blocks that share out a head's channels: each loads the codebooks of its own channel groups alone
+// (VQ-LLM, Sec. VI-A), and tokens' scores are added up through the cluster's shared memory.
+#pragma once
+
+#include "cluster_share.cuh"
+#include "warp_sums.cuh"
+#include "window.cuh"
+
+namespace vqcc {
+
+/// Units of a launch, a row set and a sequence each, set after set: clusters take equal shares of them, one after another, so
+/// that a head's books stay where they are.
+struct UnitRange {
+  int first;
+  int end;
+
+  VQCC_DEVICE static UnitRange of(int64 units, int cluster, int clusters) {
+    return {static_cast<int>(units * cluster / clusters), static_cast<int>(units * (cluster + 1) / clusters)};
+  }
+};
+
+/// Rooms for the partial scores of a chunk's tokens, one for each block of the cluster: [block][token][row]. Each block writes
+/// its own partial sums to its room in every block, and adds all of them up in the order of blocks: all get equal bits.
+template <int kBlocks, int kTokens, int kRows>
+struct PartialScores {
+  static constexpr int kRoomFloats = kTokens * kRows;
+  static constexpr int kBytes = kBlocks * kRoomFloats * 4;
+  static constexpr int kWordRows = smaller(kRows, 4);
+  static_assert(kRows % kWordRows == 0, "rows fill words");
+
+  float* rooms;
+
+  using Word = typename WordOf<kWordRows * 4>::Type;
+
+  VQCC_DEVICE void push(int rank, int token, const float (&scores)[kRows]) const {
+    float* own = rooms + rank * kRoomFloats + token * kRows;
+#pragma unroll
+    for (int r = 0; r < kRows; r += kWordRows) {
+      uint32 word[kWordRows];
+#pragma unroll
+      for (int i = 0; i < kWordRows; ++i) word[i] = float_as_bits(scores[r + i]);
+      Word* place = reinterpret_cast<Word*>(own + r);
+      store(place, from_registers(word));
+#pragma unroll
+      for (int other = 1; other < kBlocks; ++other) {
+        store_remote(place, (rank + other) % kBlocks, from_registers(word));
+      }
+    }
+  }
+
+  VQCC_DEVICE void add_up(int token, float (&scores)[kRows]) const {
+#pragma unroll
+    for (int block = 0; block < kBlocks; ++block) {
+#pragma unroll
+      for (int r = 0; r < kRows; r += kWordRows) {
+        const float* place = rooms + block * kRoomFloats + token * kRows + r;
+        uint32 word[kWordRows];
+        to_registers(load<Space::kShared>(reinterpret_cast<const Word*>(place)), word);
+#pragma unroll
+        for (int i = 0; i < kWordRows; ++i) {
+          scores[r + i] = block == 0 ? float_of_bits(word[i]) : scores[r + i] + float_of_bits(word[i]);
+        }
+      }
+    }
+  }
+};
+
+/// o[b, t, h] = softmax over the tokens that query (b, t, h) sees of (q . k * softmax_scale), times v.
+///
+/// A cluster works on a row set (some query rows of one kv-head) and a sequence at a time, in chunks of kChunkBlocks token
+/// blocks: each block makes scores of the chunk's tokens over its own channels, a lane for each token, and writes them to all
+/// blocks; past a barrier of the cluster each has the whole scores, weighs them, and adds its own channels' values up, lanes for
+/// channel groups. Warps take token blocks in turn, each with a softmax of its own, and merge at the end. A block stores the
+/// outputs of its own channels: blocks meet in no other memory.
+///
+/// `Products` (ScoredProducts, DecodedProducts) is how scores and values come of codes. `Tile` names kClusterBlocks, kWarps,
+/// kRows, kRowSets, kChunkBlocks, kKeyDepth, kValueDepth, kElement, kOwnSharedBytes.
+template <class Products, class KeyAlgorithm, class ValueAlgorithm, class Shape, class Cache, class Tile>
+class ClusterAttention {
+  static constexpr int kWarps = Tile::kWarps;
+  static constexpr int kThreads = kWarps * kWarpSize;
+  static constexpr int kRows = Tile::kRows;
+  static constexpr int kBlocks = Tile::kClusterBlocks;
+  static constexpr int kHeadDim = Shape::kHeadDim;
+  static constexpr int kChannels = kHeadDim / kBlocks;
+  static constexpr int kChunkBlocks = Tile::kChunkBlocks;
+  using Element = typename ElementTraits<Tile::kElement>::Type;
+  using Arguments = AttentionArguments<Element>;
+  using Keys = KeyBlock<KeyAlgorithm, kHeadDim, Cache::kKeyOrder>;
+  using Values = ValueBlock<ValueAlgorithm, kHeadDim>;
+  using Pages = PackedCache<Keys, Values, Cache>;
+  using Rows = RowSet<Shape, kRows>;
+  using Softmax = typename Products::Softmax;
+  using KeyCodes = typename Products::KeyCodes;
+  using ValueCodes = typename Products::ValueCodes;
+  using Partials = PartialScores<kBlocks, kChunkBlocks * kBlockTokens, kRows>;
+  static constexpr int kTeams = Products::Lanes::kTeams;
+  static_assert(kChunkBlocks % kTeams == 0, "teams have token blocks of one chunk");
+
+  /// Shared memory: what products need, partial scores, weights (sums of warps in their place at the end), rows' state, queries.
+  static constexpr int kWarpBytes = kWarps * Softmax::kWeightBytes;
+  static constexpr int kSumBytes = kWarps * Softmax::kWarpFloats * 4;
+  static constexpr int kPartialsOffset = Products::kBytes;
+  static constexpr int kWeightsOffset = kPartialsOffset + Partials::kBytes;
+  static constexpr int kStateOffset = kWeightsOffset + (kWarpBytes > kSumBytes ? kWarpBytes : kSumBytes);
+  static constexpr int kStateFloats = 2 * kRows + Softmax::kScratchFloats;
+  static constexpr bool kHasQueries = Products::kReadsQueries || Shape::kWindow > 0;
+  static constexpr int kQueriesOffset = kStateOffset + kStateFloats * 4;
+
+ public:
+  /// Shared memory of a block, books included.
+  static constexpr int kSharedBytes = kQueriesOffset + (kHasQueries ? kRows * kHeadDim * 4 : 0);
+  static_assert(kSharedBytes <= Tile::kOwnSharedBytes, "the plan has room");
+
+  VQCC_DEVICE static void run(const Arguments& arguments) {
+    ClusterAttention kernel(arguments, dynamic_shared());
+    kernel.work();
+  }
+
+ private:
+  VQCC_DEVICE ClusterAttention(const Arguments& arguments, uint8* shared)
+      : arguments_(arguments),
+        pages_{arguments.pages, arguments.page_table, arguments.page_table_stride, arguments.page_blocks},
+        rank_(cluster_rank()),
+        partials_{reinterpret_cast<float*>(shared + kPartialsOffset)},
+        weights_(shared + kWeightsOffset),
+        state_(reinterpret_cast<float*>(shared + kStateOffset)),
+        queries_(reinterpret_cast<float*>(shared + kQueriesOffset)),
+        products_(arguments, rank_, shared, queries_) {}
+
+  VQCC_DEVICE void work() {
+    allow_next_kernel();
+    const int64 units = static_cast<int64>(Shape::kHeads) * Tile::kRowSets * arguments_.batch;
+    const auto own = UnitRange::of(units, static_cast<int>(blockIdx.x) / kBlocks, static_cast<int>(gridDim.x) / kBlocks);
+    if (own.first == own.end) return;  // and so do all blocks of the cluster
+    cluster_arrive();                  // this block has begun, and its rooms are free
+    products_.start(rows_of(own.first).head);
+    wait_for_previous_kernels();
+    for (int unit = own.first; unit < own.end; ++unit) {
+      if (unit > own.first) products_.start(rows_of(unit).head);
+      work_on(rows_of(unit), unit % arguments_.batch, unit + 1 == own.end);
+    }
+  }
+
+  VQCC_DEVICE Rows rows_of(int unit) const { return Rows::of(unit / arguments_.batch, Tile::kRowSets); }
+
+  VQCC_DEVICE void work_on(const Rows& rows, int number, bool is_last) {
+    const int length = load<Space::kGlobal>(arguments_.lengths + number);
+    const auto sequence = Sequence<Shape>::of(length, arguments_.query_tokens);
+    const float scale = score_scale<Shape>(arguments_);
+    KeyCodes keys[Tile::kKeyDepth];
+    start_keys(rows.head, number, sequence, 0, keys);
+    if constexpr (kHasQueries) load_queries<Shape, Tile, kThreads>(arguments_, rows, number, scale, queries_);
+    products_.prepare(rows, number, scale);
+    block_barrier();  // tables, books and queries are there
+    Softmax softmax;
+    softmax.start();
+    for (int chunk = 0; chunk < sequence.blocks; chunk += kChunkBlocks) {
+      const int end = smaller(chunk + kChunkBlocks, sequence.blocks);
+      cluster_wait();  // all blocks have begun, and have read the last chunk's scores
+      score_chunk(rows.head, number, sequence, chunk, end, keys);
+      ValueCodes values[Tile::kValueDepth];
+      start_values(rows.head, number, sequence, chunk, end, values);
+      cluster_arrive();
+      if (end < sequence.blocks) start_keys(rows.head, number, sequence, end, keys);
+      cluster_wait();  // all blocks' partial scores are there
+      weigh_chunk(rows, number, sequence, chunk, end, values, softmax);
+      if (!is_last || end < sequence.blocks) cluster_arrive();  // they have been read
+    }
+    softmax.merge(state_, reinterpret_cast<float*>(weights_), state_ + 2 * kRows, products_.unscale(),
+                  [&](int i, float sum) {
+                    const int row = i / kChannels;
+                    store_output<Shape>(arguments_, rows, row, number, rank_ * kChannels + i % kChannels, sum,
+                                        state_[kRows + row]);
+                    if (rank_ == 0 && i % kChannels == 0) {
+                      store_log_sum<Shape>(arguments_, rows, row, number, state_[row], state_[kRows + row]);
+                    }
+                  });
+  }
+
+  // ---- Scores ----------------------------------------------------------------------------------------------
+
+  /// Starts to load the keys of this warp's first token blocks from `block` on, counted from the first that a query sees.
+  VQCC_DEVICE void start_keys(int head, int number, const Sequence<Shape>& sequence, int first,
+                              KeyCodes (&keys)[Tile::kKeyDepth]) const {
+#pragma unroll
+    for (int d = 0; d < Tile::kKeyDepth; ++d) {
+      load_keys(head, number, sequence, first + d * kWarps + warp_index(), keys[d]);
+    }
+  }
+
+  VQCC_DEVICE void load_keys(int head, int number, const Sequence<Shape>& sequence, int block, KeyCodes& keys) const {
+    const int own = sequence.first_block + block;
+    if (sequence.is_coded(own)) products_.load_keys(pages_.block_of(number, head, own), keys);
+  }
+
+  /// Writes this block's share of the scores of token blocks `chunk` to `end` to all blocks. `keys` has the first codes.
+  VQCC_DEVICE void score_chunk(int head, int number, const Sequence<Shape>& sequence, int chunk, int end,
+                               KeyCodes (&keys)[Tile::kKeyDepth]) {
+#pragma unroll 1
+    for (int first = chunk + warp_index(); first < end; first += Tile::kKeyDepth * kWarps) {
+#pragma unroll
+      for (int d = 0; d < Tile::kKeyDepth; ++d) {
+        const int block = first + d * kWarps;
+        if (block >= end) break;
+        float scores[kRows];
+        score_block(head, number, sequence, sequence.first_block + block, keys[d], scores);
+        const int next = block + Tile::kKeyDepth * kWarps;
+        if (next < end) load_keys(head, number, sequence, next, keys[d]);
+        partials_.push(rank_, (block - chunk) * kBlockTokens + lane_index(), scores);
+      }
+    }
+  }
+
+  VQCC_DEVICE void score_block(int head, int number, const Sequence<Shape>& sequence, int block, const KeyCodes& keys,
+                               float (&scores)[kRows]) {
+    const int first = sequence.first_token(block);
+    if (sequence.is_coded(block)) {
+      products_.score(keys, first, scores);
+      return;
+    }
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) scores[r] = 0.0f;
+    const auto& rotations = products_.rotations(first);
+    if (first + lane_index() < sequence.end_token(block)) {
+      add_window_key<Shape, Tile::kElement, kChannels>(rotations, queries_, arguments_.key_window, number, head,
+                                                       first + lane_index(), scores, rank_ * kChannels);
+    }
+  }
+
+  // ---- Softmax and values ----------------------------------------------------------------------------------
+
+  VQCC_DEVICE static int own_team() { return lane_index() / Products::Lanes::kTeamLanes; }
+
+  /// Starts to load the values of this warp's first token blocks, a block for each team of lanes.
+  VQCC_DEVICE void start_values(int head, int number, const Sequence<Shape>& sequence, int chunk, int end,
+                                ValueCodes (&values)[Tile::kValueDepth]) const {
+#pragma unroll
+    for (int d = 0; d < Tile::kValueDepth; ++d) {
+      load_values(head, number, sequence, chunk + (d * kWarps + warp_index()) * kTeams, end, values[d]);
+    }
+  }
+
+  VQCC_DEVICE void load_values(int head, int number, const Sequence<Shape>& sequence, int block, int end,
+                               ValueCodes& values) const {
+    const int own = sequence.first_block + block + own_team();
+    if (block + own_team() < end && sequence.is_coded(own)) {
+      products_.load_values(pages_.block_of(number, head, own) + Keys::kBytes, values);
+    }
+  }
+
+  /// Weighs the tokens of token blocks `chunk` to `end`, and adds their values. `values` has the first codes.
+  VQCC_DEVICE void weigh_chunk(const Rows& rows, int number, const Sequence<Shape>& sequence, int chunk, int end,
+                               ValueCodes (&values)[Tile::kValueDepth], Softmax& softmax) {
+    uint8* weights = weights_ + warp_index() * Softmax::kWeightBytes;
+#pragma unroll 1
+    for (int first = chunk + warp_index() * kTeams; first < end; first += Tile::kValueDepth * kWarps * kTeams) {
+#pragma unroll
+      for (int d = 0; d < Tile::kValueDepth; ++d) {
+        const int block = first + d * kWarps * kTeams;
+        if (block >= end) break;
+        float scores[kTeams][kRows];
+#pragma unroll
+        for (int team = 0; team < kTeams; ++team) {
+          whole_scores(rows, sequence, chunk, block + team, end, scores[team]);
+        }
+        warp_barrier();  // the last weights have been read
+        softmax.weigh(scores, weights);
+        warp_barrier();
+        add_values(rows.head, number, sequence, block, end, values[d], weights, softmax);
+        load_values(rows.head, number, sequence, block + Tile::kValueDepth * kWarps * kTeams, end, values[d]);
+      }
+    }
+  }
+
+  /// This lane's token's scores in powers of two; masked where a row does not see it.
+  VQCC_DEVICE void whole_scores(const Rows& rows, const Sequence<Shape>& sequence, int chunk, int block, int end,
+                                float (&scores)[kRows]) const {
+    const int own = sequence.first_block + block;
+    const int position = sequence.first_token(own) + lane_index();
+    const bool present = block < end && position < sequence.end_token(own);
+    if (block < end) partials_.add_up((block - chunk) * kBlockTokens + lane_index(), scores);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const bool seen = present && rows.sees(r, position, sequence.length, arguments_.query_tokens);
+      scores[r] = seen ? capped_score<Shape>(arguments_, scores[r]) : kMasked;
+    }
+  }
+
+  /// Adds the values of this lane's team's token block times their weights.
+  VQCC_DEVICE void add_values(int head, int number, const Sequence<Shape>& sequence, int block, int end,
+                              const ValueCodes& values, const uint8* weights, Softmax& softmax) const {
+    const int own = sequence.first_block + block + own_team();
+    if (block + own_team() >= end) return;
+    const uint8* own_weights = weights + own_team() * (Softmax::kWeightBytes / kTeams);
+    if (sequence.is_coded(own)) {
+      products_.add_values(values, own_weights, softmax);
+      return;
+    }
+    const float scale = products_.scale();
+    const int first = sequence.first_token(own);
+    for (int t = 0; first + t < sequence.end_token(own); ++t) {
+      softmax.add_row(window_row<Shape>(arguments_.value_window, number, head, first + t) + rank_ * kChannels, scale,
+                      own_weights, t);
+    }
+  }
+
+  const Arguments& arguments_;
+  Pages pages_;
+  int rank_;
+  Partials partials_;
+  uint8* weights_;
+  float* state_;  // of rows: largest, sum; then those of warps
+  float* queries_;
+  Products products_;
+};
+
+}  // namespace vqcc
