@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def clustered(kernel: str, fields: dict[str, Any]) -> Case:
     """128 channels, rotated codes and a few clusters, unless `fields` say otherwise."""
     blocks = fields.get("cluster", 4)
-    defaults = {"head_dim": 128, "key_order": "rotated", "grid": 3 * blocks, "chunk_blocks": 16}
+    defaults = {"head_dim": 128, "key_order": "rotated", "grid": 3 * blocks, "chunk_blocks": 64}
     return Case(kernel=kernel, **{**defaults, **fields})
 
 
@@ -50,8 +50,8 @@ SCORE = {
     "sets of groups": scored(head_dim=256, keys=Books(2), values=Books(2), cluster=2, warps=8),
     "two rows": scored(query_heads=4, rows=2),
     "four rows": scored(query_heads=8, rows=4),
-    "eight rows": scored(query_heads=16, rows=8, warps=2),
-    "eight rows, two blocks": scored(query_heads=16, rows=8, cluster=2),
+    "eight rows": scored(query_heads=16, rows=8, warps=2, chunk_blocks=16),
+    "eight rows, two blocks": scored(query_heads=16, rows=8, cluster=2, chunk_blocks=16),
     "sets of rows": scored(query_heads=12, rows=2, row_sets=3),
     "one book, pages": scored(
         keys=Books(scope="layer"), values=Books(scope="layer"), query_heads=8, rows=4, page_tokens=64
@@ -61,10 +61,10 @@ SCORE = {
     "a sliding window, capped": scored(sliding_window=30, softcap=4.0, lengths=(200, 1, 64)),
     "a sliding window inside the window": scored(sliding_window=4, window=40, lengths=(170, 3, 44)),
     "bfloat16": scored(dtype="bfloat16", window=8),
-    "many chunks": scored(lengths=(1500, 2, 700), chunk_blocks=4),
-    "many chunks of many sequences": scored(lengths=(300, 2, 700, 0, 513, 128), chunk_blocks=4, cluster=2),
-    "deep": scored(lengths=(900, 2, 700), chunk_blocks=16, depths=(4, 3)),
-    "not deep": scored(lengths=(300, 2, 700), chunk_blocks=16, depths=(1, 1), warps=2),
+    "many chunks": scored(lengths=(1500, 2, 700), chunk_blocks=32),
+    "many chunks of many sequences": scored(lengths=(300, 2, 700, 0, 513, 128), chunk_blocks=32, cluster=2),
+    "deep": scored(lengths=(900, 2, 700), chunk_blocks=96, depths=(3, 3)),
+    "not deep": scored(lengths=(300, 2, 700), chunk_blocks=8, depths=(1, 1), warps=2),
 }
 DECODE = {
     "two blocks": decoding(cluster=2),
@@ -85,15 +85,15 @@ DECODE = {
         keys=Books(8, 5, 1, "layer"), values=Books(8, 3), key_order="plain"
     ),
     "one group a block": decoding(
-        chunk_blocks=32, keys=Books(16, 5), values=Books(16, 10, 2, "layer"), cluster=8, lengths=(70, 1)
+        chunk_blocks=128, keys=Books(16, 5), values=Books(16, 10, 2, "layer"), cluster=8, lengths=(70, 1)
     ),
     "different algorithms": decoding(keys=Books(2, scope="head"), values=Books(8, 10, 2, "layer")),
-    "wide vectors": decoding(chunk_blocks=16, keys=Books(16, 12, 1, "layer"), values=Books(16, 5)),
+    "wide vectors": decoding(chunk_blocks=64, keys=Books(16, 12, 1, "layer"), values=Books(16, 5)),
     "a large head": decoding(
         head_dim=256, keys=Books(8), lengths=(40, 1, 9), rope="half", cluster=8, key_order="plain"
     ),
     "64 channels": decoding(head_dim=64, cluster=8, shared_entries=(256, 256)),
-    "many chunks": decoding(lengths=(1500, 2, 700), chunk_blocks=4, shared_entries=(256, 256)),
+    "many chunks": decoding(lengths=(1500, 2, 700), chunk_blocks=32, shared_entries=(256, 256)),
 }
 
 

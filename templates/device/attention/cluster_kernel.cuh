@@ -14,8 +14,11 @@ struct UnitRange {
   int first;
   int end;
 
-  VQCC_DEVICE static UnitRange of(int64 units, int cluster, int clusters) {
-    return {static_cast<int>(units * cluster / clusters), static_cast<int>(units * (cluster + 1) / clusters)};
+  VQCC_DEVICE static UnitRange of(int units, int cluster, int clusters) {
+    const int share = units / clusters;
+    const int more = units % clusters;  // clusters that have one more: the first
+    const int first = cluster * share + smaller(cluster, more);
+    return {first, first + share + (cluster < more ? 1 : 0)};
   }
 };
 
@@ -95,7 +98,8 @@ class ClusterAttention {
   using ValueCodes = typename Products::ValueCodes;
   using Partials = PartialScores<kBlocks, kChunkBlocks * kBlockTokens, kRows>;
   static constexpr int kTeams = Products::Lanes::kTeams;
-  static_assert(kChunkBlocks % kTeams == 0, "teams have token blocks of one chunk");
+  static_assert(kChunkBlocks % (kWarps * Tile::kKeyDepth) == 0 && kChunkBlocks % (kWarps * kTeams * Tile::kValueDepth) == 0,
+                "codes on their way go on from chunk to chunk");
 
   /// Shared memory: what products need, partial scores, weights (sums of warps in their place at the end), rows' state, queries.
   static constexpr int kWarpBytes = kWarps * Softmax::kWeightBytes;
@@ -130,8 +134,8 @@ class ClusterAttention {
 
   VQCC_DEVICE void work() {
     allow_next_kernel();
-    const int64 units = static_cast<int64>(Shape::kHeads) * Tile::kRowSets * arguments_.batch;
-    const auto own = UnitRange::of(units, static_cast<int>(blockIdx.x) / kBlocks, static_cast<int>(gridDim.x) / kBlocks);
+    const auto own = UnitRange::of(Shape::kHeads * Tile::kRowSets * arguments_.batch,
+                                   static_cast<int>(blockIdx.x) / kBlocks, static_cast<int>(gridDim.x) / kBlocks);
     if (own.first == own.end) return;  // and so do all blocks of the cluster
     cluster_arrive();                  // this block has begun, and its rooms are free
     products_.start(rows_of(own.first).head);
@@ -149,7 +153,8 @@ class ClusterAttention {
     const auto sequence = Sequence<Shape>::of(length, arguments_.query_tokens);
     const float scale = score_scale<Shape>(arguments_);
     KeyCodes keys[Tile::kKeyDepth];
-    start_keys(rows.head, number, sequence, 0, keys);
+    ValueCodes values[Tile::kValueDepth];
+    start_codes(rows.head, number, sequence, keys, values);
     if constexpr (kHasQueries) load_queries<Shape, Tile, kThreads>(arguments_, rows, number, scale, queries_);
     products_.prepare(rows, number, scale);
     block_barrier();  // tables, books and queries are there
@@ -159,11 +164,8 @@ class ClusterAttention {
       const int end = smaller(chunk + kChunkBlocks, sequence.blocks);
       cluster_wait();  // all blocks have begun, and have read the last chunk's scores
       score_chunk(rows.head, number, sequence, chunk, end, keys);
-      ValueCodes values[Tile::kValueDepth];
-      start_values(rows.head, number, sequence, chunk, end, values);
-      cluster_arrive();
-      if (end < sequence.blocks) start_keys(rows.head, number, sequence, end, keys);
-      cluster_wait();  // all blocks' partial scores are there
+      wait_for_copies();
+      cluster_barrier();  // all blocks' partial scores are there, and this one's entries of values
       weigh_chunk(rows, number, sequence, chunk, end, values, softmax);
       if (!is_last || end < sequence.blocks) cluster_arrive();  // they have been read
     }
@@ -178,21 +180,33 @@ class ClusterAttention {
                   });
   }
 
-  // ---- Scores ----------------------------------------------------------------------------------------------
+  // ---- Codes on their way ----------------------------------------------------------------------------------
 
-  /// Starts to load the keys of this warp's first token blocks from `block` on, counted from the first that a query sees.
-  VQCC_DEVICE void start_keys(int head, int number, const Sequence<Shape>& sequence, int first,
-                              KeyCodes (&keys)[Tile::kKeyDepth]) const {
+  /// Starts to load the codes of this warp's first token blocks: keys of one at a time, values of one for each team of lanes.
+  VQCC_DEVICE void start_codes(int head, int number, const Sequence<Shape>& sequence, KeyCodes (&keys)[Tile::kKeyDepth],
+                               ValueCodes (&values)[Tile::kValueDepth]) const {
 #pragma unroll
     for (int d = 0; d < Tile::kKeyDepth; ++d) {
-      load_keys(head, number, sequence, first + d * kWarps + warp_index(), keys[d]);
+      load_keys(head, number, sequence, d * kWarps + warp_index(), keys[d]);
+    }
+#pragma unroll
+    for (int d = 0; d < Tile::kValueDepth; ++d) {
+      load_values(head, number, sequence, (d * kWarps + warp_index()) * kTeams, values[d]);
     }
   }
 
+  /// Token blocks are counted from the first that a query sees; those that are not in codes have none.
   VQCC_DEVICE void load_keys(int head, int number, const Sequence<Shape>& sequence, int block, KeyCodes& keys) const {
     const int own = sequence.first_block + block;
     if (sequence.is_coded(own)) products_.load_keys(pages_.block_of(number, head, own), keys);
   }
+  VQCC_DEVICE void load_values(int head, int number, const Sequence<Shape>& sequence, int block, ValueCodes& values) const {
+    const int own = sequence.first_block + block + own_team();
+    if (sequence.is_coded(own)) products_.load_values(pages_.block_of(number, head, own) + Keys::kBytes, values);
+  }
+  VQCC_DEVICE static int own_team() { return lane_index() / Products::Lanes::kTeamLanes; }
+
+  // ---- Scores ----------------------------------------------------------------------------------------------
 
   /// Writes this block's share of the scores of token blocks `chunk` to `end` to all blocks. `keys` has the first codes.
   VQCC_DEVICE void score_chunk(int head, int number, const Sequence<Shape>& sequence, int chunk, int end,
@@ -205,8 +219,7 @@ class ClusterAttention {
         if (block >= end) break;
         float scores[kRows];
         score_block(head, number, sequence, sequence.first_block + block, keys[d], scores);
-        const int next = block + Tile::kKeyDepth * kWarps;
-        if (next < end) load_keys(head, number, sequence, next, keys[d]);
+        load_keys(head, number, sequence, block + Tile::kKeyDepth * kWarps, keys[d]);
         partials_.push(rank_, (block - chunk) * kBlockTokens + lane_index(), scores);
       }
     }
@@ -230,25 +243,6 @@ class ClusterAttention {
 
   // ---- Softmax and values ----------------------------------------------------------------------------------
 
-  VQCC_DEVICE static int own_team() { return lane_index() / Products::Lanes::kTeamLanes; }
-
-  /// Starts to load the values of this warp's first token blocks, a block for each team of lanes.
-  VQCC_DEVICE void start_values(int head, int number, const Sequence<Shape>& sequence, int chunk, int end,
-                                ValueCodes (&values)[Tile::kValueDepth]) const {
-#pragma unroll
-    for (int d = 0; d < Tile::kValueDepth; ++d) {
-      load_values(head, number, sequence, chunk + (d * kWarps + warp_index()) * kTeams, end, values[d]);
-    }
-  }
-
-  VQCC_DEVICE void load_values(int head, int number, const Sequence<Shape>& sequence, int block, int end,
-                               ValueCodes& values) const {
-    const int own = sequence.first_block + block + own_team();
-    if (block + own_team() < end && sequence.is_coded(own)) {
-      products_.load_values(pages_.block_of(number, head, own) + Keys::kBytes, values);
-    }
-  }
-
   /// Weighs the tokens of token blocks `chunk` to `end`, and adds their values. `values` has the first codes.
   VQCC_DEVICE void weigh_chunk(const Rows& rows, int number, const Sequence<Shape>& sequence, int chunk, int end,
                                ValueCodes (&values)[Tile::kValueDepth], Softmax& softmax) {
@@ -268,7 +262,7 @@ class ClusterAttention {
         softmax.weigh(scores, weights);
         warp_barrier();
         add_values(rows.head, number, sequence, block, end, values[d], weights, softmax);
-        load_values(rows.head, number, sequence, block + Tile::kValueDepth * kWarps * kTeams, end, values[d]);
+        load_values(rows.head, number, sequence, block + Tile::kValueDepth * kWarps * kTeams, values[d]);
       }
     }
   }

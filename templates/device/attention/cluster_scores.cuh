@@ -193,7 +193,8 @@ class ScoredProducts {
   VQCC_DEVICE ScoredProducts(const Arguments& arguments, int rank, uint8* shared, const float* /*queries*/)
       : arguments_(arguments), rank_(rank), tables_(shared) {}
 
-  /// Starts to load `head`'s entries: those of values stay until another head's are wanted. What it reads no kernel writes.
+  /// Starts to load `head`'s entries: those of values, copies on their way, stay until another head's are wanted. What it
+  /// reads no kernel writes.
   VQCC_DEVICE void start(int head) {
     const int book = Cache::kBooksByHead ? head : 0;
     entries_.load_from(key_books(book), rank_, 0, 0);
@@ -203,7 +204,7 @@ class ScoredProducts {
         tables_, arguments_.value_books + static_cast<int64>(book) * ValueRows::Whole::kBytes, rank_ * kValueGroups);
   }
 
-  /// Makes the tables for some queries; they and the entries are there after the next barrier of the block.
+  /// Makes the tables for some queries: they are there after the next barrier of the block.
   VQCC_DEVICE void prepare(const RowSets& rows, int sequence, float scale) {
     const int book = Cache::kBooksByHead ? rows.head : 0;
     const float bound = load<Space::kGlobal>(arguments_.book_facts + 2 * book);
@@ -212,7 +213,6 @@ class ScoredProducts {
         tables_, key_books(book), entries_,
         [&](int row, int channel) { return query_element<Tile>(arguments_, rows, sequence, row, channel, scale); },
         bound, rank_);
-    wait_for_copies();
   }
 
   VQCC_DEVICE void load_keys(const uint8* block, KeyCodes& codes) const {
