@@ -49,6 +49,10 @@ VQCC_DEVICE uint32 shift_up(uint32 value, int distance) {
 }
 VQCC_DEVICE uint32 value_of_lane(uint32 value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
 
+/// The warp's index, which the compiler then knows to be the same for all its lanes: branches and addresses that depend on it
+/// take uniform registers. Every lane of the warp calls it.
+VQCC_DEVICE int uniform_warp_index() { return static_cast<int>(value_of_lane(static_cast<uint32>(warp_index()), 0)); }
+
 /// Whether it holds for any lane of the warp; every lane calls it (PTX vote.sync.any).
 VQCC_DEVICE bool any_lane(bool holds) { return __any_sync(0xffffffffu, holds) != 0; }
 

@@ -126,6 +126,7 @@ class ClusterAttention {
       : arguments_(arguments),
         pages_{arguments.pages, arguments.page_table, arguments.page_table_stride, arguments.page_blocks},
         rank_(cluster_rank()),
+        warp_(uniform_warp_index()),
         partials_{reinterpret_cast<float*>(shared + kPartialsOffset)},
         weights_(shared + kWeightsOffset),
         state_(reinterpret_cast<float*>(shared + kStateOffset)),
@@ -187,11 +188,11 @@ class ClusterAttention {
                                ValueCodes (&values)[Tile::kValueDepth]) const {
 #pragma unroll
     for (int d = 0; d < Tile::kKeyDepth; ++d) {
-      load_keys(head, number, sequence, d * kWarps + warp_index(), keys[d]);
+      load_keys(head, number, sequence, d * kWarps + warp_, keys[d]);
     }
 #pragma unroll
     for (int d = 0; d < Tile::kValueDepth; ++d) {
-      load_values(head, number, sequence, (d * kWarps + warp_index()) * kTeams, values[d]);
+      load_values(head, number, sequence, (d * kWarps + warp_) * kTeams, values[d]);
     }
   }
 
@@ -212,7 +213,7 @@ class ClusterAttention {
   VQCC_DEVICE void score_chunk(int head, int number, const Sequence<Shape>& sequence, int chunk, int end,
                                KeyCodes (&keys)[Tile::kKeyDepth]) {
 #pragma unroll 1
-    for (int first = chunk + warp_index(); first < end; first += Tile::kKeyDepth * kWarps) {
+    for (int first = chunk + warp_; first < end; first += Tile::kKeyDepth * kWarps) {
 #pragma unroll
       for (int d = 0; d < Tile::kKeyDepth; ++d) {
         const int block = first + d * kWarps;
@@ -246,9 +247,9 @@ class ClusterAttention {
   /// Weighs the tokens of token blocks `chunk` to `end`, and adds their values. `values` has the first codes.
   VQCC_DEVICE void weigh_chunk(const Rows& rows, int number, const Sequence<Shape>& sequence, int chunk, int end,
                                ValueCodes (&values)[Tile::kValueDepth], Softmax& softmax) {
-    uint8* weights = weights_ + warp_index() * Softmax::kWeightBytes;
+    uint8* weights = weights_ + warp_ * Softmax::kWeightBytes;
 #pragma unroll 1
-    for (int first = chunk + warp_index() * kTeams; first < end; first += Tile::kValueDepth * kWarps * kTeams) {
+    for (int first = chunk + warp_ * kTeams; first < end; first += Tile::kValueDepth * kWarps * kTeams) {
 #pragma unroll
       for (int d = 0; d < Tile::kValueDepth; ++d) {
         const int block = first + d * kWarps * kTeams;
@@ -302,6 +303,7 @@ class ClusterAttention {
   const Arguments& arguments_;
   Pages pages_;
   int rank_;
+  int warp_;
   Partials partials_;
   uint8* weights_;
   float* state_;  // of rows: largest, sum; then those of warps

@@ -56,6 +56,10 @@ VQCC_DEVICE uint32 shift_up(uint32 value, int distance) {
 }
 VQCC_DEVICE uint32 value_of_lane(uint32 value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
 
+/// The warp's index, which the compiler then knows to be the same for all its lanes: branches and addresses that depend on it
+/// take uniform registers. Every lane of the warp calls it.
+VQCC_DEVICE int uniform_warp_index() { return static_cast<int>(value_of_lane(static_cast<uint32>(warp_index()), 0)); }
+
 /// Whether it holds for any lane of the warp; every lane calls it (PTX vote.sync.any).
 VQCC_DEVICE bool any_lane(bool holds) { return __any_sync(0xffffffffu, holds) != 0; }
 
@@ -1883,7 +1887,7 @@ struct Tile_m4_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 4) gptvq_2_gc_m4_float16_868241d2(
+extern "C" __global__ void __launch_bounds__(256, 4) gptvq_2_gc_m4_float16_9f14a04a(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,
