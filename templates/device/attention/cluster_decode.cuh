@@ -85,8 +85,6 @@ class DecodedProducts {
   using ValueBooks = CodebookCache<ValueAlgorithm, ValueTile, kThreads>;
   static constexpr int kKeyBytes = KeyTile::kResidentTiles * KeyTile::kSharedBookBytes;
   static constexpr int kValueBytes = ValueTile::kResidentTiles * ValueTile::kSharedBookBytes;
-  static constexpr int kBooksBytes = kKeyBytes + kValueBytes;
-  static_assert(kBooksBytes % 16 == 0, "what follows is aligned");
   /// Codes that a loop takes at a time.
   static constexpr int kStep = 4;
 
@@ -95,8 +93,10 @@ class DecodedProducts {
   using Softmax = DecodedSoftmax<Lanes, Tile>;
   /// Shared memory for books and rotations; and whether queries must be there too.
   static constexpr bool kReadsQueries = true;
+  static constexpr int kBookBytes = kKeyBytes + kValueBytes;
+  static_assert(kBookBytes % 16 == 0, "what follows is aligned");
   static constexpr int kBytes =
-      kBooksBytes + Rotations<Shape>::kStepBytes + Tile::kWarps * Rotations<Shape>::kWarpBytes;
+      kBookBytes + Rotations<Shape>::kStepBytes + Tile::kWarps * Rotations<Shape>::kWarpBytes;
 
   struct KeyCodes {
     typename Share::Chunk sets[Share::kSets];
@@ -111,7 +111,7 @@ class DecodedProducts {
         queries_(queries),
         key_books_(arguments.key_books, nullptr, shared),
         value_books_(arguments.value_books, nullptr, shared + kKeyBytes),
-        rotations_(Rotations<Shape>::at(shared + kBooksBytes)) {
+        rotations_(Rotations<Shape>::at(shared + kBookBytes)) {
     rotations_.template make<kThreads>(arguments.rotations);
   }
 

@@ -112,8 +112,9 @@ class ClusterAttention {
   static constexpr int kQueriesOffset = kStateOffset + kStateFloats * 4;
 
  public:
-  /// Shared memory of a block, books included.
-  static constexpr int kSharedBytes = kQueriesOffset + (kHasQueries ? kRows * kHeadDim * 4 : 0);
+  /// Shared memory of a block beside the books of a codebook cache.
+  static constexpr int kSharedBytes =
+      kQueriesOffset + (kHasQueries ? kRows * kHeadDim * 4 : 0) - Products::kBookBytes;
   static_assert(kSharedBytes <= Tile::kOwnSharedBytes, "the plan has room");
 
   VQCC_DEVICE static void run(const Arguments& arguments) {

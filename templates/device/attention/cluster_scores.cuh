@@ -180,6 +180,7 @@ class ScoredProducts {
   using Lanes = ValueRows;
   /// Shared memory for tables and entries; and whether queries must be there too.
   static constexpr bool kReadsQueries = false;
+  static constexpr int kBookBytes = 0;  // of a codebook cache
   static constexpr int kBytes = ceil_divide(Tables::kHalves + ValueRows::kHalves, 2) * RowHalf::kRegionBytes;
 
   /// Codes on their way: of a lane's token, and of its value groups in a token block.
