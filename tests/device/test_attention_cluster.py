@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from device.attention import Books, Case, attention_source, check, run_attention
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vqcc.emulator import build
 
@@ -110,3 +114,175 @@ def test_scored(name: str, cache_directory: Path) -> None:
 @pytest.mark.parametrize("name", DECODE)
 def test_decoded(name: str, cache_directory: Path) -> None:
     check(DECODE[name], answer_of(DECODE[name], cache_directory))
+
+
+def test_both_give_the_same_as_one_block_does(cache_directory: Path) -> None:
+    """One layout serves them all; how many blocks share a head changes the order of a score's sum alone."""
+    whole = Case(head_dim=128, key_order="rotated", lengths=(300, 2, 77))
+    answers = [
+        answer_of(replace(case, lengths=whole.lengths), cache_directory)
+        for case in (whole, decoding(), decoding(cluster=8), scored(), scored(cluster=2))
+    ]
+    for answer in answers:
+        np.testing.assert_array_equal(answer.exact.outputs, answers[0].exact.outputs)
+    assert max(np.abs(answer.outputs - answers[0].outputs).max() for answer in answers) < 4e-3
+    assert np.abs(answers[1].outputs - answers[0].outputs).max() < 1e-3
+
+
+def counted(case: Case, cache_directory: Path) -> tuple[dict[str, float], Any]:
+    """Counters per token and kv-head, of 1024 tokens beside 1024 others; and those of a launch with 1024."""
+    emulated = build(attention_source(case), cache_directory=cache_directory / "emulator")
+    launches = [
+        run_attention(replace(case, lengths=(length,)), emulated, count=True).counters
+        for length in (1024, 2048)
+    ]
+    names = launches[0].__dataclass_fields__
+    more = {name: (getattr(launches[1], name) - getattr(launches[0], name)) / 1024 for name in names}
+    return more, launches[0]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4])
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("cluster", [2, 4])
+def test_no_two_lanes_meet_in_a_bank(cluster: int, size: int, rows: int, cache_directory: Path) -> None:
+    """A token's look-ups in a head of 128 channels, over all blocks: keys, values, weights, scores."""
+    books = Books(size)
+    case = scored(
+        heads=1, query_heads=rows, rows=rows, cluster=cluster, grid=cluster, warps=8, keys=books, values=books
+    )
+    more, _ = counted(case, cache_directory)
+    assert more["shared_load_wavefronts"] == more["shared_load_ideal"]
+    assert more["shared_store_wavefronts"] == more["shared_store_ideal"]
+    groups = 128 // size
+    keys = groups / 32 * (2 if rows == 4 else 1)
+    values = groups / 32 * (size / 2)
+    # 16 bytes of one address count as four; a lane has them for its groups, each block anew.
+    weights = groups / 32 * rows / 2
+    exchanged = cluster * cluster * rows / 32
+    assert more["shared_load_wavefronts"] == keys + values + weights + exchanged
+    assert more["remote_store_bytes"] == cluster * (cluster - 1) * rows * 4
+    assert more["remote_loads"] == 0
+
+
+def test_one_codebook_meets_in_no_bank_either(cache_directory: Path) -> None:
+    """Copies of one book are as good as books of each group."""
+    one = Books(4, scope="layer")
+    case = scored(heads=1, query_heads=1, keys=one, values=one, grid=4, warps=8)
+    more, launch = counted(case, cache_directory)
+    assert more["shared_load_wavefronts"] == more["shared_load_ideal"] == 1 + 2 + 0.5 + 0.5
+    assert launch.shared_load_wavefronts == launch.shared_load_ideal
+
+
+def test_few_lanes_of_a_team_meet_at_the_weights_of_two(cache_directory: Path) -> None:
+    """Of eight blocks, four lanes have a token block: two teams read 16 bytes of weights at once, 128 bytes apart."""
+    case = scored(heads=1, query_heads=2, rows=2, cluster=8, grid=8, warps=8)
+    more, _ = counted(case, cache_directory)
+    weights = 2 / 2
+    assert more["shared_load_wavefronts"] == more["shared_load_ideal"] + weights
+
+
+@pytest.mark.parametrize(("cluster", "sectors"), [(2, 2), (4, 3), (8, 5)])
+def test_sectors_of_codes(cluster: int, sectors: int, cache_directory: Path) -> None:
+    """Two sectors hold a token's codes. Of four blocks each reads half of its sectors of keys, of eight a quarter."""
+    more, _ = counted(scored(heads=1, query_heads=1, cluster=cluster, grid=cluster, warps=8), cache_directory)
+    assert more["global_load_sectors"] == sectors
+    assert more["global_load_bytes"] == 64
+
+
+def test_barriers_of_a_unit(cache_directory: Path) -> None:
+    """One of the cluster until it has begun, one for scores; three of a block: tables, and two to merge its warps."""
+    case = scored(heads=1, query_heads=1, grid=4, warps=8)
+    emulated = build(attention_source(case), cache_directory=cache_directory / "emulator")
+    one = run_attention(replace(case, lengths=(900,)), emulated, count=True).counters
+    assert (one.cluster_barriers, one.block_barriers) == (2, 4 * 3)
+    three = run_attention(replace(case, lengths=(900, 5, 70)), emulated, count=True).counters
+    assert (three.cluster_barriers, three.block_barriers) == (3 * 2, 3 * 4 * 3)
+    two_chunks = run_attention(replace(case, lengths=(2049,)), emulated, count=True).counters
+    assert (two_chunks.cluster_barriers, two_chunks.block_barriers) == (2 * 2, 4 * 3)
+
+
+#: Around the ends of token blocks, pages and chunks.
+LENGTHS = st.sampled_from((0, 1, 2, 31, 32, 33, 63, 64, 65, 255, 256, 257)) | st.integers(0, 600)
+BOOKS = st.builds(
+    Books,
+    st.sampled_from((2, 4, 8)),
+    st.integers(3, 10),
+    st.sampled_from((1, 1, 2)),
+    st.sampled_from(("group", "head", "layer")),
+)
+ROW_BOOKS = st.builds(
+    Books, st.sampled_from((2, 4, 8)), st.just(8), st.just(1), st.sampled_from(("group", "layer"))
+)
+
+
+@st.composite
+def cases(draw: st.DrawFn, kernel: str) -> Case:
+    """A problem that the kernel can have, in small chunks."""
+    books = ROW_BOOKS if kernel == "cluster score" else BOOKS
+    keys, values = draw(books), draw(books)
+    head_dim = draw(st.sampled_from((64, 128, 128, 256)))
+    least = 4 if kernel == "cluster score" else 1  # key groups of a block
+    clusters = [
+        n for n in (2, 4, 8) if head_dim // keys.size >= least * n and head_dim // values.size >= 2 * n
+    ]
+    cluster, warps, rows = (
+        draw(st.sampled_from(clusters)),
+        draw(st.sampled_from((1, 2, 4))),
+        draw(st.sampled_from((1, 2, 4))),
+    )
+    heads, query_tokens = draw(st.integers(1, 3)), draw(st.sampled_from((1, 1, 2)))
+    group_heads = draw(st.sampled_from((1, 2, 3, 4)))
+    own_values = head_dim // values.size // cluster
+    lanes = min(own_values, 128 // min(16, 2 * values.size) if kernel == "cluster score" else 32)
+    depths = draw(st.sampled_from(((1, 1), (2, 1), (2, 2))))
+    step = np.lcm(warps * depths[0], warps * (32 // lanes) * depths[1])
+    scored_keys = kernel == "cluster score"
+    return clustered(
+        kernel,
+        {
+            "keys": keys,
+            "values": values,
+            "head_dim": head_dim,
+            "heads": heads,
+            "query_heads": heads * group_heads,
+            "query_tokens": query_tokens,
+            "rows": rows,
+            "row_sets": -(-group_heads * query_tokens // rows),
+            "lengths": tuple(draw(st.lists(LENGTHS, min_size=1, max_size=4))),
+            "window": draw(st.sampled_from((0, 0, 1, 8, 40, 256))),
+            "sliding_window": draw(st.sampled_from((0, 0, 1, 20, 100))),
+            "softcap": draw(st.sampled_from((0.0, 0.0, 5.0))),
+            "page_tokens": draw(st.sampled_from((0, 32, 96))),
+            "rope": "none" if scored_keys else draw(st.sampled_from(("none", "half", "interleaved"))),
+            "key_order": "rotated" if scored_keys else draw(st.sampled_from(("plain", "rotated"))),
+            "dtype": draw(st.sampled_from(("float16", "bfloat16"))),
+            "cluster": cluster,
+            "grid": cluster * draw(st.integers(1, 4)),
+            "warps": warps,
+            "chunk_blocks": int(step) * draw(st.integers(1, 2)),
+            "depths": depths,
+            "shared_bytes": 1 << 20,
+            "seed": draw(st.integers(0, 99)),
+        },
+    )
+
+
+@pytest.mark.parametrize("kernel", ["cluster score", "cluster decode"])
+def test_drawn(kernel: str, cache_directory: Path) -> None:
+    @settings(max_examples=10)
+    @given(cases(kernel))
+    def attend(case: Case) -> None:
+        check(case, answer_of(case, cache_directory))
+
+    attend()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kernel", ["cluster score", "cluster decode"])
+def test_more_drawn(kernel: str, cache_directory: Path) -> None:
+    @settings(max_examples=150)
+    @given(cases(kernel))
+    def attend(case: Case) -> None:
+        check(case, answer_of(case, cache_directory))
+
+    attend()

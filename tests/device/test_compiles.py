@@ -225,6 +225,37 @@ def test_attention_stays_in_registers(name: str) -> None:
     assert (resources.stack_bytes, resources.spill_store_bytes, resources.spill_load_bytes) == (0, 0, 0)
 
 
+CLUSTERS = {
+    f"{kernel}, {cluster} blocks, {warps} warps": Case(
+        head_dim=128,
+        query_heads=32,
+        heads=32,
+        kernel=kernel,
+        key_order="rotated",
+        cluster=cluster,
+        warps=warps,
+        blocks_per_sm=blocks_per_sm,
+        depths=(4, 2) if kernel == "cluster score" else (1, 1),
+        chunk_blocks=warps * 16,
+        shared_entries=(256, 256),
+        shared_bytes=1 << 20,
+    )
+    for kernel in ("cluster score", "cluster decode")
+    for cluster in (2, 4, 8)
+    for warps, blocks_per_sm in ((8, 2), (16, 1))
+}
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_clusters_stay_in_registers(name: str) -> None:
+    """For an H200, with the warps and blocks of an SM that they are meant for."""
+    compiled = Nvrtc.find().compile(
+        attention_source(CLUSTERS[name]), target="sm_90a", want_ptx=False, file_name="x.cu"
+    )
+    (resources,) = compiled.resources.values()
+    assert (resources.stack_bytes, resources.spill_store_bytes, resources.spill_load_bytes) == (0, 0, 0)
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_append_stays_in_registers(target: str) -> None:
     case = Case(head_dim=128, query_heads=32, heads=8, warps=8, key_order="rotated", window=128)
