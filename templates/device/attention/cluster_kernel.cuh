@@ -140,15 +140,19 @@ class ClusterAttention {
                                    static_cast<int>(blockIdx.x) / kBlocks, static_cast<int>(gridDim.x) / kBlocks);
     if (own.first == own.end) return;  // and so do all blocks of the cluster
     cluster_arrive();                  // this block has begun, and its rooms are free
-    products_.start(rows_of(own.first).head);
-    wait_for_previous_kernels();
+    int set = own.first / arguments_.batch;
+    int sequence = own.first % arguments_.batch;
     for (int unit = own.first; unit < own.end; ++unit) {
-      if (unit > own.first) products_.start(rows_of(unit).head);
-      work_on(rows_of(unit), unit % arguments_.batch, unit + 1 == own.end);
+      const auto rows = Rows::of(set, Tile::kRowSets);
+      products_.start(rows.head);
+      wait_for_previous_kernels();
+      work_on(rows, sequence, unit + 1 == own.end);
+      if (++sequence == arguments_.batch) {
+        sequence = 0;
+        ++set;
+      }
     }
   }
-
-  VQCC_DEVICE Rows rows_of(int unit) const { return Rows::of(unit / arguments_.batch, Tile::kRowSets); }
 
   VQCC_DEVICE void work_on(const Rows& rows, int number, bool is_last) {
     const int length = load<Space::kGlobal>(arguments_.lengths + number);
