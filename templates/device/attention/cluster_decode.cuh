@@ -115,8 +115,10 @@ class DecodedProducts {
     rotations_.template make<kThreads>(arguments.rotations);
   }
 
+  VQCC_DEVICE void start_keys(int /*head*/) const {}
+
   /// Switches to the books of `head`. What it reads no kernel writes.
-  VQCC_DEVICE void start(int head) {
+  VQCC_DEVICE void start_books(int head) {
     key_books_.switch_to(first_book<KeyTile>(head), 0, kOwnBooks<KeyTile>);
     value_books_.switch_to(first_book<ValueTile>(head), 0, kOwnBooks<ValueTile>);
   }

@@ -8,66 +8,6 @@
 
 namespace vqcc {
 
-/// Units of a launch, a row set and a sequence each, set after set: clusters take equal shares of them, one after another, so
-/// that a head's books stay where they are.
-struct UnitRange {
-  int first;
-  int end;
-
-  VQCC_DEVICE static UnitRange of(int units, int cluster, int clusters) {
-    const int share = units / clusters;
-    const int more = units % clusters;  // clusters that have one more: the first
-    const int first = cluster * share + smaller(cluster, more);
-    return {first, first + share + (cluster < more ? 1 : 0)};
-  }
-};
-
-/// Rooms for the partial scores of a chunk's tokens, one for each block of the cluster: [block][token][row]. Each block writes
-/// its own partial sums to its room in every block, and adds all of them up in the order of blocks: all get equal bits.
-template <int kBlocks, int kTokens, int kRows>
-struct PartialScores {
-  static constexpr int kRoomFloats = kTokens * kRows;
-  static constexpr int kBytes = kBlocks * kRoomFloats * 4;
-  static constexpr int kWordRows = smaller(kRows, 4);
-  static_assert(kRows % kWordRows == 0, "rows fill words");
-
-  float* rooms;
-
-  using Word = typename WordOf<kWordRows * 4>::Type;
-
-  VQCC_DEVICE void push(int rank, int token, const float (&scores)[kRows]) const {
-    float* own = rooms + rank * kRoomFloats + token * kRows;
-#pragma unroll
-    for (int r = 0; r < kRows; r += kWordRows) {
-      uint32 word[kWordRows];
-#pragma unroll
-      for (int i = 0; i < kWordRows; ++i) word[i] = float_as_bits(scores[r + i]);
-      Word* place = reinterpret_cast<Word*>(own + r);
-      store(place, from_registers(word));
-#pragma unroll
-      for (int other = 1; other < kBlocks; ++other) {
-        store_remote(place, (rank + other) % kBlocks, from_registers(word));
-      }
-    }
-  }
-
-  VQCC_DEVICE void add_up(int token, float (&scores)[kRows]) const {
-#pragma unroll
-    for (int block = 0; block < kBlocks; ++block) {
-#pragma unroll
-      for (int r = 0; r < kRows; r += kWordRows) {
-        const float* place = rooms + block * kRoomFloats + token * kRows + r;
-        uint32 word[kWordRows];
-        to_registers(load<Space::kShared>(reinterpret_cast<const Word*>(place)), word);
-#pragma unroll
-        for (int i = 0; i < kWordRows; ++i) {
-          scores[r + i] = block == 0 ? float_of_bits(word[i]) : scores[r + i] + float_of_bits(word[i]);
-        }
-      }
-    }
-  }
-};
-
 /// o[b, t, h] = softmax over the tokens that query (b, t, h) sees of (q . k * softmax_scale), times v.
 ///
 /// A cluster works on a row set (some query rows of one kv-head) and a sequence at a time, in chunks of kChunkBlocks token
@@ -134,6 +74,14 @@ class ClusterAttention {
         queries_(reinterpret_cast<float*>(shared + kQueriesOffset)),
         products_(arguments, rank_, shared, queries_) {}
 
+  /// A row set and a sequence.
+  struct Unit {
+    Rows rows;
+    int number;
+    Sequence<Shape> sequence;
+  };
+
+  /// Goes through this cluster's units. The next one's length is there when it is wanted, its first entries on their way.
   VQCC_DEVICE void work() {
     allow_next_kernel();
     const auto own = UnitRange::of(Shape::kHeads * Tile::kRowSets * arguments_.batch,
@@ -141,47 +89,70 @@ class ClusterAttention {
     if (own.first == own.end) return;  // and so do all blocks of the cluster
     cluster_arrive();                  // this block has begun, and its rooms are free
     int set = own.first / arguments_.batch;
-    int sequence = own.first % arguments_.batch;
-    for (int unit = own.first; unit < own.end; ++unit) {
-      const auto rows = Rows::of(set, Tile::kRowSets);
-      products_.start(rows.head);
+    Unit unit = {Rows::of(set, Tile::kRowSets), own.first % arguments_.batch, {}};
+    int length = 0;
+    Unit last = unit;
+    Softmax softmax;
+#pragma unroll 1
+    for (int i = own.first;; ++i) {
+      if (i < own.end) products_.start_keys(unit.rows.head);
+      if (i > own.first) finish(last, softmax);
+      if (i == own.end) return;
+      products_.start_books(unit.rows.head);
       wait_for_previous_kernels();
-      work_on(rows, sequence, unit + 1 == own.end);
-      if (++sequence == arguments_.batch) {
-        sequence = 0;
-        ++set;
+      if (i == own.first) length = length_of(unit.number);
+      unit.sequence = Sequence<Shape>::of(length, arguments_.query_tokens);
+      KeyCodes keys[Tile::kKeyDepth];
+      ValueCodes values[Tile::kValueDepth];
+      start_codes(unit, keys, values);
+      prepare(unit);
+      softmax.start();
+      last = unit;
+      if (++unit.number == arguments_.batch) {
+        unit.number = 0;
+        unit.rows = Rows::of(++set, Tile::kRowSets);
       }
+      if (i + 1 < own.end) length = length_of(unit.number);
+      attend(last, i + 1 == own.end, keys, values, softmax);
     }
   }
 
-  VQCC_DEVICE void work_on(const Rows& rows, int number, bool is_last) {
-    const int length = load<Space::kGlobal>(arguments_.lengths + number);
-    const auto sequence = Sequence<Shape>::of(length, arguments_.query_tokens);
+  VQCC_DEVICE int length_of(int number) const { return load<Space::kGlobal>(arguments_.lengths + number); }
+
+  VQCC_DEVICE void prepare(const Unit& unit) {
     const float scale = score_scale<Shape>(arguments_);
-    KeyCodes keys[Tile::kKeyDepth];
-    ValueCodes values[Tile::kValueDepth];
-    start_codes(rows.head, number, sequence, keys, values);
-    if constexpr (kHasQueries) load_queries<Shape, Tile, kThreads>(arguments_, rows, number, scale, queries_);
-    products_.prepare(rows, number, scale);
+    if constexpr (kHasQueries) {
+      load_queries<Shape, Tile, kThreads>(arguments_, unit.rows, unit.number, scale, queries_);
+    }
+    products_.prepare(unit.rows, unit.number, scale);
     block_barrier();  // tables, books and queries are there
-    Softmax softmax;
-    softmax.start();
-    for (int chunk = 0; chunk < sequence.blocks; chunk += kChunkBlocks) {
-      const int end = smaller(chunk + kChunkBlocks, sequence.blocks);
+  }
+
+  /// Goes through a unit's chunks; `keys` and `values` have its first codes.
+  VQCC_DEVICE void attend(const Unit& unit, bool is_last, KeyCodes (&keys)[Tile::kKeyDepth],
+                          ValueCodes (&values)[Tile::kValueDepth], Softmax& softmax) {
+    const int blocks = unit.sequence.blocks;
+#pragma unroll 1
+    for (int chunk = 0; chunk < blocks; chunk += kChunkBlocks) {
+      const int end = smaller(chunk + kChunkBlocks, blocks);
       cluster_wait();  // all blocks have begun, and have read the last chunk's scores
-      score_chunk(rows.head, number, sequence, chunk, end, keys);
+      score_chunk(unit, chunk, end, keys);
       wait_for_copies();
       cluster_barrier();  // all blocks' partial scores are there, and this one's entries of values
-      weigh_chunk(rows, number, sequence, chunk, end, values, softmax);
-      if (!is_last || end < sequence.blocks) cluster_arrive();  // they have been read
+      weigh_chunk(unit, chunk, end, values, softmax);
+      if (!is_last || end < blocks) cluster_arrive();  // they have been read
     }
+  }
+
+  /// Stores a unit's outputs, of this block's channels. All warps have read what they need of it at its end.
+  VQCC_DEVICE void finish(const Unit& unit, const Softmax& softmax) {
     softmax.merge(state_, reinterpret_cast<float*>(weights_), state_ + 2 * kRows, products_.unscale(),
                   [&](int i, float sum) {
                     const int row = i / kChannels;
-                    store_output<Shape>(arguments_, rows, row, number, rank_ * kChannels + i % kChannels, sum,
+                    store_output<Shape>(arguments_, unit.rows, row, unit.number, rank_ * kChannels + i % kChannels, sum,
                                         state_[kRows + row]);
                     if (rank_ == 0 && i % kChannels == 0) {
-                      store_log_sum<Shape>(arguments_, rows, row, number, state_[row], state_[kRows + row]);
+                      store_log_sum<Shape>(arguments_, unit.rows, row, unit.number, state_[row], state_[kRows + row]);
                     }
                   });
   }
@@ -189,34 +160,34 @@ class ClusterAttention {
   // ---- Codes on their way ----------------------------------------------------------------------------------
 
   /// Starts to load the codes of this warp's first token blocks: keys of one at a time, values of one for each team of lanes.
-  VQCC_DEVICE void start_codes(int head, int number, const Sequence<Shape>& sequence, KeyCodes (&keys)[Tile::kKeyDepth],
+  VQCC_DEVICE void start_codes(const Unit& unit, KeyCodes (&keys)[Tile::kKeyDepth],
                                ValueCodes (&values)[Tile::kValueDepth]) const {
 #pragma unroll
     for (int d = 0; d < Tile::kKeyDepth; ++d) {
-      load_keys(head, number, sequence, d * kWarps + warp_, keys[d]);
+      load_keys(unit, d * kWarps + warp_, keys[d]);
     }
 #pragma unroll
     for (int d = 0; d < Tile::kValueDepth; ++d) {
-      load_values(head, number, sequence, (d * kWarps + warp_) * kTeams, values[d]);
+      load_values(unit, (d * kWarps + warp_) * kTeams, values[d]);
     }
   }
 
   /// Token blocks are counted from the first that a query sees; those that are not in codes have none.
-  VQCC_DEVICE void load_keys(int head, int number, const Sequence<Shape>& sequence, int block, KeyCodes& keys) const {
-    const int own = sequence.first_block + block;
-    if (sequence.is_coded(own)) products_.load_keys(pages_.block_of(number, head, own), keys);
+  VQCC_DEVICE void load_keys(const Unit& unit, int block, KeyCodes& keys) const {
+    const int own = unit.sequence.first_block + block;
+    if (unit.sequence.is_coded(own)) products_.load_keys(pages_.block_of(unit.number, unit.rows.head, own), keys);
   }
-  VQCC_DEVICE void load_values(int head, int number, const Sequence<Shape>& sequence, int block, ValueCodes& values) const {
-    const int own = sequence.first_block + block + own_team();
-    if (sequence.is_coded(own)) products_.load_values(pages_.block_of(number, head, own) + Keys::kBytes, values);
+  VQCC_DEVICE void load_values(const Unit& unit, int block, ValueCodes& values) const {
+    const int own = unit.sequence.first_block + block + own_team();
+    if (!unit.sequence.is_coded(own)) return;
+    products_.load_values(pages_.block_of(unit.number, unit.rows.head, own) + Keys::kBytes, values);
   }
   VQCC_DEVICE static int own_team() { return lane_index() / Products::Lanes::kTeamLanes; }
 
   // ---- Scores ----------------------------------------------------------------------------------------------
 
   /// Writes this block's share of the scores of token blocks `chunk` to `end` to all blocks. `keys` has the first codes.
-  VQCC_DEVICE void score_chunk(int head, int number, const Sequence<Shape>& sequence, int chunk, int end,
-                               KeyCodes (&keys)[Tile::kKeyDepth]) {
+  VQCC_DEVICE void score_chunk(const Unit& unit, int chunk, int end, KeyCodes (&keys)[Tile::kKeyDepth]) {
 #pragma unroll 1
     for (int first = chunk + warp_; first < end; first += Tile::kKeyDepth * kWarps) {
 #pragma unroll
@@ -224,34 +195,33 @@ class ClusterAttention {
         const int block = first + d * kWarps;
         if (block >= end) break;
         float scores[kRows];
-        score_block(head, number, sequence, sequence.first_block + block, keys[d], scores);
-        load_keys(head, number, sequence, block + Tile::kKeyDepth * kWarps, keys[d]);
+        score_block(unit, unit.sequence.first_block + block, keys[d], scores);
+        load_keys(unit, block + Tile::kKeyDepth * kWarps, keys[d]);
         partials_.push(rank_, (block - chunk) * kBlockTokens + lane_index(), scores);
       }
     }
   }
 
-  VQCC_DEVICE void score_block(int head, int number, const Sequence<Shape>& sequence, int block, const KeyCodes& keys,
-                               float (&scores)[kRows]) {
-    const int first = sequence.first_token(block);
-    if (sequence.is_coded(block)) {
+  VQCC_DEVICE void score_block(const Unit& unit, int block, const KeyCodes& keys, float (&scores)[kRows]) {
+    const int first = unit.sequence.first_token(block);
+    if (unit.sequence.is_coded(block)) {
       products_.score(keys, first, scores);
       return;
     }
 #pragma unroll
     for (int r = 0; r < kRows; ++r) scores[r] = 0.0f;
     const auto& rotations = products_.rotations(first);
-    if (first + lane_index() < sequence.end_token(block)) {
-      add_window_key<Shape, Tile::kElement, kChannels>(rotations, queries_, arguments_.key_window, number, head,
-                                                       first + lane_index(), scores, rank_ * kChannels);
+    if (first + lane_index() < unit.sequence.end_token(block)) {
+      add_window_key<Shape, Tile::kElement, kChannels>(rotations, queries_, arguments_.key_window, unit.number,
+                                                       unit.rows.head, first + lane_index(), scores, rank_ * kChannels);
     }
   }
 
   // ---- Softmax and values ----------------------------------------------------------------------------------
 
   /// Weighs the tokens of token blocks `chunk` to `end`, and adds their values. `values` has the first codes.
-  VQCC_DEVICE void weigh_chunk(const Rows& rows, int number, const Sequence<Shape>& sequence, int chunk, int end,
-                               ValueCodes (&values)[Tile::kValueDepth], Softmax& softmax) {
+  VQCC_DEVICE void weigh_chunk(const Unit& unit, int chunk, int end, ValueCodes (&values)[Tile::kValueDepth],
+                               Softmax& softmax) {
     uint8* weights = weights_ + warp_ * Softmax::kWeightBytes;
 #pragma unroll 1
     for (int first = chunk + warp_ * kTeams; first < end; first += Tile::kValueDepth * kWarps * kTeams) {
@@ -262,34 +232,35 @@ class ClusterAttention {
         float scores[kTeams][kRows];
 #pragma unroll
         for (int team = 0; team < kTeams; ++team) {
-          whole_scores(rows, sequence, chunk, block + team, end, scores[team]);
+          whole_scores(unit, chunk, block + team, end, scores[team]);
         }
         warp_barrier();  // the last weights have been read
         softmax.weigh(scores, weights);
         warp_barrier();
-        add_values(rows.head, number, sequence, block, end, values[d], weights, softmax);
-        load_values(rows.head, number, sequence, block + Tile::kValueDepth * kWarps * kTeams, values[d]);
+        add_values(unit, block, end, values[d], weights, softmax);
+        load_values(unit, block + Tile::kValueDepth * kWarps * kTeams, values[d]);
       }
     }
   }
 
   /// This lane's token's scores in powers of two; masked where a row does not see it.
-  VQCC_DEVICE void whole_scores(const Rows& rows, const Sequence<Shape>& sequence, int chunk, int block, int end,
-                                float (&scores)[kRows]) const {
+  VQCC_DEVICE void whole_scores(const Unit& unit, int chunk, int block, int end, float (&scores)[kRows]) const {
+    const auto& sequence = unit.sequence;
     const int own = sequence.first_block + block;
     const int position = sequence.first_token(own) + lane_index();
     const bool present = block < end && position < sequence.end_token(own);
     if (block < end) partials_.add_up((block - chunk) * kBlockTokens + lane_index(), scores);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      const bool seen = present && rows.sees(r, position, sequence.length, arguments_.query_tokens);
+      const bool seen = present && unit.rows.sees(r, position, sequence.length, arguments_.query_tokens);
       scores[r] = seen ? capped_score<Shape>(arguments_, scores[r]) : kMasked;
     }
   }
 
   /// Adds the values of this lane's team's token block times their weights.
-  VQCC_DEVICE void add_values(int head, int number, const Sequence<Shape>& sequence, int block, int end,
-                              const ValueCodes& values, const uint8* weights, Softmax& softmax) const {
+  VQCC_DEVICE void add_values(const Unit& unit, int block, int end, const ValueCodes& values, const uint8* weights,
+                              Softmax& softmax) const {
+    const auto& sequence = unit.sequence;
     const int own = sequence.first_block + block + own_team();
     if (block + own_team() >= end) return;
     const uint8* own_weights = weights + own_team() * (Softmax::kWeightBytes / kTeams);
@@ -300,8 +271,8 @@ class ClusterAttention {
     const float scale = products_.scale();
     const int first = sequence.first_token(own);
     for (int t = 0; first + t < sequence.end_token(own); ++t) {
-      softmax.add_row(window_row<Shape>(arguments_.value_window, number, head, first + t) + rank_ * kChannels, scale,
-                      own_weights, t);
+      const Element* row = window_row<Shape>(arguments_.value_window, unit.number, unit.rows.head, first + t);
+      softmax.add_row(row + rank_ * kChannels, scale, own_weights, t);
     }
   }
 

@@ -194,11 +194,13 @@ class ScoredProducts {
   VQCC_DEVICE ScoredProducts(const Arguments& arguments, int rank, uint8* shared, const float* /*queries*/)
       : arguments_(arguments), rank_(rank), tables_(shared) {}
 
-  /// Starts to load `head`'s entries: those of values, copies on their way, stay until another head's are wanted. What it
-  /// reads no kernel writes.
-  VQCC_DEVICE void start(int head) {
+  /// Starts to load `head`'s first entries of keys, to registers.
+  VQCC_DEVICE void start_keys(int head) { entries_.load_from(key_books(Cache::kBooksByHead ? head : 0), rank_, 0, 0); }
+
+  /// Starts to copy `head`'s entries of values, which then stay until another head's are wanted. All warps have read those
+  /// that are there. What it reads no kernel writes, nor what start_keys does.
+  VQCC_DEVICE void start_books(int head) {
     const int book = Cache::kBooksByHead ? head : 0;
-    entries_.load_from(key_books(book), rank_, 0, 0);
     if (book == resident_) return;
     resident_ = book;
     ValueRows::template start_copies<kThreads>(

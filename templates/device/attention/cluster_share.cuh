@@ -1,4 +1,5 @@
-// What a block of a cluster has of a head: some neighbouring channel groups of keys and of values, and only their codes.
+// How the blocks of a cluster share attention out: each has some neighbouring channel groups of keys and of values, their codes
+// and their entries alone, and all tokens; scores are added up through shared memory.
 #pragma once
 
 #include "entry_rows.cuh"
@@ -140,6 +141,66 @@ struct ShareRows {
         if (Whole::kRows % kStride != 0 && first + row >= Whole::kRows) break;
         start_copy(reinterpret_cast<uint4*>(target + row * Whole::kRowBytes),
                    reinterpret_cast<const uint4*>(source + row * Whole::kRowBytes));
+      }
+    }
+  }
+};
+
+/// Units of a launch, a row set and a sequence each, set after set: clusters take equal shares of them, one after another, so
+/// that a head's books stay where they are.
+struct UnitRange {
+  int first;
+  int end;
+
+  VQCC_DEVICE static UnitRange of(int units, int cluster, int clusters) {
+    const int share = units / clusters;
+    const int more = units % clusters;  // clusters that have one more: the first
+    const int first = cluster * share + smaller(cluster, more);
+    return {first, first + share + (cluster < more ? 1 : 0)};
+  }
+};
+
+/// Rooms for the partial scores of a chunk's tokens, one for each block of the cluster: [block][token][row]. Each block writes
+/// its own partial sums to its room in every block, and adds all of them up in the order of blocks: all get equal bits.
+template <int kBlocks, int kTokens, int kRows>
+struct PartialScores {
+  static constexpr int kRoomFloats = kTokens * kRows;
+  static constexpr int kBytes = kBlocks * kRoomFloats * 4;
+  static constexpr int kWordRows = smaller(kRows, 4);
+  static_assert(kRows % kWordRows == 0, "rows fill words");
+
+  float* rooms;
+
+  using Word = typename WordOf<kWordRows * 4>::Type;
+
+  VQCC_DEVICE void push(int rank, int token, const float (&scores)[kRows]) const {
+    float* own = rooms + rank * kRoomFloats + token * kRows;
+#pragma unroll
+    for (int r = 0; r < kRows; r += kWordRows) {
+      uint32 word[kWordRows];
+#pragma unroll
+      for (int i = 0; i < kWordRows; ++i) word[i] = float_as_bits(scores[r + i]);
+      Word* place = reinterpret_cast<Word*>(own + r);
+      store(place, from_registers(word));
+#pragma unroll
+      for (int other = 1; other < kBlocks; ++other) {
+        store_remote(place, (rank + other) % kBlocks, from_registers(word));
+      }
+    }
+  }
+
+  VQCC_DEVICE void add_up(int token, float (&scores)[kRows]) const {
+#pragma unroll
+    for (int block = 0; block < kBlocks; ++block) {
+#pragma unroll
+      for (int r = 0; r < kRows; r += kWordRows) {
+        const float* place = rooms + block * kRoomFloats + token * kRows + r;
+        uint32 word[kWordRows];
+        to_registers(load<Space::kShared>(reinterpret_cast<const Word*>(place)), word);
+#pragma unroll
+        for (int i = 0; i < kWordRows; ++i) {
+          scores[r + i] = block == 0 ? float_of_bits(word[i]) : scores[r + i] + float_of_bits(word[i]);
+        }
       }
     }
   }
