@@ -49,6 +49,10 @@ VQCC_DEVICE uint32 shift_up(uint32 value, int distance) {
 }
 VQCC_DEVICE uint32 value_of_lane(uint32 value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
 
+/// The warp's index, which the compiler then knows to be the same for all its lanes: branches and addresses that depend on it
+/// take uniform registers. Every lane of the warp calls it.
+VQCC_DEVICE int uniform_warp_index() { return static_cast<int>(value_of_lane(static_cast<uint32>(warp_index()), 0)); }
+
 /// Whether it holds for any lane of the warp; every lane calls it (PTX vote.sync.any).
 VQCC_DEVICE bool any_lane(bool holds) { return __any_sync(0xffffffffu, holds) != 0; }
 
@@ -287,6 +291,89 @@ VQCC_DEVICE Word load_fresh(const Word* address) {
   return __ldcg(address);
 }
 
+// ---- Blocks of a cluster -----------------------------------------------------------------------------------
+//
+// A kernel's __cluster_dims__ names how many blocks run together. Each may access shared memory of the others, between a
+// barrier of the cluster that tells that they have begun and one before they end. Only from 9.0 on.
+
+/// This block's number in its cluster (PTX %cluster_ctarank).
+VQCC_DEVICE int cluster_rank() {
+#ifdef VQCC_EMULATE
+  return static_cast<int>(vqcc_emulator::cluster_rank());
+#else
+  uint32 rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return static_cast<int>(rank);
+#endif
+}
+
+/// The halves of the barrier of all threads of the cluster: what a thread did before it arrived can be seen by all that have
+/// waited, in shared memory of each block. The lanes of a warp call them together
+/// (PTX barrier.cluster.arrive.release, barrier.cluster.wait.acquire).
+VQCC_DEVICE void cluster_arrive() {
+#ifdef VQCC_EMULATE
+  vqcc_emulator::cluster_arrive();
+#else
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+#endif
+}
+VQCC_DEVICE void cluster_wait() {
+#ifdef VQCC_EMULATE
+  vqcc_emulator::cluster_wait();
+#else
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+VQCC_DEVICE void cluster_barrier() {
+  cluster_arrive();
+  cluster_wait();
+}
+
+#ifndef VQCC_EMULATE
+/// Where in the shared memory of block `rank` lies what `own` is in this block's (PTX mapa.shared::cluster).
+VQCC_DEVICE uint32 remote_address(const void* own, int rank) {
+  uint32 address;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;"
+      : "=r"(address)
+      : "r"(static_cast<uint32>(__cvta_generic_to_shared(own))), "r"(rank));
+  return address;
+}
+#endif
+
+/// A word in shared memory of block `rank` of the cluster, where `own` is in this block's (PTX ld.shared::cluster).
+VQCC_DEVICE uint32 load_remote(const uint32* own, int rank) {
+#ifdef VQCC_EMULATE
+  return vqcc_emulator::load_whole(vqcc_emulator::shared_of(own, rank), own);
+#else
+  uint32 word;
+  asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(word) : "r"(remote_address(own, rank)) : "memory");
+  return word;
+#endif
+}
+
+/// Stores a word of 4, 8 or 16 bytes there (PTX st.shared::cluster).
+template <class Word>
+VQCC_DEVICE void store_remote(Word* own, int rank, Word word) {
+#ifdef VQCC_EMULATE
+  vqcc_emulator::store_whole(reinterpret_cast<Word*>(vqcc_emulator::shared_of(own, rank)), word);
+#else
+  static_assert(sizeof(Word) == 4 || sizeof(Word) == 8 || sizeof(Word) == 16, "words of 4, 8 or 16 bytes");
+  const uint32 address = remote_address(own, rank);
+  uint32 r[sizeof(Word) / 4];
+  to_registers(word, r);
+  if constexpr (sizeof(Word) == 4) {
+    asm volatile("st.shared::cluster.u32 [%0], %1;" : : "r"(address), "r"(r[0]) : "memory");
+  } else if constexpr (sizeof(Word) == 8) {
+    asm volatile("st.shared::cluster.v2.u32 [%0], {%1, %2};" : : "r"(address), "r"(r[0]), "r"(r[1]) : "memory");
+  } else {
+    asm volatile("st.shared::cluster.v4.u32 [%0], {%1, %2, %3, %4};"
+                 :
+                 : "r"(address), "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+                 : "memory");
+  }
+#endif
+}
+
 // ---- Bits --------------------------------------------------------------------------------------------------
 
 /// The 32 bits that start `shift` (0 to 31) bits above the bottom of `high:low` (PTX shf.r.wrap).
@@ -368,6 +455,13 @@ VQCC_DEVICE uint32 to_float16_pair(float2 values) {
 VQCC_DEVICE uint32 to_bfloat16_pair(float2 values) {
   const __nv_bfloat162 pair = __float22bfloat162_rn(values);
   return reinterpret_cast<const uint32&>(pair);
+}
+
+/// One of the two float16 values of a pair, number `which`, twice. A multiply takes it from where it is.
+VQCC_DEVICE uint32 float16_twice(uint32 pair, int which) {
+  const __half2 both = reinterpret_cast<const __half2&>(pair);
+  const __half2 twice = which == 0 ? __low2half2(both) : __high2half2(both);
+  return reinterpret_cast<const uint32&>(twice);
 }
 
 /// a * b + c of the low and of the high float16 values, rounded once to nearest even, subnormal numbers kept

@@ -84,12 +84,15 @@ struct ScoreSums {
 /// Scores<kRows> for each table: 32 tables of 4 bytes have one bank each, of 8 bytes two. Lane l looks table l ^ s of a
 /// set up at step s, so in every step the 32 lanes of a warp meet different banks, whatever their codes are: no
 /// conflicts, and no copies. The packer has rotated each row's codes alike (docs/packed-layout.md).
-template <int kRows>
+///
+/// With fewer tables, lanes that many apart look copies up: a set has kColumns tables and copies. Of 8 bytes, 16 of them are
+/// enough, for a warp reads them in halves.
+template <int kRows, int kColumns = kWarpSize>
 struct RotatedLookUps {
   using Cell = Scores<kRows>;
   using Sums = ScoreSums<kRows>;
   static constexpr int kEntryBytes = 256;  // of all tables: a code is the second byte of its score's offset
-  static constexpr int kSetTables = kWarpSize;
+  static constexpr int kSetTables = kColumns;
   static constexpr int kSetBytes = kSetTables * Cell::kBytes;
   static constexpr int kSets = kEntryBytes / kSetBytes;
   static constexpr int kRegionBytes = 256 * kEntryBytes;
@@ -101,7 +104,7 @@ struct RotatedLookUps {
                               const uint32 (&codes)[kCount * kSteps / 4], Sums& sums) {
     // Three steps' offsets of this lane in a register, and the region: a score's place is a byte of either about the
     // code, put together in one permutation.
-    const uint32 own = static_cast<uint32>(lane_index() * Cell::kBytes);
+    const uint32 own = static_cast<uint32>(lane_index() % kColumns * Cell::kBytes);
     const uint32 offsets = own | own << 8 | own << 16 | static_cast<uint32>(region) << 24;
 #pragma unroll
     for (int set = 0; set < kCount; ++set) {

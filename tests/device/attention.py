@@ -77,9 +77,12 @@ class Case:
     take_turns: bool = False
     keys_resident: bool = True
     stages: int = 2
+    cluster: int = 4
+    depths: tuple[int, int] = (2, 1)
     kernel: str = "decode"
     seed: int = 0
     shared_bytes: int = field(default=227 * 1024)
+    blocks_per_sm: int = 1
     own_arrival_bytes: int = 0
 
     @property
@@ -87,6 +90,11 @@ class Case:
         """Of the workspace: counters, as a plan has them, or as few as there must be."""
         least = self.heads * self.row_sets * len(self.lengths) * 4
         return self.own_arrival_bytes or -(-least // ARRIVAL_ALIGNMENT) * ARRIVAL_ALIGNMENT
+
+    @property
+    def in_clusters(self) -> bool:
+        """Whether blocks share out a head's channels."""
+        return self.kernel.startswith("cluster")
 
     @property
     def layout(self) -> CacheLayout:
@@ -108,6 +116,7 @@ def structs(case: Case) -> str:
         ("Key", "Value"), (case.keys, case.values), case.shared_entries, strict=True
     ):
         of_head = case.head_dim // books.size if books.scope == "group" else 1
+        of_block = of_head // case.cluster if case.kernel == "cluster decode" and of_head > 1 else of_head
         stage_bytes = 2 * books.size << books.bits
         text += f"""
 struct {name}Codes {{
@@ -119,7 +128,7 @@ struct {name}Codes {{
 struct {name}Tile {{
   static constexpr int kSharedEntries = {shared}, kCopies = 1, kSplitStages = 1, kRegisterEntries = 0;
   static constexpr int kSharedBookBytes = {shared * 2 * books.size * books.stages};
-  static constexpr int kResidentTiles = {of_head}, kHeadBooks = {of_head};
+  static constexpr int kResidentTiles = {of_block}, kHeadBooks = {of_head};
   static constexpr int kBooksByHead = {int(books.scope != "layer")};
   VQCC_HOST_DEVICE static constexpr int register_entries(int) {{ return 0; }}
 }};"""
@@ -142,6 +151,8 @@ struct Tile {{
   static constexpr int kWarps = {case.warps}, kRows = {case.rows}, kRowSets = {case.row_sets};
   static constexpr int kChunkBlocks = {case.chunk_blocks}, kBatch = {len(case.lengths)}, kStages = {case.stages};
   static constexpr int kOwnSharedBytes = {case.shared_bytes}, kArrivalBytes = {case.arrival_bytes};
+  static constexpr int kClusterBlocks = {case.cluster};
+  static constexpr int kKeyDepth = {case.depths[0]}, kValueDepth = {case.depths[1]};
   static constexpr int kKeyGroups = {tile.key_groups}, kValueGroups = {tile.value_groups};
   static constexpr bool kBooksTakeTurns = {yes_no[case.take_turns]}, kKeysResident = {yes_no[case.keys_resident]};
   static constexpr ElementType kElement = ElementType::k{TYPES[case.dtype][1]};
@@ -159,18 +170,32 @@ def kernel_type(case: Case) -> str:
         "score": "ScoreAttention<Keys, Values, Shape, Cache, Tile>",
         "fragment": "FragmentAttention<Keys, Values, Shape, Cache, Tile>",
         "decode": "DecodeAttention<Keys, Values, Shape, Cache, KeyTile, ValueTile, Tile>",
+        "cluster score": "ClusterAttention<ScoredProducts<Keys, Values, Shape, Cache, Tile>, "
+        "Keys, Values, Shape, Cache, Tile>",
+        "cluster decode": "ClusterAttention<DecodedProducts<Keys, Values, Shape, Cache, KeyTile, ValueTile, Tile>, "
+        "Keys, Values, Shape, Cache, Tile>",
     }[case.kernel]
+
+
+def headers_of(case: Case) -> tuple[str, ...]:
+    """What its class needs."""
+    if case.in_clusters:
+        products = {"cluster score": "cluster_scores", "cluster decode": "cluster_decode"}[case.kernel]
+        names: tuple[str, ...] = ("cluster_kernel", products)
+    else:
+        names = (f"{case.kernel}_kernel",)
+    return (*(f"attention/{name}.cuh" for name in names), "algorithms/kmeans.cuh")
 
 
 def attention_source(case: Case) -> str:
     """A kernel `attend`."""
     kernel = kernel_type(case)
-    header = f"attention/{case.kernel}_kernel.cuh"
+    cluster = f"__cluster_dims__({case.cluster}, 1, 1) " if case.in_clusters else ""
     return device_source(
-        (header, "algorithms/kmeans.cuh"),
+        headers_of(case),
         structs(case)
         + f"""
-extern "C" __global__ void __launch_bounds__({32 * case.warps}, 1) attend(
+extern "C" __global__ void {cluster}__launch_bounds__({32 * case.warps}, {case.blocks_per_sm}) attend(
     const Element* queries, const uint8* pages, const uint8* key_books, const uint8* value_books,
     const float* book_facts, const uint8* rotations, const int* lengths, const int* page_table,
     const Element* key_window, const Element* value_window, Element* outputs, float* log_sums, uint8* workspace,
@@ -300,7 +325,7 @@ def run_attention(
     shape = (sequences, case.query_tokens, case.query_heads, case.head_dim)
     queries = rng.standard_normal(shape).astype(case.element)
     exact = _exact(case, cache, keys, values, queries)
-    if case.kernel != "decode":
+    if case.kernel not in ("decode", "cluster decode"):
         packed = pack_row_books(cache.shaped("keys"), cache.shaped("values"), case.head_dim)
         key_books, value_books, facts = packed.keys, packed.values, packed.facts
     else:
@@ -380,8 +405,8 @@ def _exact(
 def check(case: Case, answer: Answer) -> None:
     """Within what rounding can do: outputs, weights and sums of eight in float16, scores of tables in float16."""
     exact = answer.exact
-    of_scores = 2.0**-20 + (3 * HALF if case.kernel == "score" and case.rows > 1 else 0.0)
-    of_values = 2.0**-18 + {"score": 6 * HALF, "fragment": 2 * HALF, "decode": 0.0}[case.kernel]
+    of_scores = 2.0**-20 + (3 * HALF if case.kernel in ("score", "cluster score") and case.rows > 1 else 0.0)
+    of_values = 2.0**-18 + {"score": 6 * HALF, "fragment": 2 * HALF, "decode": 0.0}[case.kernel.split()[-1]]
     relative = of_values + 2 * of_scores * exact.scores
     bound = ROUNDING[case.dtype] * np.abs(exact.outputs) + relative[..., None] * exact.magnitudes + 1e-7
     assert (np.abs(answer.outputs - exact.outputs) <= bound).all()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from vqcc.diagnostics import VqccError
 from vqcc.emulator import Buffer, BugKind, EmulationError
 
 if TYPE_CHECKING:
@@ -85,6 +86,38 @@ extern "C" __global__ void arrivals_of_threads(uint32* workspace, uint32* out) {
   for (int i = 0; i < (gridDim.x - 1) * 64; ++i) sum += load_fresh(workspace + 1 + i);
   *out = sum;
 }
+// Every block of a cluster gives the next one words of 4, 8 and 16 bytes, then adds what all of them have got.
+template <int kBlocks>
+__device__ __forceinline__ void add_in_cluster(const uint32* in, uint4* out) {
+  const int t = threadIdx.x, next = (cluster_rank() + 1) % kBlocks;
+  uint4* fours = reinterpret_cast<uint4*>(dynamic_shared()) + t;
+  uint2* pairs = reinterpret_cast<uint2*>(dynamic_shared() + 64 * 16) + t;
+  uint32* words = reinterpret_cast<uint32*>(dynamic_shared() + 64 * 24) + t;
+  const uint32 own = in[blockIdx.x * 64 + t];
+  cluster_barrier();
+  store_remote(fours, next, make_uint4(own, 1, 2, 3));
+  store_remote(pairs, next, make_uint2(4, own));
+  store_remote(words, next, own + 5);
+  cluster_arrive();
+  cluster_wait();
+  uint4 sum = make_uint4(0, 0, 0, fours->w);
+  for (int rank = 0; rank < kBlocks; ++rank) {
+    sum.x += load_remote(&fours->x, rank);
+    sum.y += load_remote(&pairs->y, rank);
+    sum.z += load_remote(words, rank);
+  }
+  cluster_barrier();
+  out[blockIdx.x * 64 + t] = sum;
+}
+extern "C" __global__ void __cluster_dims__(2, 1, 1) add_in_2(const uint32* in, uint4* out) {
+  add_in_cluster<2>(in, out);
+}
+extern "C" __global__ void __cluster_dims__(4, 1, 1) add_in_4(const uint32* in, uint4* out) {
+  add_in_cluster<4>(in, out);
+}
+extern "C" __global__ void __cluster_dims__(8, 1, 1) add_in_8(const uint32* in, uint4* out) {
+  add_in_cluster<8>(in, out);
+}
 extern "C" __global__ void fresh_words(const uint4* in, uint4* out) {
   out[threadIdx.x] = load_fresh(in + threadIdx.x);
 }
@@ -122,6 +155,29 @@ def to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     bits = values.view(np.uint32).astype(np.uint64)
     rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
     return np.where(np.isnan(values), 0x7FFF, rounded).astype(np.uint16)
+
+
+@pytest.mark.parametrize("blocks", [2, 4, 8])
+def test_blocks_of_a_cluster_read_and_write_each_other(kernels: Emulated, blocks: int) -> None:
+    values = np.arange(16 * 64, dtype=np.uint32)
+    out = np.zeros((16 * 64, 4), np.uint32)
+    buffers = [Buffer("in", values, "input"), Buffer("out", out, "output")]
+    kernels.launch(f"add_in_{blocks}", (16, 1, 1), (64, 1, 1), 64 * 28, buffers)
+    sums = values.reshape(-1, blocks, 1, 64).sum(axis=1, keepdims=True).repeat(blocks, axis=1).ravel()
+    np.testing.assert_array_equal(
+        out, np.stack([sums, sums, sums + 5 * blocks, np.full_like(sums, 3)], axis=1)
+    )
+
+
+def test_a_grid_is_made_of_clusters(kernels: Emulated) -> None:
+    buffers = [
+        Buffer("in", np.zeros(6 * 64, np.uint32), "input"),
+        Buffer("out", np.zeros((6 * 64, 4), np.uint32), "output"),
+    ]
+    with pytest.raises(VqccError) as caught:
+        kernels.launch("add_in_4", (6, 1, 1), (64, 1, 1), 4096, buffers)
+    assert [each.code for each in caught.value.diagnostics] == ["VQ0825"]
+    assert "clusters of 4 blocks" in str(caught.value)
 
 
 def test_pairs_are_rounded_to_nearest_even(kernels: Emulated) -> None:

@@ -151,7 +151,7 @@ def test_no_two_lanes_meet_in_a_bank(rows: int, key_wavefronts: int, cache_direc
     assert loads == ideal
     codes, weights = (
         0.5,
-        {1: 1.0, 2: 2.0, 4: 4.0}[rows],
+        {1: 0.5, 2: 1.0, 4: 2.0}[rows],
     )  # the emulator counts 16 bytes of one address as four
     assert loads == key_wavefronts + 2 + codes + weights
 

@@ -133,6 +133,38 @@ def test_functions_are_the_instructions_they_name(target: str) -> None:
     assert re.search(r"st\.shared\.v4\.[bu]32", text)
 
 
+_CLUSTER = """
+extern "C" __global__ void __cluster_dims__(4, 1, 1) kernel(uint32* out) {
+  uint4* fours = reinterpret_cast<uint4*>(dynamic_shared()) + threadIdx.x;
+  cluster_barrier();
+  store_remote(fours, cluster_rank() ^ 1, make_uint4(1, 2, 3, 4));
+  store_remote(reinterpret_cast<uint2*>(fours + 32), cluster_rank() ^ 1, make_uint2(5, 6));
+  store_remote(&fours[64].x, cluster_rank() ^ 1, 7u);
+  cluster_arrive();
+  cluster_wait();
+  const uint32 other = load_remote(&fours->y, cluster_rank() ^ 2);
+  cluster_barrier();
+  out[threadIdx.x] = other;
+}
+"""
+
+
+@pytest.mark.parametrize("target", ["sm_90", "sm_100", "sm_120"])
+def test_clusters_are_the_instructions_they_name(target: str) -> None:
+    source = device_source(("arch.cuh",), _CLUSTER)
+    text = body(Nvrtc.find().compile(source, target=target, want_ptx=True, file_name="x.cu").ptx, "kernel")
+    for instruction in (
+        "%cluster_ctarank",
+        "mapa.shared::cluster.u32",
+        "barrier.cluster.arrive.release.aligned",
+        "barrier.cluster.wait.acquire.aligned",
+        "ld.shared::cluster.u32",
+        *(f"st.shared::cluster{width}.u32" for width in ("", ".v2", ".v4")),
+    ):
+        assert text.count(instruction) >= 1, instruction
+    assert ".reqnctapercluster 4, 1, 1" in text or ".explicitcluster" in text
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("size", SIZES)
 def test_exchanges_are_shuffles_and_wide_stores(size: int, target: str) -> None:
@@ -188,6 +220,37 @@ def test_attention_stays_in_registers(name: str) -> None:
     """For an H200, with as many warps as it is meant for."""
     compiled = Nvrtc.find().compile(
         attention_source(ATTENTION[name]), target="sm_90", want_ptx=False, file_name="x.cu"
+    )
+    (resources,) = compiled.resources.values()
+    assert (resources.stack_bytes, resources.spill_store_bytes, resources.spill_load_bytes) == (0, 0, 0)
+
+
+CLUSTERS = {
+    f"{kernel}, {cluster} blocks, {warps} warps": Case(
+        head_dim=128,
+        query_heads=32,
+        heads=32,
+        kernel=kernel,
+        key_order="rotated",
+        cluster=cluster,
+        warps=warps,
+        blocks_per_sm=blocks_per_sm,
+        depths=(4, 2) if kernel == "cluster score" else (1, 1),
+        chunk_blocks=warps * 16,
+        shared_entries=(256, 256),
+        shared_bytes=1 << 20,
+    )
+    for kernel in ("cluster score", "cluster decode")
+    for cluster in (2, 4, 8)
+    for warps, blocks_per_sm in ((8, 2), (16, 1))
+}
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_clusters_stay_in_registers(name: str) -> None:
+    """For an H200, with the warps and blocks of an SM that they are meant for."""
+    compiled = Nvrtc.find().compile(
+        attention_source(CLUSTERS[name]), target="sm_90a", want_ptx=False, file_name="x.cu"
     )
     (resources,) = compiled.resources.values()
     assert (resources.stack_bytes, resources.spill_store_bytes, resources.spill_load_bytes) == (0, 0, 0)

@@ -14,7 +14,7 @@ class Bug:
     """Bodies of `(const float* in, float* out, int n)`, run by 64 threads with 1,024 bytes of shared memory.
 
     `t` is the thread, `lane` its lane, `s` shared memory as floats. The line that must be named ends with `//!`.
-    `names` are parts of the message; `blocks` is the grid.
+    `names` are parts of the message; `blocks` is the grid, `cluster` the blocks of a cluster, if the kernel names them.
     """
 
     name: str
@@ -24,12 +24,20 @@ class Bug:
     names: tuple[str, ...] = ()
     blocks: int = 1
     located: bool = True
+    cluster: int = 0
 
 
 def _bug(
     name: str, kind: BugKind, wrong: str, right: str, *names: str, blocks: int = 1, located: bool = True
 ) -> Bug:
     return Bug(name, kind, wrong, right, names, blocks, located)
+
+
+def _cluster_bug(
+    name: str, kind: BugKind, wrong: str, right: str, *names: str, blocks: int = 2, cluster: int = 2
+) -> Bug:
+    """Bodies know `rank`, ARRIVE, WAIT, MEET, which is both, and THERE(place, rank) and PUT(place, rank, value)."""
+    return Bug(name, kind, wrong, right, names, blocks, True, cluster)
 
 
 _MEMORY = (
@@ -826,16 +834,199 @@ _FAULTS = (
     ),
 )
 
-BUGS = (*_MEMORY, *_ALIGNMENT, *_RACES, *_COPIES, *_BLOCKS, *_DIVERGENCE, *_FAULTS)
+_CLUSTERS = (
+    _cluster_bug(
+        "remote_read_past_end",
+        BugKind.OUT_OF_BOUNDS,
+        "s[t] = in[t]; MEET; const float v = THERE(s + n * 4, rank ^ 1); MEET; out[t] = v;  //!",
+        "s[t] = in[t]; MEET; const float v = THERE(s + t, rank ^ 1); MEET; if (rank == 0) out[t] = v;",
+        "reads 4 bytes past its end: shared memory of block",
+        "of its cluster at byte 1024 of 1,024",
+    ),
+    _cluster_bug(
+        "remote_write_past_end",
+        BugKind.OUT_OF_BOUNDS,
+        "MEET; PUT(s + t + n * 3 + 1, rank ^ 1, 1.0f); MEET;  //!",
+        "MEET; PUT(s + t + n * 3, rank ^ 1, 1.0f); MEET;",
+        "writes 4 bytes past its end: shared memory of block",
+        "of its cluster at byte 1024",
+    ),
+    _cluster_bug(
+        "remote_read_unwritten",
+        BugKind.UNWRITTEN_READ,
+        "if (rank == 1) s[t] = in[t]; MEET; const float v = THERE(s + t, 0); MEET; out[t] = v;  //!",
+        "if (rank == 0) s[t] = in[t]; MEET; const float v = THERE(s + t, 0); MEET; if (rank == 0) out[t] = v;",
+        "reads 4 bytes that nothing has written: shared memory of block 0 of its cluster at byte",
+    ),
+    _cluster_bug(
+        "remote_write_read_before_barrier",
+        BugKind.CLUSTER_RACE,
+        """
+        s[t] = 0; MEET;
+        PUT(s + t, rank ^ 1, in[t]);  //!
+        __syncthreads();
+        const float v = s[t];
+        MEET; if (rank == 0) out[t] = v;
+        """,
+        """
+        s[t] = 0; MEET;
+        PUT(s + t, rank ^ 1, in[t]);
+        MEET;
+        const float v = s[t];
+        MEET; if (rank == 0) out[t] = v;
+        """,
+        "writes shared memory of block 1 of its cluster at byte 0, after a read by block number 1",
+        "nothing orders the two",
+    ),
+    _cluster_bug(
+        "own_memory_changed_while_others_read",
+        BugKind.CLUSTER_RACE,
+        "s[t] = in[t]; MEET; const float v = THERE(s + t, rank ^ 1); s[t] = v; MEET;  //!",
+        "s[t] = in[t]; MEET; const float v = THERE(s + t, rank ^ 1); MEET; s[t] = v;",
+        "reads shared memory of block 1 of its cluster at byte 0, after a write by block number",
+        blocks=4,
+    ),
+    _cluster_bug(
+        "two_blocks_write_one_place",
+        BugKind.CLUSTER_RACE,
+        "MEET; PUT(s + t, 0, in[t]); MEET;  //!",
+        "MEET; PUT(s + t + 64 * rank, 0, in[t]); MEET;",
+        "writes shared memory at byte 0, after a write by block number 1",
+    ),
+    _cluster_bug(
+        "remote_write_after_arrival",
+        BugKind.CLUSTER_RACE,
+        """
+        s[t] = 0; MEET;
+        ARRIVE; PUT(s + t, rank ^ 1, in[t]); WAIT;
+        const float v = s[t];  //!
+        MEET; if (rank == 0) out[t] = v;
+        """,
+        """
+        s[t] = 0; MEET;
+        PUT(s + t, rank ^ 1, in[t]); ARRIVE; WAIT;
+        const float v = s[t];
+        MEET; if (rank == 0) out[t] = v;
+        """,
+        "after a write by block number",
+    ),
+    _cluster_bug(
+        "own_block_after_arrival",
+        BugKind.RACE,
+        """
+        ARRIVE; s[t] = in[t]; WAIT;
+        const float v = s[t ^ 32];  //!
+        if (rank == 0) out[t] = v;
+        """,
+        """
+        s[t] = in[t]; ARRIVE; WAIT;
+        const float v = s[t ^ 32];
+        if (rank == 0) out[t] = v;
+        """,
+        "missing barrier: reads shared memory at byte",
+        "nothing orders this after a write by thread",
+    ),
+    _cluster_bug(
+        "threads_of_a_block_write_elsewhere",
+        BugKind.RACE,
+        "MEET; PUT(s + t % 32, rank ^ 1, in[t]); MEET;  //!",
+        "MEET; if (t < 32) PUT(s + t, rank ^ 1, in[t]); MEET; if (t >= 32) PUT(s + t % 32, rank ^ 1, in[t]); MEET;",
+        "missing barrier: writes shared memory of block 0 of its cluster at byte 0",
+    ),
+    _cluster_bug(
+        "access_before_the_other_has_begun",
+        BugKind.ABSENT_BLOCK,
+        "PUT(s + t, rank ^ 1, in[t]); MEET;  //!",
+        "MEET; PUT(s + t, rank ^ 1, in[t]); MEET;",
+        "writes 4 bytes of shared memory of block 1 of its cluster at byte 0",
+        "no cluster barrier tells that this block has begun",
+    ),
+    _cluster_bug(
+        "access_when_the_other_may_have_ended",
+        BugKind.ABSENT_BLOCK,
+        "s[t] = in[t]; MEET; const float v = THERE(s + t, rank ^ 1); if (rank == 0) out[t] = v;  //!",
+        "s[t] = in[t]; MEET; const float v = THERE(s + t, rank ^ 1); MEET; if (rank == 0) out[t] = v;",
+        "or keeps it from its end",
+    ),
+    _cluster_bug(
+        "access_after_the_last_arrival",
+        BugKind.ABSENT_BLOCK,
+        "s[t] = in[t]; MEET; ARRIVE; const float v = THERE(s + t, rank ^ 1); WAIT; if (rank == 0) out[t] = v;  //!",
+        "s[t] = in[t]; MEET; const float v = THERE(s + t, rank ^ 1); ARRIVE; WAIT; if (rank == 0) out[t] = v;",
+    ),
+    _cluster_bug(
+        "block_that_the_cluster_lacks",
+        BugKind.ABSENT_BLOCK,
+        "s[t] = in[t]; MEET; const float v = THERE(s + t, rank + 1); MEET; out[t] = v;  //!",
+        "s[t] = in[t]; MEET; const float v = THERE(s + t, rank); MEET; if (rank == 0) out[t] = v;",
+        "names the shared memory of block 2 of its cluster",
+    ),
+    _cluster_bug(
+        "block_that_does_not_arrive",
+        BugKind.DIVERGENT_CLUSTER_BARRIER,
+        "if (rank == 0) MEET;  //!",
+        "MEET;",
+        "block (1, 0, 0)",
+        "its threads do not all come to the cluster's barrier, where others wait at kernel.cu:",
+        "threads 0-63 have exited",
+    ),
+    _cluster_bug(
+        "warp_that_does_not_arrive",
+        BugKind.DIVERGENT_CLUSTER_BARRIER,
+        """
+        if (rank == 1 && t >= 32) { __syncthreads(); }
+        else MEET;  //!
+        """,
+        "__syncthreads(); MEET;",
+        "threads 0-31 wait at the cluster's barrier",
+        "threads 32-63 wait at __syncthreads",
+    ),
+    _cluster_bug(
+        "lane_that_does_not_arrive",
+        BugKind.DIVERGENT_WARP_OPERATION,
+        """
+        if (lane == 0) ARRIVE;  //!
+        else ARRIVE;
+        WAIT;
+        """,
+        "ARRIVE; WAIT;",
+        "waits at barrier.cluster.arrive",
+    ),
+    _cluster_bug(
+        "arrives_twice",
+        BugKind.CLUSTER_BARRIER_ORDER,
+        "ARRIVE; ARRIVE; WAIT;  //!",
+        "ARRIVE; WAIT; ARRIVE; WAIT;",
+        "arrives at a cluster barrier twice",
+    ),
+    _cluster_bug(
+        "waits_without_arrival",
+        BugKind.CLUSTER_BARRIER_ORDER,
+        "WAIT;  //!",
+        "ARRIVE; WAIT;",
+        "waits for one at which it has not arrived",
+    ),
+    _cluster_bug(
+        "global_memory_between_blocks_of_a_cluster",
+        BugKind.CROSS_BLOCK_RACE,
+        "if (rank == 0) out[t] = in[t]; MEET; if (rank == 1) out[t] = 0;  //!",
+        "MEET; if (rank == 1) out[t] = 0;",
+        "writes out at byte",
+        "after a write by block number 0",
+    ),
+)
+
+BUGS = (*_MEMORY, *_ALIGNMENT, *_RACES, *_COPIES, *_BLOCKS, *_DIVERGENCE, *_FAULTS, *_CLUSTERS)
 
 
-def _kernel(name: str, body: str) -> str:
+def _kernel(bug: Bug, which: str, body: str) -> str:
+    cluster = f"__cluster_dims__({bug.cluster}, 1, 1) " if bug.cluster else ""
     return f"""
-extern "C" __global__ void {name}(const float* in, float* out, unsigned* counted, int n) {{
-  const int t = threadIdx.x, lane = t % 32;
+extern "C" __global__ void {cluster}{bug.name}_{which}(const float* in, float* out, unsigned* counted, int n) {{
+  const int t = threadIdx.x, lane = t % 32, rank = static_cast<int>(vqcc_emulator::cluster_rank());
   float* s = shared_array();
   {body}
-  (void)t, (void)lane, (void)s;
+  (void)t, (void)lane, (void)s, (void)rank;
 }}
 """
 
@@ -849,6 +1040,10 @@ __device__ __noinline__ int recursion(int depth) {
 }
 #define MULTIPLY(x) \\
   vqcc_emulator::multiply_fragments(vqcc_emulator::TensorFormat::f16, {{1, 1, 1, 1}, {1, 1}, {x, x, x, x}}).sums[0]
-""" + "".join(
-    _kernel(f"{bug.name}_wrong", bug.wrong) + _kernel(f"{bug.name}_right", bug.right) for bug in BUGS
-)
+#define ARRIVE vqcc_emulator::cluster_arrive()
+#define WAIT vqcc_emulator::cluster_wait()
+#define MEET (ARRIVE, WAIT)
+#define THERE(place, rank) vqcc_emulator::load_whole(vqcc_emulator::shared_of(place, rank), place)
+#define PUT(place, rank, value) \\
+  vqcc_emulator::store_whole(reinterpret_cast<float*>(vqcc_emulator::shared_of(place, rank)), value)
+""" + "".join(_kernel(bug, "wrong", bug.wrong) + _kernel(bug, "right", bug.right) for bug in BUGS)

@@ -13,7 +13,7 @@ import pytest
 
 from vqcc.diagnostics import ExitCode, VqccError
 from vqcc.emulator import Buffer, build
-from vqcc.emulator.source import kernel_names
+from vqcc.emulator.source import kernel_names, with_registration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +47,28 @@ def emulator_cache(cache_directory: Path) -> Path:
 )
 def test_kernel_names(source: str, names: tuple[str, ...]) -> None:
     assert kernel_names(source) == names
+
+
+@pytest.mark.parametrize(
+    ("attributes", "registered"),
+    [
+        ("", "VQCC_EMULATOR_KERNEL(k)"),
+        ("__launch_bounds__(32, 1)", "VQCC_EMULATOR_KERNEL(k)"),
+        ("__cluster_dims__(2, 1, 1) __launch_bounds__(32)", "VQCC_EMULATOR_KERNEL(k, 2, 1, 1)"),
+        ("__launch_bounds__(32) __cluster_dims__(f<1>(2))", "VQCC_EMULATOR_KERNEL(k, f<1>(2))"),
+    ],
+)
+def test_clusters_are_registered(attributes: str, registered: str) -> None:
+    source = f'extern "C" __global__ void {attributes} k() {{}}'
+    assert registered in with_registration(source, "k.cu").splitlines()
+
+
+def test_clusters_that_are_not_emulated_do_not_compile(emulator_cache: Path) -> None:
+    for dimensions in ("3", "16", "2, 2, 1"):
+        source = f'extern "C" __global__ void __cluster_dims__({dimensions}) k() {{}}'
+        with pytest.raises(VqccError) as caught:
+            build(source, cache_directory=emulator_cache)
+        assert "clusters of 1, 2, 4 or 8 blocks along x" in str(caught.value)
 
 
 def test_compile_error_names_the_line_of_the_source(emulator_cache: Path) -> None:

@@ -54,6 +54,22 @@ extern "C" __global__ void operations(float* out, unsigned* count) {
   if (t < 2) { shared_array<unsigned>()[t] = 0; atomicAdd(shared_array<unsigned>() + t, 1u); }
   out[t] = v;
 }
+// Each of 64 threads of each of two blocks reads 16 bytes of the other, and warp 0 writes 4 there.
+extern "C" __global__ void __cluster_dims__(2, 1, 1) remote(float* out) {
+  const int t = threadIdx.x, other = static_cast<int>(vqcc_emulator::cluster_rank()) ^ 1;
+  float4* vectors = shared_array<float4>();
+  vectors[t] = make_float4(t, 0, 0, 0);
+  vqcc_emulator::cluster_arrive();
+  vqcc_emulator::cluster_wait();
+  const float4 v = vqcc_emulator::load_whole(vqcc_emulator::shared_of(vectors + t, other), vectors);
+  if (t < 32) {
+    vqcc_emulator::store_whole(
+        reinterpret_cast<float*>(vqcc_emulator::shared_of(shared_array<float>() + 256 + t, other)), v.x);
+  }
+  vqcc_emulator::cluster_arrive();
+  vqcc_emulator::cluster_wait();
+  if (other == 1) out[t] = v.x;
+}
 """
 
 _LANES = np.arange(32)
@@ -161,6 +177,25 @@ def test_operations(kernels: Emulated) -> None:
         3,
     )
     assert (counters.atomics, counters.shared_atomics) == (7, 2)
+
+
+def test_accesses_to_other_blocks_are_counted_apart(kernels: Emulated) -> None:
+    out = Buffer("out", np.zeros(64, np.float32), "output")
+    counters = kernels.launch("remote", (2, 1, 1), (64, 1, 1), 2048, [out], count=True).counters
+    assert counters is not None
+    assert (counters.shared_loads, counters.shared_load_wavefronts) == (0, 0)
+    assert (counters.shared_stores, counters.shared_store_wavefronts) == (128, 16)
+    assert (counters.remote_loads, counters.remote_load_requests, counters.remote_load_bytes) == (
+        128,
+        4,
+        2048,
+    )
+    assert (counters.remote_stores, counters.remote_store_requests, counters.remote_store_bytes) == (
+        64,
+        2,
+        256,
+    )
+    assert (counters.cluster_barriers, counters.block_barriers) == (2, 0)
 
 
 def test_counting_is_off_by_default(kernels: Emulated) -> None:

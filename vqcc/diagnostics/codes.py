@@ -184,6 +184,7 @@ _VALIDATION = {
     "VQ0838": "the kernel does not end",
     "VQ0839": "the kernel was stopped by a fault",
     "VQ0840": "an asynchronous copy was never waited for",
+    "VQ0841": "shared memory of a block that may not be there",
 }
 
 _INTERNAL = {

@@ -40,6 +40,10 @@ class BugKind(IntEnum):
     TRAP = 20
     PENDING_COPY = 21
     STALE_READ = 22
+    CLUSTER_RACE = 24
+    ABSENT_BLOCK = 25
+    DIVERGENT_CLUSTER_BARRIER = 26
+    CLUSTER_BARRIER_ORDER = 27
 
 
 _CODES: Mapping[BugKind, str] = MappingProxyType(
@@ -66,6 +70,10 @@ _CODES: Mapping[BugKind, str] = MappingProxyType(
         BugKind.TRAP: "VQ0839",
         BugKind.PENDING_COPY: "VQ0840",
         BugKind.STALE_READ: "VQ0834",
+        BugKind.CLUSTER_RACE: "VQ0834",
+        BugKind.ABSENT_BLOCK: "VQ0841",
+        BugKind.DIVERGENT_CLUSTER_BARRIER: "VQ0836",
+        BugKind.CLUSTER_BARRIER_ORDER: "VQ0836",
     }
 )
 
@@ -75,6 +83,12 @@ _HELP: Mapping[BugKind, str] = MappingProxyType(
         "that both lanes take part in",
         BugKind.CROSS_BLOCK_RACE: "blocks run in any order: use atomics, or a thread fence and an atomic counter",
         BugKind.STALE_READ: "what other blocks of the launch wrote is read by load_fresh, past the caches of the SM",
+        BugKind.CLUSTER_RACE: "a cluster barrier must lie between the two: nothing else orders what blocks do in "
+        "shared memory",
+        BugKind.ABSENT_BLOCK: "a cluster barrier must lie before the first access to another block's shared memory, "
+        "and one between the last and that block's end",
+        BugKind.DIVERGENT_CLUSTER_BARRIER: "every thread of the cluster must arrive at the barrier",
+        BugKind.CLUSTER_BARRIER_ORDER: "each thread arrives once, then waits once",
         BugKind.DIVERGENT_BARRIER: "every thread of the block must reach the same __syncthreads()",
         BugKind.DIVERGENT_WARP_OPERATION: "every lane named in the mask must reach the operation, with that mask",
         BugKind.STEP_LIMIT: "the limit counts memory accesses and barriers of all threads; raise it for a long run",

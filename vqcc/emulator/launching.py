@@ -39,7 +39,8 @@ class Counters:
 
     Wavefronts are a warp's shared accesses with bank conflicts, `ideal` without; sectors are the 32-byte sectors
     each warp access touches, requests the warp accesses. Shuffles, votes, tensor multiplies and barriers count
-    once per warp or block.
+    once per warp, block or cluster. Accesses to shared memory of other blocks of the cluster are `remote`, and
+    counted nowhere else.
     """
 
     shared_loads: int
@@ -63,6 +64,13 @@ class Counters:
     atomics: int
     shared_atomics: int
     tensor_multiplies: int
+    remote_loads: int
+    remote_stores: int
+    remote_load_bytes: int
+    remote_store_bytes: int
+    remote_load_requests: int
+    remote_store_requests: int
+    cluster_barriers: int
 
 
 @dataclass(frozen=True)
@@ -115,15 +123,17 @@ class Emulated:
 
         `arguments` follow the kernel's parameters: a Buffer (or Pointer into one, or None for null) for a pointer,
         a plain number or a NumPy scalar of the parameter's size for a number, a Struct for a structure.
-        `shared_bytes` is the dynamic shared memory. Raises EmulationError for a bug in the kernel, VQ0823 to VQ0826
-        for a launch that is wrong.
+        `shared_bytes` is the dynamic shared memory of a block. Blocks run in clusters of the size that the kernel's
+        `__cluster_dims__` names, by which the grid must be divisible. Raises EmulationError for a bug in the kernel,
+        VQ0823 to VQ0826 for a launch that is wrong.
         """
         entry = self._entry(kernel)
-        _check_shape(grid, block, shared_bytes)
+        cluster = max(1, entry.cluster)
+        _check_shape(grid, block, shared_bytes, cluster)
         bound = bind(kernel, entry, arguments)
         buffers = _buffers(bound)
         with _lock:
-            addresses = self._place(buffers, shared_bytes)
+            addresses = self._place(buffers, shared_bytes, cluster)
             blocks = [pack(argument, addresses) for argument in bound]
             pointers = (ctypes.c_void_p * max(1, len(blocks)))(
                 *(ctypes.cast(each, ctypes.c_void_p) for each in blocks)
@@ -167,15 +177,15 @@ class Emulated:
             )
         )
 
-    def _place(self, buffers: Sequence[Buffer], shared_bytes: int) -> dict[int, int]:
-        """Copies the buffers into the arena. Returns their addresses by id."""
+    def _place(self, buffers: Sequence[Buffer], shared_bytes: int, cluster: int) -> dict[int, int]:
+        """Copies the buffers into the arena, behind `cluster` shared memories. Returns their addresses by id."""
         placements = (native.Placement * max(1, len(buffers)))()
         for placement, buffer in zip(placements, buffers, strict=False):
             placement.data = None if buffer.role == "output" else buffer.array.ctypes.data
             placement.bytes = buffer.array.nbytes
             placement.alignment = buffer.alignment
             placement.is_writable = buffer.role != "input"
-        if self._runtime.vqcc_emulator_place(placements, len(buffers), shared_bytes):
+        if self._runtime.vqcc_emulator_place(placements, len(buffers), shared_bytes, cluster):
             raise _out_of_memory()
         return {id(buffer): placement.address for buffer, placement in zip(buffers, placements, strict=False)}
 
@@ -210,10 +220,12 @@ def _buffers(arguments: Sequence[Bound]) -> list[Buffer]:
     return list(found.values())
 
 
-def _check_shape(grid: Triple, block: Triple, shared_bytes: int) -> None:
+def _check_shape(grid: Triple, block: Triple, shared_bytes: int, cluster: int) -> None:
     problems = []
     if min(grid) < 1 or grid[0] > 2**31 - 1 or max(grid[1:]) > 65535:
         problems.append(f"grid {grid}: 1 to 2^31 - 1 blocks along x and 1 to 65,535 along y and z")
+    if grid[0] % cluster:
+        problems.append(f"grid {grid}: the kernel's clusters of {cluster} blocks along x divide it")
     if min(block) < 1 or math.prod(block) > 1024 or block[2] > 64:
         problems.append(f"block {block}: 1 to 1024 threads, at most 64 along z")
     if not 0 <= shared_bytes <= _SHARED_LIMIT:

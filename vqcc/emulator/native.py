@@ -33,6 +33,13 @@ COUNTER_NAMES = (  # in the order of the runtime's structure
     "atomics",
     "shared_atomics",
     "tensor_multiplies",
+    "remote_loads",
+    "remote_stores",
+    "remote_load_bytes",
+    "remote_store_bytes",
+    "remote_load_requests",
+    "remote_store_requests",
+    "cluster_barriers",
 )
 
 __all__ = [
@@ -78,6 +85,7 @@ class Failure(ctypes.Structure):
     _fields_ = (
         ("kind", c_int32),
         ("region", c_int32),
+        ("owner", c_int32),
         ("offset", c_int64),
         ("address", c_uint64),
         ("bytes", c_uint32),
@@ -122,6 +130,7 @@ class KernelEntry(ctypes.Structure):
         ("invoke", c_void_p),
         ("parameters", ctypes.POINTER(Parameter)),
         ("parameter_count", c_uint32),
+        ("cluster", c_uint32),
     )
 
 
@@ -168,7 +177,7 @@ _LOADED: dict[str, Any] = {}
 
 def _load(path: Path) -> Any:
     library = ctypes.CDLL(str(path))
-    library.vqcc_emulator_place.argtypes = [ctypes.POINTER(Placement), c_uint64, c_uint64]
+    library.vqcc_emulator_place.argtypes = [ctypes.POINTER(Placement), c_uint64, c_uint64, c_uint64]
     library.vqcc_emulator_place.restype = c_int32
     library.vqcc_emulator_launch.argtypes = [ctypes.POINTER(Request), ctypes.POINTER(Result)]
     library.vqcc_emulator_launch.restype = None

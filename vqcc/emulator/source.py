@@ -34,32 +34,42 @@ def _after_parentheses(text: str, position: int) -> int:
     return len(text)
 
 
-def _name_after(text: str, position: int) -> str | None:
-    """The name of the function declared at `position` if it has a body."""
+def _kernel_after(text: str, position: int) -> tuple[str, str] | None:
+    """The name of the function declared at `position` if it has a body, and the dimensions of its clusters."""
+    cluster = ""
     while match := _TOKEN.search(text, position):
         word = match.group()
         if word in _ATTRIBUTES:
             position = _after_parentheses(text, match.end())
+            if word == "__cluster_dims__":
+                cluster = text[match.end() : position].strip()[1:-1]
         elif word in _QUALIFIERS:
             position = match.end()
         elif not word.isidentifier():
             return None
         else:
             body = _TOKEN.search(text, _after_parentheses(text, match.end()))
-            return word if body is not None and body.group() == "{" else None
+            return (word, cluster) if body is not None and body.group() == "{" else None
     return None
+
+
+def _kernels(source: str) -> dict[str, str]:
+    """Names of the `extern "C" __global__` functions with a body, in order, and their clusters' dimensions."""
+    text = _without_comments(source)
+    found = (_kernel_after(text, match.end()) for match in _KERNEL.finditer(text))
+    return dict(kernel for kernel in found if kernel is not None)
 
 
 def kernel_names(source: str) -> tuple[str, ...]:
     """Names of the `extern "C" __global__` functions with a body, in order."""
-    text = _without_comments(source)
-    names = (_name_after(text, match.end()) for match in _KERNEL.finditer(text))
-    return tuple(dict.fromkeys(name for name in names if name is not None))
+    return tuple(_kernels(source))
 
 
 def with_registration(source: str, file_name: str) -> str:
     """The source as the emulator compiles it: its own lines first, then the table of its kernels."""
-    lines = "\n".join(f"VQCC_EMULATOR_KERNEL({name})" for name in kernel_names(source))
+    lines = "\n".join(
+        f"VQCC_EMULATOR_KERNEL({', '.join(filter(None, kernel))})" for kernel in _kernels(source).items()
+    )
     return (
         f'#line 1 "{file_name}"\n{source}\n#line 1 "emulator registration"\n'
         f"VQCC_EMULATOR_KERNELS_BEGIN\n{lines}\nVQCC_EMULATOR_KERNELS_END\n"

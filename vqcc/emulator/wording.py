@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["UNKNOWN_THREAD", "Record", "sentence"]
 
 UNKNOWN_THREAD = 0xFFFFFFFF  # in a record: several threads, of which none was kept
-_WAIT_WARP, _WAIT_BARRIER, _EXITED = 1, 2, 3
+_WAIT_WARP, _WAIT_BARRIER, _EXITED, _WAIT_CLUSTER = 1, 2, 3, 4
 _ACCESSES = ("an access", "a read", "a write", "an atomic operation")
 _VERBS = ("accesses", "reads", "writes", "updates atomically")
 _OPERATIONS = [
@@ -40,6 +40,8 @@ _OPERATIONS = [
     "__reduce_xor_sync",
     "mma.sync",
     "ldmatrix",
+    "barrier.cluster.arrive",
+    "barrier.cluster.wait",
 ]
 
 
@@ -68,7 +70,8 @@ class Record:
         """The region and the byte; with the element's index for a buffer."""
         offset = self.failure.offset
         if self.failure.region <= 0:
-            return f"{self.region} memory at byte {offset}"
+            of = f" of block {self.failure.owner} of its cluster" if self.failure.owner >= 0 else ""
+            return f"{self.region} memory{of} at byte {offset}"
         array = self.buffers[self.failure.region - 1].array
         text = f"{self.region} at byte {offset}"
         if 0 <= offset < array.nbytes and array.itemsize:
@@ -146,6 +149,19 @@ def _divergent_barrier(c: Record) -> str:
     )
 
 
+def _divergent_cluster_barrier(c: Record) -> str:
+    return (
+        f"its threads do not all come to the cluster's barrier, where others wait at {c.places.text(c.failure.site)}: "
+        f"{_standings(c, range(c.failure.thread_count))}"
+    )
+
+
+def _absent_block(c: Record) -> str:
+    if c.region is None:
+        return f"names the shared memory of block {c.failure.owner} of its cluster, or a place in none"
+    return f"{c.verb} of {c.where}, and no cluster barrier tells that this block has begun, or keeps it from its end"
+
+
 def _standings(c: Record, threads: Iterable[int]) -> str:
     """`threads 0-15 wait at __syncthreads at k.cu:7; thread 16 has exited`."""
     groups: dict[tuple[str, str], list[int]] = {}
@@ -161,9 +177,9 @@ def _standing(c: Record, thread: int) -> tuple[str, str]:
     state = c.failure.threads[thread]
     if state.wait == _EXITED:
         return "has exited", "have exited"
-    if state.wait not in (_WAIT_BARRIER, _WAIT_WARP):
+    if state.wait not in (_WAIT_BARRIER, _WAIT_WARP, _WAIT_CLUSTER):
         return "has not come this far", "have not come this far"
-    at = "__syncthreads"
+    at = "__syncthreads" if state.wait == _WAIT_BARRIER else "the cluster's barrier"
     if state.wait == _WAIT_WARP:
         at = f"{_OPERATIONS[state.operation]} with mask {state.mask:#010x}"
     at += f" at {c.places.text(state.site)}"
@@ -199,6 +215,12 @@ _SENTENCES: Mapping[BugKind, str | Callable[[Record], str]] = MappingProxyType(
         BugKind.READ_ONLY_WRITE: lambda c: f"{c.verb} of an input: {c.where}",
         BugKind.RACE: _race,
         BugKind.CROSS_BLOCK_RACE: _cross_block_race,
+        BugKind.CLUSTER_RACE: _cross_block_race,
+        BugKind.ABSENT_BLOCK: _absent_block,
+        BugKind.DIVERGENT_CLUSTER_BARRIER: _divergent_cluster_barrier,
+        BugKind.CLUSTER_BARRIER_ORDER: (
+            "arrives at a cluster barrier twice, or waits for one at which it has not arrived"
+        ),
         BugKind.MISALIGNED: _misaligned,
         BugKind.NULL_POINTER: lambda c: f"{c.verb} through a null pointer (address {c.failure.address:#x})",
         BugKind.WILD_POINTER: lambda c: f"{c.verb} at {c.failure.address:#x}, which is in no buffer",

@@ -7,6 +7,14 @@
 
 namespace vqcc {
 
+/// A power of two that brings `largest` to 2^12 to 2^13, so that four scores together stay below 2^15, and its inverse.
+VQCC_DEVICE void find_score_scale(float largest, float& scale, float& unscale) {
+  const int exponent = static_cast<int>(float_as_bits(largest) >> 23) - 126;  // of the power of two past it
+  const int shift = 13 - exponent < -100 ? -100 : smaller(13 - exponent, 100);
+  scale = float_of_bits(static_cast<uint32>(127 + shift) << 23);
+  unscale = float_of_bits(static_cast<uint32>(127 - shift) << 23);
+}
+
 /// Tables for kRows query rows, of up to four rows in a cell (RotatedLookUps) and 32 channel groups in a set. Scores that are
 /// kept as float16 are scaled by a power of two for each row.
 template <class Algorithm, class Shape, class Cache, class Tile>
@@ -98,17 +106,9 @@ class HeadScores {
         for (int i = lane_index(); i < Shape::kHeadDim; i += kWarpSize) {
           largest = larger(largest, magnitude(queries[r * Shape::kHeadDim + i]));
         }
-        find_scale(largest_of_warp(largest) * bound, scales[r], unscale_[r]);
+        find_score_scale(largest_of_warp(largest) * bound, scales[r], unscale_[r]);
       }
     }
-  }
-
-  /// A power of two that brings `largest` to 2^12 to 2^13, so that four scores together stay below 2^15, and its inverse.
-  VQCC_DEVICE static void find_scale(float largest, float& scale, float& unscale) {
-    const int exponent = static_cast<int>(float_as_bits(largest) >> 23) - 126;  // of the power of two past it
-    const int shift = 13 - exponent < -100 ? -100 : smaller(13 - exponent, 100);
-    scale = float_of_bits(static_cast<uint32>(127 + shift) << 23);
-    unscale = float_of_bits(static_cast<uint32>(127 - shift) << 23);
   }
 
   float unscale_[kRows];

@@ -159,19 +159,22 @@ VQCC_DEVICE void for_each_segment(const Arguments& arguments, int* starts, const
   }
 }
 
-/// Queries in fp32 at queries[r * kHeadDim + c], times `scale`; a row that there is not is zero.
+/// A query's element in fp32, times `scale`; a row that there is not is zero.
+template <class Tile, class Arguments, class Rows>
+VQCC_DEVICE float query_element(const Arguments& arguments, const Rows& rows, int sequence, int row, int channel,
+                                float scale) {
+  if (!rows.has(row, arguments.query_tokens)) return 0.0f;
+  const RowStrides& strides = arguments.query_strides;
+  const auto* query = arguments.queries + sequence * strides.sequence + rows.token_of(row) * strides.token +
+                      rows.query_head_of(row) * strides.head;
+  return scale * load_element<Tile::kElement>(query, channel);
+}
+
+/// Queries at queries[r * kHeadDim + c].
 template <class Shape, class Tile, int kThreads, class Arguments, class Rows>
 VQCC_DEVICE void load_queries(const Arguments& arguments, const Rows& rows, int sequence, float scale, float* queries) {
-  const RowStrides& strides = arguments.query_strides;
   for (int i = static_cast<int>(threadIdx.x); i < Tile::kRows * Shape::kHeadDim; i += kThreads) {
-    const int row = i / Shape::kHeadDim;
-    float value = 0.0f;
-    if (rows.has(row, arguments.query_tokens)) {
-      const auto* query = arguments.queries + sequence * strides.sequence + rows.token_of(row) * strides.token +
-                          rows.query_head_of(row) * strides.head;
-      value = scale * load_element<Tile::kElement>(query, i % Shape::kHeadDim);
-    }
-    queries[i] = value;
+    queries[i] = query_element<Tile>(arguments, rows, sequence, i / Shape::kHeadDim, i % Shape::kHeadDim, scale);
   }
 }
 

@@ -146,7 +146,9 @@ class ScoreAttention {
       warp_barrier();
       add_values(rows, number, sequence, block, end, values, facts.y, softmax);
     }
-    softmax.merge(state_, sums_of_warps(), warp_state(), facts.y);
+    float* sums = sums_of_warps();
+    softmax.merge(state_, sums, warp_state(), facts.y, [=](int i, float sum) { sums[i] = sum; });
+    block_barrier();
   }
 
   VQCC_DEVICE const uint8* global_key_rows(int head) const {

@@ -42,14 +42,15 @@ VQCC_DEVICE void add_products(const Rotations<Shape>& rotations, const float* qu
   }
 }
 
-/// Adds the products of the window's key at `position` with each row's query.
-template <class Shape, ElementType kType, int kRows, class Element>
+/// Adds the products of the window's key at `position` with each row's query, over kChannels channels from `start` on.
+template <class Shape, ElementType kType, int kChannels = Shape::kHeadDim, int kRows, class Element>
 VQCC_DEVICE void add_window_key(const Rotations<Shape>& rotations, const float* queries, const Element* window,
-                                int sequence, int head, int position, float (&scores)[kRows]) {
+                                int sequence, int head, int position, float (&scores)[kRows], int start = 0) {
   constexpr int kCount = 8;
+  static_assert(kChannels % kCount == 0, "channels come in eights");
   const Element* keys = window_row<Shape>(window, sequence, head, position);
 #pragma unroll 1
-  for (int first = 0; first < Shape::kHeadDim; first += kCount) {
+  for (int first = start; first < start + kChannels; first += kCount) {
     float key[kCount];
     load_channels<kType>(keys + first, key);
     add_products(rotations, queries, first, key, scores);

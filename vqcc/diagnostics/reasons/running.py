@@ -97,7 +97,7 @@ REASONS = {
         "A bug of vqcc: report the spec. In a kernel of your own, align the address.",
     ),
     "VQ0836": (
-        "Some threads of a block wait at a barrier that others never reach.",
+        "Some threads of a block or a cluster wait at a barrier that others never reach.",
         "A bug of vqcc: report the spec. In a kernel of your own, let all threads reach it.",
     ),
     "VQ0837": (
@@ -115,6 +115,11 @@ REASONS = {
     "VQ0840": (
         "A kernel ends, or reads the data, with an asynchronous copy that nobody waited for.",
         "A bug of vqcc: report the spec. In a kernel of your own, wait for the copy.",
+    ),
+    "VQ0841": (
+        "A block uses shared memory of another one of its cluster before a cluster barrier tells that it has begun, "
+        "with none between that and its end, or of one that there is not.",
+        "A bug of vqcc: report the spec. In a kernel of your own, let the blocks meet at a cluster barrier.",
     ),
     "VQ0901": (
         "Something happened in vqcc that its authors did not foresee.",

@@ -246,7 +246,7 @@ class ScoreTile(AttentionTile):
         values = self.work.value_rows
         teams = WARP_SIZE // values.team_lanes
         codes = teams * self.work.layout.block_bytes
-        weights = teams * BLOCK_TOKENS * self.rows * FLOAT_BYTES
+        weights = teams * BLOCK_TOKENS * self.rows * 2
         keys = self.work.key_rows.bytes if self.keys_resident else 0
         state = FLOAT_BYTES * (round_up(2 * self.rows + 1, 4) + 2 * self.rows * self.warps)
         own = self.score_bytes + keys + values.bytes + self.warps * (codes + weights)

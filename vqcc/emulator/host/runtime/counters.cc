@@ -10,7 +10,7 @@ namespace {
 
 constexpr unsigned banks = 32, bank_bytes = 4, sector_bytes = 32;
 
-std::vector<Logged> logs[maximum_threads];
+std::vector<Logged> logs[maximum_cluster][maximum_threads];
 
 struct LaneAccess {
   Site site;
@@ -19,7 +19,7 @@ struct LaneAccess {
   uint32_t lane;
   uint64_t offset;
   Access access;
-  bool shared;
+  Place place;
 };
 
 // Wavefronts of some lanes' accesses that go together: the bank with the most distinct words decides.
@@ -73,28 +73,36 @@ void count_global(const LaneAccess* first, const LaneAccess* last) {
   (load ? counters.global_load_requests : counters.global_store_requests) += 1;
 }
 
+void count_remote(const LaneAccess* first) {
+  Counters& counters = result.counters;
+  (first->access == Access::read ? counters.remote_load_requests : counters.remote_store_requests) += 1;
+}
+
 bool same_access(const LaneAccess& a, const LaneAccess& b) {
-  return a.site == b.site && a.occurrence == b.occurrence && a.shared == b.shared && a.access == b.access &&
+  return a.site == b.site && a.occurrence == b.occurrence && a.place == b.place && a.access == b.access &&
          a.bytes == b.bytes;
 }
 
 }  // namespace
 
-void count_access(const Thread& thread, uint64_t offset, uint64_t bytes, Access access, bool shared, Site site) {
+void count_access(const Thread& thread, uint64_t offset, uint64_t bytes, Access access, Place place, Site site) {
   Counters& counters = result.counters;
   if (access == Access::atomic) {
     ++counters.atomics;
-    counters.shared_atomics += shared;
+    counters.shared_atomics += place != Place::global;
     return;
   }
   const bool load = access == Access::read;
-  if (shared) {
+  if (place == Place::shared) {
     ++(load ? counters.shared_loads : counters.shared_stores);
+  } else if (place == Place::remote) {
+    ++(load ? counters.remote_loads : counters.remote_stores);
+    (load ? counters.remote_load_bytes : counters.remote_store_bytes) += bytes;
   } else {
     ++(load ? counters.global_loads : counters.global_stores);
     (load ? counters.global_load_bytes : counters.global_store_bytes) += bytes;
   }
-  logs[thread.index].push_back({site, static_cast<uint32_t>(bytes), offset, access, shared});
+  logs[block->rank][thread.index].push_back({site, static_cast<uint32_t>(bytes), offset, access, place});
 }
 
 void count_operation(WarpOperation operation) {
@@ -113,6 +121,8 @@ void count_operation(WarpOperation operation) {
       ++counters.tensor_multiplies;
       break;
     case WarpOperation::matrix_load:  // counted as what its lanes load
+    case WarpOperation::cluster_arrive:
+    case WarpOperation::cluster_wait:  // once for the cluster
       break;
     default:
       ++counters.votes;
@@ -121,8 +131,10 @@ void count_operation(WarpOperation operation) {
 }
 
 void discard_logs() {
-  for (std::vector<Logged>& log : logs) {
-    log.clear();
+  for (auto& of_block : logs) {
+    for (std::vector<Logged>& log : of_block) {
+      log.clear();
+    }
   }
 }
 
@@ -130,10 +142,10 @@ void flush_lanes(unsigned warp, uint32_t lanes) {
   std::vector<LaneAccess> accesses;
   for (; lanes != 0; lanes &= lanes - 1) {
     const unsigned lane = static_cast<unsigned>(__builtin_ctz(lanes));
-    std::vector<Logged>& log = logs[warp * warp_size + lane];
+    std::vector<Logged>& log = logs[block->rank][warp * warp_size + lane];
     const size_t begin = accesses.size();
     for (const Logged& entry : log) {
-      accesses.push_back({entry.site, 0, entry.bytes, lane, entry.offset, entry.access, entry.shared});
+      accesses.push_back({entry.site, 0, entry.bytes, lane, entry.offset, entry.access, entry.place});
     }
     log.clear();
     // Number the accesses of each place in the code in the order the lane made them.
@@ -151,7 +163,11 @@ void flush_lanes(unsigned warp, uint32_t lanes) {
     while (end < accesses.size() && same_access(accesses[i], accesses[end])) {
       ++end;
     }
-    (accesses[i].shared ? count_shared : count_global)(&accesses[i], &accesses[0] + end);
+    if (accesses[i].place == Place::remote) {
+      count_remote(&accesses[i]);
+    } else {
+      (accesses[i].place == Place::shared ? count_shared : count_global)(&accesses[i], &accesses[0] + end);
+    }
     i = end;
   }
 }

@@ -12,6 +12,7 @@ inline Failure& new_failure(ErrorKind kind, Site site) {
   failure = Failure();
   failure.kind = kind;
   failure.region = -1;
+  failure.owner = -1;
   failure.thread = current != nullptr ? current->index : 0xffff;
   failure.block = block->index;
   failure.site = site;

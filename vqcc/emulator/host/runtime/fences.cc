@@ -21,7 +21,7 @@ struct Published {
   uint32_t clocks[warp_size];
 };
 
-// Publications on one address; those of a block follow one another, blocks in the order they ran.
+// Publications on one address, by blocks.
 struct Address {
   std::vector<Published> entries;
   uint32_t blocks = 0;  // that published
@@ -34,14 +34,18 @@ struct Observed {
   bool several;
 };
 
-std::vector<uint32_t> first_epochs;                // by block number
-std::unordered_map<uint64_t, Address> published;  // by arena offset
-std::unordered_map<uint64_t, Observed> observed;  // by arena offset, of this block
+std::vector<uint32_t> first_epochs;                                 // of clusters
+std::unordered_map<uint64_t, Address> published;                   // by arena offset
+std::unordered_map<uint64_t, Observed> observed[maximum_cluster];  // by arena offset, of each block that runs
+
+bool is_before(const Published& entry, uint32_t number) { return entry.block < number; }
 
 // Adds what is ordered before the thread's last fence.
 void publish(Address& address, const Thread& me) {
-  const auto end = address.entries.rend();
-  for (auto entry = address.entries.rbegin(); entry != end && entry->block == block->number; ++entry) {
+  std::vector<Published>& entries = address.entries;
+  auto entry = std::lower_bound(entries.begin(), entries.end(), block->number, is_before);
+  const bool first = entry == entries.end() || entry->block != block->number;
+  for (; entry != entries.end() && entry->block == block->number; ++entry) {
     if (entry->warp == me.warp && entry->epoch <= me.fence_epoch) {
       for (unsigned lane = 0; lane < warp_size; ++lane) {
         const uint32_t kept = entry->epoch == me.fence_epoch ? entry->clocks[lane] : 0;
@@ -51,9 +55,9 @@ void publish(Address& address, const Thread& me) {
       return;
     }
   }
-  address.blocks += address.entries.empty() || address.entries.back().block != block->number;
-  address.entries.push_back({block->number, me.fence_epoch, me.warp, {}});
-  std::copy_n(me.fence_clocks, warp_size, address.entries.back().clocks);
+  address.blocks += first;
+  entry = entries.insert(entry, {block->number, me.fence_epoch, me.warp, {}});
+  std::copy_n(me.fence_clocks, warp_size, entry->clocks);
 }
 
 // An access of another block: one write, or the reads of one warp or of several.
@@ -84,13 +88,12 @@ bool has_seen(const Observed& seen, const Thread& me) {
 }
 
 bool ordered_after(const Earlier& access, const Thread& me) {
-  for (const auto& [offset, seen] : observed) {
+  for (const auto& [offset, seen] : observed[block->rank]) {
     if (!has_seen(seen, me)) {
       continue;
     }
     const std::vector<Published>& entries = published[offset].entries;
-    const auto before = [](const Published& entry, uint32_t number) { return entry.block < number; };
-    for (auto entry = std::lower_bound(entries.begin(), entries.end(), access.block, before);
+    for (auto entry = std::lower_bound(entries.begin(), entries.end(), access.block, is_before);
          entry != entries.end() && entry->block == access.block; ++entry) {
       if (covers(*entry, access)) {
         return true;
@@ -100,10 +103,11 @@ bool ordered_after(const Earlier& access, const Thread& me) {
   return false;
 }
 
-// For reads of several blocks, of which the last alone is known: by whole blocks.
+// For reads of several blocks, of which the last alone is known: by whole blocks, all that have run or run with this one.
 bool ordered_after_all(const Thread& me) {
-  for (const auto& [offset, seen] : observed) {
-    if (has_seen(seen, me) && published[offset].blocks >= block->number) {  // those before this one, perhaps itself
+  const uint32_t others = cluster.blocks[0].number + cluster.size - 1;
+  for (const auto& [offset, seen] : observed[block->rank]) {
+    if (has_seen(seen, me) && published[offset].blocks >= others) {  // perhaps itself among them
       return true;
     }
   }
@@ -117,15 +121,17 @@ void begin_launch_order() {
   published.clear();
 }
 
-void begin_block_order() {
-  first_epochs.push_back(block->first_epoch);
-  observed.clear();
+void begin_cluster_order() {
+  first_epochs.push_back(cluster.blocks[0].first_epoch);
+  for (auto& of_block : observed) {
+    of_block.clear();
+  }
 }
 
 void note_global_atomic(uint64_t offset) {
   const Thread& me = *current;
   const uint32_t clock = block->warps[me.warp].clock[me.lane];
-  const auto [seen, first] = observed.try_emplace(offset, Observed{block->epoch, clock, me.index, false});
+  const auto [seen, first] = observed[block->rank].try_emplace(offset, Observed{block->epoch, clock, me.index, false});
   if (!first && seen->second.epoch == block->epoch && seen->second.thread != me.index) {
     seen->second.several = true;
   }
@@ -138,7 +144,8 @@ void check_other_block(const Cell& cell, const Stamp& stamp, Access access, Acce
   const bool was_read = other == Access::read;
   const uint32_t epoch = was_read ? cell.read_epoch : cell.write_epoch;
   const auto after = std::upper_bound(first_epochs.begin(), first_epochs.end(), epoch);
-  const uint32_t number = static_cast<uint32_t>(after - first_epochs.begin()) - 1;
+  const uint32_t index = static_cast<uint32_t>(after - first_epochs.begin()) - 1;
+  const uint32_t number = index * cluster.size + (epoch & launch.epoch_ranks);
   const bool by_atomics_alone = !was_read && !cell.plain_in_block;
   const unsigned write_lane = cell.write_thread % warp_size;
   const Earlier earlier = was_read ? Earlier{number, epoch, cell.read_clock, cell.read_warp, cell.read_lanes,

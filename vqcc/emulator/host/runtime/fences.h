@@ -6,7 +6,7 @@
 namespace vqcc_emulator {
 
 void begin_launch_order();
-void begin_block_order();
+void begin_cluster_order();
 void note_global_atomic(uint64_t offset);
 
 }  // namespace vqcc_emulator

@@ -58,13 +58,14 @@ uint64_t place_after(uint64_t end, const Placement& placement) {
   return align_up(end + gap, 2 * placement.alignment) + placement.alignment;
 }
 
-uint64_t arena_capacity, flags_capacity, words_capacity, bytes_capacity;
+uint64_t arena_capacity, flags_capacity, words_capacity, bytes_capacity, visits_capacity;
 
 bool reserve_arena(uint64_t bytes, uint64_t tracked) {
   unsigned char* memory = reinterpret_cast<unsigned char*>(arena.base);
   const bool done = grow(memory, arena_capacity, bytes) && grow(arena.flags, flags_capacity, bytes + 64) &&
                     grow(arena.shadow.words, words_capacity, tracked / 4 * sizeof(Cell)) &&
-                    grow(arena.shadow.bytes, bytes_capacity, tracked * sizeof(Cell));
+                    grow(arena.shadow.bytes, bytes_capacity, tracked * sizeof(Cell)) &&
+                    grow(arena.visits, visits_capacity, arena.shared_end / 4 * sizeof(Visits));
   arena.base = reinterpret_cast<uintptr_t>(memory);
   return done;
 }
@@ -72,9 +73,12 @@ bool reserve_arena(uint64_t bytes, uint64_t tracked) {
 // Takes back what the last launch placed. Cells stay, as their epochs make them void; but a large launch gives its
 // memory back, of which each written byte took up to 40 bytes more.
 void forget_buffers() {
-  for (const Region& region : arena.regions) {
-    memset(arena.flags + region.offset, 0, region.bytes);
+  for (const auto* regions : {&arena.shared, &arena.regions}) {
+    for (const Region& region : *regions) {
+      memset(arena.flags + region.offset, 0, region.bytes);
+    }
   }
+  arena.shared.clear();
   arena.regions.clear();
   constexpr uint64_t large = 64 << 20;
   if (arena.bytes > large) {
@@ -82,6 +86,7 @@ void forget_buffers() {
     madvise(arena.flags, flags_capacity, MADV_DONTNEED);
     madvise(arena.shadow.words, words_capacity, MADV_DONTNEED);
     madvise(arena.shadow.bytes, bytes_capacity, MADV_DONTNEED);
+    madvise(arena.visits, visits_capacity, MADV_DONTNEED);
   }
 }
 
@@ -105,7 +110,10 @@ int find_image(dl_phdr_info* info, size_t, void* data) {
   return 1;
 }
 
-bool prepare_threads() {
+// The blocks that run together.
+bool prepare_threads(unsigned rank) {
+  block = &cluster.blocks[rank];
+  block->rank = rank;
   block->thread_count = launch.block.x * launch.block.y * launch.block.z;
   block->warp_count = (block->thread_count + warp_size - 1) / warp_size;
   for (unsigned i = 0; i < block->thread_count; ++i) {
@@ -122,12 +130,15 @@ bool prepare_threads() {
 }
 
 void run_grid() {
-  block->number = 0;
+  uint32_t number = 0;
   for (unsigned z = 0; z < launch.grid.z; ++z) {
     for (unsigned y = 0; y < launch.grid.y; ++y) {
-      for (unsigned x = 0; x < launch.grid.x; ++x, ++block->number) {
-        block->index = {x, y, z};
-        run_block();
+      for (unsigned x = 0; x < launch.grid.x; x += cluster.size) {
+        for (unsigned rank = 0; rank < cluster.size; ++rank) {
+          cluster.blocks[rank].index = {x + rank, y, z};
+          cluster.blocks[rank].number = number++;
+        }
+        run_cluster();
         if (result.failure.kind != ErrorKind::none) {
           return;
         }
@@ -138,12 +149,15 @@ void run_grid() {
 
 }  // namespace
 
-// Lays out shared memory and the buffers and copies the inputs in. Returns 0, or 1 if there is no memory.
-VQCC_EXPORT int vqcc_emulator_place(Placement* placements, uint64_t count, uint64_t shared_bytes) {
+// Lays out shared memory of `blocks` blocks and the buffers and copies the inputs in. Returns 0, or 1 if there is no memory.
+VQCC_EXPORT int vqcc_emulator_place(Placement* placements, uint64_t count, uint64_t shared_bytes, uint64_t blocks) {
   forget_buffers();
-  arena.regions.push_back({shared_offset, shared_bytes, true});
+  arena.shared_stride = align_up(shared_bytes + shared_gap_bytes, 256);
+  for (uint64_t rank = 0; rank < blocks; ++rank) {
+    arena.shared.push_back({shared_offset + rank * arena.shared_stride, shared_bytes, true});
+  }
   arena.regions.resize(count + 1);
-  uint64_t end = arena.shared_end = shared_offset + shared_bytes + gap_bytes;
+  uint64_t end = arena.shared_end = align_up(shared_offset + blocks * arena.shared_stride + gap_bytes, 4096);
   for (const bool writable_ones : {true, false}) {
     for (uint64_t i = 0; i < count; ++i) {
       const Placement& placement = placements[i];
@@ -159,7 +173,8 @@ VQCC_EXPORT int vqcc_emulator_place(Placement* placements, uint64_t count, uint6
     }
   }
   arena.bytes = align_up(end + gap_bytes, 4096);
-  if (!reserve_arena(arena.bytes, arena.tracked_end)) {
+  if (!reserve_arena(arena.bytes, arena.tracked_end + (blocks - 1) * arena.shared_end)) {
+    arena.shared.clear();
     arena.regions.clear();
     arena.bytes = 0;
     return 1;
@@ -181,8 +196,6 @@ VQCC_EXPORT int vqcc_emulator_place(Placement* placements, uint64_t count, uint6
 }
 
 VQCC_EXPORT void vqcc_emulator_launch(const Request* request, Result* out) {
-  static Block only_block;
-  block = &only_block;
   launch.kernel = request->kernel;
   launch.arguments = request->arguments;
   launch.grid = request->grid;
@@ -190,13 +203,20 @@ VQCC_EXPORT void vqcc_emulator_launch(const Request* request, Result* out) {
   launch.shared_bytes = request->shared_bytes;
   launch.counting = request->counting != 0;
   launch.steps_left = request->steps;
+  launch.clustered = request->kernel->cluster != 0;
+  cluster.size = launch.clustered ? request->kernel->cluster : 1;
+  launch.epoch_ranks = cluster.size > 1 ? maximum_cluster - 1 : 0;
   launch.first_epoch = ++launch.last_epoch;
   result.counters = Counters();
   result.failure.kind = ErrorKind::none;
   current = nullptr;
   dl_iterate_phdr(find_image, request->kernel->function);
   begin_launch_order();
-  if (!prepare_threads()) {
+  bool prepared = true;
+  for (unsigned rank = 0; rank < cluster.size; ++rank) {
+    prepared = prepared && prepare_threads(rank);
+  }
+  if (!prepared) {
     result.failure = Failure();
     result.failure.kind = ErrorKind::out_of_memory;
   } else {

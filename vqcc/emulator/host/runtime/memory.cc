@@ -35,9 +35,11 @@ void check_elsewhere(const void* address, uint64_t bytes, Access access, Site si
   ErrorKind kind = first < 65536 ? ErrorKind::null_pointer
                    : in_image    ? ErrorKind::image_write
                                  : ErrorKind::wild_pointer;
-  for (unsigned i = 0; i < block->thread_count; ++i) {
-    if (first - reinterpret_cast<uintptr_t>(block->threads[i].stack) < stack_bytes) {
-      kind = ErrorKind::foreign_stack;
+  for (unsigned rank = 0; rank < cluster.size; ++rank) {
+    for (unsigned i = 0; i < block->thread_count; ++i) {
+      if (first - reinterpret_cast<uintptr_t>(cluster.blocks[rank].threads[i].stack) < stack_bytes) {
+        kind = ErrorKind::foreign_stack;
+      }
     }
   }
   Failure& failure = new_failure(kind, site);

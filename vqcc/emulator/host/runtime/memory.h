@@ -1,6 +1,7 @@
-// The arena that holds the block's shared memory and every buffer of a launch, with the state of each byte.
+// The arena that holds the shared memory of the blocks that run together and every buffer of a launch, with the state of
+// each byte.
 //
-//   gap | shared | gap | written buffers ... | gap | inputs ... | gap
+//   gap | shared | gap ... | written buffers ... | gap | inputs ... | gap
 //
 // One subtraction tells whether an address lies in it; a byte of `flags` tells the rest. Gaps are never backed by
 // memory.
@@ -8,6 +9,7 @@
 
 #include <string.h>
 
+#include "cluster.h"
 #include "counters.h"
 #include "race.h"
 
@@ -24,29 +26,40 @@ struct Arena {
   uintptr_t base = 0;
   uint64_t bytes = 0;        // of the arena; flags has a few more
   uint64_t shared_end = 0;   // offsets below are shared memory
+  uint64_t shared_stride = 1;
   uint64_t tracked_end = 0;  // offsets below can be written, so races are looked for
   uint8_t* flags = nullptr;
   Shadow shadow;
-  std::vector<Region> regions;  // 0: shared memory
+  Visits* visits = nullptr;     // of words of shared memory
+  std::vector<Region> shared;   // by rank
+  std::vector<Region> regions;  // buffers, from 1 on
 };
 extern Arena arena;
 
 constexpr uint64_t gap_bytes = 1 << 20;
 constexpr uint64_t shared_offset = gap_bytes + 128;  // 128-byte aligned, and no more than that
-constexpr uint64_t shared_capacity = 1 << 20;
+constexpr uint64_t shared_gap_bytes = 1 << 18;  // between the shared memories of a cluster
+
+inline bool is_own_shared(uint64_t offset) { return (offset - shared_offset) / arena.shared_stride == block->rank; }
 
 // The region an offset lies in or is nearest to.
 inline void locate(Failure& failure, uint64_t offset) {
   uint64_t nearest = ~0ull;
-  for (size_t i = 0; i < arena.regions.size(); ++i) {
-    const Region& region = arena.regions[i];
+  const auto consider = [&](const Region& region, size_t number, int32_t owner) {
     const uint64_t end = region.offset + region.bytes;
     const uint64_t distance = offset < region.offset ? region.offset - offset : offset < end ? 0 : offset - end + 1;
     if (distance < nearest) {
       nearest = distance;
-      failure.region = static_cast<int32_t>(i);
+      failure.region = static_cast<int32_t>(number);
+      failure.owner = owner;
       failure.offset = static_cast<int64_t>(offset - region.offset);
     }
+  };
+  for (unsigned rank = 0; rank < arena.shared.size(); ++rank) {
+    consider(arena.shared[rank], 0, rank == block->rank ? -1 : static_cast<int32_t>(rank));
+  }
+  for (size_t i = 1; i < arena.regions.size(); ++i) {
+    consider(arena.regions[i], i, -1);
   }
   failure.address = arena.base + offset;
 }
@@ -130,20 +143,29 @@ inline void check(const void* address, uint64_t bytes, uint64_t alignment, Site 
   if (__builtin_expect((offset & (alignment - 1)) != 0, false)) {  // the arena's base is a page's
     fail_at(ErrorKind::misaligned, offset, bytes, access, site);
   }
+  const bool shared = offset < arena.shared_end;
+  const bool remote = shared && launch.clustered && !is_own_shared(offset);
   if (counts()) {
-    count_access(*current, offset, bytes, access, offset < arena.shared_end, site);
+    count_access(*current, offset, bytes, access, remote ? Place::remote : shared ? Place::shared : Place::global, site);
   }
   if (offset >= arena.tracked_end) {
     return;
   }
-  const bool shared = offset < arena.shared_end;
   const Warp& warp = block->warps[current->warp];
   const Stamp stamp = {block->epoch, warp.clock[current->lane], shared ? block->first_epoch : launch.first_epoch, site,
                        current, fresh};
+  Shadow shadow = arena.shadow;
+  if (shared && launch.clustered) {
+    check_visit(offset, bytes, access, remote, site);
+    shadow = shadow_of(block->rank);
+  }
   if (((offset | bytes) & 3) == 0) {
-    touch_words<access>(arena.shadow, stamp, offset, bytes);
+    touch_words<access>(shadow, stamp, offset, bytes);
   } else {
-    touch_bytes<access>(arena.shadow, stamp, offset, bytes);
+    touch_bytes<access>(shadow, stamp, offset, bytes);
+  }
+  if (shared && launch.clustered) {
+    record_visit(offset, bytes, access);
   }
   if (access == Access::write) {
     memset(arena.flags + offset, mapped | written | writable, bytes);

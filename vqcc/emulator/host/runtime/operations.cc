@@ -83,7 +83,7 @@ void require_aligned(const void* address, size_t bytes, Site site) {
   abandon();
 }
 
-std::vector<PendingCopy> pending[maximum_threads];
+std::vector<PendingCopy> pending[maximum_cluster][maximum_threads];
 
 }  // namespace
 
@@ -134,7 +134,7 @@ void copy_async(void* shared, const void* global, size_t bytes, size_t source_by
     memset(arena.flags + offset, mapped | writable, bytes);
     memset(shared, 0xff, bytes);
   }
-  pending[current->index].push_back(
+  pending[block->rank][current->index].push_back(
       {shared, global, static_cast<uint32_t>(bytes), static_cast<uint32_t>(source_bytes), current->copy_group, site});
 }
 
@@ -142,7 +142,7 @@ void copy_async_commit() { ++current->copy_group; }
 
 // Leaves the newest `groups_left` committed groups pending.
 void copy_async_wait(unsigned groups_left) {
-  std::vector<PendingCopy>& copies = pending[current->index];
+  std::vector<PendingCopy>& copies = pending[block->rank][current->index];
   const bool counting = launch.counting;
   launch.counting = false;  // the store was counted when it was started
   size_t done = 0;
@@ -163,14 +163,14 @@ void copy_async_wait_all() {
 
 void clear_pending_copies() {
   for (unsigned i = 0; i < block->thread_count; ++i) {
-    pending[i].clear();
+    pending[block->rank][i].clear();
     block->threads[i].copy_group = 0;
   }
 }
 
 void check_no_pending_copies(const Thread& thread) {
-  if (!pending[thread.index].empty()) {
-    fail(ErrorKind::pending_copy, pending[thread.index].front().site);
+  if (!pending[block->rank][thread.index].empty()) {
+    fail(ErrorKind::pending_copy, pending[block->rank][thread.index].front().site);
   }
 }
 

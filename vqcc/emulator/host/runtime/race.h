@@ -73,7 +73,9 @@ inline void synchronize(Warp& warp, uint32_t mask) {
 
 // Reports and does not return. Defined in memory.h, which knows the regions.
 [[noreturn]] void report_race(const Cell& cell, const Stamp& stamp, Access access, Access other, uint64_t offset);
-// For accesses of an earlier block of this launch: returns if fences and atomics order the two, and a load is fresh.
+// Whether a barrier of clusters orders an earlier access of this block to a word of shared memory before the observer.
+bool ordered_by_cluster(const Thread& observer, Access earlier, uint64_t offset);
+// For accesses of another block of this launch: returns if fences and atomics order the two, and a load is fresh.
 void check_other_block(const Cell& cell, const Stamp& stamp, Access access, Access other, uint64_t offset);
 
 inline void check_against_write(const Cell& cell, const Stamp& stamp, Access access, uint64_t offset) {
@@ -84,10 +86,11 @@ inline void check_against_write(const Cell& cell, const Stamp& stamp, Access acc
     const Thread& me = *stamp.thread;
     if (cell.write_thread != me.index && !(access == Access::atomic && cell.write_atomic) &&
         (cell.write_thread / warp_size != me.warp ||
-         !ordered(cell.write_clock, cell.write_thread % warp_size, block->warps[me.warp], me.lane))) {
+         !ordered(cell.write_clock, cell.write_thread % warp_size, block->warps[me.warp], me.lane)) &&
+        !ordered_by_cluster(me, Access::write, offset)) {
       report_race(cell, stamp, access, cell.write_atomic ? Access::atomic : Access::write, offset);
     }
-  } else if (__builtin_expect(cell.write_epoch < block->first_epoch, false) &&
+  } else if (__builtin_expect(of_another_block(cell.write_epoch), false) &&
              (cell.plain_in_block || (access == Access::read && !stamp.fresh))) {
     // Of bytes that others changed by atomics alone, the result may be read, or reset by a block that knows it is last.
     check_other_block(cell, stamp, access, Access::write, offset);
@@ -107,11 +110,12 @@ inline void check_against_reads(const Cell& cell, const Stamp& stamp, Access acc
   if (cell.read_epoch < stamp.window) {
     return;
   }
-  if (__builtin_expect(cell.read_epoch < block->first_epoch || (cell.read_state & several_blocks), false)) {
+  if (__builtin_expect(of_another_block(cell.read_epoch) || (cell.read_state & several_blocks), false)) {
     check_other_block(cell, stamp, access, Access::read, offset);
   }
   if (cell.read_epoch == stamp.epoch && ((cell.read_state & several_warps) || cell.read_warp != stamp.thread->warp ||
-                                         !readers_ordered(cell, *stamp.thread))) {
+                                         !readers_ordered(cell, *stamp.thread)) &&
+      !ordered_by_cluster(*stamp.thread, Access::read, offset)) {
     report_race(cell, stamp, access, Access::read, offset);
   }
 }
@@ -134,7 +138,7 @@ inline void record_read(Cell& cell, const Stamp& stamp) {
     cell.read_site = stamp.site;
     return;
   }
-  const bool other_block = cell.read_epoch >= stamp.window && cell.read_epoch < block->first_epoch;
+  const bool other_block = cell.read_epoch >= stamp.window && of_another_block(cell.read_epoch);
   const uint8_t sticky = cell.read_epoch >= stamp.window ? cell.read_state & several_blocks : 0;
   cell.read_epoch = stamp.epoch;
   cell.read_clock = stamp.clock;
@@ -153,7 +157,7 @@ inline void touch(Cell& cell, const Stamp& stamp, uint64_t offset) {
   }
   check_against_reads(cell, stamp, access, offset);
   // From here on this write stands for everything that is ordered before it.
-  cell.plain_in_block = access == Access::write || (cell.plain_in_block && cell.write_epoch >= block->first_epoch);
+  cell.plain_in_block = access == Access::write || (cell.plain_in_block && !of_another_block(cell.write_epoch));
   cell.write_epoch = stamp.epoch;
   cell.write_clock = stamp.clock;
   cell.write_site = stamp.site;

@@ -32,6 +32,10 @@ enum class ErrorKind : int32_t {
   pending_copy,
   stale_read,
   out_of_memory,
+  cluster_race,
+  absent_block,
+  divergent_cluster_barrier,
+  cluster_barrier_order,
 };
 
 enum class Access : uint8_t { none, read, write, atomic };
@@ -48,6 +52,7 @@ struct ThreadState {
 struct Failure {
   ErrorKind kind;
   int32_t region;  // 0: shared memory, i + 1: buffer i, -1: none
+  int32_t owner;   // rank in the cluster of another block whose shared memory it is; -1: none
   int64_t offset;  // in the region; negative or past its end when out of bounds
   uint64_t address;
   uint32_t bytes;  // of the access
@@ -78,6 +83,11 @@ struct Counters {
   uint64_t atomics;  // thread operations
   uint64_t shared_atomics;
   uint64_t tensor_multiplies;  // warp operations
+  // Accesses to shared memory of other blocks of the cluster: of threads, their bytes, and of warps.
+  uint64_t remote_loads, remote_stores;
+  uint64_t remote_load_bytes, remote_store_bytes;
+  uint64_t remote_load_requests, remote_store_requests;
+  uint64_t cluster_barriers;  // of clusters
 };
 
 struct Result {

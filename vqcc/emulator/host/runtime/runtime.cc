@@ -1,4 +1,5 @@
 // The runtime as one translation unit: the checks are inlined into the functions the compiler calls for each access.
+#include "cluster.cc"
 #include "counters.cc"
 #include "faults.cc"
 #include "fences.cc"

@@ -1,6 +1,7 @@
-// Runs blocks: one after another, warp after warp, each lane until it has to wait.
+// Runs blocks: one cluster after another, its blocks in turns, warp after warp, each lane until it has to wait.
 #include "schedule.h"
 
+#include "cluster.h"
 #include "counters.h"
 #include "copy_async.h"
 #include "fail.h"
@@ -10,6 +11,7 @@
 namespace vqcc_emulator {
 
 Launch launch;
+Cluster cluster;
 Block* block;
 Thread* current;
 Context scheduler;
@@ -26,7 +28,9 @@ void run_thread() {
   self.wait = Wait::exited;
   warp.exited |= 1u << self.lane;
   warp.runnable &= ~(1u << self.lane);
-  ++block->exited;
+  if (++block->exited == block->thread_count) {
+    check_exit(self);
+  }
   switch_away();
   __builtin_unreachable();
 }
@@ -34,9 +38,8 @@ void run_thread() {
 void begin_block() {
   block->exited = 0;
   block->at_barrier = 0;
-  block->first_epoch = block->epoch = ++launch.last_epoch;
-  begin_block_order();
-  const Region& shared = arena.regions[0];
+  block->first_epoch = block->epoch = next_epoch();
+  const Region& shared = arena.shared[block->rank];
   memset(reinterpret_cast<void*>(arena.base + shared.offset), 0xff, shared.bytes);
   memset(arena.flags + shared.offset, mapped | writable, shared.bytes);
   for (unsigned i = 0; i < block->warp_count; ++i) {
@@ -53,12 +56,13 @@ void begin_block() {
     Thread& thread = block->threads[i];
     thread.wait = Wait::none;
     thread.fence_epoch = 0;
+    thread.arrival = thread.awaited = cluster.barrier;
     prepare(thread.context, thread.stack, run_thread);
   }
   clear_pending_copies();
 }
 
-// Nothing can run and something has not ended: tells who does not meet whom.
+// No thread of the block can run and some have not ended: tells who does not meet whom.
 void fail_stalled() {
   ErrorKind kind = ErrorKind::divergent_barrier;
   const Thread* first = nullptr;
@@ -78,31 +82,56 @@ void fail_stalled() {
   describe_threads(failure);
 }
 
-}  // namespace
-
-void run_block() {
-  begin_block();
-  for (;;) {
+// Runs the block until each of its threads has exited or waits for other blocks. Returns whether any has run.
+bool run_block() {
+  bool has_run = false;
+  for (bool again = true; again;) {
+    again = false;
     for (unsigned i = 0; i < block->warp_count; ++i) {
       while (block->warps[i].runnable != 0) {
         current = &block->threads[i * warp_size + static_cast<unsigned>(__builtin_ctz(block->warps[i].runnable))];
+        again = true;  // the last to arrive at a cluster's barrier lets warps before it go on
         switch_context(scheduler, current->context);
         if (result.failure.kind != ErrorKind::none) {
-          return;
+          return true;
         }
       }
     }
-    if (block->exited == block->thread_count) {
-      break;
-    }
-    if (block->at_barrier != block->thread_count || !release_barrier()) {
-      fail_stalled();
-      return;
+    has_run |= again;
+    again |= block->at_barrier == block->thread_count && release_barrier();
+  }
+  if (block->exited != block->thread_count && !waits_for_cluster(*block)) {
+    fail_stalled();
+  }
+  return has_run;
+}
+
+}  // namespace
+
+void run_cluster() {
+  begin_cluster();
+  for (unsigned rank = 0; rank < cluster.size; ++rank) {
+    block = &cluster.blocks[rank];
+    begin_block();
+  }
+  begin_cluster_order();
+  for (bool has_run = true; has_run;) {
+    has_run = false;
+    for (unsigned rank = 0; rank < cluster.size; ++rank) {
+      block = &cluster.blocks[rank];
+      has_run |= run_block();
+      if (result.failure.kind != ErrorKind::none) {
+        return;
+      }
     }
   }
-  if (counts()) {
-    for (unsigned i = 0; i < block->warp_count; ++i) {
-      flush_lanes(i, block->warps[i].present);
+  fail_stalled_cluster();
+  if (counts() && result.failure.kind == ErrorKind::none) {
+    for (unsigned rank = 0; rank < cluster.size; ++rank) {
+      block = &cluster.blocks[rank];
+      for (unsigned i = 0; i < block->warp_count; ++i) {
+        flush_lanes(i, block->warps[i].present);
+      }
     }
   }
 }
@@ -111,7 +140,9 @@ Index3 thread_index() { return current->position; }
 Index3 block_index() { return block->index; }
 Index3 block_dimensions() { return launch.block; }
 Index3 grid_dimensions() { return launch.grid; }
-unsigned char* dynamic_shared() { return reinterpret_cast<unsigned char*>(arena.base + arena.regions[0].offset); }
+unsigned char* dynamic_shared() {
+  return reinterpret_cast<unsigned char*>(arena.base + arena.shared[block->rank].offset);
+}
 unsigned dynamic_shared_bytes() { return launch.shared_bytes; }
 void trap() { fail(ErrorKind::trap, VQCC_HERE); }
 

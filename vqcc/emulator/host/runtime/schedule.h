@@ -23,7 +23,10 @@ inline void switch_away() {
 // Lets the threads of the block go on after a barrier all of them reached; false if they stand at different ones.
 bool release_barrier();
 
-// Runs one block to its end. On an error the result holds the failure.
-void run_block();
+// Waits for the lanes of the mask at the same operation and place; what the operation returns.
+uint64_t meet(WarpOperation operation, unsigned mask, uint64_t value, unsigned argument, unsigned width, Site site);
+
+// Runs the blocks of a cluster, whose indices are set, to their end. On an error the result holds the failure.
+void run_cluster();
 
 }  // namespace vqcc_emulator

@@ -15,10 +15,11 @@ namespace vqcc_emulator {
 constexpr unsigned warp_size = 32;
 constexpr unsigned maximum_threads = 1024;
 constexpr unsigned maximum_warps = maximum_threads / warp_size;
+constexpr unsigned maximum_cluster = 8;  // blocks
 
 using Site = uint32_t;  // code address as an offset into the kernel's module; 0 where there is none
 
-enum class Wait : uint8_t { none, warp, barrier, exited };
+enum class Wait : uint8_t { none, warp, barrier, exited, cluster };
 
 // An asynchronous copy not yet waited for.
 struct PendingCopy {
@@ -49,6 +50,9 @@ struct Thread {
 
   uint32_t copy_group = 0;  // number of the group that is being filled
 
+  // Numbers of the cluster barriers that it will arrive at and wait for next (see cluster.h).
+  uint32_t arrival = 0, awaited = 0;
+
   // What was ordered before its last thread fence (see fences.cc); epoch 0: it had none.
   uint32_t fence_epoch = 0;
   uint32_t fence_clocks[warp_size] = {};
@@ -67,10 +71,11 @@ struct Warp {
   uint32_t known[warp_size][warp_size] = {};
 };
 
-// All that belongs to one block, so that the blocks of a cluster can be run in turns.
+// All that belongs to one block: the blocks of a cluster are run in turns.
 struct Block {
   Index3 index = {};
   uint32_t number = 0;
+  uint32_t rank = 0;  // in its cluster
   unsigned thread_count = 0;
   unsigned warp_count = 0;
   unsigned exited = 0;
@@ -81,12 +86,23 @@ struct Block {
   Thread threads[maximum_threads];
 };
 
+// The blocks that run together, each with shared memory of its own: one, unless the kernel names a cluster size.
+struct Cluster {
+  unsigned size = 1;
+  unsigned arrived = 0;        // threads, at the barrier to come
+  uint32_t barrier = 0;        // its number; never reused in a process
+  uint32_t first_barrier = 0;  // of this cluster
+  Block blocks[maximum_cluster];
+};
+
 struct Launch {
   const Kernel* kernel = nullptr;
   void** arguments = nullptr;
   Index3 grid = {}, block = {};
   uint32_t shared_bytes = 0;
   bool counting = false;
+  bool clustered = false;     // the kernel names a cluster size
+  uint32_t epoch_ranks = 0;  // bits of an epoch that are its block's rank: so those of blocks that run together differ
   int64_t steps_left = 0;
   uintptr_t image_low = 0, image_high = 0;  // the kernel's module, code and constants
   uint32_t first_epoch = 0;
@@ -94,12 +110,23 @@ struct Launch {
 };
 
 extern Launch launch;
+extern Cluster cluster;
 extern Block* block;     // that runs
 extern Thread* current;  // that runs; null in the scheduler
 extern Context scheduler;
 extern sigjmp_buf fault_exit;
 
 inline bool counts() { return __builtin_expect(launch.counting, false); }
+
+// A new epoch for the block that runs.
+inline uint32_t next_epoch() {
+  return launch.last_epoch = (launch.last_epoch | launch.epoch_ranks) + 1 + block->rank;
+}
+
+// Whether an access of this launch was another block's.
+inline bool of_another_block(uint32_t epoch) {
+  return epoch < block->first_epoch || (epoch & launch.epoch_ranks) != block->rank;
+}
 
 inline Site site_of(const void* return_address) {
   // The call ends where it returns to; one byte before lies within it.

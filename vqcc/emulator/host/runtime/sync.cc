@@ -69,10 +69,8 @@ void deal(unsigned warp) {
   }
 }
 
-// Whether an operation orders the memory accesses of its lanes; those of tensor cores only wait.
-bool orders_memory(WarpOperation operation) {
-  return operation != WarpOperation::tensor_multiply && operation != WarpOperation::matrix_load;
-}
+// Whether an operation orders the memory accesses of its lanes; those of tensor cores and of clusters only meet.
+bool orders_memory(WarpOperation operation) { return operation < WarpOperation::tensor_multiply; }
 
 uint64_t reduce(WarpOperation operation, uint64_t a, uint64_t b) {
   const int64_t x = static_cast<int64_t>(a), y = static_cast<int64_t>(b);
@@ -172,6 +170,8 @@ void release(unsigned warp_index, uint32_t mask, WarpOperation operation) {
   warp.runnable |= mask;
 }
 
+}  // namespace
+
 uint64_t meet(WarpOperation operation, unsigned mask, uint64_t value, unsigned argument, unsigned width, Site site) {
   take_step(site);
   Thread& self = *current;
@@ -206,8 +206,6 @@ uint64_t meet(WarpOperation operation, unsigned mask, uint64_t value, unsigned a
   }
   return self.result;
 }
-
-}  // namespace
 
 uint64_t warp_operation(WarpOperation operation, unsigned mask, uint64_t value, unsigned argument, unsigned width) {
   return meet(operation, mask, value, argument, width, VQCC_HERE);
@@ -252,7 +250,7 @@ bool release_barrier() {
     }
     count += block->threads[i].value;
   }
-  block->epoch = ++launch.last_epoch;
+  block->epoch = next_epoch();
   block->at_barrier = 0;
   result.counters.block_barriers += counts();
   for (unsigned i = 0; i < block->thread_count; ++i) {

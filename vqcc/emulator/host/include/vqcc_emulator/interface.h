@@ -38,6 +38,8 @@ enum class WarpOperation : uint8_t {
   reduce_xor,
   tensor_multiply,
   matrix_load,
+  cluster_arrive,
+  cluster_wait,
 };
 enum class BarrierOperation : uint8_t { sync, count, all, any };
 enum class AtomicOperation : uint8_t {
@@ -101,6 +103,18 @@ VQCC_WAITS FragmentSums multiply_fragments(TensorFormat format, Fragments operan
 // The rows of four 8 x 8 matrices, lane l's being row l % 8 of matrix l / 8, dealt to the lanes; all 32 lanes must come.
 // Each has read its row before.
 VQCC_WAITS MatrixWords deal_matrices(MatrixWords row);
+
+// The block's number in its cluster, which the kernel's __cluster_dims__ makes; the barrier of the cluster's threads, in
+// two halves, at each of which the lanes of a warp must be together.
+__attribute__((const)) unsigned cluster_rank();
+VQCC_WAITS void cluster_arrive();
+VQCC_WAITS void cluster_wait();
+
+// Where in the shared memory of block `rank` of the cluster lies what `own` is in this block's.
+unsigned char* shared_of(const void* own, unsigned rank);
+
+// One load of 1, 2, 4, 8 or 16 bytes, whatever the compiler would make of it.
+Word16 load_word(const void* address, size_t bytes);
 
 // Atomics return the old value. The 64 bits of `value` and `comparand` hold the operand in their low bytes.
 uint64_t atomic(AtomicOperation operation, AtomicType type, void* address, uint64_t value, uint64_t comparand);

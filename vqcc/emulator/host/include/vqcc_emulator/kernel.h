@@ -3,6 +3,11 @@
 
 namespace vqcc_emulator {
 
+template <unsigned size>
+struct ClusterSize {
+  static constexpr unsigned value = size;
+};
+
 // What a parameter is, so that a launch with the wrong kind of argument is refused before it runs.
 // p: pointer, r: pointer to const, i: signed integer, u: unsigned integer, f: floating point, s: anything else.
 struct Parameter {
@@ -17,7 +22,16 @@ struct Kernel {
   void (*invoke)(void* function, void** arguments);
   const Parameter* parameters;
   unsigned parameter_count;
+  unsigned cluster;  // blocks along x that run together; 0: the kernel does not say
 };
+
+// The dimensions in a kernel's __cluster_dims__, if it has one.
+constexpr unsigned cluster_size() { return 0; }
+constexpr unsigned cluster_size(unsigned x, unsigned y = 1, unsigned z = 1) {
+  return (x == 1 || x == 2 || x == 4 || x == 8) && y == 1 && z == 1
+             ? x
+             : throw "clusters of 1, 2, 4 or 8 blocks along x are emulated";
+}
 
 template <class T>
 struct KindOf {
@@ -116,8 +130,9 @@ struct Signature<void (*)(P...)> {
 // One line for each kernel and a terminator after them; vqcc appends both to the source it compiles.
 #define VQCC_EMULATOR_KERNELS_BEGIN \
   extern "C" __attribute__((visibility("default"))) const vqcc_emulator::Kernel vqcc_emulator_kernels[] = {
-#define VQCC_EMULATOR_KERNEL(name)                                                            \
-  {#name, reinterpret_cast<void*>(&name), &vqcc_emulator::Signature<decltype(&name)>::invoke, \
-   vqcc_emulator::Signature<decltype(&name)>::parameters, vqcc_emulator::Signature<decltype(&name)>::count},
-#define VQCC_EMULATOR_KERNELS_END {nullptr, nullptr, nullptr, nullptr, 0}} \
+#define VQCC_EMULATOR_KERNEL(name, ...)                                                                           \
+  {#name, reinterpret_cast<void*>(&name), &vqcc_emulator::Signature<decltype(&name)>::invoke,                     \
+   vqcc_emulator::Signature<decltype(&name)>::parameters, vqcc_emulator::Signature<decltype(&name)>::count, \
+   vqcc_emulator::ClusterSize<vqcc_emulator::cluster_size(__VA_ARGS__)>::value},
+#define VQCC_EMULATOR_KERNELS_END {nullptr, nullptr, nullptr, nullptr, 0, 0}} \
   ;

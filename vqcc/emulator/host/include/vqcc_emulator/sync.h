@@ -96,6 +96,17 @@ __forceinline__ void store_whole(T* address, T value) {
 }
 }  // namespace vqcc_emulator
 
+namespace vqcc_emulator {
+// One load of what lies at `address`, of the type that `as` points to.
+template <class T>
+__forceinline__ T load_whole(const void* address, const T*) {
+  const Word16 word = load_word(address, sizeof(T));
+  T value;
+  __builtin_memcpy(&value, &word, sizeof(T));
+  return value;
+}
+}  // namespace vqcc_emulator
+
 // The read-only cache has no meaning here: a plain load, checked like every other. Past L1 goes __ldcg alone.
 template <class T>
 __forceinline__ T __ldg(const T* address) {
