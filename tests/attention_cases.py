@@ -8,7 +8,8 @@ from caches import LENGTHS
 from device.attention import Books, Case
 
 from vqcc.codegen.render_cache import render_cache_source
-from vqcc.ops.attention.tile import DecodeTile, FragmentTile, ScoreTile
+from vqcc.ops.attention.cluster_tile import ClusterTile
+from vqcc.ops.attention.tile import AttentionTile
 from vqcc.passes.cache.append import plan_appends
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def books_of(algorithm: Algorithm, head_dim: int) -> Books:
 def case_of(problem: CacheProblem, plan: CachePlan, **other: Any) -> Case:
     """What the emulator's rig has to know of a planned kernel."""
     op, tile, launch, layout = problem.op, plan.tile, plan.launch, plan.layout
-    assert isinstance(tile, DecodeTile | ScoreTile | FragmentTile)
+    assert isinstance(tile, AttentionTile)
     assert launch is not None
     assert layout is not None
     fields: dict[str, Any] = {
@@ -59,6 +60,11 @@ def case_of(problem: CacheProblem, plan: CachePlan, **other: Any) -> Case:
         "kernel": plan.strategy.dataflow,
         "shared_bytes": launch.dynamic_shared_bytes,
         "own_arrival_bytes": tile.arrival_bytes,
-        **other,
     }
-    return Case(**fields)
+    if isinstance(tile, ClusterTile):
+        fields |= {
+            "kernel": f"cluster {plan.strategy.dataflow}",
+            "cluster": tile.cluster,
+            "grid": min(launch.grid, 3 * tile.cluster),
+        }
+    return Case(**{**fields, **other})

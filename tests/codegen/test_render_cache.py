@@ -22,14 +22,22 @@ if TYPE_CHECKING:
 
 
 CASES: dict[str, tuple[tuple[str, ...], dict[str, Any], tuple[str, ...]]] = {
-    "a book for each group": (("cq-2",), {"head_dim": 128}, ("gc", "sc", "o1", "o2", "score")),
-    "narrow vectors": (("cq-4",), {"head_dim": 128}, ("o1", "score")),
+    "a book for each group": (
+        ("cq-2",),
+        {"head_dim": 128},
+        ("gc", "sc", "o1", "o2", "o3", "score", "clusters"),
+    ),
+    "narrow vectors": (("cq-4",), {"head_dim": 128}, ("o1", "o3", "score", "clusters")),
     "wide vectors": (("cq-1",), {}, ("o1", "score")),
-    "one book for all": (("kv-4-8-1",), {}, ("gc", "sc", "o2", "score")),
-    "two stages": (("kv-4-8-2",), {}, ("gc", "sc", "o1")),
+    "one book for all": (("kv-4-8-1",), {}, ("gc", "sc", "o2", "o3", "score", "clusters")),
+    "two stages": (("kv-4-8-2",), {}, ("gc", "sc", "o1", "o3")),
     "two stages of a layer's books, and groups'": (("kv-2-6-2", "cq-2"), {}, ("gc", "sc", "o1")),
     "different algorithms": (("cq-2", "kv-2-8-1"), {"head_dim": 128}, ("sc", "o1", "score")),
-    "shared queries": (("cq-2",), {"q_heads": 8, "head_dim": 128}, ("sc", "o1", "score", "fragment")),
+    "shared queries": (
+        ("cq-2",),
+        {"q_heads": 8, "head_dim": 128},
+        ("sc", "o1", "score", "fragment", "clusters"),
+    ),
     "six query heads to a cache": (("cq-2",), {"q_heads": 12, "head_dim": 128}, ("o1", "score", "fragment")),
     "everything that is optional": (
         ("cq-2",),
@@ -41,9 +49,13 @@ CASES: dict[str, tuple[tuple[str, ...], dict[str, Any], tuple[str, ...]]] = {
             "sliding_window": 50,
             "query_tokens": 2,
         },
-        ("gc", "sc", "o1"),
+        ("gc", "sc", "o1", "o3"),
     ),
-    "windows and pages": (("cq-2",), {"window": 8, "page_size": 64, "head_dim": 128}, ("o1", "score")),
+    "windows and pages": (
+        ("cq-2",),
+        {"window": 8, "page_size": 64, "head_dim": 128},
+        ("o1", "o3", "score", "clusters"),
+    ),
     "bfloat16": (("cq-2",), {"dtype": "bfloat16", "q_heads": 8, "head_dim": 128}, ("o1", "fragment")),
 }
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from vqcc.codegen.device_parts import inline_headers
 from vqcc.codegen.render import UNNAMED, Struct, banner_of, environment, notes_of, struct
-from vqcc.codegen.text import Fragment, c_identifier, comment, enumerator, literal
+from vqcc.codegen.text import Fragment, c_identifier, comment, literal
 from vqcc.data_files import templates_directory
+from vqcc.ops.attention.cluster_tile import ClusterTile
 from vqcc.passes.cache.placement import head_books
 from vqcc.plan import Constant
 
@@ -29,6 +30,12 @@ _ENGINES: dict[Dataflow, tuple[str, str]] = {
     "score": ("attention/score_kernel.cuh", "vqcc::ScoreAttention"),
     "fragment": ("attention/fragment_kernel.cuh", "vqcc::FragmentAttention"),
 }
+#: Of blocks that share a head's channels out: what products come of, in what header.
+_PRODUCTS: dict[Dataflow, tuple[str, str]] = {
+    "decode": ("attention/cluster_decode.cuh", "vqcc::DecodedProducts"),
+    "score": ("attention/cluster_scores.cuh", "vqcc::ScoredProducts"),
+}
+_CLUSTER_HEADER, _CLUSTER_ENGINE = "attention/cluster_kernel.cuh", "vqcc::ClusterAttention"
 _APPEND_HEADER = "attention/append_kernel.cuh"
 _KEY_ORDERS = {
     "plain": "vqcc::KeyOrder::kPlain",
@@ -42,7 +49,7 @@ class _Kernel:
     name: Fragment
     element: Fragment
     engine: Fragment
-    parameters: Fragment
+    attributes: Fragment
     threads: int
     minimum_blocks: int
     structs: tuple[Struct, ...]
@@ -75,7 +82,7 @@ def render_cache_source(
     """
     problem, plan = problems[0], plans[0]
     keys, values = problem.keys.device(), problem.values.device()
-    engines = sorted({_ENGINES[each.strategy.dataflow][0] for each in plans})
+    engines = sorted({header for each in plans for header in _headers(each)})
     headers = tuple(dict.fromkeys((*engines, _APPEND_HEADER, keys.header, values.header)))
     text = (
         environment()
@@ -105,6 +112,13 @@ def render_cache_source(
         )
     )
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+
+
+def _headers(plan: CachePlan) -> tuple[str, ...]:
+    """Device headers of a plan's kernel."""
+    if isinstance(plan.tile, ClusterTile):
+        return (_CLUSTER_HEADER, _PRODUCTS[plan.strategy.dataflow][0])
+    return (_ENGINES[plan.strategy.dataflow][0],)
 
 
 def describe_cache(problem: CacheProblem) -> str:
@@ -176,17 +190,31 @@ def _kernel(problem: CacheProblem, plan: CachePlan) -> _Kernel:
             structs.append(
                 struct(f"{name}Tile_{short_name}", text, _placement(problem, algorithm, placement))
             )
-    names = ", ".join(f"plan::{each}" for each in _reordered([str(each.name) for each in structs]))
     return _Kernel(
         name=c_identifier(plan.kernel),
         element=literal(problem.op.element_type(problem.variant)),
-        engine=enumerator(_ENGINES[plan.strategy.dataflow][1]),
-        parameters=literal(names),
+        engine=literal(_engine(plan, _reordered([str(each.name) for each in structs]))),
+        attributes=literal(
+            f"__cluster_dims__({plan.tile.cluster}, 1, 1) " if isinstance(plan.tile, ClusterTile) else ""
+        ),
         threads=32 * plan.tile.warps,
         minimum_blocks=plan.minimum_blocks,
         structs=tuple(structs),
         notes=tuple(comment(line) for line in notes_of(plan)),
     )
+
+
+def _engine(plan: CachePlan, tiles: Sequence[str]) -> str:
+    """The class that works on a launch; `tiles` are its structs of the plan."""
+    shared = ("Keys", "Values", "Shape", "Cache")
+
+    def of(engine: str, names: Sequence[str]) -> str:
+        return f"{engine}<{', '.join(f'plan::{each}' for each in names)}>"
+
+    if not isinstance(plan.tile, ClusterTile):
+        return of(_ENGINES[plan.strategy.dataflow][1], (*shared, *tiles))
+    products = of(_PRODUCTS[plan.strategy.dataflow][1], (*shared, *tiles))
+    return of(_CLUSTER_ENGINE, (*shared, tiles[-1])).replace("<", f"<{products}, ", 1)
 
 
 def _reordered(names: list[str]) -> list[str]:

@@ -63,6 +63,8 @@ RANGES: dict[str, tuple[float, float]] = {
 MOST_SHARED_BYTES = 227 * _KIB
 #: The first compute capability with programmatic dependent launch.
 FIRST_DEPENDENT_LAUNCH = 90
+#: The first compute capability, as a number, with thread-block clusters.
+FIRST_CLUSTERS = 90
 
 
 class Fact(BaseModel):
@@ -192,6 +194,11 @@ class Gpu(BaseModel):
     def has_dependent_launch(self) -> bool:
         """Whether kernels may start while those before them end (PTX ISA, griddepcontrol: from 9.0 on)."""
         return self.sm >= FIRST_DEPENDENT_LAUNCH
+
+    @property
+    def has_clusters(self) -> bool:
+        """Whether blocks form clusters with distributed shared memory (PTX ISA, %cluster_ctarank: from 9.0 on)."""
+        return self.sm >= FIRST_CLUSTERS
 
     def facts(self) -> dict[str, Fact | FactList]:
         """Every number by field name, in the order of the model."""

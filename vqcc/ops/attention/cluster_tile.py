@@ -11,11 +11,35 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vqcc.cache_layouts import BLOCK_TOKENS
-from vqcc.ops.attention.tile import CELL_BYTES, FLOAT_BYTES, MAX_CELL_ROWS, WARP_SIZE, AttentionTile
+from vqcc.ops.attention.cycles import (
+    START_CYCLES,
+    BlockCounts,
+    SegmentCounts,
+    block_cycles,
+    segment_cycles,
+)
+from vqcc.ops.attention.tile import (
+    CELL_BYTES,
+    DECODE_LOOK_UP,
+    DECODE_ROW,
+    DECODE_SEGMENT,
+    DECODE_TURNS,
+    FLOAT_BYTES,
+    MAX_CELL_ROWS,
+    SCORE_INSTRUCTIONS,
+    SCORE_OVERLAP,
+    SCORE_ROW_INSTRUCTIONS,
+    WARP_SIZE,
+    WAVEFRONT_BYTES,
+    AttentionTile,
+)
 from vqcc.plan import Constant
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Self
+
+    from vqcc.ops.base import TimedMachine
 
 __all__ = ["CLUSTER_SIZES", "ClusterTile", "DecodedClusterTile", "ScoredClusterTile"]
 
@@ -24,6 +48,10 @@ CLUSTER_SIZES = (2, 4, 8)
 #: Of half a row of tables in shared memory, and of the 256 rows of two halves (device/attention/cluster_share.cuh).
 HALF_BYTES, REGION_BYTES = 128, 65536
 HALF_FLOAT_BYTES = 2
+#: Counted (docs/decisions/012-clusters.md): what partial scores of a token block and row take for each block; and,
+#: guessed until it is measured, what a unit and a chunk take beside their token blocks.
+PARTIAL_WAVEFRONTS, PARTIAL_INSTRUCTIONS, TABLE_WAVEFRONTS = 2.5, 12.0, 800.0
+UNIT_CYCLES, CHUNK_CYCLES = 2000, 2000
 
 
 @dataclass(frozen=True)
@@ -45,6 +73,27 @@ class ClusterTile(AttentionTile):
             raise ValueError(f"{self.cluster} blocks do not share the channel groups out equally")
         if self.chunk_blocks % self.chunk_step:
             raise ValueError(f"chunks of {self.chunk_blocks} token blocks: a multiple of {self.chunk_step}")
+
+    @property
+    def one_item_per_block(self) -> bool:
+        """The grid is whole clusters, however many blocks are resident."""
+        return True
+
+    def phase_cycles(self, machine: TimedMachine) -> Mapping[str, float]:
+        """Clusters take units in turn; the blocks of an SM share its pipes, and hide each other's waits."""
+        resident = -(-self.blocks // machine.sm_count)
+        turns = -(-self.units // (self.blocks // self.cluster))
+        chunks = -(-self.work.sequence_blocks // self.chunk_blocks)
+        return {
+            "start": START_CYCLES
+            + machine.dram_latency_cycles
+            + segment_cycles(self.segment_counts, machine),
+            "units": turns * (UNIT_CYCLES + chunks * CHUNK_CYCLES),
+            "token_blocks": turns
+            * self.work.sequence_blocks
+            * resident
+            * block_cycles(self.block_counts, machine),
+        }
 
     @property
     def own_key_groups(self) -> int:
@@ -144,6 +193,27 @@ class ScoredClusterTile(ClusterTile):
     """Scores of a block's key groups are tabulated, entries of its value groups lie by rows, in halves of rows."""
 
     @property
+    def block_counts(self) -> BlockCounts:
+        """A block's part of what ScoreTile counts, and partial scores in every block."""
+        layout, cells = self.work.layout, -(-self.rows // MAX_CELL_ROWS)
+        cell_words = CELL_BYTES[min(self.rows, MAX_CELL_ROWS)] / 4
+        values = self.own_value_groups * layout.value_size / 2
+        weights = self.teams * self.rows * BLOCK_TOKENS / 2 / self.teams
+        exchanged = PARTIAL_WAVEFRONTS * self.cluster * self.rows
+        codes = layout.block_bytes / self.cluster
+        wavefronts = self.own_key_groups * cells * cell_words + values + weights / self.cluster + exchanged
+        look_ups = self.own_key_groups * cells + self.own_value_groups
+        own_rows = SCORE_ROW_INSTRUCTIONS / self.cluster + PARTIAL_INSTRUCTIONS * self.cluster
+        instructions = look_ups * SCORE_INSTRUCTIONS + own_rows * self.rows
+        return BlockCounts(wavefronts + codes / WAVEFRONT_BYTES, instructions, 0, codes, SCORE_OVERLAP)
+
+    @property
+    def segment_counts(self) -> SegmentCounts:
+        """Rows of the block's own groups of both books, and its tables."""
+        rows = (self.work.key_rows, self.work.value_rows)
+        return SegmentCounts(sum(each.bytes for each in rows) / self.cluster, TABLE_WAVEFRONTS)
+
+    @property
     def team_lanes(self) -> int:
         """As many as have words of entries in half a row."""
         return min(self.own_value_groups, HALF_BYTES // self.work.value_rows.word_bytes)
@@ -179,6 +249,21 @@ class ScoredClusterTile(ClusterTile):
 @dataclass(frozen=True)
 class DecodedClusterTile(ClusterTile):
     """Entries of a block's groups are decoded; their books, in the codebook cache, come on top."""
+
+    @property
+    def block_counts(self) -> BlockCounts:
+        """A block's part of what DecodeTile counts, and partial scores in every block."""
+        layout = self.work.layout
+        look_ups = self.own_key_groups * layout.key_stages + self.own_value_groups * layout.value_stages
+        turns = DECODE_TURNS if self.work.rotated else 0
+        exchanged = PARTIAL_WAVEFRONTS * self.cluster * self.rows
+        busy = DECODE_LOOK_UP * look_ups + DECODE_ROW * self.rows / self.cluster + turns + exchanged
+        return BlockCounts(busy, 0, 0, layout.block_bytes / self.cluster, 1.0)
+
+    @property
+    def segment_counts(self) -> SegmentCounts:
+        """Books of the block's own groups, entry by entry."""
+        return SegmentCounts(0, DECODE_SEGMENT / self.cluster)
 
     @property
     def team_lanes(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from vqcc.ops.attention.cluster_proposals import propose_cluster_tiles
 from vqcc.ops.attention.cycles import PARTS_CYCLES, block_cycles, segment_cycles
 from vqcc.ops.attention.dealing import Dealing, deal
 from vqcc.ops.attention.tile import AttentionTile, AttentionWork, DecodeTile, FragmentTile, ScoreTile
@@ -12,7 +13,7 @@ from vqcc.ops.tiles import power_of_two_at_least
 from vqcc.plan import Decision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from vqcc.levels import Dataflow
     from vqcc.ops.base import Machine, TimedMachine
@@ -36,11 +37,21 @@ OTHER_ROUNDINGS = 16
 Proposal = tuple[AttentionTile, tuple[Decision, ...]]
 
 
-def propose_tiles(dataflow: Dataflow, work: AttentionWork, machine: TimedMachine) -> Iterator[Proposal]:
-    """Tiles of a dataflow that fit a block's shared memory, the most promising first.
+def propose_tiles(
+    dataflow: Dataflow,
+    work: AttentionWork,
+    machine: TimedMachine,
+    clusters: Sequence[int] = (),
+    book_bytes: int = 0,
+) -> Iterator[Proposal]:
+    """Tiles of a dataflow that fit a block's shared memory, the most promising first; for `clusters` of blocks, if any.
 
-    Books that are cached entry by entry come on top of what a tile of `decode` needs: there is room for them or not.
+    Books that are cached entry by entry, `book_bytes` of a head at most, come on top of what a tile of `decode` needs:
+    there is room for them or not.
     """
+    if clusters:
+        yield from propose_cluster_tiles(dataflow, work, machine, clusters, book_bytes, _roundings(work))
+        return
     make = {"decode": _decode_tiles, "score": _score_tiles, "fragment": _fragment_tiles}[dataflow]
     for tile in make(work):
         if (

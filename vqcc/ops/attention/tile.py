@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vqcc.cache_layouts import BLOCK_TOKENS, TABLE_ROWS, EntryRows
-from vqcc.ops.attention.cycles import BlockCounts, SegmentCounts
+from vqcc.ops.attention.cycles import BlockCounts, SegmentCounts, count_phases
 from vqcc.ops.attention.dealing import Dealing
 from vqcc.ops.tiles import ELEMENT_TYPES, round_up
 from vqcc.plan import Constant
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vqcc.cache_layouts import CacheLayout
-    from vqcc.ops.base import Dtype
+    from vqcc.ops.base import Dtype, TimedMachine
 
 __all__ = ["AttentionTile", "AttentionWork", "DecodeTile", "FragmentTile", "ScoreTile"]
 
@@ -99,6 +99,10 @@ class AttentionTile(ABC):
     @abstractmethod
     def segment_counts(self) -> SegmentCounts:
         """What a segment begins with."""
+
+    def phase_cycles(self, machine: TimedMachine) -> Mapping[str, float]:
+        """Cycles of a launch of sequences as long as the context, phase by phase."""
+        return count_phases(self, machine)
 
     @property
     def dealing(self) -> Dealing:

@@ -23,8 +23,11 @@ __all__ = ["CACHE_STRATEGIES", "agree_on_cache", "cache_contenders", "refusals_o
 
 #: Strategies of each dataflow: all read the same codes and books.
 CACHE_STRATEGIES: Mapping[Dataflow, tuple[Strategy, ...]] = {
-    "decode": (STRATEGIES["o2"], STRATEGIES["sc"], STRATEGIES["gc"]),
-    "score": (Strategy("none", dataflow="score"),),
+    "decode": (STRATEGIES["o2"], STRATEGIES["o3"], STRATEGIES["sc"], STRATEGIES["gc"]),
+    "score": (
+        Strategy("none", dataflow="score"),
+        Strategy("none", dataflow="score", codebook_centric=True),
+    ),
     "fragment": (Strategy("none", dataflow="fragment"),),
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vqcc.ops.attention.cycles import count_phases
 from vqcc.ops.attention.tile import AttentionTile
 from vqcc.passes.tile import RATES, machine_of
 from vqcc.plan import Decision
@@ -19,7 +18,7 @@ __all__ = ["plan_cache_cost"]
 def plan_cache_cost(problem: CacheProblem, plan: CachePlan) -> CachePlan:
     """Note the predicted time of a launch of as many sequences as the bound, each as long as the context."""
     assert isinstance(plan.tile, AttentionTile)
-    cycles = count_phases(plan.tile, machine_of(problem.gpu))
+    cycles = plan.tile.phase_cycles(machine_of(problem.gpu))
     hertz = float(problem.gpu.sustained_hertz.value)
     launch = float(problem.gpu.launch_seconds.value)
     seconds = launch + sum(cycles.values()) / hertz

@@ -8,6 +8,7 @@ from vqcc.passes.bounds import plan_bounds
 from vqcc.passes.cache.cost import plan_cache_cost
 from vqcc.passes.cache.layout import plan_cache_layout
 from vqcc.passes.cache.placement import place_all_books, place_no_books, place_rows, place_slack_books
+from vqcc.passes.cache.split import plan_cache_split
 from vqcc.passes.cache.tile import plan_cache_tile
 from vqcc.passes.launch import plan_launch
 from vqcc.passes.slack import plan_slack
@@ -26,7 +27,7 @@ def plan_base(
     problem: CacheProblem, strategy: Strategy, attempt: int = 0, pinned: TileIdentity | None = None
 ) -> CachePlan | None:
     """Up to the tile, the op's proposal number `attempt`, or the one that is `pinned`. None: no more tiles."""
-    plan = CachePlan(problem.kernel, problem.level, strategy)
+    plan = plan_cache_split(problem, CachePlan(problem.kernel, problem.level, strategy))
     return plan_cache_tile(problem, plan_cache_layout(problem, plan), attempt, pinned)
 
 

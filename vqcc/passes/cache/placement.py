@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vqcc.diagnostics import Diagnostic, VqccError
+from vqcc.ops.attention.cluster_tile import ClusterTile
 from vqcc.passes.placement import COPY_BYTES, copied_entries
 from vqcc.plan import Decision, Placement, Rejected
 from vqcc.report.text import counted
@@ -37,8 +38,8 @@ def place_no_books(problem: CacheProblem, plan: CachePlan) -> CachePlan:
             "look-ups go to global memory through the first-level cache",
             "Table IV",
         ),
-        keys=_placed(problem, problem.keys, 0),
-        values=_placed(problem, problem.values, 0),
+        keys=_placed(problem, plan, problem.keys, 0),
+        values=_placed(problem, plan, problem.values, 0),
     )
 
 
@@ -55,7 +56,7 @@ def place_all_books(problem: CacheProblem, plan: CachePlan) -> CachePlan:
     """
     assert plan.tile is not None
     keys, values = (
-        _placed(problem, algorithm, algorithm.entries) for algorithm in (problem.keys, problem.values)
+        _placed(problem, plan, algorithm, algorithm.entries) for algorithm in (problem.keys, problem.values)
     )
     own, limit = plan.tile.shared_bytes, problem.gpu.shared_bytes_per_block.integer
     both, larger = keys.shared_bytes + values.shared_bytes, max(keys.shared_bytes, values.shared_bytes)
@@ -97,12 +98,12 @@ def place_slack_books(problem: CacheProblem, plan: CachePlan) -> CachePlan:
     assert plan.slack is not None
     budget = plan.slack.shared_bytes
     whole = [
-        _placed(problem, algorithm, algorithm.entries).shared_bytes
+        _placed(problem, plan, algorithm, algorithm.entries).shared_bytes
         for algorithm in (problem.keys, problem.values)
     ]
     share = min(1.0, budget / sum(whole))
     keys, values = (
-        _placed(problem, algorithm, int(share * algorithm.entries))
+        _placed(problem, plan, algorithm, int(share * algorithm.entries))
         for algorithm in (problem.keys, problem.values)
     )
     names = ("keys", "values")
@@ -145,10 +146,15 @@ def place_slack_books(problem: CacheProblem, plan: CachePlan) -> CachePlan:
     )
 
 
-def _placed(problem: CacheProblem, algorithm: Algorithm, entries: int) -> Placement:
-    """The first `entries` of each table of a kv-head's books, rounded to words; none of tables that end inside one."""
+def _placed(problem: CacheProblem, plan: CachePlan, algorithm: Algorithm, entries: int) -> Placement:
+    """The first `entries` of each table of a block's books, rounded to words; none of tables that end inside one.
+
+    Books are a kv-head's, or those of the channel groups that a block of a cluster has.
+    """
     held = copied_entries(algorithm, entries, whole_books=True)
     stages = algorithm.table_count
     book_bytes = -(-held * stages * algorithm.entry_stride // COPY_BYTES) * COPY_BYTES
     books = head_books(algorithm, problem.op.kv_heads, problem.op.head_dim)
+    if isinstance(plan.tile, ClusterTile) and books > 1:
+        books //= plan.tile.cluster
     return Placement((0,) * stages, held, books, book_bytes)

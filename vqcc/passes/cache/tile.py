@@ -43,7 +43,10 @@ def plan_cache_tile(
 
     None when there are no more.
     """
-    proposed = propose_tiles(plan.strategy.dataflow, work_of(problem, plan), machine_of(problem.gpu))
+    if plan.strategy.codebook_centric and plan.strategy.dataflow != "decode" and not plan.clusters:
+        return None
+    work, machine = work_of(problem, plan), machine_of(problem.gpu)
+    proposed = propose_tiles(plan.strategy.dataflow, work, machine, plan.clusters)
     tiles = (each for each in proposed if pinned is None or tile_identity(each[0]) == pinned)
     chosen = next(islice(tiles, attempt, None), None)
     if chosen is None:
