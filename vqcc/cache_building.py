@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vqcc.assembling import Built, GpuBuild, assemble
@@ -15,10 +16,12 @@ from vqcc.problem import CacheProblem
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from vqcc.cache_search import Picks
     from vqcc.codegen.cache import CompileCache
     from vqcc.codegen.toolchain import Compiled, Toolchain
     from vqcc.compiling import Emit
     from vqcc.gpus.model import Gpu
+    from vqcc.passes.choice import Agreed
     from vqcc.plan import CachePlan
     from vqcc.spec.model import Spec
 
@@ -37,12 +40,20 @@ def cache_problems_of(spec: Spec, gpu: Gpu) -> tuple[CacheProblem, ...]:
 
 
 def build_cache_library(
-    spec: Spec, *, toolchain: Toolchain, cache: CompileCache | None, emit: Sequence[Emit], jobs: int = 1
+    spec: Spec,
+    *,
+    toolchain: Toolchain,
+    cache: CompileCache | None,
+    emit: Sequence[Emit],
+    jobs: int = 1,
+    agreed: Agreed | None = None,
+    picks: Picks = MappingProxyType({}),
 ) -> Built:
     """Plan, render and compile a library over a KV cache, whose kernels on all GPUs read one cache and its books.
 
-    GPUs are compiled by `jobs` threads. Raises VQ04xx where a level or a limit forbids a kernel, VQ06xx from the
-    toolchain.
+    Of a dataflow that was `agreed` on, kernels that were picked are made so. GPUs are compiled by `jobs` threads.
+    Raises VQ04xx where a level or a limit forbids a kernel, VQ06xx from the toolchain, PickError where a pick cannot
+    be made.
     """
 
     def compile_source(gpu: Gpu, source: str) -> Compiled:
@@ -55,7 +66,10 @@ def build_cache_library(
     builds = tuple(
         GpuBuild(gpu, own, made.plans, made.source, made.compiled, made.appends)
         for gpu, own, made in zip(
-            spec.gpu, problems, compile_cache_plans(problems, compile_source, jobs), strict=True
+            spec.gpu,
+            problems,
+            compile_cache_plans(problems, compile_source, jobs, agreed, picks),
+            strict=True,
         )
     )
     return assemble(spec, builds, _Description(spec, builds), toolchain, emit)
