@@ -65,6 +65,6 @@ def case_of(problem: CacheProblem, plan: CachePlan, **other: Any) -> Case:
         fields |= {
             "kernel": f"cluster {plan.strategy.dataflow}",
             "cluster": tile.cluster,
-            "grid": min(launch.grid, 3 * tile.cluster),
         }
+        other = {**other, "grid": tile.cluster * min(other.get("grid", 3), launch.grid // tile.cluster)}
     return Case(**{**fields, **other})

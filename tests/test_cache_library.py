@@ -84,9 +84,8 @@ def test_gpus_share_a_strategy_and_threads_change_nothing() -> None:
     built = [build_fake_cache("cq-2", gpu=["h200", "rtx4090"], q_heads=2, jobs=jobs) for jobs in (1, 4)]
     assert built[0].files == built[1].files
     assert built[0].fields == built[1].fields
-    assert {plan.strategy for build in built[0].gpus for plan in build.plans} == {
-        built[0].gpus[0].plans[0].strategy
-    }
+    plans = [plan for build in built[0].gpus for plan in build.plans]
+    assert len({(plan.strategy.dataflow, plan.layout) for plan in plans}) == 1  # type: ignore[attr-defined]
     assert set(built[0].fields["gpus"]) == {"h200", "rtx4090"}
 
 

@@ -67,7 +67,8 @@ def _decoded(
     work: AttentionWork, warps: int, registers: int, size: int, roundings: int
 ) -> Iterator[ClusterTile]:
     lane_channels = work.layout.head_dim // size // min(work.layout.value_groups // size, 32)
-    rows = min(work.query_rows, max(1, DECODE_SUM_WORDS // lane_channels))
+    most = min(work.query_rows, max(1, DECODE_SUM_WORDS // lane_channels))
+    rows = 1 << most.bit_length() - 1  # partial scores of a token fill words
     yield DecodedClusterTile(work, warps, rows, 1, registers, roundings, size, _step(warps), *DECODED_DEPTHS)
 
 
