@@ -53,20 +53,23 @@ struct ScoreSums {
   static constexpr int kChains = kRows == 1 ? 4 : 4 / kRows;
   float values[kChains][kRows] = {};
 
-  /// Adds the scores of the four codes of group number `group`. float16 ones are added to each other first, two by two:
-  /// scaled as they are (ScoreScales) that does not overflow.
-  VQCC_DEVICE void add(const Scores<kRows> (&four)[4], int group) {
+  /// Adds the scores of the codes of group number `group`. float16 ones are added to each other first, two by two: scaled as
+  /// they are (ScoreScales) that does not overflow.
+  template <int kCodes>
+  VQCC_DEVICE void add(const Scores<kRows> (&scores)[kCodes], int group) {
     if constexpr (Scores<kRows>::kScaled) {
 #pragma unroll
       for (int w = 0; w < Scores<kRows>::kWords; ++w) {
-        const uint32 pairs[] = {four[0].words[w], four[1].words[w], four[2].words[w], four[3].words[w]};
+        uint32 pairs[kCodes];
+#pragma unroll
+        for (int i = 0; i < kCodes; ++i) pairs[i] = scores[i].words[w];
         const float2 pair = float16_pair(add_float16_pairs(pairs));
         values[group % kChains][2 * w] += pair.x;
         values[group % kChains][2 * w + 1] += pair.y;
       }
     } else {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) values[i][0] += float_of_bits(four[i].words[0]);
+      for (int i = 0; i < kCodes; ++i) values[i % kChains][0] += float_of_bits(scores[i].words[0]);
     }
   }
 
@@ -87,7 +90,9 @@ struct ScoreSums {
 ///
 /// With fewer tables, lanes that many apart look copies up: a set has kColumns tables and copies. Of 8 bytes, 16 of them are
 /// enough, for a warp reads them in halves.
-template <int kRows, int kColumns = kWarpSize>
+///
+/// kTogether codes are a group of ScoreSums.
+template <int kRows, int kColumns = kWarpSize, int kTogether = 4>
 struct RotatedLookUps {
   using Cell = Scores<kRows>;
   using Sums = ScoreSums<kRows>;
@@ -109,17 +114,16 @@ struct RotatedLookUps {
 #pragma unroll
     for (int set = 0; set < kCount; ++set) {
 #pragma unroll
-      for (int first = 0; first < kSteps; first += 4) {
-        const int group = (set * kSteps + first) / 4;
-        Cell four[4];
+      for (int first = 0; first < kSteps; first += kTogether) {
+        Cell scores[kTogether];
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
+        for (int i = 0; i < kTogether; ++i) {
           const int step = first + i;
-          const uint32 rotated = offsets ^ rotation_of(step / 3);
-          const uint32 offset = permute_bytes(rotated, codes[group], selector_of(step % 3, i));
-          four[i] = Cell::load_from(regions + (first_set + set) * kSetBytes + offset);
+          const uint32 word = codes[(set * kSteps + step) / 4];
+          const uint32 offset = permute_bytes(offsets ^ rotation_of(step / 3), word, selector_of(step % 3, step % 4));
+          scores[i] = Cell::load_from(regions + (first_set + set) * kSetBytes + offset);
         }
-        sums.add(four, group);
+        sums.add(scores, (set * kSteps + first) / kTogether);
       }
     }
   }

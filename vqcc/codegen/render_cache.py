@@ -10,6 +10,7 @@ from vqcc.codegen.render import UNNAMED, Struct, banner_of, environment, notes_o
 from vqcc.codegen.text import Fragment, c_identifier, comment, literal
 from vqcc.data_files import templates_directory
 from vqcc.ops.attention.cluster_tile import ClusterTile
+from vqcc.ops.attention.tile import FragmentTile, RowTile, ScoreTile
 from vqcc.passes.cache.placement import head_books
 from vqcc.plan import Constant
 
@@ -25,10 +26,19 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_cache", "render_cache_source"]
 
-_ENGINES: dict[Dataflow, tuple[str, str]] = {
-    "decode": ("attention/decode_kernel.cuh", "vqcc::DecodeAttention"),
-    "score": ("attention/score_kernel.cuh", "vqcc::ScoreAttention"),
-    "fragment": ("attention/fragment_kernel.cuh", "vqcc::FragmentAttention"),
+_DECODE_HEADER, _DECODE_ENGINE = "attention/decode_kernel.cuh", "vqcc::DecodeAttention"
+#: Over entries by rows: what products of keys come of, and what adds up values, plainly or on tensor cores.
+_ROW_HEADER, _ROW_ENGINE = "attention/row_kernel.cuh", "vqcc::RowAttention"
+_KEY_PRODUCTS: dict[type, tuple[str, str]] = {
+    ScoreTile: (
+        "attention/head_scores.cuh",
+        "vqcc::HeadScores<plan::Keys, plan::Shape, plan::Cache, {tile}>",
+    ),
+    FragmentTile: ("attention/fragment_keys.cuh", "vqcc::FragmentKeys<plan::Keys, plan::Shape, {tile}>"),
+}
+_SOFTMAXES: dict[bool, tuple[str, str]] = {
+    False: ("attention/warp_softmax.cuh", "vqcc::WarpSoftmax<plan::Values, plan::Shape, {tile}>"),
+    True: ("attention/fragment_softmax.cuh", "vqcc::FragmentSoftmax<plan::Values, plan::Shape, {tile}>"),
 }
 #: Of blocks that share a head's channels out: what products come of, in what header.
 _PRODUCTS: dict[Dataflow, tuple[str, str]] = {
@@ -118,7 +128,9 @@ def _headers(plan: CachePlan) -> tuple[str, ...]:
     """Device headers of a plan's kernel."""
     if isinstance(plan.tile, ClusterTile):
         return (_CLUSTER_HEADER, _PRODUCTS[plan.strategy.dataflow][0])
-    return (_ENGINES[plan.strategy.dataflow][0],)
+    if isinstance(plan.tile, RowTile):
+        return (_ROW_HEADER, _KEY_PRODUCTS[type(plan.tile)][0], _SOFTMAXES[plan.tile.multiplied][0])
+    return (_DECODE_HEADER,)
 
 
 def describe_cache(problem: CacheProblem) -> str:
@@ -211,8 +223,12 @@ def _engine(plan: CachePlan, tiles: Sequence[str]) -> str:
     def of(engine: str, names: Sequence[str]) -> str:
         return f"{engine}<{', '.join(f'plan::{each}' for each in names)}>"
 
+    if isinstance(plan.tile, RowTile):
+        parts = (_KEY_PRODUCTS[type(plan.tile)][1], _SOFTMAXES[plan.tile.multiplied][1])
+        policies = ", ".join(each.format(tile=f"plan::{tiles[-1]}") for each in parts)
+        return of(_ROW_ENGINE, (*shared, *tiles)).replace("<", f"<{policies}, ", 1)
     if not isinstance(plan.tile, ClusterTile):
-        return of(_ENGINES[plan.strategy.dataflow][1], (*shared, *tiles))
+        return of(_DECODE_ENGINE, (*shared, *tiles))
     products = of(_PRODUCTS[plan.strategy.dataflow][1], (*shared, *tiles))
     return of(_CLUSTER_ENGINE, (*shared, tiles[-1])).replace("<", f"<{products}, ", 1)
 

@@ -137,7 +137,10 @@ class Workload:
 
 @dataclass(frozen=True)
 class Machine:
-    """Limits of a GPU that bound a tile, sizes in bytes, registers of 32 bits."""
+    """Limits of a GPU that bound a tile, sizes in bytes, registers of 32 bits.
+
+    `shared_bytes_reserved` are the driver's, in front of what a block asks for.
+    """
 
     sm_count: int
     threads_per_block: int
@@ -145,6 +148,7 @@ class Machine:
     registers_per_block: int
     shared_bytes_per_block: int
     shared_bytes_per_sm: int
+    shared_bytes_reserved: int
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,7 @@ def limits_of(gpu: Gpu) -> Machine:
         registers_per_block=gpu.registers_per_block.integer,
         shared_bytes_per_block=gpu.shared_bytes_per_block.integer,
         shared_bytes_per_sm=gpu.shared_bytes_per_sm.integer,
+        shared_bytes_reserved=gpu.shared_bytes_reserved.integer,
     )
 
 

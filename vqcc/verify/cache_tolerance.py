@@ -40,12 +40,12 @@ class _Rounding:
 
     @classmethod
     def of(cls, library: CacheLibrary, kernel: CacheKernel) -> _Rounding:
-        """Tables of several rows have float16 scores; those kernels, and tensor cores, have float16 weights.
+        """Tables of several rows have float16 scores, of which up to eight are added up two by two: four roundings.
 
-        A score is a sum of as many of them as a key has channel groups, whose roundings mostly cancel.
+        These kernels, and tensor cores, have float16 weights. A score is a sum of as many of them as a key has channel groups, whose roundings mostly cancel.
         """
         tabulated = kernel.dataflow == "score" and kernel.rows > 1
-        tables = 3 * _HALF / library.layout.key_groups**0.5 if tabulated else 0.0
+        tables = 4 * _HALF / library.layout.key_groups**0.5 if tabulated else 0.0
         weights = {"score": 6 * _HALF, "fragment": 2 * _HALF}.get(kernel.dataflow, 0.0)
         return cls(_SCORE_ROUNDINGS * _SINGLE + tables, _VALUE_ROUNDINGS * _SINGLE + weights)
 

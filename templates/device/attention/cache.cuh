@@ -22,13 +22,16 @@ struct StreamLayout {
     return (word / kPieceWords * kLanes + lane) * kPieceWords * 4 + word % kPieceWords * 4;
   }
 
-  /// The words of lane `lane`'s stream, from shared memory.
+  /// The words of lane `lane`'s stream; from global memory as what is read once.
+  template <Space kSpace>
   VQCC_DEVICE static void take(const uint8* streams, int lane, uint32 (&words)[kChunkWords]) {
     using Word = typename WordOf<kPieceWords * 4>::Type;
 #pragma unroll
     for (int w = 0; w < kChunkWords; w += kPieceWords) {
+      const Word* address = reinterpret_cast<const Word*>(streams + offset_of(lane, w));
       uint32 piece[kPieceWords];
-      to_registers(load<Space::kShared>(reinterpret_cast<const Word*>(streams + offset_of(lane, w))), piece);
+      if constexpr (kSpace == Space::kShared) to_registers(load<Space::kShared>(address), piece);
+      else to_registers(load_streaming(address), piece);
 #pragma unroll
       for (int i = 0; i < kPieceWords; ++i) words[w + i] = piece[i];
     }
@@ -36,15 +39,8 @@ struct StreamLayout {
 
   /// The stream of lane `lane`.
   VQCC_DEVICE static CodeChunk<Codes, StreamLayout> load_from(const uint8* streams, int lane) {
-    using Word = typename WordOf<kPieceWords * 4>::Type;
     CodeChunk<Codes, StreamLayout> chunk;
-#pragma unroll
-    for (int w = 0; w < kChunkWords; w += kPieceWords) {
-      uint32 piece[kPieceWords];
-      to_registers(load_streaming(reinterpret_cast<const Word*>(streams + offset_of(lane, w))), piece);
-#pragma unroll
-      for (int i = 0; i < kPieceWords; ++i) chunk.words[w + i] = piece[i];
-    }
+    take<Space::kGlobal>(streams, lane, chunk.words);
     return chunk;
   }
 };

@@ -239,7 +239,7 @@ class ScoredProducts {
   VQCC_DEVICE Rotations<Shape> rotations(int /*position*/) const { return {}; }
 
   VQCC_DEVICE void add_values(const ValueCodes& codes, const uint8* weights, Softmax& softmax) const {
-    softmax.add_codes(tables_, codes.words, weights);
+    softmax.add_codes({tables_, 0}, codes.words, weights);
   }
   /// What sums of values are multiplied with, and values in full precision before they are added to them.
   VQCC_DEVICE float unscale() const { return unscale_; }

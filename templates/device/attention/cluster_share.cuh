@@ -103,7 +103,7 @@ struct ShareRows {
   static_assert(Whole::kTeamLanes % kTeamLanes == 0, "neighbouring lanes have neighbouring groups in the head's books");
 
   /// The place of this lane in a row, less than 256 with the half that it begins in.
-  VQCC_DEVICE static uint32 own_place() {
+  VQCC_DEVICE static uint32 own_place(int /*region*/) {
     return static_cast<uint32>(lane_index() % kColumns * kWordBytes + kFirstHalf % 2 * RowHalf::kBytes);
   }
 

@@ -50,7 +50,8 @@ class DecodeAttention {
   static constexpr int kSumFloats = kRows * kHeadDim * kWarps;
   static constexpr int kStateFloats = 3 * kRows + 1;
   static constexpr int kScratchFloats = kScoreFloats > kSumFloats ? kScoreFloats : kSumFloats;
-  static constexpr int kFloats = kQueryFloats + kScratchFloats + (kStateFloats + Tile::kBatch + 1 + 3) / 4 * 4;
+  static constexpr int kProgress = kQueryFloats + kScratchFloats + (kStateFloats + 3) / 4 * 4;
+  static constexpr int kFloats = kProgress + ceil_divide(static_cast<int>(sizeof(Progress<Tile::kBatch>)), 16) * 4;
 
  public:
   /// Shared memory beside the books.
@@ -73,7 +74,7 @@ class DecodeAttention {
         queries_(floats),
         scores_(floats + kQueryFloats),
         state_(floats + kQueryFloats + kScratchFloats),
-        starts_(reinterpret_cast<int*>(state_ + kStateFloats)),
+        progress_(*reinterpret_cast<Progress<Tile::kBatch>*>(floats + kProgress)),
         rotations_(Rotations<Shape>::at(reinterpret_cast<uint8*>(floats + kFloats))) {}
 
   VQCC_DEVICE void work() {
@@ -81,8 +82,8 @@ class DecodeAttention {
     rotations_.template make<kThreads>(arguments_.rotations);
     wait_for_previous_kernels();
     for_each_segment<Shape, Tile, kThreads>(
-        arguments_, starts_, state_, scores_, reinterpret_cast<uint32*>(state_ + 3 * kRows),
-        [&](const Rows& rows, int sequence, int first, int end) { work_on(rows, sequence, first, end); });
+        arguments_, progress_, state_, scores_, reinterpret_cast<uint32*>(state_ + 3 * kRows),
+        [&](const Rows& rows, bool /*same_head*/, int sequence, int first, int end) { work_on(rows, sequence, first, end); });
   }
 
   /// Token blocks `first` to `end` of a sequence, counted from the first that a query sees.
@@ -286,7 +287,7 @@ class DecodeAttention {
   float* queries_;
   float* scores_;
   float* state_;  // of rows: largest, sum, what the last chunk scales earlier ones by; and a flag
-  int* starts_;
+  Progress<Tile::kBatch>& progress_;
   Rotations<Shape> rotations_;
 };
 

@@ -5,6 +5,15 @@
 
 namespace vqcc {
 
+/// A table of 256 rows of 256 bytes, number `region` of those from `base` on.
+constexpr int kTableRegionBytes = 65536;
+struct TableRegion {
+  uint8* base;
+  int region;
+
+  VQCC_DEVICE uint8* begin() const { return base + region * kTableRegionBytes; }
+};
+
 /// Tables of 256 rows of 256 bytes. A row holds an entry for each of kTeamLanes lanes in each of some slots, and, if there
 /// is room, copies for other teams of lanes. No two lanes that look up together meet in a
 /// bank, whatever their codes are: words of 16 bytes of longer entries lie apart, each beside those of the other lanes.
@@ -54,20 +63,23 @@ struct EntryRows {
   }
 
   /// The entry of this lane in slot `slot` for byte `byte` of `codes`: the code is the second byte of its place, put there
-  /// in one permutation. `own` is the lane's place in row 0, less than 256.
+  /// in one permutation. `own` is the lane's place in row 0 of a region: its second byte is zero.
   VQCC_DEVICE static void look_up(const uint8* tables, int slot, uint32 own, uint32 codes, int byte,
                                   uint32 (&pairs)[kPairs]) {
-    const uint32 place = permute_bytes(own, codes, static_cast<uint32>(4 + byte) << 4 | 0x2200u);
+    const uint32 place = permute_bytes(own, codes, static_cast<uint32>(4 + byte) << 4 | 0x3200u);
     load_from<Space::kShared>(tables + (offset_of(0, slot) - offset_of(0, 0)) + place, pairs);
   }
-  VQCC_DEVICE static uint32 own_place() { return static_cast<uint32>(offset_of(lane_index(), 0)); }
+  VQCC_DEVICE static uint32 own_place(int region = 0) {
+    return static_cast<uint32>(offset_of(lane_index(), 0) + region * kTableRegionBytes);
+  }
 };
 
 /// Starts to copy a head's books by rows to shared memory. Every thread of the block calls it.
 template <int kBytes, int kThreads>
-VQCC_DEVICE void copy_rows(uint8* shared, const uint8* global) {
+VQCC_DEVICE void copy_rows(const TableRegion& region, const uint8* global) {
+  uint8* shared = region.begin();
 #pragma unroll 4
-  for (int i = static_cast<int>(threadIdx.x) * 16; i < kBytes; i += kThreads * 16) {
+  for (int i = computed_anew(static_cast<int>(threadIdx.x)) * 16; i < kBytes; i += kThreads * 16) {
     start_copy(reinterpret_cast<uint4*>(shared + i), reinterpret_cast<const uint4*>(global + i));
   }
 }

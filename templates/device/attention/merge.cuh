@@ -74,22 +74,24 @@ VQCC_DEVICE void store_log_sum(const Arguments& arguments, const Rows& rows, int
   arguments.log_sums[token * Shape::kQueryHeads + rows.query_head_of(row)] = logarithm;
 }
 
-/// Ends a segment: the token blocks that this block of the grid has of row set `set` and `sequence`. If it has all of them
-/// the outputs are stored; else it leaves a part, and the block that arrives last merges all parts in their order.
+/// Ends the segment that `progress` is at. If this block of the grid has all of its sequence the outputs are stored; else it
+/// leaves a part, and the block that arrives last merges all parts in their order.
 ///
 /// `state[r]` and `state[kRows + r]` are a row's largest score and sum, `sums[r * kHeadDim + c]` its weighted values, in
 /// shared memory; `flag` a word of it. Every thread of the block calls it, after a barrier.
 template <class Shape, class Tile, int kThreads, class Arguments>
-VQCC_DEVICE void end_segment(const Arguments& arguments, const Shares& shares, int set, int sequence, int64 first_unit,
-                             int64 end_unit, const float* state, const float* sums, uint32* flag) {
+VQCC_DEVICE void end_segment(const Arguments& arguments, const Progress<Tile::kBatch>& progress, const float* state,
+                             const float* sums, uint32* flag) {
   using Own = Parts<Shape, Tile>;
   constexpr int kRows = Own::kRows;
   constexpr int kHeadDim = Own::kHeadDim;
-  const auto rows = RowSet<Shape, kRows>::of(set, Tile::kRowSets);
-  const int thread = static_cast<int>(threadIdx.x);
+  const Segment segment = progress.segment;
+  const int sequence = segment.sequence;
+  const auto rows = RowSet<Shape, kRows>::of(segment.set, Tile::kRowSets);
+  const int thread = computed_anew(static_cast<int>(threadIdx.x));
   const int own = static_cast<int>(blockIdx.x);
-  const int first = shares.block_of(first_unit);
-  const int last = shares.block_of(end_unit - 1);
+  const int first = segment.first_block;
+  const int last = segment.last_block;
   if (first == last) {
     for (int i = thread; i < kRows * kHeadDim; i += kThreads) {
       const int row = i / kHeadDim;
@@ -100,12 +102,12 @@ VQCC_DEVICE void end_segment(const Arguments& arguments, const Shares& shares, i
   }
   // The first block of a segment ends with it, unless it begins with it too; all others begin with it.
   const auto part_of = [&](int block) {
-    return Own::part_of(arguments.workspace, block, block == first && shares.first_of(block) < first_unit ? 1 : 0);
+    return Own::part_of(arguments.workspace, block, block == first ? segment.first_part : 0);
   };
   float* part = part_of(own);
   for (int i = thread; i < 2 * kRows; i += kThreads) part[i] = state[i];
   for (int i = thread; i < kRows * kHeadDim; i += kThreads) part[2 * kRows + i] = sums[i];
-  uint32* arrivals = Own::arrivals_of(arguments.workspace, set, sequence);
+  uint32* arrivals = Own::arrivals_of(arguments.workspace, segment.set, sequence);
   block_barrier();  // every thread's share of the part is written
   if (thread == 0) *flag = count_arrival(arrivals);
   block_barrier();
@@ -130,32 +132,69 @@ VQCC_DEVICE void end_segment(const Arguments& arguments, const Shares& shares, i
   if (thread == 0) *arrivals = 0u;  // as the next launch expects it
 }
 
-/// Goes through this block's segments: `work(rows, sequence, first, end)` makes what end_segment takes of token blocks `first`
-/// to `end` of a sequence, counted from the first that a query sees. `starts` has room for the batch's. Every thread of the
-/// block calls it.
-template <class Shape, class Tile, int kThreads, class Arguments, class Work>
-VQCC_DEVICE void for_each_segment(const Arguments& arguments, int* starts, const float* state, const float* sums,
-                                  uint32* flag, const Work& work) {
-  if (warp_index() == 0) find_starts<Shape>(arguments.lengths, arguments.batch, arguments.query_tokens, starts);
+/// Merges softmaxes of a block's warps: `largest` and each lane's share of `sum` become the block's, state[r] and
+/// state[kRows + r] of each row, and scales[r] what a warp's sums are multiplied with. `scratch` has room for 2 * kRows * kWarps
+/// floats. Every thread of the block calls it; it may read the state after a barrier.
+template <int kRows, int kWarps>
+VQCC_DEVICE void merge_warps(const float (&largest)[kRows], const float (&sum)[kRows], float* state, float* scratch,
+                             float (&scales)[kRows]) {
+  float* largest_of = scratch;  // [row][warp]
+  float* sum_of = scratch + kRows * kWarps;
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const float own = sum_of_warp(sum[r]);
+    if (lane_index() != 0) continue;
+    largest_of[r * kWarps + warp_index()] = largest[r];
+    sum_of[r * kWarps + warp_index()] = own;
+  }
   block_barrier();
-  const int units = starts[arguments.batch];
-  const Shares shares = Shares::of(static_cast<int64>(units) * Shape::kHeads * Tile::kRowSets, static_cast<int>(gridDim.x));
-  if (static_cast<int>(blockIdx.x) >= shares.blocks) return;
-  int64 unit = shares.first_of(static_cast<int>(blockIdx.x));
-  const int64 end = shares.first_of(static_cast<int>(blockIdx.x) + 1);
-  while (unit < end) {
-    const int set = static_cast<int>(unit / units);
-    const int place = static_cast<int>(unit % units);
-    const int sequence = last_start(starts, arguments.batch, place);
-    const int first_block = place - starts[sequence];
-    const int64 segment = unit - first_block;
-    const int64 segment_end = segment + (starts[sequence + 1] - starts[sequence]);
-    const int64 own_end = segment_end < end ? segment_end : end;
-    work(RowSet<Shape, Tile::kRows>::of(set, Tile::kRowSets), sequence, first_block,
-         first_block + static_cast<int>(own_end - unit));
-    end_segment<Shape, Tile, kThreads>(arguments, shares, set, sequence, segment, segment_end, state, sums, flag);
+  const bool has_warp = lane_index() < kWarps;  // lanes stand for warps
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const float other = has_warp ? largest_of[r * kWarps + lane_index()] : kMasked;
+    const float whole = largest_of_warp(other);
+    scales[r] = weight_of(largest[r], whole);
+    if (warp_index() != r % kWarps) continue;
+    const float all = sum_of_warp(has_warp ? sum_of[r * kWarps + lane_index()] * weight_of(other, whole) : 0.0f);
+    if (lane_index() != 0) continue;
+    state[r] = whole;
+    state[kRows + r] = all;
+  }
+}
+
+/// Adds up what each warp has left of kFloats floats at `sums`, and calls `store_sum(i, sum)`.
+template <int kFloats, int kWarps, class Store>
+VQCC_DEVICE void add_warps(const float* sums, const Store& store_sum) {
+  for (int i = computed_anew(static_cast<int>(threadIdx.x)); i < kFloats; i += kWarps * kWarpSize) {
+    float sum = sums[i];
+#pragma unroll
+    for (int w = 1; w < kWarps; ++w) sum += sums[w * kFloats + i];
+    store_sum(i, sum);
+  }
+}
+
+/// Goes through this block's segments: `work(rows, same_head, sequence, first, end)` makes what end_segment takes of token
+/// blocks `first` to `end` of a sequence, counted from the first that a query sees. `same_head` says that the segment before was
+/// of the same kv-head. Every thread of the block calls it.
+template <class Shape, class Tile, int kThreads, class Arguments, class Work>
+VQCC_DEVICE void for_each_segment(const Arguments& arguments, Progress<Tile::kBatch>& progress, const float* state,
+                                  const float* sums, uint32* flag, const Work& work) {
+  if (warp_index() == 0) {
+    find_starts<Shape>(arguments.lengths, arguments.batch, arguments.query_tokens, progress.starts);
+    warp_barrier();
+    if (lane_index() == 0) progress.start(arguments.batch, Shape::kHeads * Tile::kRowSets);
+  }
+  block_barrier();
+  while (progress.segment.own > 0) {
+    const Segment& segment = progress.segment;
+    if (static_cast<int>(threadIdx.x) == kThreads - 1) progress.find_parts();
+    const bool same_head = segment.last_set >= 0 && segment.last_set / Tile::kRowSets == segment.set / Tile::kRowSets;
+    work(RowSet<Shape, Tile::kRows>::of(segment.set, Tile::kRowSets), same_head, segment.sequence, segment.first,
+         segment.first + segment.own);
+    end_segment<Shape, Tile, kThreads>(arguments, progress, state, sums, flag);
     block_barrier();  // sums and state have been read
-    unit = own_end;
+    if (threadIdx.x == 0) progress.advance(arguments.batch);
+    block_barrier();
   }
 }
 
@@ -173,7 +212,7 @@ VQCC_DEVICE float query_element(const Arguments& arguments, const Rows& rows, in
 /// Queries at queries[r * kHeadDim + c].
 template <class Shape, class Tile, int kThreads, class Arguments, class Rows>
 VQCC_DEVICE void load_queries(const Arguments& arguments, const Rows& rows, int sequence, float scale, float* queries) {
-  for (int i = static_cast<int>(threadIdx.x); i < Tile::kRows * Shape::kHeadDim; i += kThreads) {
+  for (int i = computed_anew(static_cast<int>(threadIdx.x)); i < Tile::kRows * Shape::kHeadDim; i += kThreads) {
     queries[i] = query_element<Tile>(arguments, rows, sequence, i / Shape::kHeadDim, i % Shape::kHeadDim, scale);
   }
 }

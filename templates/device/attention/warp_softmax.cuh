@@ -50,8 +50,8 @@ class WarpSoftmax : public WarpSums<Rows, Tile::kRows, Tile::kWarps> {
   }
 
   /// Adds a token block's values, looked up by this lane's codes in `tables`, times their weights.
-  VQCC_DEVICE void add_codes(const uint8* tables, const uint32 (&codes)[kSlots][kCodeWords], const uint8* weights) {
-    const uint32 place = Rows::own_place();
+  VQCC_DEVICE void add_codes(const TableRegion& tables, const uint32 (&codes)[kSlots][kCodeWords], const uint8* weights) {
+    const uint32 place = Rows::own_place(tables.region);
 #pragma unroll
     for (int first = 0; first < kBlockTokens; first += kFlushTokens) {
       uint32 sums[kRows][kSlots][kPairs] = {};
@@ -62,7 +62,7 @@ class WarpSoftmax : public WarpSums<Rows, Tile::kRows, Tile::kWarps> {
 #pragma unroll
         for (int s = 0; s < kSlots; ++s) {
           uint32 pairs[kPairs];
-          Rows::look_up(tables, s, place, codes[s][t / 4], t % 4, pairs);
+          Rows::look_up(tables.base, s, place, codes[s][t / 4], t % 4, pairs);
 #pragma unroll
           for (int r = 0; r < kRows; ++r) {
             const int index = (t - first) * kRows + r;

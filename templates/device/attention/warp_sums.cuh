@@ -11,7 +11,6 @@ namespace vqcc {
 /// of a team has channel groups l, l + kTeamLanes and so on, one in each of kSlots slots.
 template <class Lanes, int kRows, int kWarps>
 class WarpSums {
-  static constexpr int kThreads = kWarps * kWarpSize;
   static constexpr int kTeams = Lanes::kTeams;
   /// A warp's largest score may be passed by so many powers of two before earlier weights are scaled anew.
   static constexpr float kHeadroom = 8.0f;
@@ -43,41 +42,13 @@ class WarpSums {
   /// Every thread of the block calls it; it may read the state then, others after a barrier.
   template <class Store>
   VQCC_DEVICE void merge(float* state, float* sums, float* scratch, float unscale, const Store& store_sum) const {
-    float* largest_of = scratch;  // [row][warp]
-    float* sum_of = scratch + kRows * kWarps;
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const float sum = sum_of_warp(sum_[r]);
-      if (lane_index() == 0) {
-        largest_of[r * kWarps + warp_index()] = largest_[r];
-        sum_of[r * kWarps + warp_index()] = sum;
-      }
-    }
-    block_barrier();  // and what lay where sums will has been read
+    float scales[kRows];
+    merge_warps<kRows, kWarps>(largest_, sum_, state, scratch, scales);  // and what lay where sums will has been read
     float* own = sums + warp_index() * kWarpFloats;
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      float largest = kMasked;
-#pragma unroll
-      for (int w = 0; w < kWarps; ++w) largest = larger(largest, largest_of[r * kWarps + w]);
-      if (warp_index() == r % kWarps && lane_index() == 0) {
-        float sum = 0.0f;
-#pragma unroll
-        for (int w = 0; w < kWarps; ++w) {
-          sum = fused_multiply_add(sum_of[r * kWarps + w], weight_of(largest_of[r * kWarps + w], largest), sum);
-        }
-        state[r] = largest;
-        state[kRows + r] = sum;
-      }
-      store_own(own + r * kChannels, r, unscale * weight_of(largest_[r], largest));
-    }
+    for (int r = 0; r < kRows; ++r) store_own(own + r * kChannels, r, unscale * scales[r]);
     block_barrier();
-    for (int i = static_cast<int>(threadIdx.x); i < kWarpFloats; i += kThreads) {
-      float sum = sums[i];
-#pragma unroll
-      for (int w = 1; w < kWarps; ++w) sum += sums[w * kWarpFloats + i];
-      store_sum(i, sum);
-    }
+    add_warps<kWarpFloats, kWarps>(sums, store_sum);
   }
 
  protected:

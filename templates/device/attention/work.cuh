@@ -57,7 +57,7 @@ struct Sequence {
   VQCC_DEVICE static Sequence of(int length, int query_tokens) {
     Sequence sequence;
     sequence.length = length;
-    sequence.coded = length > Shape::kWindow ? length - Shape::kWindow : 0;
+    sequence.coded = Shape::kWindow == 0 ? length : length > Shape::kWindow ? length - Shape::kWindow : 0;
     sequence.coded_blocks = ceil_divide(sequence.coded, kBlockTokens);
     sequence.first_block = 0;
     if constexpr (Shape::kSlidingWindow > 0) {
@@ -76,10 +76,12 @@ struct Sequence {
   VQCC_DEVICE bool is_coded(int block) const { return block < coded_blocks; }
   /// Position of the first token of block `block`, and of that past its last.
   VQCC_DEVICE int first_token(int block) const {
-    return is_coded(block) ? block * kBlockTokens : coded + (block - coded_blocks) * kBlockTokens;
+    const bool in_order = Shape::kWindow == 0 || is_coded(block);
+    return in_order ? block * kBlockTokens : coded + (block - coded_blocks) * kBlockTokens;
   }
   VQCC_DEVICE int end_token(int block) const {
-    return smaller(first_token(block) + kBlockTokens, is_coded(block) ? coded : length);
+    const bool before_window = Shape::kWindow == 0 || is_coded(block);
+    return smaller(first_token(block) + kBlockTokens, before_window ? coded : length);
   }
 };
 
@@ -105,6 +107,12 @@ struct RowSet {
   }
 };
 
+/// Division takes a hundred instructions where numbers need 64 bits: they seldom do.
+VQCC_DEVICE int64 quotient(int64 dividend, int64 divisor) {
+  if (((dividend | divisor) >> 32) != 0) return dividend / divisor;
+  return static_cast<uint32>(dividend) / static_cast<uint32>(divisor);
+}
+
 /// Token blocks of all row sets and sequences in one row: set after set, of each set sequence after sequence. Blocks of the
 /// grid take equal shares of it, one after another. Shares are rounded, not their sum, so that where a grid has so many
 /// blocks for each sequence, and these are as long as one another, shares end where sequences do.
@@ -115,9 +123,9 @@ struct Shares {
   /// No block without one lies between others that merge.
   VQCC_DEVICE static Shares of(int64 whole, int grid) { return {whole, whole < grid ? static_cast<int>(whole) : grid}; }
 
-  VQCC_DEVICE int64 first_of(int block) const { return whole * block / blocks; }
+  VQCC_DEVICE int64 first_of(int block) const { return quotient(whole * block, blocks); }
   /// The block that has `unit`.
-  VQCC_DEVICE int block_of(int64 unit) const { return static_cast<int>(((unit + 1) * blocks - 1) / whole); }
+  VQCC_DEVICE int block_of(int64 unit) const { return static_cast<int>(quotient((unit + 1) * blocks - 1, whole)); }
 };
 
 /// Writes the sums of blocks_of(0) to blocks_of(s - 1) to starts[s], for s from 0 to `count`. One warp.
@@ -159,5 +167,77 @@ VQCC_DEVICE int last_start(const int* starts, int count, int unit) {
   }
   return low;
 }
+
+/// What a block of the grid has of a row set and a sequence.
+struct Segment {
+  int set;
+  int last_set;  // of the segment before; none: -1
+  int sequence;
+  int first;  // token block of the sequence, counted from the first that a query sees
+  int own;    // how many from there on; none: the block has no further segment
+  // Found while the block waits for queries:
+  int first_block;  // of the grid that has a part of the sequence, and the last
+  int last_block;
+  int first_part;  // which of the first block's two parts this is: it may end with the sequence, having begun with another
+};
+
+/// A block's way through its segments. It lies in shared memory, for registers are for other things while the block works.
+template <int kBatch>
+struct Progress {
+  Shares shares;
+  int64 unit;  // of the row of all token blocks: the segment's first, and the end of this block's share
+  int64 end;
+  Segment segment;
+  int starts[kBatch + 1];
+
+  /// Goes to the first segment. One thread; starts of `batch` sequences are there, token blocks of each of `sets` row sets.
+  VQCC_DEVICE void start(int batch, int sets) {
+    const int block = static_cast<int>(blockIdx.x);
+    const int units = starts[batch];
+    shares = Shares::of(static_cast<int64>(units) * sets, static_cast<int>(gridDim.x));
+    segment.own = 0;
+    if (block >= shares.blocks) return;
+    unit = shares.first_of(block);
+    end = shares.first_of(block + 1);
+    segment.last_set = -1;
+    segment.set = static_cast<int>(quotient(unit, units));
+    const int place = static_cast<int>(unit - static_cast<int64>(segment.set) * units);
+    segment.sequence = last_start(starts, batch, place);
+    segment.first = place - starts[segment.sequence];
+    find_end();
+  }
+
+  /// Goes to the next segment: the next sequence, or the first of the next row set. One thread.
+  VQCC_DEVICE void advance(int batch) {
+    unit += segment.own;
+    segment.own = 0;
+    if (unit >= end) return;
+    segment.first = 0;
+    segment.last_set = segment.set;
+    segment.sequence += 1;
+    if (segment.sequence == batch) {
+      segment.sequence = 0;
+      segment.set += 1;
+    }
+    find_end();
+  }
+
+  /// Finds the blocks of the grid that have parts of the segment's sequence, which end_segment asks for. One thread.
+  VQCC_DEVICE void find_parts() {
+    const int64 begin = unit - segment.first;
+    segment.first_block = segment.last_block = static_cast<int>(blockIdx.x);
+    if (segment.first > 0) segment.first_block = shares.block_of(begin);
+    if (sequence_end() > end) segment.last_block = shares.block_of(sequence_end() - 1);
+    segment.first_part = shares.first_of(segment.first_block) < begin ? 1 : 0;
+  }
+
+ private:
+  VQCC_DEVICE int64 sequence_end() const {
+    return unit - segment.first + (starts[segment.sequence + 1] - starts[segment.sequence]);
+  }
+  VQCC_DEVICE void find_end() {
+    segment.own = static_cast<int>((sequence_end() < end ? sequence_end() : end) - unit);
+  }
+};
 
 }  // namespace vqcc

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vqcc.ops.attention.cluster_proposals import propose_cluster_tiles
 from vqcc.ops.attention.cycles import PARTS_CYCLES, block_cycles, segment_cycles
 from vqcc.ops.attention.dealing import Dealing, deal
-from vqcc.ops.attention.tile import AttentionTile, AttentionWork, DecodeTile, FragmentTile, ScoreTile
+from vqcc.ops.attention.tile import AttentionTile, AttentionWork, DecodeTile, FragmentTile, RowTile, ScoreTile
 from vqcc.ops.tiles import power_of_two_at_least
 from vqcc.plan import Decision
 
@@ -28,8 +28,8 @@ FRAGMENT_BLOCKS = ((12, 160), (8, 255), (4, 255))
 DECODE_SUM_WORDS = 32
 MAX_SCORE_ROWS, FRAGMENT_ROWS = 8, 4
 CHUNK_BLOCKS = 8
-#: Token blocks of a warp whose codes are on their way, where there is room.
-STAGES = (3, 2, 1)
+#: Iterations of a warp whose codes are on their way through shared memory, where there is room, or straight to registers.
+STAGES = (1, 0)
 WARP_SIZE = 32
 #: Roundings of a weight and of its sum beside those of the additions: scores, their power of two, scaling, merging.
 OTHER_ROUNDINGS = 16
@@ -53,9 +53,10 @@ def propose_tiles(
         yield from propose_cluster_tiles(dataflow, work, machine, clusters, book_bytes, _roundings(work))
         return
     make = {"decode": _decode_tiles, "score": _score_tiles, "fragment": _fragment_tiles}[dataflow]
-    for tile in make(work):
+    for tile in make(work, machine):
         if (
-            tile.shared_bytes <= machine.shared_bytes_per_block
+            (not isinstance(tile, RowTile) or tile.fits_in_front)
+            and tile.shared_bytes <= machine.shared_bytes_per_block
             and 32 * tile.warps <= machine.threads_per_block
         ):
             block = block_cycles(tile.block_counts, machine)
@@ -65,7 +66,7 @@ def propose_tiles(
             yield filling, (*_decisions(filling, machine), _dealing_decision(dealing, segment))
 
 
-def _decode_tiles(work: AttentionWork) -> Iterator[AttentionTile]:
+def _decode_tiles(work: AttentionWork, _machine: Machine) -> Iterator[AttentionTile]:
     """As many query rows as a thread has registers for: fewer, and codes would be decoded several times."""
     lane_channels = work.layout.head_dim // min(work.layout.value_groups, WARP_SIZE)
     rows = min(work.query_rows, max(1, DECODE_SUM_WORDS // lane_channels))
@@ -73,21 +74,36 @@ def _decode_tiles(work: AttentionWork) -> Iterator[AttentionTile]:
         yield DecodeTile(work, warps, rows, 1, registers, _roundings(work), CHUNK_BLOCKS)
 
 
-def _score_tiles(work: AttentionWork) -> Iterator[AttentionTile]:
+def _score_tiles(work: AttentionWork, machine: Machine) -> Iterator[AttentionTile]:
     """All query rows at once where their tables fit, else half of them; key entries resident if there is room."""
     rows = min(MAX_SCORE_ROWS, power_of_two_at_least(work.query_rows))
     while rows:
-        for warps, registers in SCORE_BLOCKS:
-            for resident in (True, False):
-                yield ScoreTile(work, warps, rows, 1, registers, _roundings(work), resident)
+        for stages, region, warps, registers in _row_blocks(SCORE_BLOCKS):
+            placed = stages, region, machine.shared_bytes_reserved
+            yield ScoreTile(
+                work, warps, rows, 1, registers, _roundings(work), *placed, _multiplies(work, rows)
+            )
         rows //= 2
 
 
-def _fragment_tiles(work: AttentionWork) -> Iterator[AttentionTile]:
+def _fragment_tiles(work: AttentionWork, machine: Machine) -> Iterator[AttentionTile]:
     """Four query rows, and as many codes on their way as fit."""
-    for warps, registers in FRAGMENT_BLOCKS:
+    for stages, region, warps, registers in _row_blocks(FRAGMENT_BLOCKS):
+        placed = stages, region, machine.shared_bytes_reserved
+        yield FragmentTile(work, warps, FRAGMENT_ROWS, 1, registers, _roundings(work), *placed)
+
+
+def _multiplies(work: AttentionWork, rows: int) -> bool:
+    """Whether values of so many query rows are operands: four rows, and as many channel groups as a warp has lanes."""
+    return rows == FRAGMENT_ROWS and work.value_rows.team_lanes == WARP_SIZE
+
+
+def _row_blocks(blocks: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int, int]]:
+    """Stages, the region of tables, warps and registers to try."""
+    for warps, registers in blocks:
         for stages in STAGES:
-            yield FragmentTile(work, warps, FRAGMENT_ROWS, 1, registers, _roundings(work), stages)
+            for region in (1, 0):
+                yield stages, region, warps, registers
 
 
 def _filling(tile: AttentionTile, machine: Machine) -> int:

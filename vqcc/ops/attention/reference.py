@@ -74,7 +74,7 @@ def attend(
                 outputs[place] = weights @ own_values / weights.sum()
                 magnitudes[place] = weights @ np.abs(own_values) / weights.sum()
                 log_sums[place] = capped.max() + np.log(weights.sum())
-                scores[place] = scale * (np.abs(own_keys) @ np.abs(query)).max()
+                scores[place] = abs(scale) * (np.abs(own_keys) @ np.abs(query)).max()
     return Attended(outputs, log_sums, magnitudes, scores)
 
 

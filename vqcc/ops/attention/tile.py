@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from vqcc.cache_layouts import CacheLayout
     from vqcc.ops.base import Dtype, TimedMachine
 
-__all__ = ["AttentionTile", "AttentionWork", "DecodeTile", "FragmentTile", "ScoreTile"]
+__all__ = ["AttentionTile", "AttentionWork", "DecodeTile", "FragmentTile", "RowTile", "ScoreTile"]
 
-WARP_SIZE, FLOAT_BYTES, WAVEFRONT_BYTES = 32, 4, 128
+WARP_SIZE, FLOAT_BYTES, HALF_FLOAT_BYTES, WAVEFRONT_BYTES = 32, 4, 2, 128
 #: Counters of arrivals are padded to so many bytes, parts follow (device/attention/merge.cuh).
 ARRIVAL_ALIGNMENT = 256
+#: Of a block's way through its segments, before the starts of sequences (device/attention/work.cuh).
+PROGRESS_BYTES = 64
 #: Of a region of score tables, and of a row of it (device/score_table.cuh).
 REGION_BYTES, REGION_ROW_BYTES = 65536, 256
 #: Rows of queries whose scores lie in a cell, at most, and the bytes of one by its rows.
@@ -163,9 +165,9 @@ class AttentionTile(ABC):
         return self.rows * self.work.layout.head_dim
 
     @property
-    def _starts_bytes(self) -> int:
-        """Where the token blocks of each sequence begin."""
-        return 4 * (self.work.batch + 1)
+    def _progress_bytes(self) -> int:
+        """A block's way through its segments, and where the token blocks of each sequence begin."""
+        return round_up(round_up(PROGRESS_BYTES + 4 * (self.work.batch + 1), 8), 16)
 
 
 @dataclass(frozen=True)
@@ -193,10 +195,10 @@ class DecodeTile(AttentionTile):
         """Queries, scores or the sums of warps in their place, rows' state, starts of sequences, rotations."""
         scores = self.rows * self.chunk_blocks * BLOCK_TOKENS
         scratch = max(scores, self._query_floats * self.warps)
-        state = round_up(3 * self.rows + 1 + self.work.batch + 1, 4)
+        state = round_up(3 * self.rows + 1, 4)
         pairs = self.work.layout.head_dim // 2 if self.work.rotated else 0
         rotations = pairs * 8 * (BLOCK_TOKENS + self.warps)
-        return FLOAT_BYTES * (self._query_floats + scratch + state) + rotations
+        return FLOAT_BYTES * (self._query_floats + scratch + state) + self._progress_bytes + rotations
 
     def _shared_comment(self) -> str:
         return "shared memory behind the books"
@@ -208,13 +210,92 @@ class DecodeTile(AttentionTile):
 
 
 @dataclass(frozen=True)
-class ScoreTile(AttentionTile):
-    """Products of a kv-head's key entries with the queries are tabulated; values are looked up by rows.
+class RowTile(AttentionTile):
+    """Entries are looked up by rows; a warp has codes of `stages` iterations on their way (device/attention/row_shared.cuh).
 
-    Key entries stay in shared memory (`keys_resident`), or tables are made from global memory for every segment.
+    With `tables_region`, tables begin that many regions into a block's window of shared memory, of which the driver has
+    the first `reserved_bytes`: what is looked up there has a place that needs no addition.
     """
 
-    keys_resident: bool = True
+    stages: int = 1
+    tables_region: int = 0
+    reserved_bytes: int = 0
+
+    @property
+    @abstractmethod
+    def product_bytes(self) -> int:
+        """Tables or rows of keys, whole regions."""
+
+    @property
+    def warp_weight_bytes(self) -> int:
+        """A warp's weights in float16, for each team of lanes."""
+        return self._teams * BLOCK_TOKENS * self.rows * HALF_FLOAT_BYTES
+
+    @property
+    def warp_scratch_bytes(self) -> int:
+        """What scores of a warp pass through."""
+        return 0
+
+    @property
+    def tables_offset(self) -> int:
+        """Where tables begin in the shared memory that a launch asks for."""
+        return self.tables_region * REGION_BYTES - self.reserved_bytes if self.tables_region else 0
+
+    @property
+    def front_stages(self) -> int:
+        """Stages that lie in front of tables."""
+        if not self.tables_region:
+            return 0
+        return min(self.stages, (self.tables_offset - self._part_bytes) // self._stage_bytes)
+
+    @property
+    def fits_in_front(self) -> bool:
+        """Whether there is room in front of tables for what has no other place."""
+        return not self.tables_region or self._part_bytes <= self.tables_offset
+
+    @property
+    def shared_bytes(self) -> int:
+        """Tables, rows of values, codes on their way, weights, queries, rows' state, starts of sequences."""
+        tables = self.product_bytes + self.work.value_rows.bytes
+        front = self.tables_offset or self._part_bytes
+        return front + tables + (self.stages - self.front_stages) * self._stage_bytes
+
+    @property
+    def _teams(self) -> int:
+        return WARP_SIZE // self.work.value_rows.team_lanes
+
+    @property
+    def _stage_bytes(self) -> int:
+        return self.warps * self._teams * self.work.layout.block_bytes
+
+    @property
+    def _part_bytes(self) -> int:
+        """All but tables and codes."""
+        own = self.warps * (self.warp_weight_bytes + self.warp_scratch_bytes)
+        state = FLOAT_BYTES * (round_up(2 * self.rows + 1, 4) + 2 * self.rows * self.warps)
+        return own + FLOAT_BYTES * self._query_floats + state + self._progress_bytes
+
+    def _own_constants(self) -> tuple[Constant, ...]:
+        return (
+            Constant("int", "kStages", self.stages, "iterations of a warp whose codes are on their way"),
+            Constant(
+                "int",
+                "kTablesRegion",
+                self.tables_region,
+                "64 KB of the window of shared memory before tables",
+            ),
+            Constant("int", "kTablesOffset", self.tables_offset, "of what a launch asks for, before tables"),
+        )
+
+
+@dataclass(frozen=True)
+class ScoreTile(RowTile):
+    """Products of a kv-head's key entries with the queries are tabulated.
+
+    `multiplied`: weighted values are added up on tensor cores, of four query rows.
+    """
+
+    multiplied: bool = False
 
     @property
     def block_counts(self) -> BlockCounts:
@@ -237,34 +318,22 @@ class ScoreTile(AttentionTile):
         return SegmentCounts(work.key_rows.bytes + work.value_rows.bytes, wavefronts)
 
     @property
-    def score_bytes(self) -> int:
+    def product_bytes(self) -> int:
         """Bytes of the score tables."""
         cell_rows = min(self.rows, MAX_CELL_ROWS)
         region_sets = REGION_ROW_BYTES // (WARP_SIZE * CELL_BYTES[cell_rows])
         sets = -(-self.work.layout.key_groups // WARP_SIZE)
         return self.rows // cell_rows * -(-sets // region_sets) * REGION_BYTES
 
-    @property
-    def shared_bytes(self) -> int:
-        """Tables, rows of keys and values, codes on their way, weights, queries, rows' state, starts of sequences."""
-        values = self.work.value_rows
-        teams = WARP_SIZE // values.team_lanes
-        codes = teams * self.work.layout.block_bytes
-        weights = teams * BLOCK_TOKENS * self.rows * 2
-        keys = self.work.key_rows.bytes if self.keys_resident else 0
-        state = FLOAT_BYTES * (round_up(2 * self.rows + 1, 4) + 2 * self.rows * self.warps)
-        own = self.score_bytes + keys + values.bytes + self.warps * (codes + weights)
-        return own + FLOAT_BYTES * self._query_floats + state + self._starts_bytes
-
-    def _own_constants(self) -> tuple[Constant, ...]:
-        return (Constant("bool", "kKeysResident", self.keys_resident, "key entries stay in shared memory"),)
-
 
 @dataclass(frozen=True)
-class FragmentTile(AttentionTile):
-    """Four query rows on tensor cores; a warp has codes of `stages` token blocks on their way."""
+class FragmentTile(RowTile):
+    """Key entries of four query rows are operands of tensor cores, as are values."""
 
-    stages: int = 2
+    @property
+    def multiplied(self) -> bool:
+        """Values are."""
+        return True
 
     @property
     def block_counts(self) -> BlockCounts:
@@ -283,16 +352,11 @@ class FragmentTile(AttentionTile):
         return SegmentCounts(self.work.key_rows.bytes + self.work.value_rows.bytes, 0)
 
     @property
-    def shared_bytes(self) -> int:
-        """Rows of keys and values, codes on their way, weights and zeros, queries, rows' state, starts of sequences."""
-        codes = self.stages * self.work.layout.block_bytes
-        weights = self.rows * BLOCK_TOKENS * 2
-        zeros = 2 * BLOCK_TOKENS * 2
-        state = FLOAT_BYTES * (2 * self.rows + 4 + 2 * self.rows * self.warps)
-        own = self.work.key_rows.bytes + self.work.value_rows.bytes + self.warps * (codes + weights) + zeros
-        return own + FLOAT_BYTES * self._query_floats + state + self._starts_bytes
+    def product_bytes(self) -> int:
+        """Rows of keys."""
+        return self.work.key_rows.bytes
 
-    def _own_constants(self) -> tuple[Constant, ...]:
-        return (
-            Constant("int", "kStages", self.stages, "token blocks of a warp whose codes are on their way"),
-        )
+    @property
+    def warp_scratch_bytes(self) -> int:
+        """Scores on their way from the lanes that have columns to those that have tokens."""
+        return BLOCK_TOKENS * self.rows * FLOAT_BYTES

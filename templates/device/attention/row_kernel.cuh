@@ -1,0 +1,276 @@
+// Attention over entries by rows: a code is a byte of the address of what it stands for.
+#pragma once
+
+#include "row_shared.cuh"
+#include "window.cuh"
+
+namespace vqcc {
+
+/// o[b, t, h] = softmax over the tokens that query (b, t, h) sees of (q . k * softmax_scale), times v, for keys that are
+/// not rotated after decoding.
+///
+/// Blocks of the grid share all token blocks equally. For a segment, what a block has of a row set and a sequence, `Products`
+/// brings keys' entries, or their products with the queries, to shared memory; a warp then has the scores of a token block by
+/// one look-up for each channel group, a lane for each token. Warps take token blocks in turn, codes of kStages of them on
+/// their way, each with a softmax of its own, and merge at the segment's end. Values are looked up by rows (EntryRows), a lane
+/// for each channel group: `Softmax` adds them up.
+template <class Products, class Softmax, class KeyAlgorithm, class ValueAlgorithm, class Shape, class Cache, class Tile>
+class RowAttention {
+  static constexpr int kWarps = Tile::kWarps;
+  static constexpr int kThreads = kWarps * kWarpSize;
+  static constexpr int kRows = Tile::kRows;
+  static constexpr int kHeadDim = Shape::kHeadDim;
+  using Element = typename ElementTraits<Tile::kElement>::Type;
+  using Arguments = AttentionArguments<Element>;
+  using Keys = KeyBlock<KeyAlgorithm, kHeadDim, Cache::kKeyOrder>;
+  using Values = ValueBlock<ValueAlgorithm, kHeadDim>;
+  using Pages = PackedCache<Keys, Values, Cache>;
+  using Rows = RowSet<Shape, kRows>;
+  using KeyRows = EntryRows<KeyAlgorithm, kHeadDim>;
+  using ValueRows = EntryRows<ValueAlgorithm, kHeadDim>;
+  static_assert(Shape::kRope == Rope::kNone, "products of entries are of all positions");
+
+  static constexpr int kTeams = ValueRows::kTeams;
+  static constexpr int kSlots = ValueRows::kSlots;
+  /// Without stages, codes of the next iteration are on their way to the registers that those of this one had.
+  static constexpr bool kDirect = Tile::kStages == 0;
+  static constexpr Space kCodesSpace = kDirect ? Space::kGlobal : Space::kShared;
+  /// A lane's codes of one iteration's token blocks.
+  using KeyCodes = uint32[kTeams][Keys::kSets][Keys::Streams::kChunkWords];
+  using ValueCodes = uint32[kSlots][Values::Streams::kChunkWords];
+
+  using Shared = RowShared<Products, Softmax, ValueRows, kTeams * Pages::kBytes, Shape, Tile>;
+
+ public:
+  /// Shared memory of a block, books included.
+  static constexpr int kSharedBytes = Shared::kBytes;
+  static_assert(kSharedBytes <= Tile::kOwnSharedBytes, "the plan has room");
+
+  VQCC_DEVICE static void run(const Arguments& arguments) {
+    RowAttention kernel(arguments, dynamic_shared());
+    kernel.work();
+  }
+
+ private:
+  VQCC_DEVICE RowAttention(const Arguments& arguments, uint8* shared)
+      : arguments_(arguments),
+        pages_{arguments.pages, arguments.page_table, arguments.page_table_stride, arguments.page_blocks},
+        shared_(shared) {}
+
+  VQCC_DEVICE void work() {
+    allow_next_kernel();
+    shared_.start();
+    wait_for_previous_kernels();
+    for_each_segment<Shape, Tile, kThreads>(
+        arguments_, shared_.progress(), shared_.state(), shared_.sums(), shared_.flag(),
+        [&](const Rows& rows, bool same_head, int sequence, int first, int end) {
+          const int book = Cache::kBooksByHead ? rows.head : 0;
+          Products products;
+          products.load_entries(key_rows(book));  // on its way while queries are
+          if (!same_head) copy_books(book);
+          commit_copies();
+          work_on(products, rows, sequence, first, end);
+        });
+  }
+
+  /// Starts to copy the rows of a head's books that stay in shared memory while its segments last.
+  VQCC_DEVICE void copy_books(int book) const {
+    if constexpr (Products::kKeepsRows) copy_rows<KeyRows::kBytes, kThreads>(shared_.products(), key_rows(book));
+    copy_rows<ValueRows::kBytes, kThreads>(shared_.values(),
+                                           arguments_.value_books + static_cast<int64>(book) * ValueRows::kBytes);
+  }
+  /// Facts of a head's books that the packer knows: the largest sum of magnitudes of a key entry's elements, and what values
+  /// are multiplied with to undo their scale, which is loaded when it is wanted.
+  VQCC_DEVICE float key_bound(int head) const {
+    return load<Space::kGlobal>(arguments_.book_facts + 2 * (Cache::kBooksByHead ? head : 0));
+  }
+  VQCC_DEVICE float value_unscale(int head) const {
+    return load<Space::kGlobal>(arguments_.book_facts + 2 * computed_anew(Cache::kBooksByHead ? head : 0) + 1);
+  }
+
+  VQCC_DEVICE const uint8* key_rows(int book) const {
+    return arguments_.key_books + static_cast<int64>(book) * KeyRows::kBytes;
+  }
+
+  /// Token blocks `first` to `end` of a sequence, counted from the first that a query sees.
+  VQCC_DEVICE void work_on(Products& products, const Rows& rows, int number, int first, int end) {
+    const int length = load<Space::kGlobal>(arguments_.lengths + number);
+    const auto sequence = Sequence<Shape>::of(length, arguments_.query_tokens);
+    const int first_block = sequence.first_block + first + warp_index() * kTeams;
+    const int end_block = sequence.first_block + end;
+#pragma unroll
+    for (int stage = 0; stage < Tile::kStages; ++stage) {  // on their way while tables are made
+      const int block = first_block + stage * kWarps * kTeams;
+      start_codes<0, Keys::kBytes>(rows.head, number, sequence, block, end_block, stage);
+      start_codes<Keys::kBytes, Pages::kBytes>(rows.head, number, sequence, block, end_block, stage);
+    }
+    KeyCodes keys;
+    ValueCodes values;
+    load_queries<Shape, Tile, kThreads>(arguments_, rows, number, score_scale<Shape>(arguments_), shared_.queries());
+    if constexpr (kDirect) {
+      take_keys(rows.head, number, sequence, first_block, end_block, 0, keys);
+      take_values(rows.head, number, sequence, first_block, end_block, 0, values);
+      prefetch_codes(rows.head, number, sequence, first_block + kWarps * kTeams, end_block);
+    }
+    wait_for_copies_but<2 * Tile::kStages>();
+    block_barrier();  // queries and books are there
+    products.start(shared_.products(), shared_.queries(), key_rows(Cache::kBooksByHead ? rows.head : 0), key_bound(rows.head));
+    Softmax softmax;
+    softmax.start();
+    block_barrier();  // tables are there
+    int stage = 0;
+#pragma unroll 1
+    for (int block = first_block; block < end_block; block += kWarps * kTeams) {
+      const int later = block + (kDirect ? 1 : Tile::kStages) * kWarps * kTeams;
+      if constexpr (!kDirect) {
+        wait_for_copies_but<2 * Tile::kStages - 1>();
+        warp_barrier();
+        take_keys(rows.head, number, sequence, block, end_block, stage, keys);
+        warp_barrier();  // they have been read
+        start_codes<0, Keys::kBytes>(rows.head, number, sequence, later, end_block, stage);
+      }
+      float scores[kTeams][kRows];
+#pragma unroll
+      for (int team = 0; team < kTeams; ++team) {
+        score(rows, number, sequence, block + team, end_block, keys[team], products, scores[team]);
+      }
+      if constexpr (kDirect) {
+        take_keys(rows.head, number, sequence, later, end_block, 0, keys);
+        prefetch_codes(rows.head, number, sequence, later + kWarps * kTeams, end_block);
+      }
+      softmax.weigh(scores, shared_.weights());
+      if constexpr (!kDirect) wait_for_copies_but<2 * Tile::kStages - 1>();
+      warp_barrier();  // weights are there
+      if constexpr (!kDirect) {
+        take_values(rows.head, number, sequence, block, end_block, stage, values);
+        warp_barrier();
+        start_codes<Keys::kBytes, Pages::kBytes>(rows.head, number, sequence, later, end_block, stage);
+      }
+      add_values(rows, number, sequence, block, end_block, values, softmax);
+      if constexpr (kDirect) {
+        take_values(rows.head, number, sequence, later, end_block, 0, values);
+        warp_barrier();  // weights have been read
+      }
+      if constexpr (Tile::kStages > 1) stage = stage + 1 == Tile::kStages ? 0 : stage + 1;
+    }
+    wait_for_copies();
+    float* sums = shared_.sums();
+    softmax.merge(shared_.state(), sums, shared_.warp_state(), value_unscale(rows.head), [=](int i, float sum) { sums[i] = sum; });
+    block_barrier();
+  }
+
+  // ---- Codes on their way ----------------------------------------------------------------------------------
+
+  /// Starts to copy bytes kFirst to kEnd of an iteration's token blocks from `block` on to a stage, and ends a group of copies.
+  template <int kFirst, int kEnd>
+  VQCC_DEVICE void start_codes(int head, int number, const Sequence<Shape>& sequence, int block, int end, int stage) {
+#pragma unroll
+    for (int team = 0; team < kTeams; ++team) {
+      if (!has_codes(sequence, block + team, end)) continue;
+      copy_codes<kEnd - kFirst>(shared_.stage(stage) + team * Pages::kBytes + kFirst,
+                                pages_.block_of(number, head, block + team) + kFirst);
+    }
+    commit_copies();
+  }
+
+  /// Whether a token block is this segment's and in codes.
+  VQCC_DEVICE static bool has_codes(const Sequence<Shape>& sequence, int block, int end) {
+    return block < end && (Shape::kWindow == 0 || sequence.is_coded(block));
+  }
+
+  /// Brings the codes of an iteration's token blocks to the second-level cache: they are wanted one iteration later.
+  VQCC_DEVICE void prefetch_codes(int head, int number, const Sequence<Shape>& sequence, int block, int end) const {
+    constexpr int kLineBytes = 128;
+#pragma unroll
+    for (int team = 0; team < kTeams; ++team) {
+      if (!has_codes(sequence, block + team, end)) continue;
+      const uint8* codes = pages_.block_of(number, head, block + team);
+#pragma unroll
+      for (int line = 0; line < Pages::kBytes; line += kWarpSize * kLineBytes) {
+        const int own = line + lane_index() * kLineBytes;
+        if (own < Pages::kBytes) prefetch_line(codes + own);
+      }
+    }
+  }
+
+  /// Codes of an iteration's token blocks, from a stage or from where they are.
+  VQCC_DEVICE const uint8* codes_of(int head, int number, int block, int team, int stage) const {
+    if constexpr (kDirect) return pages_.block_of(number, head, block + team);
+    else return shared_.stage(stage) + team * Pages::kBytes;
+  }
+  VQCC_DEVICE void take_keys(int head, int number, const Sequence<Shape>& sequence, int block, int end, int stage,
+                             KeyCodes& keys) const {
+#pragma unroll
+    for (int team = 0; team < kTeams; ++team) {
+      if (!has_codes(sequence, block + team, end)) continue;
+      const uint8* codes = codes_of(head, number, block, team, stage);
+#pragma unroll
+      for (int set = 0; set < Keys::kSets; ++set) {
+        Keys::Streams::template take<kCodesSpace>(codes + set * Keys::Streams::kBytes, lane_index(), keys[team][set]);
+      }
+    }
+  }
+  VQCC_DEVICE void take_values(int head, int number, const Sequence<Shape>& sequence, int block, int end, int stage,
+                               ValueCodes& values) const {
+    const int team = lane_index() / ValueRows::kTeamLanes;
+    if (!has_codes(sequence, block + team, end)) return;
+    const uint8* codes = codes_of(head, number, block, team, stage) + Keys::kBytes;
+#pragma unroll
+    for (int s = 0; s < kSlots; ++s) {
+      Values::Streams::template take<kCodesSpace>(codes, s * ValueRows::kTeamLanes + lane_index() % ValueRows::kTeamLanes, values[s]);
+    }
+  }
+
+  // ---- Scores and softmax ----------------------------------------------------------------------------------
+
+  /// This lane's token's scores in powers of two; masked where a row does not see it.
+  VQCC_DEVICE void score(const Rows& rows, int number, const Sequence<Shape>& sequence, int block, int end,
+                         const uint32 (&keys)[Keys::kSets][Keys::Streams::kChunkWords], const Products& products,
+                         float (&scores)[kRows]) const {
+    const int position = sequence.first_token(block) + lane_index();
+    const bool present = block < end && position < sequence.end_token(block);
+    if (has_codes(sequence, block, end)) {
+      products.add_up(keys, shared_.products(), shared_.scratch(), scores);
+    } else {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) scores[r] = 0.0f;
+      if (Shape::kWindow > 0 && present) {
+        const Rotations<Shape> none = {};
+        add_window_key<Shape, Tile::kElement>(none, shared_.queries(), arguments_.key_window, number, rows.head, position,
+                                              scores);
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const bool seen = present && rows.sees(r, position, sequence.length, arguments_.query_tokens);
+      scores[r] = seen ? capped_score<Shape>(arguments_, scores[r]) : kMasked;
+    }
+  }
+
+  // ---- Values ----------------------------------------------------------------------------------------------
+
+  /// Adds the values of this lane's team's token block times their weights.
+  VQCC_DEVICE void add_values(const Rows& rows, int number, const Sequence<Shape>& sequence, int block, int end,
+                              const ValueCodes& values, Softmax& softmax) const {
+    const int team = lane_index() / ValueRows::kTeamLanes;
+    const int own = block + team;
+    if (own >= end) return;
+    const uint8* weights = shared_.weights() + team * (Softmax::kWeightBytes / kTeams);
+    if (has_codes(sequence, own, end)) {
+      softmax.add_codes(shared_.values(), values, weights);
+      return;
+    }
+    if (Shape::kWindow == 0) return;  // an empty sequence
+    const float scale = 1.0f / value_unscale(rows.head);  // values of codes are scaled, so these are too
+    const int first = sequence.first_token(own);
+    for (int t = 0; first + t < sequence.end_token(own); ++t) {
+      softmax.add_row(window_row<Shape>(arguments_.value_window, number, rows.head, first + t), scale, weights, t);
+    }
+  }
+
+  const Arguments& arguments_;
+  Pages pages_;
+  Shared shared_;
+};
+
+}  // namespace vqcc
