@@ -17,6 +17,8 @@ from vqcc.building import build_library
 from vqcc.diagnostics import Diagnostic, VqccError
 from vqcc.flow import CACHES
 from vqcc.ops.attention.cluster_tile import ClusterTile
+from vqcc.passes.cache.choice import cache_contenders
+from vqcc.passes.cache.pipeline import estimate
 from vqcc.passes.choice import DATAFLOWS, Agreed
 from vqcc.picks import tile_identity
 from vqcc.plan import Rejected
@@ -391,6 +393,18 @@ def test_candidates_of_whole_books_are_those_that_fit() -> None:
         (problem,) = problems_of(CACHE.spec(algorithm="cq-2", head_dim=256, batch=16, gpu=gpu))
         found = candidates_of(CACHES, problem, "decode", 64)
         assert {each.pick.strategy.caching for each in found} == caching
+        contenders = cache_contenders(problem, estimate, "decode")
+        assert {strategy.caching for _, strategy in contenders} == caching
+
+
+def test_equally_promising_candidates_come_in_the_order_of_proposals() -> None:
+    """The first tile of each strategy before any's second."""
+    (problem,) = problems_of(CACHE.spec(batch=16))
+    found = candidates_of(CACHES, problem, "decode", 4)
+    assert len({each.predicted_us for each in found}) == 1
+    assert [each.pick.strategy.caching for each in found] == ["slack", "all", "global", "slack"]
+    tiles = [each.pick.tile for each in found]
+    assert tiles[0] == tiles[1] == tiles[2] != tiles[3]
 
 
 def test_what_launches_are_unlike_is_told_and_kept_apart() -> None:

@@ -68,9 +68,12 @@ def plan_compiled(problem: CacheProblem, plan: CachePlan, resources: Resources) 
 def estimate(
     problem: CacheProblem, strategy: Strategy, pinned: TileIdentity | None = None
 ) -> CachePlan | None:
-    """A strategy's most promising tile, or the one that is `pinned`, with its predicted time; None if there is none."""
+    """A strategy's most promising tile, or the one that is `pinned`, with its predicted time; None if there is none.
+
+    Nor is there one for whole books that do not fit beside it.
+    """
     base = plan_base(problem, strategy, pinned=pinned)
-    return None if base is None else plan_cache_cost(problem, base)
+    return None if base is None or not _books_fit(problem, base) else plan_cache_cost(problem, base)
 
 
 def proposals(problem: CacheProblem, strategy: Strategy) -> Iterator[CachePlan]:
@@ -79,14 +82,17 @@ def proposals(problem: CacheProblem, strategy: Strategy) -> Iterator[CachePlan]:
         base = plan_base(problem, strategy, attempt)
         if base is None:
             return
-        if strategy.caching != "all" or _holds_all_books(problem, base):
+        if _books_fit(problem, base):
             yield plan_cache_cost(problem, base)
 
 
-def _holds_all_books(problem: CacheProblem, base: CachePlan) -> bool:
+def _books_fit(problem: CacheProblem, base: CachePlan) -> bool:
+    """Whether a head's books fit beside the tile, if the strategy caches them whole."""
+    if base.strategy.caching != "all":
+        return True
     try:
         place_all_books(problem, base)
-    except VqccError:  # VQ0403, which a level that is asked for raises
+    except VqccError:  # VQ0403, for a level that is asked for
         return False
     return True
 
