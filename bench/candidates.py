@@ -19,6 +19,7 @@ from light import COMPILERS, Weights, spec_of, time_built
 
 from vqcc.building import problems_of
 from vqcc.codegen.toolchain import find
+from vqcc.flow import WEIGHTS
 from vqcc.passes.choice import describe
 from vqcc.runtime.device import open_device
 from vqcc.tuning.candidates import candidates_of, possible_dataflows
@@ -66,8 +67,8 @@ def make(gpu: str, preset: str, shape: tuple[int, int], m: int) -> list[tuple[Ca
     spec = spec_of(preset, shape, m, gpu)
     (problem,) = problems_of(spec, spec.gpu[0])
     found = []
-    for dataflow in possible_dataflows([problem]):
-        for candidate in candidates_of(problem, dataflow, MOST):
+    for dataflow in possible_dataflows(WEIGHTS, [problem]):
+        for candidate in candidates_of(WEIGHTS, problem, dataflow, MOST):
             built = build_candidate(spec, problem, candidate, find("nvrtc"), None)
             if not isinstance(built, str):
                 found.append((candidate, built))

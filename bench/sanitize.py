@@ -26,6 +26,7 @@ from gemv_baseline import PRESETS
 from vqcc.building import build_library, problems_of, write_library
 from vqcc.codegen.toolchain import find
 from vqcc.diagnostics import VqccError
+from vqcc.flow import WEIGHTS
 from vqcc.runtime.bench import describe_run
 from vqcc.runtime.device import open_device
 from vqcc.spec.load import parse_spec
@@ -222,7 +223,7 @@ def build_case(case: Case, spec: Spec) -> Built | str:
     if case.dataflow is None:
         return build_library(spec, toolchain=find("nvrtc"), cache=None)
     (problem,) = problems_of(spec, spec.gpu[0])
-    for candidate in candidates_of(problem, case.dataflow, CANDIDATES):
+    for candidate in candidates_of(WEIGHTS, problem, case.dataflow, CANDIDATES):
         built = build_candidate(spec, problem, candidate, find("nvrtc"), None)
         if not isinstance(built, str):
             return built

@@ -14,6 +14,10 @@ from vqcc.cache_search import compile_cache_plans
 from vqcc.codegen.cache import CompileCache, compile_cached
 from vqcc.codegen.toolchain import find
 from vqcc.diagnostics import VqccError
+from vqcc.flow import CACHES
+from vqcc.passes.choice import Agreed
+from vqcc.picks import tile_identity
+from vqcc.tuning.candidates import candidates_of, possible_dataflows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
 
     from vqcc.codegen.toolchain import Compiled
     from vqcc.gpus.model import Gpu
+
+    Compiler = Callable[[Gpu], Callable[[str], Compiled]]
 
 LLAMA = {"q_heads": 32, "kv_heads": 32, "head_dim": 128, "batch": 16, "context": 32768}
 GROUPED = {**LLAMA, "kv_heads": 8}
@@ -39,19 +45,22 @@ LIBRARIES: dict[str, tuple[str, str, dict[str, Any], str]] = {
 
 
 @pytest.fixture(scope="module")
-def compile_source(cache_directory: Path) -> Callable[[Gpu, str], Compiled]:
+def compiler(cache_directory: Path) -> Compiler:
+    """What compiles sources for a GPU."""
     toolchain, cache = find("nvrtc"), CompileCache(cache_directory, 2**30)
-    return lambda gpu, source: compile_cached(
-        toolchain, cache, source, target=gpu.target, want_ptx=False, file_name="attention.cu"
+    return lambda gpu: (
+        lambda source: compile_cached(
+            toolchain, cache, source, target=gpu.target, want_ptx=False, file_name="attention.cu"
+        )
     )
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
 @pytest.mark.parametrize("gpu", ["h200", pytest.param("rtx4090", marks=pytest.mark.full)])
-def test_no_kernel_spills(name: str, gpu: str, compile_source: Callable[[Gpu, str], Compiled]) -> None:
+def test_no_kernel_spills(name: str, gpu: str, compiler: Compiler) -> None:
     level, algorithm, op, dataflow = LIBRARIES[name]
     problem = make_problem(algorithm, level=level, gpu=gpu, **op)  # type: ignore[arg-type]
-    (made,) = compile_cache_plans([[problem]], compile_source)
+    made = compile_cache_plans([problem], compiler(problem.gpu))
     (plan,) = made.plans
     if gpu == "h200":
         assert plan.strategy.dataflow == dataflow
@@ -70,31 +79,47 @@ def test_no_kernel_spills(name: str, gpu: str, compile_source: Callable[[Gpu, st
 
 
 def test_kernels_of_a_library_share_a_layout(
-    compile_source: Callable[[Gpu, str], Compiled],
+    compiler: Compiler,
 ) -> None:
     """Where one of them can have no tensor cores, none has."""
     problem = make_problem("cq-2", **{**GROUPED, "batch": [1, 16]})
     problems = [replace(problem, variant=variant) for variant in problem.op.variants()]
-    (made,) = compile_cache_plans([problems], compile_source)
+    made = compile_cache_plans(problems, compiler(problem.gpu))
     assert len({plan.layout for plan in made.plans}) == 1
     assert [plan.kernel.split("_")[1] for plan in made.plans] == ["b1", "b16"]
 
 
-def test_gpus_of_a_library_share_a_layout_and_books(compile_source: Callable[[Gpu, str], Compiled]) -> None:
+def test_gpus_of_a_library_share_a_layout_and_books(compiler: Compiler) -> None:
     """An RTX 4090 has no room for what tensor cores look up: then the H200 decodes too."""
     problem = make_problem("cq-2", **GROUPED)
     small = replace(problem, gpu=gpus.load("rtx4090"))
-    alone = compile_cache_plans([[problem]], compile_source)[0].plans[0]
-    made = compile_cache_plans([[problem], [small]], compile_source)
+    (alone,) = compile_cache_plans([problem], compiler(problem.gpu)).plans
+    (agreed, *_) = CACHES.agree([problem, small])
+    made = [compile_cache_plans([each], compiler(each.gpu), agreed) for each in (problem, small)]
     assert alone.strategy.dataflow == "fragment"
     assert [kernels.plans[0].strategy.dataflow for kernels in made] == ["decode", "decode"]
     assert len({kernels.plans[0].layout for kernels in made}) == 1
 
 
 def test_books_past_shared_memory_are_refused(
-    compile_source: Callable[[Gpu, str], Compiled],
+    compiler: Compiler,
 ) -> None:
     problem = make_problem("kv-8-12-2", level="sc", gpu="rtx4090", head_dim=128)
     with pytest.raises(VqccError) as raised:
-        compile_cache_plans([[problem]], compile_source)
+        compile_cache_plans([problem], compiler(problem.gpu))
     assert [item.code for item in raised.value.diagnostics] == ["VQ0403"]
+
+
+def test_kernels_are_made_as_picked(compiler: Compiler) -> None:
+    """Of every dataflow the last candidate that has registers enough: its strategy and its tile, clusters included."""
+    problem = make_problem("cq-2", **GROUPED)
+    clusters = []
+    for dataflow in possible_dataflows(CACHES, [problem]):
+        candidates = candidates_of(CACHES, problem, dataflow, 64)
+        pick = [each.pick for each in candidates if dict(each.pick.tile)["register_cap"] == 255][-1]
+        picks = {problem.variant.suffix: pick}
+        (plan,) = compile_cache_plans([problem], compiler(problem.gpu), Agreed(dataflow), picks).plans
+        assert plan.tile is not None
+        assert (plan.strategy, tile_identity(plan.tile)) == (pick.strategy, pick.tile)
+        clusters.append(bool(plan.clusters))
+    assert set(clusters) == {True, False}

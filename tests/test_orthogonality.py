@@ -36,6 +36,7 @@ PLANNING = [
             "code_layouts.py",
             "problem.py",
             "search.py",
+            "subjects.py",
             "trial.py",
             "assembling.py",
             "building.py",
@@ -47,6 +48,7 @@ PLANNING = [
             "library.py",
             "manifest_values.py",
             "levels.py",
+            "weight_building.py",
             "explaining.py",
         )
     ),

@@ -6,21 +6,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from vqcc.assembling import Built, GpuBuild, assemble, in_parallel, runs_on
-from vqcc.cache_building import build_cache_library
 from vqcc.codegen.bundle import write_bundle
 from vqcc.codegen.cache import compile_cached
-from vqcc.codegen.header import render_header
 from vqcc.diagnostics import DiagnosticList, VqccError
-from vqcc.library import describe_kernel, describe_library
-from vqcc.passes.choice import Agreed, agree
+from vqcc.passes.choice import Agreed
 from vqcc.picks import PickError
-from vqcc.pipeline import estimate
 from vqcc.plan import Rejected
-from vqcc.problem import Problem
 from vqcc.racing import first_that_fits, spills_everywhere
-from vqcc.search import compile_plans
+from vqcc.subjects import subject_of
 from vqcc.tuning.choosing import choose
 from vqcc.tuning.use import LockUse, complaints
+from vqcc.weight_building import problems_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,14 +26,14 @@ if TYPE_CHECKING:
     from vqcc.codegen.toolchain import Compiled, Toolchain
     from vqcc.compiling import Emit
     from vqcc.gpus.model import Gpu
-    from vqcc.ops.base import Variant
     from vqcc.picks import Pick
-    from vqcc.plan import Plan
+    from vqcc.problem import KernelProblem
     from vqcc.spec.model import Spec
+    from vqcc.subjects import AnySubject
     from vqcc.tuning.choosing import Tuned
     from vqcc.tuning.lock import Lock
 
-    WeightBuild = GpuBuild[Problem, Plan]
+    AnyBuild = GpuBuild[Any, Any]
     #: What was picked of a library: by GPU and variant's suffix.
     Picks = Mapping[str, Mapping[str, Pick]]
 
@@ -51,16 +47,8 @@ __all__ = [
     "write_library",
 ]
 
-
-def problems_of(spec: Spec, gpu: Gpu) -> tuple[Problem, ...]:
-    """The kernels of `spec`, which is over a weight, on one of its GPUs, in the order of the op's variants."""
-    profile = () if spec.profile is None else spec.profile.tensors
-    assert spec.over_weights is not None
-    algorithm, op = spec.over_weights
-    return tuple(
-        Problem(spec.identifier, algorithm, op, variant, gpu, spec.level, spec.boundaries, profile)
-        for variant in op.variants()
-    )
+#: What a bundle holds if nothing else is asked for.
+EMITTED: tuple[Emit, ...] = ("cu", "cubin", "header", "plan")
 
 
 def build_library(
@@ -68,31 +56,28 @@ def build_library(
     *,
     toolchain: Toolchain,
     cache: CompileCache | None,
-    emit: Sequence[Emit] = ("cu", "cubin", "header", "plan"),
+    emit: Sequence[Emit] = EMITTED,
     jobs: int = 1,
     lock: Lock | None = None,
 ) -> Built:
     """Plan, render and compile a library, all of whose kernels read the same packed codes.
 
-    Of one over a weight, kernels that a `lock` has measured are those that took least, with the dataflow that takes
-    least in all. Where one of them cannot be made any more, the model decides as without a lock.
+    Kernels that a `lock` has measured are those that took least, with the dataflow that takes least in all. Where one
+    of them cannot be made any more, the model decides as without a lock.
     GPUs are compiled by `jobs` threads. Diagnostics of all GPUs are raised together: VQ04xx where a level or a
     limit forbids a kernel, at the field of the spec that asks for it if one does, VQ06xx from the toolchain.
     """
-    if spec.over_weights is None:
-        return build_cache_library(spec, toolchain=toolchain, cache=cache, emit=emit, jobs=jobs)
-    problems = [problem for gpu in spec.gpu for problem in problems_of(spec, gpu)]
+    subject = subject_of(spec)
+    rows = [subject.problems_of(spec, gpu) for gpu in spec.gpu]
+    problems: list[KernelProblem] = [problem for row in rows for problem in row]
     try:
-        choices = agree(problems, estimate)
+        choices = subject.flow.agree(problems)
     except VqccError:  # which comes again, for each GPU that it is true of
         choices = (Agreed("decode"),)
     tuned = None if lock is None else choose(lock, problems, toolchain.identity, choices)
-
-    def build(agreed: Agreed, picks: Picks) -> tuple[WeightBuild, ...]:
-        return _build_gpus(spec, agreed, toolchain, cache, picks, want_ptx="ptx" in emit, jobs=jobs)
-
-    builds, lost = _build_tuned(tuned, choices, build)
-    built = _assemble(spec, builds, toolchain, emit)
+    making = _Making(spec, subject, toolchain, cache, want_ptx="ptx" in emit, jobs=jobs)
+    builds, lost = _build_tuned(tuned, choices, lambda agreed, picks: making.build(rows, agreed, picks))
+    built = assemble(spec, builds, subject.describe(spec, builds), toolchain, emit)
     if lock is None or spec.level != "best":
         return built
     made = {} if tuned is None or lost else {gpu: tuple(own) for gpu, own in tuned.picks.items()}
@@ -101,26 +86,29 @@ def build_library(
 
 
 def build_picked(
-    spec: Spec,
-    gpu: Gpu,
-    variant: Variant,
-    pick: Pick,
-    *,
-    toolchain: Toolchain,
-    cache: CompileCache | None,
+    spec: Spec, problem: KernelProblem, pick: Pick, *, toolchain: Toolchain, cache: CompileCache | None
 ) -> Built:
-    """The library of one kernel of `spec` on one GPU, made as picked. Raises PickError if it cannot be."""
-    alone = spec.model_copy(update={"op": spec.op.only(variant), "gpu": (gpu,)})
-    agreed = Agreed(pick.strategy.dataflow)
-    build = _build_gpu(alone, gpu, agreed, toolchain, cache, {variant.suffix: pick}, want_ptx=False)
-    return _assemble(alone, (build,), toolchain, ("cu", "cubin", "header", "plan"))
+    """The library of one kernel of `spec`, whose `problem` says on which GPU, made as picked.
+
+    Raises PickError if it cannot be, VqccError for what is not of the pick.
+    """
+    alone, subject = spec.model_copy(update={"gpu": (problem.gpu,)}), subject_of(spec)
+    picks = {problem.gpu.name: {problem.variant.suffix: pick}}
+    making = _Making(alone, subject, toolchain, cache)
+    builds = making.build([(problem,)], Agreed(pick.strategy.dataflow), picks)
+    return assemble(alone, builds, subject.describe(alone, builds), toolchain, EMITTED)
+
+
+def write_library(built: Built, directory: Path) -> bool:
+    """Make `directory` the bundle, atomically; False if it already was. Raises VQ07xx."""
+    return write_bundle(directory, built.files, fields=built.fields)
 
 
 def _build_tuned(
     tuned: Tuned | None,
     choices: Sequence[Agreed],
-    build: Callable[[Agreed, Picks], tuple[WeightBuild, ...]],
-) -> tuple[tuple[WeightBuild, ...], tuple[str, ...]]:
+    build: Callable[[Agreed, Picks], tuple[AnyBuild, ...]],
+) -> tuple[tuple[AnyBuild, ...], tuple[str, ...]]:
     """What was tuned if all of it can be made, else what the model chooses: times of other kernels say nothing of it.
 
     Then also why it cannot be made, which the decisions say too.
@@ -140,87 +128,54 @@ def _build_tuned(
     return first_that_fits(told, lambda agreed: build(agreed, {})), lost
 
 
-def _build_gpus(
-    spec: Spec,
-    agreed: Agreed,
-    toolchain: Toolchain,
-    cache: CompileCache | None,
-    picks: Picks,
-    *,
-    want_ptx: bool,
-    jobs: int,
-) -> tuple[WeightBuild, ...]:
-    """The kernels for every GPU, of one dataflow; diagnostics of all GPUs are raised together."""
-    errors = DiagnosticList()
-    exit_codes = []
-    builds: list[WeightBuild] = []
-
-    def build(gpu: Gpu) -> WeightBuild | VqccError:
-        try:
-            own = picks.get(gpu.name, {})
-            return _build_gpu(spec, gpu, agreed, toolchain, cache, own, want_ptx=want_ptx)
-        except VqccError as error:
-            return spec.place(error)
-
-    for outcome in in_parallel(build, spec.gpu, jobs):
-        if isinstance(outcome, VqccError):
-            exit_codes.append(outcome.exit_code)
-            errors.extend(outcome.diagnostics)
-        else:
-            builds.append(outcome)
-    if exit_codes:
-        raise VqccError(*errors, exit_code=max(exit_codes))
-    return tuple(builds)
-
-
-def write_library(built: Built, directory: Path) -> bool:
-    """Make `directory` the bundle, atomically; False if it already was. Raises VQ07xx."""
-    return write_bundle(directory, built.files, fields=built.fields)
-
-
-def _build_gpu(
-    spec: Spec,
-    gpu: Gpu,
-    agreed: Agreed,
-    toolchain: Toolchain,
-    cache: CompileCache | None,
-    picks: Mapping[str, Pick],
-    *,
-    want_ptx: bool,
-) -> WeightBuild:
-    problems = problems_of(spec, gpu)
-
-    def compile_source(source: str) -> Compiled:
-        file_name = f"{spec.name}.{gpu.name}.cu"
-        return compile_cached(
-            toolchain, cache, source, target=gpu.target, want_ptx=want_ptx, file_name=file_name
-        )
-
-    source, plans, compiled = compile_plans(problems, compile_source, agreed, picks)
-    return GpuBuild(gpu, problems, plans, source, compiled)
-
-
-def _assemble(spec: Spec, builds: Sequence[WeightBuild], toolchain: Toolchain, emit: Sequence[Emit]) -> Built:
-    layouts = {plan.layout for build in builds for plan in build.plans}
-    assert len(layouts) == 1, "one packed file serves a library"
-    return assemble(spec, builds, _Description(spec, tuple(builds)), toolchain, emit)
-
-
 @dataclass(frozen=True)
-class _Description:
-    """What a library over a quantized weight says of itself."""
+class _Making:
+    """How the kernels of a spec are compiled: with what, and how many GPUs at a time."""
 
     spec: Spec
-    builds: tuple[WeightBuild, ...]
+    subject: AnySubject
+    toolchain: Toolchain
+    cache: CompileCache | None
+    want_ptx: bool = False
+    jobs: int = 1
 
-    def header(self, build_id: str) -> str:
-        problems, plans = ([getattr(build, part) for build in self.builds] for part in ("problems", "plans"))
-        return render_header(self.spec.name, problems, plans, build_id)
+    def build(
+        self, rows: Sequence[Sequence[KernelProblem]], agreed: Agreed, picks: Picks
+    ) -> tuple[AnyBuild, ...]:
+        """The kernels of one dataflow, `rows` of problems a GPU each; diagnostics of all GPUs are raised together."""
+        errors = DiagnosticList()
+        exit_codes = []
+        builds: list[AnyBuild] = []
 
-    def library(self) -> dict[str, Any]:
-        return describe_library(self.builds[0].problems[0], self.builds[0].plans[0])
+        def build(problems: Sequence[KernelProblem]) -> AnyBuild | VqccError:
+            own = picks.get(problems[0].gpu.name, {})
+            try:
+                return self.subject.build_gpu(problems, self._compiler(problems[0].gpu), agreed, own)
+            except VqccError as error:
+                return self.spec.place(error)
 
-    def kernels(self, number: int) -> dict[str, list[dict[str, Any]]]:
-        build = self.builds[number]
-        pairs = zip(build.problems, build.plans, strict=True)
-        return {"kernels": [describe_kernel(problem, plan) for problem, plan in pairs]}
+        for outcome in in_parallel(build, rows, self.jobs):
+            if isinstance(outcome, VqccError):
+                exit_codes.append(outcome.exit_code)
+                errors.extend(outcome.diagnostics)
+            else:
+                builds.append(outcome)
+        if exit_codes:
+            raise VqccError(*errors, exit_code=max(exit_codes))
+        return tuple(builds)
+
+    def _compiler(self, gpu: Gpu) -> Callable[[str], Compiled]:
+        """What compiles sources for a GPU."""
+        file_name = f"{self.spec.name}.{gpu.name}.cu"
+
+        def compile_source(source: str) -> Compiled:
+            return compile_cached(
+                self.toolchain,
+                self.cache,
+                source,
+                target=gpu.target,
+                want_ptx=self.want_ptx,
+                file_name=file_name,
+            )
+
+        return compile_source

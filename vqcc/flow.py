@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from vqcc import pipeline
@@ -9,14 +10,18 @@ from vqcc.codegen.render import render_source
 from vqcc.codegen.render_cache import render_cache_source
 from vqcc.passes.cache import pipeline as cache_pipeline
 from vqcc.passes.cache.append import plan_appends
+from vqcc.passes.cache.choice import CACHE_STRATEGIES, agree_on_cache
+from vqcc.passes.choice import agree, legal_strategies
+from vqcc.picks import tile_identity
 from vqcc.plan import CachePlan, KernelPlan, Plan
 from vqcc.problem import CacheProblem, KernelProblem, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from vqcc.codegen.resources import Resources
-    from vqcc.levels import Strategy
+    from vqcc.levels import Dataflow, Strategy
+    from vqcc.passes.choice import Agreed
     from vqcc.picks import TileIdentity
 
 __all__ = ["CACHES", "WEIGHTS", "Flow"]
@@ -27,6 +32,22 @@ AnyPlan = TypeVar("AnyPlan", bound=KernelPlan)
 
 class Flow(Protocol[Problem_contra, AnyPlan]):
     """The passes and the renderer of an op's kernels."""
+
+    def agree(self, problems: Sequence[Problem_contra]) -> tuple[Agreed, ...]:
+        """The dataflows that all kernels of a library can have, on all of its GPUs, the fastest in sum first."""
+        ...
+
+    def strategies(self, problem: Problem_contra, dataflow: Dataflow) -> tuple[Strategy, ...]:
+        """What may make a kernel of a dataflow at level `best`."""
+        ...
+
+    def proposals(self, problem: Problem_contra, strategy: Strategy) -> Iterator[AnyPlan]:
+        """Plans of every tile of a strategy that is worth timing, with predicted times, before they are compiled."""
+        ...
+
+    def traits(self, proposal: AnyPlan) -> object:
+        """What tells the kernel of a proposal from others of its tile."""
+        ...
 
     def plan_base(
         self, problem: Problem_contra, strategy: Strategy, attempt: int, pinned: TileIdentity | None
@@ -66,6 +87,24 @@ class Flow(Protocol[Problem_contra, AnyPlan]):
 class _WeightFlow:
     """Ops over quantized weights."""
 
+    def agree(self, problems: Sequence[Problem]) -> tuple[Agreed, ...]:
+        return agree(problems, pipeline.estimate)
+
+    def strategies(self, problem: Problem, dataflow: Dataflow) -> tuple[Strategy, ...]:
+        return legal_strategies(problem, dataflow)
+
+    def proposals(self, problem: Problem, strategy: Strategy) -> Iterator[Plan]:
+        for attempt in count():
+            base = pipeline.plan_base(problem, strategy, attempt, every=True)
+            if base is None or base.tile is None:
+                return
+            plan = pipeline.estimate(problem, strategy, pinned=tile_identity(base.tile))
+            if plan is not None:
+                yield plan
+
+    def traits(self, proposal: Plan) -> object:
+        return (proposal.placement, proposal.minimum_blocks, proposal.split, proposal.exchange)
+
     def plan_base(
         self, problem: Problem, strategy: Strategy, attempt: int, pinned: TileIdentity | None
     ) -> Plan | None:
@@ -95,6 +134,19 @@ class _WeightFlow:
 
 class _CacheFlow:
     """Attention: a library has kernels that append beside those that are planned."""
+
+    def agree(self, problems: Sequence[CacheProblem]) -> tuple[Agreed, ...]:
+        return agree_on_cache(problems, cache_pipeline.estimate)
+
+    def strategies(self, problem: CacheProblem, dataflow: Dataflow) -> tuple[Strategy, ...]:  # noqa: ARG002
+        return CACHE_STRATEGIES.get(dataflow, ())
+
+    def proposals(self, problem: CacheProblem, strategy: Strategy) -> Iterator[CachePlan]:
+        return cache_pipeline.proposals(problem, strategy)
+
+    def traits(self, proposal: CachePlan) -> object:
+        strategy = proposal.strategy  # what is cached, and how entries move, follows from these and the tile
+        return (strategy.caching, strategy.fusion)
 
     def plan_base(
         self, problem: CacheProblem, strategy: Strategy, attempt: int, pinned: TileIdentity | None

@@ -33,6 +33,9 @@ class PickError(Exception):
 
 
 def tile_identity(tile: Tile) -> TileIdentity:
-    """What tells a tile from the others that its op has for a problem."""
-    stated = ((constant.name, constant.value) for constant in tile.constants())
+    """What tells a tile from the others that its op has for a problem; what is true or false is 1 or 0."""
+    stated = (
+        (constant.name, int(constant.value) if constant.type == "bool" else constant.value)
+        for constant in tile.constants()
+    )
     return (("warps", tile.warps), ("register_cap", tile.register_cap), *stated)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from vqcc.algorithms.base import Algorithm
@@ -55,6 +55,11 @@ class KernelProblem(Protocol):
         """The kernel's C name less what identifies its plan: library, then variant."""
         ...
 
+    @property
+    def made_for(self) -> list[Any]:
+        """Plain data that is equal where, on one GPU, the same kernels can be made and take the same time."""
+        ...
+
 
 @dataclass(frozen=True)
 class CacheProblem:
@@ -72,6 +77,17 @@ class CacheProblem:
     def kernel(self) -> str:
         """The kernel's C name less what identifies its plan: library, then variant."""
         return f"{self.library}_{self.variant.suffix}"
+
+    @property
+    def made_for(self) -> list[Any]:
+        """Algorithms, op and level; and the op's largest batch, by which all kernels of a library lay counters out."""
+        return [
+            self.keys.mapping(),
+            self.values.mapping(),
+            self.op.only(self.variant).model_dump(mode="json"),
+            max(self.op.batch),
+            self.level,
+        ]
 
 
 @dataclass(frozen=True)
@@ -94,3 +110,14 @@ class Problem:
     def kernel(self) -> str:
         """The kernel's C name less what identifies its plan: library, then variant."""
         return f"{self.library}_{self.variant.suffix}"
+
+    @property
+    def made_for(self) -> list[Any]:
+        """Algorithm, op, level, the spec's boundaries and the codes that its profile counted."""
+        return [
+            self.algorithm.mapping(),
+            self.op.only(self.variant).model_dump(mode="json"),
+            self.level,
+            asdict(self.boundaries),
+            sorted(tensor.codes_sha256 for tensor in self.profile),
+        ]

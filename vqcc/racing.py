@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from vqcc.codegen.toolchain import Compiled
     from vqcc.flow import Flow
     from vqcc.levels import Strategy
-    from vqcc.passes.choice import Agreed
+    from vqcc.passes.choice import Agreed, Contenders
     from vqcc.picks import Pick
     from vqcc.trial import Settled
 
-__all__ = ["NOTHING_FITS", "Race", "compile_racing", "first_that_fits", "spills_everywhere"]
+__all__ = ["NOTHING_FITS", "Race", "compile_racing", "first_that_fits", "picked", "spills_everywhere"]
 
 AnyProblem = TypeVar("AnyProblem", bound=KernelProblem)
 AnyPlan = TypeVar("AnyPlan", bound=KernelPlan)
@@ -57,6 +57,13 @@ def first_that_fits(choices: Sequence[Agreed], make: Callable[[Agreed], Made]) -
 def _told(agreed: Agreed, spilled: Mapping[str, Rejected]) -> Agreed:
     """The choice with what has become of those before it."""
     return replace(agreed, others=tuple(spilled.get(str(other.value), other) for other in agreed.others))
+
+
+def picked(flow: Flow[AnyProblem, AnyPlan], problem: AnyProblem, pick: Pick) -> Contenders:
+    """The one strategy of a pick. Raises PickError if the problem cannot have it."""
+    if pick.strategy not in flow.strategies(problem, pick.strategy.dataflow):
+        raise PickError(f"the strategy of {problem.variant.suffix} on {problem.gpu.name} is none of today's")
+    return [(0.0, pick.strategy)]
 
 
 def compile_racing(

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from vqcc.flow import WEIGHTS
 from vqcc.levels import STRATEGIES
-from vqcc.passes.choice import agree, contenders, legal_strategies
-from vqcc.picks import PickError
+from vqcc.passes.choice import contenders
 from vqcc.pipeline import estimate
-from vqcc.racing import Race, compile_racing, first_that_fits
+from vqcc.racing import Race, compile_racing, first_that_fits, picked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +39,7 @@ def compile_plans(
     """
     if agreed is None:
         return first_that_fits(
-            agree(problems, estimate), lambda each: compile_plans(problems, compile_source, each, picks)
+            WEIGHTS.agree(problems), lambda each: compile_plans(problems, compile_source, each, picks)
         )
     races = [_race(problem, agreed, picks.get(problem.variant.suffix)) for problem in problems]
     return compile_racing(races, compile_source)
@@ -49,7 +48,7 @@ def compile_plans(
 def _race(problem: Problem, agreed: Agreed, pick: Pick | None) -> Race[Problem, Plan]:
     asked = problem.boundaries.registers is not None
     told = agreed if problem.level == "best" else None
-    waiting = _waiting(problem, agreed) if pick is None else _picked(problem, pick)
+    waiting = _waiting(problem, agreed) if pick is None else picked(WEIGHTS, problem, pick)
     return Race(WEIGHTS, problem, waiting, told, pick, asked_for_registers=asked)
 
 
@@ -57,10 +56,3 @@ def _waiting(problem: Problem, agreed: Agreed) -> Contenders:
     if problem.level != "best":
         return [(0.0, STRATEGIES[problem.level])]
     return contenders(problem, estimate, agreed.dataflow)
-
-
-def _picked(problem: Problem, pick: Pick) -> Contenders:
-    """The one strategy of a pick. Raises PickError if the problem cannot have it."""
-    if pick.strategy not in legal_strategies(problem, pick.strategy.dataflow):
-        raise PickError(f"the strategy of {problem.variant.suffix} on {problem.gpu.name} is none of today's")
-    return [(0.0, pick.strategy)]

@@ -152,12 +152,6 @@ def test_tensors_without_sides(cache: Path, weights: Path, tmp_path: Path) -> No
     assert (done.exit_code, done.codes) == (1, ["VQ0713"])
 
 
-def test_tune_of_a_cache(cache: Path) -> None:
-    done = run("tune", cache.parent / "cache.yaml", "--json")
-    assert done.exit_code == 1
-    assert done.codes == ["VQ0317"]
-
-
 def test_explain(cache: Path) -> None:
     done = run("explain", cache)
     assert done.exit_code == 0

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cache_libraries import cache_spec_text
 from command import run
 from libraries import spec_text
 
@@ -18,10 +20,11 @@ from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
 from vqcc.tuning.lock import load_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from vqcc.building import Built
+    from vqcc.problem import KernelProblem
 
 
 OPEN_DEVICE = vqcc.runtime.device.open_device
@@ -36,14 +39,18 @@ class FakeDevice:
 
 
 class FakeBench:
-    """Says that fragments take less the more predicted; fails at call number `fails_at`."""
+    """Says that kernels take less the more predicted; fails at call number `fails_at`."""
 
     calls = 0
     fails_at = -1
+    note_of_last = ""
     device = "Fake GPU, driver 1"
 
-    def __init__(self, _device: Any, *, seed: int, profile: Any) -> None:
+    def __init__(self, _device: Any, *, seed: int, profile: Any = ()) -> None:
         assert (seed, profile) == (0, ())
+
+    def note(self, problem: KernelProblem) -> str:
+        return self.note_of_last if "3_" in problem.variant.suffix else ""
 
     def time(self, built: Built) -> float:
         type(self).calls += 1
@@ -63,20 +70,40 @@ def device(monkeypatch: pytest.MonkeyPatch) -> FakeDevice:
         yield found
 
     monkeypatch.setattr(vqcc.runtime.device, "open_device", opened)
-    monkeypatch.setattr(vqcc.runtime.tuning, "DeviceBench", FakeBench)
+    monkeypatch.setattr(vqcc.runtime.tuning, "WeightBench", FakeBench)
+    monkeypatch.setattr(vqcc.runtime.tuning, "CacheBench", FakeBench)
     monkeypatch.setattr(FakeBench, "calls", 0)
     monkeypatch.setattr(FakeBench, "fails_at", -1)
     return found
 
 
+@dataclass(frozen=True)
+class Tiny:
+    """A spec of each subject, and its kernels."""
+
+    text: Callable[..., str]
+    first: str
+    second: str
+
+
+WEIGHT = Tiny(partial(spec_text, "vq-4-4-1", n=64, k=128, m=[1, 3]), "m1_float16", "m3_float16")
+CACHE = Tiny(partial(cache_spec_text, "cq-2", name="tiny", batch=[1, 3]), "b1_float16", "b3_float16")
+
+
+@pytest.fixture(params=[WEIGHT, CACHE], ids=["weight", "cache"])
+def tiny(request: pytest.FixtureRequest) -> Tiny:
+    found: Tiny = request.param
+    return found
+
+
 @pytest.fixture
-def spec(tmp_path: Path) -> Path:
+def spec(tmp_path: Path, tiny: Tiny) -> Path:
     path = tmp_path / "tiny.yaml"
-    path.write_text(spec_text("vq-4-4-1", n=64, k=128, m=[1, 3], level="best"))
+    path.write_text(tiny.text(level="best"))
     return path
 
 
-def test_candidates_are_told_and_recorded(spec: Path) -> None:
+def test_candidates_are_told_and_recorded(tiny: Tiny, spec: Path) -> None:
     done = run("tune", spec, "--top", 2)
     assert done.exit_code == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -85,7 +112,7 @@ def test_candidates_are_told_and_recorded(spec: Path) -> None:
     assert lines[-1] == f"{lock_path(spec)}: {len(lines) - 1} of {len(lines) - 1} candidates timed now"
     lock = load_lock(lock_path(spec))
     assert lock is not None
-    assert {kernel.kernel for kernel in lock.kernels} == {"m1_float16", "m3_float16"}
+    assert {kernel.kernel for kernel in lock.kernels} == {tiny.first, tiny.second}
     again = run("tune", spec, "--top", 2, "--json")
     assert {step["reason"] for step in again.json["steps"]} == {"known"}
     anew = run("tune", spec, "--top", 2, "--again", "--json")
@@ -95,7 +122,7 @@ def test_candidates_are_told_and_recorded(spec: Path) -> None:
     assert "recorded by `vqcc tune`, on Fake GPU, driver 1" in " ".join(compiled.stdout.split())
 
 
-def test_what_a_lock_did_is_told_each_time(spec: Path) -> None:
+def test_what_a_lock_did_is_told_each_time(tiny: Tiny, spec: Path) -> None:
     """By compile in its summary and as warnings, whether it compiles anew or not, and by explain."""
     out, lock = spec.parent / "out", lock_path(spec)
 
@@ -109,11 +136,13 @@ def test_what_a_lock_did_is_told_each_time(spec: Path) -> None:
     assert run("tune", spec, "--top", 1).exit_code == 0
     for _ in range(2):
         done = compiled()
-        assert "\n  as measured in tiny.lock.yaml: h200: m1_float16, m3_float16\n" in done.stdout
+        assert f"\n  as measured in tiny.lock.yaml: h200: {tiny.first}, {tiny.second}\n" in done.stdout
         assert done.stderr == ""
     assert "\n  tiny.lock.yaml: no times of a100\n" in compiled("--gpu", "a100").stdout
     lock.write_text(lock.read_text().replace("complete: true", "complete: false"))
-    told = f"warning[VQ0318]: {lock}: on h200 the session of m1_float16 and m3_float16 was not completed\n"
+    told = (
+        f"warning[VQ0318]: {lock}: on h200 the session of {tiny.first} and {tiny.second} was not completed\n"
+    )
     for state in ("written", "unchanged"):
         done = compiled()
         assert f": {state}, " in done.stdout
@@ -127,6 +156,18 @@ def test_what_a_lock_did_is_told_each_time(spec: Path) -> None:
     assert run("explain", spec, "--json").json["diagnostics"] == [warning]
 
 
+@pytest.mark.parametrize("tiny", [CACHE], ids=["cache"])
+def test_what_launches_are_unlike_is_told(tiny: Tiny, spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside each time, in the lock file, and where the decision says what was measured."""
+    note = "sequences of 64 tokens: longer ones do not fit its free memory"
+    monkeypatch.setattr(FakeBench, "note_of_last", note)
+    lines = run("tune", spec, "--top", 1).stdout.splitlines()
+    assert {line.endswith(f" us predicted ({note})") for line in lines if tiny.second in line} == {True}
+    assert not any(note in line for line in lines if tiny.first in line)
+    assert f'device: "Fake GPU, driver 1; {note}"\n' in lock_path(spec).read_text()
+    assert f"on Fake GPU, driver 1; {note}" in " ".join(run("explain", spec).stdout.split())
+
+
 def test_an_interruption_keeps_what_was_measured(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeBench, "fails_at", 3)
     done = run("tune", spec, "--top", 2)
@@ -138,6 +179,7 @@ def test_an_interruption_keeps_what_was_measured(spec: Path, monkeypatch: pytest
     assert [step["reason"] for step in rest.json["steps"]].count("known") == 2
 
 
+@pytest.mark.parametrize("tiny", [WEIGHT], ids=["weight"])
 def test_another_device_is_refused(spec: Path, device: FakeDevice) -> None:
     for other in (
         FakeDevice("NVIDIA L40S", 142, "sm_89"),
@@ -166,26 +208,27 @@ def test_of_the_specs_gpus_the_one_that_the_device_is(tmp_path: Path, device: Fa
     assert {kernel.gpu for kernel in lock.kernels} == {"h100", "h200"}
 
 
-def test_a_level_of_the_paper_and_a_wrong_lock_are_refused(spec: Path) -> None:
+def test_a_level_of_the_paper_and_a_wrong_lock_are_refused(tiny: Tiny, spec: Path) -> None:
     lock_path(spec).write_text("vqcc_lock: 7\n")
     assert run("tune", spec, "--json").codes == ["VQ0213"]
-    spec.write_text(spec_text("vq-4-4-1", n=64, k=128, level="o2"))
+    spec.write_text(tiny.text(level="o2"))
     lock_path(spec).unlink()
     assert run("tune", spec, "--json").codes == ["VQ0317"]
     assert not lock_path(spec).exists()
 
 
 def test_a_level_of_the_paper_needs_no_device_to_be_refused(
-    spec: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, spec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vqcc.runtime.device, "open_device", OPEN_DEVICE)
     monkeypatch.setitem(sys.modules, "pycuda", None)
     assert run("tune", spec, "--json").codes == ["VQ0806"]
     assert "without them the model chooses" in run("tune", spec).stderr
-    spec.write_text(spec_text("vq-4-4-1", n=64, k=128, level="o2"))
+    spec.write_text(tiny.text(level="o2"))
     assert run("tune", spec, "--json").codes == ["VQ0317"]
 
 
+@pytest.mark.parametrize("tiny", [WEIGHT], ids=["weight"])
 def test_without_a_device_nothing_is_written(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(**_: object) -> Any:
         raise VqccError(Diagnostic("VQ0806", "no device"), exit_code=ExitCode.NO_DEVICE)

@@ -93,6 +93,10 @@ class FakeDriver(ModuleType):
     def get_driver_version(self) -> int:
         return 13020
 
+    def mem_get_info(self) -> tuple[int, int]:
+        self.called("mem_get_info")
+        return 3 << 30, 8 << 30
+
     def mem_alloc(self, size: int) -> int:
         self.called("mem_alloc", size)
         address = 0x1000 * (len(self.memory) + 1)

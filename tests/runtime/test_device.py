@@ -104,6 +104,7 @@ def test_what_a_device_says_of_itself(driver: FakeDriver) -> None:
         assert device.target == "sm_90"
         assert device.l2_bytes == 50 << 20
         assert device.sm_count == 132
+        assert device.free_bytes == 3 << 30
         assert device.driver_release
     assert ("Device", 2) in driver.calls
     driver.capability = (12, 0)
@@ -136,6 +137,7 @@ def test_an_empty_array_has_an_address(driver: FakeDriver) -> None:
         ("module_from_buffer", lambda device: device.load(b"cubin"), ExitCode.NO_DEVICE),
         ("get_function", lambda device: device.load(b"cubin").function("k", 64), ExitCode.NO_DEVICE),
         ("set_attribute", lambda device: device.load(b"cubin").function("k", 64), ExitCode.NO_DEVICE),
+        ("mem_get_info", lambda device: device.free_bytes, ExitCode.NO_DEVICE),
         ("mem_alloc", lambda device: device.upload(np.ones(3)), ExitCode.NO_DEVICE),
         ("mem_alloc", lambda device: device.allocate(64), ExitCode.NO_DEVICE),
         ("memcpy_htod", lambda device: device.upload(np.ones(3)), ExitCode.NO_DEVICE),

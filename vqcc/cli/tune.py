@@ -42,7 +42,7 @@ _MOST = 64
 @click.option(
     "--again", is_flag=True, help="Time again what the lock file has of this spec, GPU and toolchain."
 )
-@click.option("--seed", default=0, show_default=True, help="Of random weights and inputs.")
+@click.option("--seed", default=0, show_default=True, help="Of random weights, caches and inputs.")
 @toolchain_options
 @cache_options
 @json_option
@@ -64,11 +64,11 @@ def command(
     What they take is recorded in NAME.lock.yaml beside SPEC, after each of them: a run that was interrupted goes on
     where it stopped. `vqcc compile` and `vqcc explain` read that file, with or without a GPU.
     """
-    from vqcc.building import problems_of
     from vqcc.data_files import lock_path
     from vqcc.runtime.device import open_device
-    from vqcc.runtime.tuning import DeviceBench, gpu_of_device
+    from vqcc.runtime.tuning import gpu_of_device
     from vqcc.spec.load import load_spec
+    from vqcc.subjects import subject_of
     from vqcc.tensors.output import write_atomically
     from vqcc.tuning.lock import Lock, load_lock, render_lock
     from vqcc.tuning.session import Tools, check_tunable, tune
@@ -84,7 +84,7 @@ def command(
             loaded,
             chosen,
             lock,
-            DeviceBench(device, seed=seed, profile=problems_of(loaded, chosen)[0].profile),
+            subject_of(loaded).bench(loaded, device, seed),
             Tools(tools, open_cache(cache_dir, disabled=no_cache), usable_cpus()),
             save=lambda lock: write_atomically(path, render_lock(lock)),
             most=top,

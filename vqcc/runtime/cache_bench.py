@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vqcc.cache_layouts import BLOCK_TOKENS
 from vqcc.runtime.backend import CudaBackend, gpus_for
 from vqcc.runtime.timing import copies_past_cache, time_kernel, time_torch
+from vqcc.verify.harness import not_repeated
+from vqcc.verify.sampled_cache import page_shape, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from vqcc.cache_layouts import CacheLayout
     from vqcc.cache_library import AppendKernel, CacheKernel, CacheLibrary
+    from vqcc.ops.attention.model import AttentionDecode
     from vqcc.runtime.backend import CudaRunner
     from vqcc.runtime.device import Device, DeviceArray
     from vqcc.runtime.timing import Timing
     from vqcc.tensors.cache_tensor import CacheTensor
     from vqcc.verify.sampled_cache import SampledCache
 
-__all__ = ["AttentionBaselines", "bench_cache_library"]
+__all__ = ["AttentionBaselines", "bench_cache_library", "longest_context"]
 
 
+#: Part of the free memory that caches may take.
+_FREE_SHARE = 0.8
 #: What a workspace holds at first.
 _ZEROS = np.zeros(1 << 16, np.uint8)
 
@@ -105,7 +113,8 @@ def bench_cache_library(
     """Time every kernel of `library` that this device runs, at each of `contexts` (default: the op's).
 
     All sequences are as long as the context. Outputs of some sequences and heads are checked against float64. Rows of
-    kernels that append a token to each sequence follow, `kv_append`.
+    kernels that append a token to each sequence follow, `kv_append`. Raises VQ0808 for a kernel that attends and gives
+    other bits when it is launched again.
     """
     from vqcc.verify.cache_harness import random_sides
     from vqcc.verify.sampled_cache import draw_sampled
@@ -133,15 +142,32 @@ def bench_cache_library(
                     yield _append_row(bench, append, cache)
 
 
+def longest_context(
+    op: AttentionDecode, layout: CacheLayout, batch: int, *, l2_bytes: int, free_bytes: int
+) -> int:
+    """Tokens of each of `batch` sequences that can be timed: the op's context, or half of it, and so on.
+
+    Until the cache and its copies past the L2 take no more than 80 % of the free memory of the device.
+    """
+
+    def timed_bytes(context: int) -> int:
+        copies = copies_past_cache(read_bytes(layout, batch, context - op.window), l2_bytes)
+        return copies * 4 * math.prod(page_shape(layout, batch, context))
+
+    context, least = op.context, max(BLOCK_TOKENS, op.window, op.query_tokens)
+    while context // 2 >= least and timed_bytes(context) > _FREE_SHARE * free_bytes:
+        context //= 2
+    return context
+
+
 def _attend_row(bench: _Bench, kernel: CacheKernel, cache: SampledCache) -> dict[str, Any]:
     op = bench.library.op
-    outputs = cache.outputs()
     workspace = bench.device.repeat(_ZEROS, kernel.launch.workspace_bytes)
-    arrays = {**_uploaded(bench, {**bench.books, **cache.inputs, **outputs}, cache), "workspace": workspace}
-    bench.runner.enqueue(kernel, arrays, cache.scalars)
-    bench.device.synchronize()
-    for name, array in outputs.items():
-        bench.device.download(arrays[name], array)
+    blank = {**bench.books, **cache.inputs, **cache.outputs()}
+    arrays = {**_uploaded(bench, blank, cache), "workspace": workspace}
+    outputs, again = (_launched(bench, kernel, arrays, cache) for _ in range(2))
+    if any(again[name].tobytes() != array.tobytes() for name, array in outputs.items()):
+        raise not_repeated(kernel.name)
     found = cache.compare(bench.library, kernel, bench.sides, outputs)
     timing = _time(bench, kernel, arrays, cache, cache.scalars)
     row = {
@@ -160,6 +186,18 @@ def _attend_row(bench: _Bench, kernel: CacheKernel, cache: SampledCache) -> dict
         cache.batch, op.q_heads, op.kv_heads, op.head_dim, cache.context, kernel.variant.dtype
     )
     return row | _baseline_fields(measured, kernel.variant.dtype)
+
+
+def _launched(
+    bench: _Bench, kernel: CacheKernel, arrays: Mapping[str, DeviceArray], cache: SampledCache
+) -> dict[str, NDArray[Any]]:
+    """What a launch leaves in its outputs."""
+    outputs = cache.outputs()
+    bench.runner.enqueue(kernel, arrays, cache.scalars)
+    bench.device.synchronize()
+    for name, array in outputs.items():
+        bench.device.download(arrays[name], array)
+    return outputs
 
 
 def _baseline_fields(measured: Mapping[str, Timing], dtype: str) -> dict[str, Any]:

@@ -98,6 +98,12 @@ class Device:
         return int(self._device.get_attribute(self._driver.device_attribute.L2_CACHE_SIZE))
 
     @property
+    def free_bytes(self) -> int:
+        """Device memory that nobody has taken."""
+        with _reported(self._driver, "asking for free memory"):
+            return int(self._driver.mem_get_info()[0])
+
+    @property
     def driver_release(self) -> str:
         """The driver's release, "580.65.06", where the system tells it; else the CUDA version it supports."""
         from pathlib import Path

@@ -3,52 +3,67 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vqcc import gpus as known_gpus
 from vqcc.building import runs_on, write_library
 from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
 from vqcc.gpus.device_names import names_gpu
 from vqcc.hotness.drawing import draw_tensor, shares_by_rank
-from vqcc.library import load_weight_library
+from vqcc.library import load_cache_library, load_weight_library
+from vqcc.problem import CacheProblem
 from vqcc.runtime.bench import bench_library, shared_weights
+from vqcc.runtime.cache_bench import bench_cache_library, longest_context
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from vqcc.building import Built
     from vqcc.gpus.model import Gpu
     from vqcc.hotness.model import TensorProfile
     from vqcc.library import Library
+    from vqcc.problem import KernelProblem
     from vqcc.runtime.bench import Weights
     from vqcc.runtime.device import Device
     from vqcc.tensors.vq_tensor import VQTensor
 
-__all__ = ["DeviceBench", "gpu_of_device"]
+__all__ = ["CacheBench", "WeightBench", "gpu_of_device"]
 
 
-class DeviceBench:
-    """Times libraries of one algorithm and shape, all with the same random weights.
+class _DeviceBench:
+    """What benches of all subjects have: the device, and what inputs are drawn by."""
 
-    With a profile, entries are looked up as often as it says.
-    """
-
-    def __init__(self, device: Device, *, seed: int = 0, profile: Sequence[TensorProfile] = ()) -> None:
-        self._device, self._seed, self._profile = device, seed, profile
-        self._tensor: VQTensor | None = None
-        self._weights: dict[str, Weights] = {}
+    def __init__(self, device: Device, *, seed: int = 0) -> None:
+        self._device, self._seed = device, seed
 
     @property
     def device(self) -> str:
         """The device's name and its driver."""
         return f"{self._device.name}, driver {self._device.driver_release}"
 
+
+class WeightBench(_DeviceBench):
+    """Times libraries of one algorithm and shape, all with the same random weights.
+
+    With a profile, entries are looked up as often as it says.
+    """
+
+    def __init__(self, device: Device, *, seed: int = 0, profile: Sequence[TensorProfile] = ()) -> None:
+        super().__init__(device, seed=seed)
+        self._profile = profile
+        self._tensor: VQTensor | None = None
+        self._weights: dict[str, Weights] = {}
+
+    def note(self, _problem: KernelProblem) -> str:
+        """Nothing: launches are those that kernels are planned for."""
+        return ""
+
     def time(self, built: Built) -> float | None:
-        """Microseconds of one launch; None if its result is outside its bound of float64."""
-        with tempfile.TemporaryDirectory() as directory:
-            write_library(built, Path(directory) / built.name)
-            library = load_weight_library(Path(directory) / built.name)
+        """Microseconds of one launch; None if its result is outside its bound of float64. Raises VQ0808, VQ08xx."""
+        with _written(built) as directory:
+            library = load_weight_library(directory)
             if self._tensor is None:
                 self._tensor = self._draw(library)
             if library.layout_id not in self._weights:
@@ -56,7 +71,7 @@ class DeviceBench:
             (row,) = bench_library(
                 library, self._device, None, seed=self._seed, weights=self._weights[library.layout_id]
             )
-        return float(row["us"]) if row["within_bound"] else None
+        return _us_within_bound(row)
 
     def _draw(self, library: Library) -> VQTensor:
         import numpy as np
@@ -65,6 +80,61 @@ class DeviceBench:
         if not self._profile:
             return library.algorithm.random_tensor(rng, "random", *shape)
         return draw_tensor(rng, library.algorithm, shape, shares_by_rank(self._profile))
+
+
+class CacheBench(_DeviceBench):
+    """Times libraries of attention, over random caches of sequences as long as the context.
+
+    Where the device has no room for these, sequences are shorter, equally long for all candidates of a kernel.
+    """
+
+    def __init__(self, device: Device, *, seed: int = 0) -> None:
+        super().__init__(device, seed=seed)
+        self._contexts: dict[str, int] = {}
+
+    def note(self, problem: KernelProblem) -> str:
+        """How long sequences are if not as long as the context."""
+        assert isinstance(problem, CacheProblem)
+        context = self._context(problem)
+        if context == problem.op.context:
+            return ""
+        return f"sequences of {context} tokens: longer ones do not fit its free memory"
+
+    def time(self, built: Built) -> float | None:
+        """Microseconds of one launch; None if its result is outside its bound of float64. Raises VQ0808, VQ08xx."""
+        ((problem,),) = (build.problems for build in built.gpus)
+        assert isinstance(problem, CacheProblem)
+        context = self._context(problem)
+        with _written(built) as directory:
+            library = load_cache_library(directory)
+            row = next(bench_cache_library(library, self._device, None, contexts=(context,), seed=self._seed))
+        return _us_within_bound(row)
+
+    def _context(self, problem: CacheProblem) -> int:
+        """As the memory was when it was asked for first, before anything was timed."""
+        suffix, batch = problem.variant.suffix, problem.variant.sizes["batch"]
+        if suffix not in self._contexts:
+            self._contexts[suffix] = longest_context(
+                problem.op,
+                problem.op.layout(problem.keys, problem.values, "plain"),
+                batch,
+                l2_bytes=self._device.l2_bytes,
+                free_bytes=self._device.free_bytes,
+            )
+        return self._contexts[suffix]
+
+
+@contextmanager
+def _written(built: Built) -> Iterator[Path]:
+    """A library's bundle, for as long as it is needed."""
+    with tempfile.TemporaryDirectory() as directory:
+        write_library(built, Path(directory) / built.name)
+        yield Path(directory) / built.name
+
+
+def _us_within_bound(row: Mapping[str, Any]) -> float | None:
+    """Microseconds of a benchmark's row; None if the result was outside its bound."""
+    return float(row["us"]) if row["within_bound"] else None
 
 
 def gpu_of_device(gpus: Sequence[Gpu], device: Device, *, named: bool) -> Gpu:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
 
-from vqcc.passes.choice import DATAFLOWS, legal_strategies, predicted, refusals_of_all
+from vqcc.passes.choice import DATAFLOWS, predicted
 from vqcc.picks import Pick, tile_identity
-from vqcc.pipeline import estimate, plan_base
+from vqcc.plan import KernelPlan
+from vqcc.problem import KernelProblem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
+    from vqcc.flow import Flow
     from vqcc.levels import Dataflow
-    from vqcc.problem import Problem
 
 __all__ = ["Candidate", "candidates_of", "possible_dataflows"]
+
+AnyProblem = TypeVar("AnyProblem", bound=KernelProblem)
+AnyPlan = TypeVar("AnyPlan", bound=KernelPlan)
 
 #: Tiles of a strategy that are looked at: its op has the most promising first.
 TILES = 24
@@ -29,28 +34,27 @@ class Candidate:
     predicted_us: float
 
 
-def possible_dataflows(problems: Sequence[Problem]) -> tuple[Dataflow, ...]:
+def possible_dataflows(
+    flow: Flow[AnyProblem, AnyPlan], problems: Sequence[AnyProblem]
+) -> tuple[Dataflow, ...]:
     """Dataflows that all of a library's kernels can have, on all of its GPUs: they share packed codes."""
-    return tuple(dataflow for dataflow in DATAFLOWS if not refusals_of_all(problems, dataflow))
+    possible = {agreed.dataflow for agreed in flow.agree(problems)}
+    return tuple(dataflow for dataflow in DATAFLOWS if dataflow in possible)
 
 
-def candidates_of(problem: Problem, dataflow: Dataflow, most: int) -> tuple[Candidate, ...]:
-    """The `most` promising ways to make a kernel with a dataflow, by predicted time; each kernel once."""
-    found: dict[object, Candidate] = {}
-    for strategy in legal_strategies(problem, dataflow):
-        for candidate, identity in _tiles_of(problem, Pick(strategy, ())):
-            found.setdefault(identity, candidate)
-    return tuple(sorted(found.values(), key=lambda each: each.predicted_us)[:most])
+def candidates_of(
+    flow: Flow[AnyProblem, AnyPlan], problem: AnyProblem, dataflow: Dataflow, most: int
+) -> tuple[Candidate, ...]:
+    """The `most` promising ways to make a kernel with a dataflow, by predicted time; each kernel once.
 
-
-def _tiles_of(problem: Problem, pick: Pick) -> Iterator[tuple[Candidate, object]]:
-    """Candidates of one strategy, and what tells their kernels apart."""
-    for attempt in range(TILES):
-        base = plan_base(problem, pick.strategy, attempt, every=True)
-        if base is None or base.tile is None:
-            return
-        identity = tile_identity(base.tile)
-        plan = estimate(problem, pick.strategy, pinned=identity)
-        if plan is not None:
-            candidate = Candidate(Pick(pick.strategy, identity), predicted(plan))
-            yield candidate, (identity, plan.placement, plan.minimum_blocks, plan.split, plan.exchange)
+    Of equally promising ones those come first whose tiles the op proposes first, of one strategy after another.
+    """
+    found: dict[object, tuple[float, int, Candidate]] = {}
+    for strategy in flow.strategies(problem, dataflow):
+        for number, plan in enumerate(islice(flow.proposals(problem, strategy), TILES)):
+            assert plan.tile is not None
+            tile, us = tile_identity(plan.tile), predicted(plan)
+            candidate = Candidate(Pick(strategy, tile), us)
+            found.setdefault((tile, flow.traits(plan)), (us, number, candidate))
+    ranked = sorted(found.values(), key=lambda each: each[:2])
+    return tuple(candidate for _, _, candidate in ranked[:most])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from vqcc.levels import Dataflow
-    from vqcc.problem import Problem
+    from vqcc.problem import KernelProblem
     from vqcc.tuning.lock import Lock, LockedKernel
 
 __all__ = ["Tuned", "choose"]
@@ -34,7 +34,7 @@ class Tuned:
 
 
 def choose(
-    lock: Lock, problems: Sequence[Problem], toolchain: str, choices: Sequence[Agreed]
+    lock: Lock, problems: Sequence[KernelProblem], toolchain: str, choices: Sequence[Agreed]
 ) -> Tuned | None:
     """The fastest dataflow of a library over all GPUs whose every kernel was measured, and its fastest kernels.
 
@@ -56,7 +56,7 @@ def choose(
     return Tuned(_agreed(chosen, totals, len(kernels), choices), picks)
 
 
-def _tuned_gpus(lock: Lock, problems: Sequence[Problem], toolchain: str) -> _Found:
+def _tuned_gpus(lock: Lock, problems: Sequence[KernelProblem], toolchain: str) -> _Found:
     """The GPUs of which all kernels of the library were measured."""
     found: dict[str, dict[str, LockedKernel | None]] = {}
     for problem in problems:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-    from vqcc.problem import Problem
+    from vqcc.problem import KernelProblem
     from vqcc.spec.source import Source
 
 __all__ = [
@@ -213,14 +213,6 @@ def render_lock(lock: Lock) -> bytes:
     return "".join(lines).encode()
 
 
-def problem_identity(problem: Problem) -> str:
-    """12 hex digits that name what one kernel is made for, less the GPU: algorithm, op, level, cache, profile."""
-    codes = sorted(tensor.codes_sha256 for tensor in problem.profile)
-    told = [
-        problem.algorithm.mapping(),
-        problem.op.only(problem.variant).model_dump(mode="json"),
-        problem.level,
-        asdict(problem.boundaries),
-        codes,
-    ]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+def problem_identity(problem: KernelProblem) -> str:
+    """12 hex digits that name what one kernel is made for, less the GPU."""
+    return hashlib.sha256(json.dumps(problem.made_for, sort_keys=True).encode()).hexdigest()[:12]

@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from vqcc.building import build_picked, problems_of
+from vqcc.building import build_picked
 from vqcc.data_files import templates_identity
 from vqcc.diagnostics import Diagnostic, VqccError
 from vqcc.picks import PickError
+from vqcc.subjects import subject_of
 from vqcc.tuning.candidates import candidates_of, possible_dataflows
 from vqcc.tuning.lock import LockedKernel, LockedStrategy, Measured, problem_identity
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from vqcc.codegen.toolchain import Toolchain
     from vqcc.gpus.model import Gpu
     from vqcc.levels import Dataflow
-    from vqcc.problem import Problem
+    from vqcc.problem import KernelProblem
     from vqcc.spec.model import Spec
     from vqcc.tuning.candidates import Candidate
     from vqcc.tuning.lock import Lock
@@ -42,6 +43,10 @@ class Bench(Protocol):
         """The device's name and its driver."""
         ...
 
+    def note(self, problem: KernelProblem) -> str:
+        """In what launches of a kernel are unlike those that it is planned for, and why; empty if in nothing."""
+        ...
+
     def time(self, built: Built) -> float | None:
         """Microseconds of one launch; None if its result is outside its bound of float64."""
         ...
@@ -58,7 +63,7 @@ class Tools:
 
 @dataclass(frozen=True)
 class Step:
-    """What became of one candidate: measured, known from before, or without a time, for a `reason`."""
+    """What became of one candidate: measured, known from before, or without a time; and the `reason`, or a note."""
 
     kernel: str
     dataflow: Dataflow
@@ -71,20 +76,13 @@ class Step:
 
 @dataclass(frozen=True)
 class _Job:
-    problem: Problem
+    problem: KernelProblem
     dataflow: Dataflow
     candidate: Candidate
 
 
 def check_tunable(spec: Spec) -> None:
-    """Raise VQ0317 for a level of the paper, which leaves nothing to choose, and for an op over a KV cache."""
-    if spec.over_weights is None:
-        message = (
-            f"{spec.op.kind} has no candidates to time: its kernels are of the one strategy that counts best"
-        )
-        raise VqccError(
-            Diagnostic("VQ0317", message, help="`vqcc bench` times its libraries, level by level")
-        )
+    """Raise VQ0317 for a level of the paper, which leaves nothing to choose."""
     if spec.level != "best":
         message = f"level {spec.level} leaves nothing to tune"
         raise VqccError(Diagnostic("VQ0317", message, help="use level: best, the default"))
@@ -110,8 +108,9 @@ def tune(
     check_tunable(spec)
     work = _jobs_of(spec, gpu, most)
     toolchain, cache = tools.toolchain, tools.cache
+    problems = subject_of(spec).problems_of(spec, gpu)
     if again:
-        lock = lock.without({_empty(problem, toolchain, bench).key for problem in problems_of(spec, gpu)})
+        lock = lock.without({_empty(problem, toolchain, bench).key for problem in problems})
     with ThreadPoolExecutor(max_workers=max(1, tools.jobs)) as pool:
         waiting: deque[tuple[_Job, Future[Built | str] | None]] = deque()
         for job in work:
@@ -126,7 +125,7 @@ def tune(
                 if built is not None and step.us is not None:
                     save(lock)
                 yield step
-            finished = _completed(lock, problems_of(spec, gpu), toolchain, bench)
+            finished = _completed(lock, problems, toolchain, bench)
             if finished != lock:
                 save(finished)
         finally:
@@ -134,23 +133,26 @@ def tune(
 
 
 def _jobs_of(spec: Spec, gpu: Gpu, most: int) -> list[_Job]:
-    everywhere = [problem for each in spec.gpu for problem in problems_of(spec, each)]
+    subject = subject_of(spec)
+    everywhere = [problem for each in spec.gpu for problem in subject.problems_of(spec, each)]
     return [
         _Job(problem, dataflow, candidate)
-        for dataflow in possible_dataflows(everywhere)
-        for problem in problems_of(spec, gpu)
-        for candidate in candidates_of(problem, dataflow, most)
+        for dataflow in possible_dataflows(subject.flow, everywhere)
+        for problem in subject.problems_of(spec, gpu)
+        for candidate in candidates_of(subject.flow, problem, dataflow, most)
     ]
 
 
 def build_candidate(
-    spec: Spec, problem: Problem, candidate: Candidate, toolchain: Toolchain, cache: CompileCache | None
+    spec: Spec,
+    problem: KernelProblem,
+    candidate: Candidate,
+    toolchain: Toolchain,
+    cache: CompileCache | None,
 ) -> Built | str:
     """The library of one candidate, or why there is none. Raises VqccError for what is not a spill."""
     try:
-        return build_picked(
-            spec, problem.gpu, problem.variant, candidate.pick, toolchain=toolchain, cache=cache
-        )
+        return build_picked(spec, problem, candidate.pick, toolchain=toolchain, cache=cache)
     except PickError:  # a tile that was proposed just now is there, so that it can only spill
         return "spills registers"
 
@@ -186,30 +188,31 @@ def _measure(
         return lock, step(None, "outside its bound of float64")
     kernel = _entry(lock, job.problem, toolchain, bench)
     measured = (*kernel.measured, _measurement(job, us))
-    return lock.replaced(kernel.model_copy(update={"measured": measured})), step(us)
+    note = bench.note(job.problem)
+    return lock.replaced(kernel.model_copy(update={"measured": measured})), step(us, note)
 
 
-def _empty(problem: Problem, toolchain: Toolchain, bench: Bench) -> LockedKernel:
+def _empty(problem: KernelProblem, toolchain: Toolchain, bench: Bench) -> LockedKernel:
     """A kernel of which nothing is measured."""
     return LockedKernel(
         gpu=problem.gpu.name,
         kernel=problem.variant.suffix,
         problem=problem_identity(problem),
         toolchain=toolchain.identity,
-        device=bench.device,
+        device="; ".join(filter(None, (bench.device, bench.note(problem)))),
         templates=templates_identity(),
         complete=False,
         measured=(),
     )
 
 
-def _entry(lock: Lock, problem: Problem, toolchain: Toolchain, bench: Bench) -> LockedKernel:
+def _entry(lock: Lock, problem: KernelProblem, toolchain: Toolchain, bench: Bench) -> LockedKernel:
     """The lock's entry for a kernel with all that its key says; an empty one if it has none."""
     empty = _empty(problem, toolchain, bench)
     return next((each for each in lock.kernels if each.key == empty.key), empty)
 
 
-def _completed(lock: Lock, problems: Sequence[Problem], toolchain: Toolchain, bench: Bench) -> Lock:
+def _completed(lock: Lock, problems: Sequence[KernelProblem], toolchain: Toolchain, bench: Bench) -> Lock:
     """The lock with these kernels marked complete; those of which nothing was measured stay out of it."""
     for problem in problems:
         kernel = _entry(lock, problem, toolchain, bench)

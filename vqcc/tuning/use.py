@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from vqcc.problem import Problem
+    from vqcc.problem import KernelProblem
     from vqcc.tuning.choosing import Tuned
     from vqcc.tuning.lock import Lock
 
@@ -43,7 +43,7 @@ def lock_warnings(lock: Path | str, spec: Path | str, found: Sequence[str]) -> l
 
 
 def complaints(
-    lock: Lock, problems: Sequence[Problem], toolchain: str, tuned: Tuned | None
+    lock: Lock, problems: Sequence[KernelProblem], toolchain: str, tuned: Tuned | None
 ) -> tuple[str, ...]:
     """What keeps a lock file from choosing a library's kernels, or makes its times old.
 
@@ -64,7 +64,7 @@ def complaints(
     return tuple(found)
 
 
-def _complaints_on(gpu: str, lock: Lock, problems: Sequence[Problem], toolchain: str) -> Iterator[str]:
+def _complaints_on(gpu: str, lock: Lock, problems: Sequence[KernelProblem], toolchain: str) -> Iterator[str]:
     never: list[str] = []
     unfinished: list[str] = []
     old: list[str] = []

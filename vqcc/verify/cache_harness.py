@@ -11,7 +11,7 @@ from vqcc.diagnostics import Diagnostic, DiagnosticList, ExitCode, VqccError
 from vqcc.tensors.cache_random import random_cache_tensor
 from vqcc.verify.cache_cases import append_case, attend_case, attended, lengths_of
 from vqcc.verify.cache_tolerance import compare_bytes, compare_log_sums, compare_outputs
-from vqcc.verify.harness import CaseResult
+from vqcc.verify.harness import CaseResult, not_repeated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -171,7 +171,7 @@ def _repeat(
     outputs = _blank(case)
     running.runner.run(kernel, {**running.books, **case.inputs}, outputs, case.scalars, running.workspace)
     if any(outputs[name].tobytes() != array.tobytes() for name, array in first.items()):
-        raise _broken("VQ0808", f"{kernel.name} gave another result when it was launched again")
+        raise not_repeated(kernel.name)
 
 
 def _broken(code: str, message: str) -> VqccError:

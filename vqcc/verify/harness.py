@@ -169,7 +169,12 @@ def repeat_case(
     """Launch a case that has run again, on its `blank` outputs. Raises VQ0808 if a bit differs, VQ08xx."""
     runner.run(kernel, {**packed, **case.inputs}, blank, case.scalars, workspace)
     if any(blank[name].tobytes() != array.tobytes() for name, array in case.outputs.items()):
-        raise _broken("VQ0808", f"{kernel.name} gave another result when it was launched again")
+        raise not_repeated(kernel.name)
+
+
+def not_repeated(kernel: str) -> VqccError:
+    """VQ0808, for a launch that gave other bits than the same one before."""
+    return _broken("VQ0808", f"{kernel} gave another result when it was launched again")
 
 
 def make_workspace(library: Library, gpu: str) -> NDArray[np.uint8]:

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vqcc.cache_layouts import CacheLayout
     from vqcc.cache_library import CacheKernel, CacheLibrary
     from vqcc.ops.base import Dtype
     from vqcc.tensors.cache_tensor import CacheTensor
     from vqcc.verify.tolerance import Comparison
 
-__all__ = ["SampledCache", "draw_sampled"]
+__all__ = ["SampledCache", "draw_sampled", "page_shape", "read_bytes"]
 
 #: Random words that are drawn; caches repeat them.
 _DRAWN_WORDS = 1 << 24
@@ -149,10 +150,8 @@ def draw_sampled(
 ) -> SampledCache:
     """Random queries, codes and windows for `batch` sequences of `context` tokens; all of the op's query tokens."""
     op, layout, element = library.op, library.layout, numpy_dtype(dtype)
-    blocks = -(-context // BLOCK_TOKENS)
-    page_blocks = layout.page_tokens // BLOCK_TOKENS or blocks
-    pages = batch * -(-blocks // page_blocks)
-    shape = (pages, layout.heads, page_blocks, layout.block_bytes // 4)
+    shape = page_shape(layout, batch, context)
+    pages, _, page_blocks, _ = shape
     words = rng.integers(0, 2**32, min(_DRAWN_WORDS, int(np.prod(shape))), dtype=np.uint32)
     queries = rng.standard_normal((batch, op.query_tokens, op.q_heads, op.head_dim), dtype=np.float32)
     inputs: dict[str, NDArray[Any]] = {
@@ -177,5 +176,17 @@ def draw_sampled(
         **strides_of("q", inputs["queries"]),
         **strides_of("out", inputs["queries"]),
     }
-    read = batch * layout.heads * -(-max(0, context - op.window) // BLOCK_TOKENS) * layout.block_bytes
+    read = read_bytes(layout, batch, context - op.window)
     return SampledCache(batch, context, read, element, words, shape, inputs, scalars)
+
+
+def page_shape(layout: CacheLayout, batch: int, context: int) -> tuple[int, int, int, int]:
+    """Pages, kv-heads, blocks of a page and 32-bit words of a block, of `batch` sequences of `context` tokens."""
+    blocks = -(-context // BLOCK_TOKENS)
+    page_blocks = layout.page_tokens // BLOCK_TOKENS or blocks
+    return (batch * -(-blocks // page_blocks), layout.heads, page_blocks, layout.block_bytes // 4)
+
+
+def read_bytes(layout: CacheLayout, batch: int, tokens: int) -> int:
+    """Bytes of the token blocks of `batch` sequences, of each of which `tokens` are encoded; none if negative."""
+    return batch * layout.heads * -(-max(0, tokens) // BLOCK_TOKENS) * layout.block_bytes

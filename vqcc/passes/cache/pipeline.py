@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING
 
+from vqcc.diagnostics import VqccError
 from vqcc.passes.bounds import plan_bounds
 from vqcc.passes.cache.cost import plan_cache_cost
 from vqcc.passes.cache.layout import plan_cache_layout
@@ -15,12 +17,14 @@ from vqcc.passes.slack import plan_slack
 from vqcc.plan import CachePlan
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vqcc.codegen.resources import Resources
     from vqcc.levels import Strategy
     from vqcc.picks import TileIdentity
     from vqcc.problem import CacheProblem
 
-__all__ = ["base_kernel", "estimate", "plan_base", "plan_compiled", "plan_kernel"]
+__all__ = ["base_kernel", "estimate", "plan_base", "plan_compiled", "plan_kernel", "proposals"]
 
 
 def plan_base(
@@ -64,9 +68,33 @@ def plan_compiled(problem: CacheProblem, plan: CachePlan, resources: Resources) 
 def estimate(
     problem: CacheProblem, strategy: Strategy, pinned: TileIdentity | None = None
 ) -> CachePlan | None:
-    """A strategy's most promising tile, or the one that is `pinned`, with its predicted time; None if there is none."""
+    """A strategy's most promising tile, or the one that is `pinned`, with its predicted time; None if there is none.
+
+    Nor is there one for whole books that do not fit beside it.
+    """
     base = plan_base(problem, strategy, pinned=pinned)
-    return None if base is None else plan_cache_cost(problem, base)
+    return None if base is None or not _books_fit(problem, base) else plan_cache_cost(problem, base)
+
+
+def proposals(problem: CacheProblem, strategy: Strategy) -> Iterator[CachePlan]:
+    """Every tile of a strategy with its predicted time, less those beside which a head's whole books do not fit."""
+    for attempt in count():
+        base = plan_base(problem, strategy, attempt)
+        if base is None:
+            return
+        if _books_fit(problem, base):
+            yield plan_cache_cost(problem, base)
+
+
+def _books_fit(problem: CacheProblem, base: CachePlan) -> bool:
+    """Whether a head's books fit beside the tile, if the strategy caches them whole."""
+    if base.strategy.caching != "all":
+        return True
+    try:
+        place_all_books(problem, base)
+    except VqccError:  # VQ0403, for a level that is asked for
+        return False
+    return True
 
 
 def _empty(problem: CacheProblem, base: CachePlan) -> CachePlan:
