@@ -25,12 +25,12 @@ CASES: dict[str, tuple[tuple[str, ...], dict[str, Any], tuple[str, ...]]] = {
     "a book for each group": (
         ("cq-2",),
         {"head_dim": 128},
-        ("gc", "sc", "o1", "o2", "o3", "score", "clusters"),
+        ("gc", "sc", "o1", "o2", "o3", "o4", "score", "clusters"),
     ),
-    "narrow vectors": (("cq-4",), {"head_dim": 128}, ("o1", "o3", "score", "clusters")),
-    "wide vectors": (("cq-1",), {}, ("o1", "score")),
-    "one book for all": (("kv-4-8-1",), {}, ("gc", "sc", "o2", "o3", "score", "clusters")),
-    "two stages": (("kv-4-8-2",), {}, ("gc", "sc", "o1", "o3")),
+    "narrow vectors": (("cq-4",), {"head_dim": 128}, ("o1", "o3", "o4", "score", "clusters")),
+    "wide vectors": (("cq-1",), {}, ("o1", "o4", "score")),
+    "one book for all": (("kv-4-8-1",), {}, ("gc", "sc", "o2", "o3", "o4", "score", "clusters")),
+    "two stages": (("kv-4-8-2",), {}, ("gc", "sc", "o1", "o3", "o4")),
     "two stages of a layer's books, and groups'": (("kv-2-6-2", "cq-2"), {}, ("gc", "sc", "o1")),
     "different algorithms": (("cq-2", "kv-2-8-1"), {"head_dim": 128}, ("sc", "o1", "score")),
     "shared queries": (
@@ -49,12 +49,12 @@ CASES: dict[str, tuple[tuple[str, ...], dict[str, Any], tuple[str, ...]]] = {
             "sliding_window": 50,
             "query_tokens": 2,
         },
-        ("gc", "sc", "o1", "o3"),
+        ("gc", "sc", "o1", "o3", "o4"),
     ),
     "windows and pages": (
         ("cq-2",),
         {"window": 8, "page_size": 64, "head_dim": 128},
-        ("o1", "o3", "score", "clusters"),
+        ("o1", "o3", "o4", "score", "clusters"),
     ),
     "bfloat16": (("cq-2",), {"dtype": "bfloat16", "q_heads": 8, "head_dim": 128}, ("o1", "fragment")),
 }

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import ml_dtypes
 import numpy as np
 from device.sources import device_source
+from layouts import mapped
 
 from vqcc.cache_layouts import CacheLayout, KeyOrder
 from vqcc.emulator import Buffer
 from vqcc.ops.attention.append_tile import propose_append_tile
 from vqcc.ops.attention.reference import Attended, attend, rotate, turn_steps
+from vqcc.passes.exchange import ThreadLayout
+from vqcc.plan import Exchange
 from vqcc.tensors.cache_books import pack_books, pack_row_books
 from vqcc.tensors.cache_codes import nearest_codes, pack_token_blocks
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from vqcc.emulator import Emulated
     from vqcc.ops.attention.append_tile import AppendTile
 
+Fusion = Literal["none", "register", "shared"]
 TYPES: Mapping[str, tuple[Any, str]] = {
     "float16": (np.float16, "Float16"),
     "bfloat16": (ml_dtypes.bfloat16, "Bfloat16"),
@@ -80,6 +84,7 @@ class Case:
     cluster: int = 4
     depths: tuple[int, int] = (2, 1)
     kernel: str = "decode"
+    fusion: Fusion = "none"
     seed: int = 0
     shared_bytes: int = field(default=227 * 1024)
     blocks_per_sm: int = 1
@@ -97,6 +102,25 @@ class Case:
         return self.kernel.startswith("cluster")
 
     @property
+    def decodes(self) -> bool:
+        """Whether entries are decoded for each look-up."""
+        return self.kernel.endswith("decode")
+
+    @property
+    def exchange(self) -> Exchange:
+        """Of values among the lanes that have a token's channel groups, as `fusion` says."""
+        groups = self.head_dim // self.values.size // (self.cluster if self.in_clusters else 1)
+        lanes = min(groups, 32)
+        if self.fusion == "none":
+            return Exchange()
+        if self.fusion == "shared":
+            return Exchange("fma", "shared", 1, lanes, 1, 0, tuple(range(lanes)))
+        mapping = mapped(self.values.size, ThreadLayout(1, lanes))
+        return Exchange(
+            "fma", "register", 1, lanes, mapping.size, mapping.shuffles(), mapping.vector_of_thread
+        )
+
+    @property
     def layout(self) -> CacheLayout:
         keys, values = self.keys, self.values
         return CacheLayout(
@@ -109,8 +133,8 @@ class Case:
         return TYPES[self.dtype][0]
 
 
-def structs(case: Case) -> str:
-    """The plan as constants."""
+def structs(case: Case, *, attends: bool = True) -> str:
+    """The plan as constants, of kernels that attend or that append."""
     text, tile = "", append_tile(case)
     for name, books, shared in zip(
         ("Key", "Value"), (case.keys, case.values), case.shared_entries, strict=True
@@ -156,12 +180,26 @@ struct Tile {{
   static constexpr int kKeyGroups = {tile.key_groups}, kValueGroups = {tile.value_groups};
   static constexpr bool kBooksTakeTurns = {yes_no[case.take_turns]}, kKeysResident = {yes_no[case.keys_resident]};
   static constexpr ElementType kElement = ElementType::k{TYPES[case.dtype][1]};
+{exchange_constants(case.exchange) if attends and case.decodes else ""}
 }};
 using Element = ElementTraits<Tile::kElement>::Type;
 using Keys = KMeans<KeyCodes>;
 using Values = KMeans<ValueCodes>;
 """
     )
+
+
+def exchange_constants(exchange: Exchange) -> str:
+    """The plan's exchange as the template prints it."""
+    vectors = ", ".join(map(str, exchange.vector_of_lane))
+    return f"""
+  static constexpr Fusion kFusion = Fusion::k{exchange.fusion.title()};
+  static constexpr int kExchangeLanes = {exchange.lanes}, kExchangeWidth = {exchange.width};
+  static constexpr int kMiniWarp = {exchange.mini_warp}, kShuffles = {exchange.shuffles};
+  VQCC_HOST_DEVICE static constexpr int vector_of_lane(int lane) {{
+    constexpr int kVectors[] = {{{vectors}}};
+    return kVectors[lane];
+  }}"""
 
 
 def kernel_type(case: Case) -> str:
@@ -225,7 +263,9 @@ extern "C" __global__ void __launch_bounds__({32 * case.warps}, 1) append_{name}
 """
         for name, single in (("one", "true"), ("many", "false"))
     )
-    return device_source(("attention/append_kernel.cuh", "algorithms/kmeans.cuh"), structs(case) + kernels)
+    return device_source(
+        ("attention/append_kernel.cuh", "algorithms/kmeans.cuh"), structs(case, attends=False) + kernels
+    )
 
 
 def append_tile(case: Case) -> AppendTile:
@@ -325,7 +365,7 @@ def run_attention(
     shape = (sequences, case.query_tokens, case.query_heads, case.head_dim)
     queries = rng.standard_normal(shape).astype(case.element)
     exact = _exact(case, cache, keys, values, queries)
-    if case.kernel not in ("decode", "cluster decode"):
+    if not case.decodes:
         packed = pack_row_books(cache.shaped("keys"), cache.shaped("values"), case.head_dim)
         key_books, value_books, facts = packed.keys, packed.values, packed.facts
     else:

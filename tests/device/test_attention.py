@@ -14,7 +14,7 @@ from vqcc.emulator import build
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from device.attention import Answer
+    from device.attention import Answer, Fusion
 
 DECODE = {
     "keys and values of one head": Case(),
@@ -95,6 +95,31 @@ FRAGMENT = {
 }
 
 
+#: Values of 32 groups and more, and of fewer: teams of lanes have a token block each.
+EXCHANGED = {
+    "one group a lane": Case(head_dim=128),
+    "two groups a lane": Case(head_dim=128, values=Books(2)),
+    "four groups a lane": Case(head_dim=256, values=Books(2), lengths=(40, 1, 129)),
+    "two teams": Case(),
+    "two teams of wide vectors": Case(head_dim=128, values=Books(8), lengths=(70, 0, 33, 1, 128, 257)),
+    "four teams": Case(values=Books(8), lengths=(70, 0, 33, 1, 129), grid=3),
+    "four teams of wider vectors": Case(head_dim=128, values=Books(16), lengths=(170, 1, 33)),
+    "eight teams": Case(values=Books(16), lengths=(300, 0, 1, 33), grid=2),
+    "residual stages": Case(head_dim=128, values=Books(4, 6, 3, "layer"), lengths=(70, 1, 33)),
+    "teams and residual stages": Case(head_dim=128, values=Books(8, 10, 2, "head")),
+    "a window": Case(head_dim=128, window=40, grid=7),
+    "teams and a window": Case(values=Books(8), window=40, grid=3, lengths=(170, 3, 44, 41)),
+    "teams and nothing but a window": Case(window=256, lengths=(70, 3, 255)),
+    "rotated keys": Case(values=Books(8), rope="half", lengths=(70, 5, 200), window=16),
+    "pages": Case(values=Books(8), page_tokens=64, lengths=(170, 0, 33)),
+    "four heads share a cache": Case(query_heads=8, rows=4, values=Books(8)),
+    "a sliding window": Case(sliding_window=20, window=8, lengths=(170, 3, 33), query_tokens=2, rows=2),
+    "books that take turns": Case(
+        shared_entries=(256, 256), take_turns=True, chunk_blocks=1, lengths=(170, 3, 99)
+    ),
+}
+
+
 def answer_of(case: Case, cache_directory: Path, *, count: bool = False) -> Answer:
     emulated = build(attention_source(case), cache_directory=cache_directory / "emulator")
     return run_attention(case, emulated, count=count)
@@ -103,6 +128,17 @@ def answer_of(case: Case, cache_directory: Path, *, count: bool = False) -> Answ
 @pytest.mark.parametrize("name", DECODE)
 def test_decoded(name: str, cache_directory: Path) -> None:
     check(DECODE[name], answer_of(DECODE[name], cache_directory))
+
+
+@pytest.mark.parametrize("fusion", ["register", "shared"])
+@pytest.mark.parametrize("name", EXCHANGED)
+def test_an_exchange_changes_no_bit(name: str, fusion: Fusion, cache_directory: Path) -> None:
+    """Each sum has the same terms in the same order, whichever lane has it."""
+    case = replace(EXCHANGED[name], fusion=fusion)
+    answer, unexchanged = (answer_of(each, cache_directory) for each in (case, replace(case, fusion="none")))
+    check(case, answer)
+    np.testing.assert_array_equal(answer.outputs, unexchanged.outputs)
+    np.testing.assert_array_equal(answer.log_sums, unexchanged.log_sums)
 
 
 @pytest.mark.parametrize("name", SCORE)

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vqcc.codegen.device_parts import inline_headers
-from vqcc.codegen.render import UNNAMED, Struct, banner_of, environment, notes_of, struct
+from vqcc.codegen.render import (
+    UNNAMED,
+    Struct,
+    banner_of,
+    environment,
+    exchange_constants,
+    moving_lanes,
+    notes_of,
+    struct,
+)
 from vqcc.codegen.text import Fragment, c_identifier, comment, literal
 from vqcc.data_files import templates_directory
 from vqcc.ops.attention.cluster_tile import ClusterTile
@@ -53,6 +62,7 @@ class _Kernel:
     threads: int
     minimum_blocks: int
     structs: tuple[Struct, ...]
+    vector_of_lane: tuple[int, ...]
     notes: tuple[Fragment, ...]
 
 
@@ -178,7 +188,7 @@ def _kernel(problem: CacheProblem, plan: CachePlan) -> _Kernel:
         struct(
             f"Tile_{short_name}",
             f"Decisions for {problem.variant.suffix}.",
-            (*plan.tile.constants(), *((turns,) if decodes else ())),
+            (*plan.tile.constants(), *((turns, *exchange_constants(plan.exchange)) if decodes else ())),
         )
     ]
     if decodes:
@@ -200,6 +210,7 @@ def _kernel(problem: CacheProblem, plan: CachePlan) -> _Kernel:
         threads=32 * plan.tile.warps,
         minimum_blocks=plan.minimum_blocks,
         structs=tuple(structs),
+        vector_of_lane=moving_lanes(plan.exchange),
         notes=tuple(comment(line) for line in notes_of(plan)),
     )
 

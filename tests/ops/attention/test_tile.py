@@ -22,6 +22,11 @@ CASES = {
         head_dim=128, query_heads=8, rows=3, warps=4, rope="half", chunk_blocks=16
     ),
     "decode, many sequences": Case(lengths=(1,) * 50, rope="interleaved"),
+    "decode, exchanging through registers": Case(head_dim=128, warps=8, fusion="register"),
+    "decode, exchanging through shared memory": Case(
+        head_dim=128, warps=8, fusion="shared", values=Books(8), rope="half"
+    ),
+    "decode, exchanging in teams": Case(fusion="shared", values=Books(16), query_heads=6, rows=3),
     "score": Case(kernel="score", head_dim=128, key_order="rotated"),
     "score, keys not resident": Case(
         kernel="score",
@@ -76,6 +81,7 @@ def tile_of(case: Case) -> AttentionTile:
         case.query_tokens * case.query_heads // case.heads,
         case.heads * case.row_sets * len(case.lengths),
         case.rope != "none",
+        exchange=case.exchange,
     )
     common = (work, case.warps, case.rows, case.grid, 128, 10)
     if case.kernel == "decode":

@@ -6,14 +6,15 @@ Shared memory is counted here as the device headers lay it out; `tests/ops/atten
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vqcc.cache_layouts import BLOCK_TOKENS, TABLE_ROWS, EntryRows
 from vqcc.ops.attention.cycles import BlockCounts, SegmentCounts, count_phases
 from vqcc.ops.attention.dealing import Dealing
+from vqcc.ops.exchanges import exchange_instructions, exchange_scratch_bytes, exchange_wavefronts
 from vqcc.ops.tiles import ELEMENT_TYPES, round_up
-from vqcc.plan import Constant
+from vqcc.plan import Constant, Exchange
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +34,8 @@ MAX_CELL_ROWS = 4
 CELL_BYTES: Mapping[int, int] = {1: 4, 2: 4, 4: 8}
 #: Fitted (cycles.py). Of kernels that decode, cycles of a look-up, of a query row, of rotations, and of a segment.
 DECODE_LOOK_UP, DECODE_ROW, DECODE_TURNS, DECODE_SEGMENT = 12.0, 100.0, 850.0, 8000.0
+#: Warp instructions that an SM issues a cycle: those of exchanges come on top of a look-up's fitted cycles.
+EXCHANGE_ISSUE = 4
 #: Of others, instructions of a look-up or of a block, and how long busy times are felt together.
 SCORE_INSTRUCTIONS, SCORE_ROW_INSTRUCTIONS, SCORE_OVERLAP = 5.0, 250.0, 0.74
 FRAGMENT_INSTRUCTIONS, FRAGMENT_BLOCK_INSTRUCTIONS, FRAGMENT_OVERLAP = 4.0, 200.0, 0.8
@@ -43,7 +46,7 @@ class AttentionWork:
     """A launch in numbers: `batch` sequences of `context` tokens at most, `query_rows` query rows to each kv-head.
 
     `rotated`: keys are rotated by their positions after decoding. `counters` are there for blocks that merge, in all
-    kernels of a library alike: they share a workspace.
+    kernels of a library alike: they share a workspace. `exchange` is that of decoded values.
     """
 
     layout: CacheLayout
@@ -54,6 +57,18 @@ class AttentionWork:
     counters: int
     rotated: bool = False
     window: int = 0
+    exchange: Exchange = field(default_factory=Exchange)
+
+    @property
+    def exchange_bytes(self) -> int:
+        """Shared memory through which a warp exchanges decoded values."""
+        return exchange_scratch_bytes(self.exchange, self.layout.value_size)
+
+    def exchange_cycles(self, groups: int) -> float:
+        """Cycles in which a token block's values of so many channel groups are exchanged: of their sums over stages."""
+        size = self.layout.value_size
+        instructions = exchange_instructions(self.exchange, size) / EXCHANGE_ISSUE
+        return groups * BLOCK_TOKENS / WARP_SIZE * (instructions + exchange_wavefronts(self.exchange, size))
 
     @property
     def sequence_blocks(self) -> int:
@@ -180,7 +195,8 @@ class DecodeTile(AttentionTile):
         layout = self.work.layout
         look_ups = layout.key_groups * layout.key_stages + layout.value_groups * layout.value_stages
         turns = DECODE_TURNS if self.work.rotated else 0
-        busy = DECODE_LOOK_UP * look_ups + DECODE_ROW * self.rows + turns
+        exchanged = self.work.exchange_cycles(layout.value_groups)
+        busy = DECODE_LOOK_UP * look_ups + DECODE_ROW * self.rows + turns + exchanged
         return BlockCounts(busy, 0, 0, layout.block_bytes, 1.0)
 
     @property
@@ -190,13 +206,14 @@ class DecodeTile(AttentionTile):
 
     @property
     def shared_bytes(self) -> int:
-        """Queries, scores or the sums of warps in their place, rows' state, starts of sequences, rotations."""
+        """Queries, scores or the sums of warps in their place, rows' state, starts of sequences, rotations, scratch."""
         scores = self.rows * self.chunk_blocks * BLOCK_TOKENS
         scratch = max(scores, self._query_floats * self.warps)
         state = round_up(3 * self.rows + 1 + self.work.batch + 1, 4)
         pairs = self.work.layout.head_dim // 2 if self.work.rotated else 0
         rotations = pairs * 8 * (BLOCK_TOKENS + self.warps)
-        return FLOAT_BYTES * (self._query_floats + scratch + state) + rotations
+        exchanged = self.warps * self.work.exchange_bytes
+        return FLOAT_BYTES * (self._query_floats + scratch + state) + rotations + exchanged
 
     def _shared_comment(self) -> str:
         return "shared memory behind the books"
