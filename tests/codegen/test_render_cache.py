@@ -72,6 +72,32 @@ def test_planned_kernels_attend(name: str, strategy: str, cache_directory: Path)
     check(case, run_attention(case, emulated, kernel=plan.kernel))
 
 
+@pytest.mark.parametrize(
+    ("algorithms", "op", "clustered"),
+    [
+        (("cq-2",), {"head_dim": 128, "window": 40, "page_size": 32}, True),
+        (("cq-1",), {"rope": "half"}, True),
+        (("cq-1",), {"gpu": "a100", "softcap": True}, False),
+        (("cq-2", "kv-8-6-2"), {"gpu": "a100", "head_dim": 128, "q_heads": 8}, False),
+    ],
+)
+def test_o4_gives_what_o3_does(
+    algorithms: tuple[str, ...], op: dict[str, Any], clustered: bool, cache_directory: Path
+) -> None:
+    """To the bit: one cache, one tile, and sums of the same terms in the same order."""
+    problem = make_problem(*algorithms, **op)
+    answers, exchanges = [], []
+    for level in ("o3", "o4"):
+        plan = make_plan(problem, STRATEGY[level])
+        assert bool(plan.clusters) == clustered
+        exchanges.append(plan.exchange.fusion)
+        emulated = build(render(problem, plan), cache_directory=cache_directory / "emulator")
+        answers.append(run_attention(case_of(problem, plan), emulated, kernel=plan.kernel))
+    assert exchanges[0] == "none" != exchanges[1]
+    np.testing.assert_array_equal(answers[0].outputs, answers[1].outputs)
+    np.testing.assert_array_equal(answers[0].log_sums, answers[1].log_sums)
+
+
 APPENDS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
     "plain": ("gc", ("cq-2",), {}),
     "rotated": ("score", ("cq-2",), {}),

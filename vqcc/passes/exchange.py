@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vqcc.code_layouts import PackedLayout
 from vqcc.plan import Decision, Exchange, Rejected
+from vqcc.report.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -230,8 +231,9 @@ def _plan_aligned(plan: Plan, vector_size: int, compute: ComputeLayout) -> Plan:
 
 def _unexchanged(vector_size: int, compute: ComputeLayout) -> tuple[Exchange, Decision]:
     """Vectors that need no exchange, or whose threads no exchange of powers of two can pair up."""
+    wanted = counted(compute.width, "element")
     reason = (
-        f"a vector of {vector_size} is no longer than the {compute.width} elements the engine wants of a thread"
+        f"a vector of {vector_size} is no longer than the {wanted} the engine wants of a thread"
         if vector_size <= compute.width
         else f"mini-warps are powers of two: they cannot take vectors of {vector_size} apart"
     )

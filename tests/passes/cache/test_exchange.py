@@ -99,7 +99,7 @@ def test_a_vector_past_the_lanes_takes_all_of_them_into_a_mini_warp() -> None:
     ("algorithm", "clusters", "reason"),
     [
         ("cq-16c8b", (4,), "there is no other to exchange with"),
-        ("cq-1c4b", (), "no longer than the 1 elements the engine wants"),
+        ("cq-1c4b", (), "a vector of 1 is no longer than the 1 element the engine wants of a thread"),
     ],
 )
 def test_what_is_not_exchanged_is_said(algorithm: str, clusters: tuple[int, ...], reason: str) -> None:
