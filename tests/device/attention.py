@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import ml_dtypes
@@ -11,7 +11,7 @@ from device.sources import device_source
 from layouts import mapped
 
 from vqcc.cache_layouts import CacheLayout, KeyOrder
-from vqcc.emulator import Buffer
+from vqcc.emulator import Buffer, build
 from vqcc.ops.attention.append_tile import propose_append_tile
 from vqcc.ops.attention.reference import Attended, attend, rotate, turn_steps
 from vqcc.passes.exchange import ThreadLayout
@@ -21,6 +21,7 @@ from vqcc.tensors.cache_codes import nearest_codes, pack_token_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -454,6 +455,18 @@ def check(case: Case, answer: Answer) -> None:
     np.testing.assert_array_equal(seen, np.isfinite(answer.log_sums))
     off = np.abs(answer.log_sums[seen] - exact.log_sums[seen])
     assert (off <= 1e-6 * (1 + np.abs(exact.log_sums[seen])) + of_scores * exact.scores[seen]).all()
+
+
+def counted(case: Case, cache_directory: Path) -> tuple[dict[str, float], Any]:
+    """Counters per token and kv-head, of 1024 tokens beside 1024 others; and those of a launch with 1024."""
+    emulated = build(attention_source(case), cache_directory=cache_directory / "emulator")
+    launches = [
+        run_attention(replace(case, lengths=(length,)), emulated, count=True).counters
+        for length in (1024, 2048)
+    ]
+    names = launches[0].__dataclass_fields__
+    more = {name: (getattr(launches[1], name) - getattr(launches[0], name)) / 1024 for name in names}
+    return more, launches[0]
 
 
 def run_append(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from device.attention import Books, Case, attention_source, check, run_attention
+from device.attention import Books, Case, attention_source, check, counted, run_attention
 
 from vqcc.emulator import build
 
@@ -141,6 +141,32 @@ def test_an_exchange_changes_no_bit(name: str, fusion: Fusion, cache_directory: 
     np.testing.assert_array_equal(answer.log_sums, unexchanged.log_sums)
 
 
+@pytest.mark.parametrize(
+    ("size", "head_dim", "fusion", "shuffles", "wavefronts"),
+    [
+        (4, 128, "register", 3, 0),  # of CQ-2 (Table V)
+        (2, 128, "register", 2 * 1, 0),  # two vectors of a lane
+        (4, 64, "register", 3 / 2, 0),  # two tokens of a warp at a time
+        (8, 128, "shared", 0, 8 / 2),
+        (4, 128, "shared", 0, 4),
+    ],
+)
+def test_what_an_exchange_takes(
+    size: int, head_dim: int, fusion: Fusion, shuffles: float, wavefronts: float, cache_directory: Path
+) -> None:
+    """Warp instructions and wavefronts of a token, beside what it takes without; no two lanes meet in a bank."""
+    case = Case(
+        head_dim=head_dim, heads=1, query_heads=1, values=Books(size), grid=1, chunk_blocks=8, fusion=fusion
+    )
+    (exchanged, _), (whole, _) = (
+        counted(each, cache_directory) for each in (case, replace(case, fusion="none"))
+    )
+    more = {name: exchanged[name] - whole[name] for name in exchanged}
+    assert more["shuffles"] == shuffles
+    assert more["shared_store_wavefronts"] == more["shared_store_ideal"] == wavefronts
+    assert more["shared_load_wavefronts"] == more["shared_load_ideal"] == wavefronts
+
+
 @pytest.mark.parametrize("name", SCORE)
 def test_scored(name: str, cache_directory: Path) -> None:
     case = replace(SCORE[name], kernel="score", key_order="rotated")
@@ -176,12 +202,12 @@ def test_no_two_lanes_meet_in_a_bank(rows: int, key_wavefronts: int, cache_direc
         lengths=(1024,),
     )
     emulated = build(attention_source(case), cache_directory=cache_directory / "emulator")
-    counted = [
+    launches = [
         run_attention(replace(case, lengths=(length,)), emulated, count=True).counters
         for length in (1024, 2048)
     ]
     loads, ideal = (
-        (getattr(counted[1], name) - getattr(counted[0], name)) / 1024
+        (getattr(launches[1], name) - getattr(launches[0], name)) / 1024
         for name in ("shared_load_wavefronts", "shared_load_ideal")
     )
     assert loads == ideal
@@ -201,12 +227,12 @@ def test_operands_meet_in_no_bank(size: int, wavefronts: int, cache_directory: P
         keys=Books(size), values=values, lengths=(1024,),
     )  # fmt: skip
     emulated = build(attention_source(case), cache_directory=cache_directory / "emulator")
-    counted = [
+    launches = [
         run_attention(replace(case, lengths=(length,)), emulated, count=True).counters
         for length in (1024, 2048)
     ]
     loads, ideal, multiplies = (
-        (getattr(counted[1], name) - getattr(counted[0], name)) / 1024
+        (getattr(launches[1], name) - getattr(launches[0], name)) / 1024
         for name in ("shared_load_wavefronts", "shared_load_ideal", "tensor_multiplies")
     )
     assert loads == ideal

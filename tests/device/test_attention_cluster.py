@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from device.attention import Books, Case, attention_source, check, run_attention
+from device.attention import Books, Case, attention_source, check, counted, run_attention
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -158,18 +158,6 @@ def test_both_give_the_same_as_one_block_does(cache_directory: Path) -> None:
         np.testing.assert_array_equal(answer.exact.outputs, answers[0].exact.outputs)
     assert max(np.abs(answer.outputs - answers[0].outputs).max() for answer in answers) < 4e-3
     assert np.abs(answers[1].outputs - answers[0].outputs).max() < 1e-3
-
-
-def counted(case: Case, cache_directory: Path) -> tuple[dict[str, float], Any]:
-    """Counters per token and kv-head, of 1024 tokens beside 1024 others; and those of a launch with 1024."""
-    emulated = build(attention_source(case), cache_directory=cache_directory / "emulator")
-    launches = [
-        run_attention(replace(case, lengths=(length,)), emulated, count=True).counters
-        for length in (1024, 2048)
-    ]
-    names = launches[0].__dataclass_fields__
-    more = {name: (getattr(launches[1], name) - getattr(launches[0], name)) / 1024 for name in names}
-    return more, launches[0]
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4])
