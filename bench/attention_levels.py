@@ -39,8 +39,6 @@ PRESETS = ("cq-2", "cq-4", "kv-4-8-1")
 HEADS = ((32, 32), (32, 8))
 #: Batch and context.
 PROBLEMS = (*((batch, context) for batch in (1, 8, 16, 32) for context in (1024, 4096, 32768)), (1, 196608))
-#: Levels that have kernels.
-COMPARED = tuple(level for level in LEVELS if level != "o4")
 #: One codebook for all groups: of these only best.
 BEST_ONLY = ("kv-4-8-1",)
 COMPILERS = 15
@@ -107,7 +105,7 @@ def cases_of(options: argparse.Namespace) -> Iterator[Case]:
         for heads in HEADS:
             for preset in options.preset or PRESETS:
                 for rope in options.rope or ("none", "half"):
-                    levels = ("best",) if preset in BEST_ONLY or rope != "none" else COMPARED
+                    levels = ("best",) if preset in BEST_ONLY or rope != "none" else LEVELS
                     yield from (
                         Case(preset, heads, batch, context, level, rope)
                         for level in options.level or levels

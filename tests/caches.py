@@ -20,7 +20,7 @@ __all__ = ["LENGTHS", "SLACK", "STRATEGY", "make_plan", "make_problem"]
 
 #: Sequences of a launch; the op's bound on them.
 LENGTHS = (70, 0, 33)
-STRATEGY = {name: STRATEGIES[name] for name in ("gc", "sc", "o1", "o2", "o3")} | {
+STRATEGY = {name: STRATEGIES[name] for name in ("gc", "sc", "o1", "o2", "o3", "o4")} | {
     "clusters": Strategy("none", dataflow="score", codebook_centric=True),
     "score": Strategy("none", dataflow="score"),
     "fragment": Strategy("none", dataflow="fragment"),

@@ -75,7 +75,8 @@ def test_layout_ids_tell_what_must_agree(tmp_path: Path) -> None:
     }
     assert len(ids) == 9
     same = [
-        fake_cache_library(tmp_path / level, "cq-2", level=level).layout_id for level in ("gc", "sc", "o2")
+        fake_cache_library(tmp_path / level, "cq-2", level=level).layout_id
+        for level in ("gc", "sc", "o2", "o3", "o4")
     ]
     assert len(set(same)) == 1
 

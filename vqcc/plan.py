@@ -280,11 +280,12 @@ class CachePlan(KernelPlan):
 
     `keys` and `values` say which entries of a head's books are cached: of so many books as are present at a time.
     If `books_take_turns`, those of keys and of values share their place. Where blocks share a head's channels out,
-    `clusters` are the numbers of them that may.
+    `clusters` are the numbers of them that may. `exchange` is that of decoded values; nothing of keys moves.
     """
 
     layout: CacheLayout | None = None
     clusters: tuple[int, ...] = ()
+    exchange: Exchange = Exchange()
     keys: Placement | None = None
     values: Placement | None = None
     books_take_turns: bool = False

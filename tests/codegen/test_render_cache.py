@@ -25,12 +25,12 @@ CASES: dict[str, tuple[tuple[str, ...], dict[str, Any], tuple[str, ...]]] = {
     "a book for each group": (
         ("cq-2",),
         {"head_dim": 128},
-        ("gc", "sc", "o1", "o2", "o3", "score", "clusters"),
+        ("gc", "sc", "o1", "o2", "o3", "o4", "score", "clusters"),
     ),
-    "narrow vectors": (("cq-4",), {"head_dim": 128}, ("o1", "o3", "score", "clusters")),
-    "wide vectors": (("cq-1",), {}, ("o1", "score")),
-    "one book for all": (("kv-4-8-1",), {}, ("gc", "sc", "o2", "o3", "score", "clusters")),
-    "two stages": (("kv-4-8-2",), {}, ("gc", "sc", "o1", "o3")),
+    "narrow vectors": (("cq-4",), {"head_dim": 128}, ("o1", "o3", "o4", "score", "clusters")),
+    "wide vectors": (("cq-1",), {}, ("o1", "o4", "score")),
+    "one book for all": (("kv-4-8-1",), {}, ("gc", "sc", "o2", "o3", "o4", "score", "clusters")),
+    "two stages": (("kv-4-8-2",), {}, ("gc", "sc", "o1", "o3", "o4")),
     "two stages of a layer's books, and groups'": (("kv-2-6-2", "cq-2"), {}, ("gc", "sc", "o1")),
     "different algorithms": (("cq-2", "kv-2-8-1"), {"head_dim": 128}, ("sc", "o1", "score")),
     "shared queries": (
@@ -49,12 +49,12 @@ CASES: dict[str, tuple[tuple[str, ...], dict[str, Any], tuple[str, ...]]] = {
             "sliding_window": 50,
             "query_tokens": 2,
         },
-        ("gc", "sc", "o1", "o3"),
+        ("gc", "sc", "o1", "o3", "o4"),
     ),
     "windows and pages": (
         ("cq-2",),
         {"window": 8, "page_size": 64, "head_dim": 128},
-        ("o1", "o3", "score", "clusters"),
+        ("o1", "o3", "o4", "score", "clusters"),
     ),
     "bfloat16": (("cq-2",), {"dtype": "bfloat16", "q_heads": 8, "head_dim": 128}, ("o1", "fragment")),
 }
@@ -70,6 +70,32 @@ def test_planned_kernels_attend(name: str, strategy: str, cache_directory: Path)
     case = case_of(problem, plan)
     emulated = build(render(problem, plan), cache_directory=cache_directory / "emulator")
     check(case, run_attention(case, emulated, kernel=plan.kernel))
+
+
+@pytest.mark.parametrize(
+    ("algorithms", "op", "clustered"),
+    [
+        (("cq-2",), {"head_dim": 128, "window": 40, "page_size": 32}, True),
+        (("cq-1",), {"rope": "half"}, True),
+        (("cq-1",), {"gpu": "a100", "softcap": True}, False),
+        (("cq-2", "kv-8-6-2"), {"gpu": "a100", "head_dim": 128, "q_heads": 8}, False),
+    ],
+)
+def test_o4_gives_what_o3_does(
+    algorithms: tuple[str, ...], op: dict[str, Any], clustered: bool, cache_directory: Path
+) -> None:
+    """To the bit: one cache, one tile, and sums of the same terms in the same order."""
+    problem = make_problem(*algorithms, **op)
+    answers, exchanges = [], []
+    for level in ("o3", "o4"):
+        plan = make_plan(problem, STRATEGY[level])
+        assert bool(plan.clusters) == clustered
+        exchanges.append(plan.exchange.fusion)
+        emulated = build(render(problem, plan), cache_directory=cache_directory / "emulator")
+        answers.append(run_attention(case_of(problem, plan), emulated, kernel=plan.kernel))
+    assert exchanges[0] == "none" != exchanges[1]
+    np.testing.assert_array_equal(answers[0].outputs, answers[1].outputs)
+    np.testing.assert_array_equal(answers[0].log_sums, answers[1].log_sums)
 
 
 APPENDS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {

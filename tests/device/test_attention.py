@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from device.attention import Books, Case, attention_source, check, run_attention
+from device.attention import Books, Case, attention_source, check, counted, run_attention
 
 from vqcc.emulator import build
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from device.attention import Answer
+    from device.attention import Answer, Fusion
 
 DECODE = {
     "keys and values of one head": Case(),
@@ -44,12 +44,12 @@ SCORE = {
     "32 groups": Case(head_dim=128),
     "32 groups, one block of the grid": Case(head_dim=128, grid=1),
     "16 groups": Case(),
-    "64 groups": Case(head_dim=128, keys=Books(2), values=Books(2), keys_resident=False),
+    "64 groups": Case(head_dim=128, keys=Books(2), values=Books(2)),
     "16 groups of 8": Case(head_dim=128, keys=Books(8), values=Books(8)),
     "4 groups of 16": Case(keys=Books(16), values=Books(16), lengths=(170, 0, 64)),
     "two rows": Case(head_dim=128, query_heads=4, rows=2),
     "four rows": Case(head_dim=128, query_heads=8, rows=4, grid=3),
-    "eight rows": Case(head_dim=128, query_heads=16, rows=8, keys_resident=False, warps=2),
+    "eight rows": Case(head_dim=128, query_heads=16, rows=8, warps=2),
     "one book, pages": Case(
         head_dim=128,
         keys=Books(scope="layer"),
@@ -58,12 +58,28 @@ SCORE = {
         rows=4,
         page_tokens=64,
     ),
-    "a large head": Case(head_dim=256, keys_resident=False),
-    "different sizes": Case(head_dim=256, keys_resident=False, values=Books(8)),
+    "a large head": Case(head_dim=256),
+    "different sizes": Case(head_dim=256, values=Books(8)),
     "a window, two query tokens": Case(head_dim=128, window=40, grid=7, query_tokens=2, rows=2),
     "a sliding window, capped": Case(head_dim=128, sliding_window=30, softcap=4.0, lengths=(200, 1, 64)),
     "bfloat16": Case(head_dim=128, dtype="bfloat16"),
     "long": Case(head_dim=128, lengths=(1500, 2, 700), grid=3),
+    "codes straight to registers": Case(head_dim=128, lengths=(1500, 2, 700), grid=3, stages=0),
+    "teams, straight to registers": Case(keys=Books(16), values=Books(16), lengths=(170, 0, 64), stages=0),
+    "tables at 64 KB": Case(head_dim=128, tables_region=1, stages=1),
+    "tables at 64 KB, stages on both sides": Case(
+        head_dim=128, tables_region=1, stages=3, warps=16, lengths=(1500, 2, 700), grid=3
+    ),
+    "values on tensor cores": Case(head_dim=128, query_heads=8, rows=4, multiplied=True, tables_region=1),
+    "values of two channels on tensor cores": Case(
+        head_dim=128, query_heads=8, rows=4, multiplied=True, keys=Books(2), values=Books(2), stages=0
+    ),
+    "values on tensor cores, a window, two query tokens": Case(
+        head_dim=128, query_heads=4, rows=4, multiplied=True, window=40, grid=7, query_tokens=2
+    ),
+    "values on tensor cores, pages, long": Case(
+        head_dim=128, query_heads=8, rows=4, multiplied=True, page_tokens=64, lengths=(1500, 2, 700), grid=3
+    ),
 }
 
 
@@ -95,6 +111,31 @@ FRAGMENT = {
 }
 
 
+#: Values of 32 groups and more, and of fewer: teams of lanes have a token block each.
+EXCHANGED = {
+    "one group a lane": Case(head_dim=128),
+    "two groups a lane": Case(head_dim=128, values=Books(2)),
+    "four groups a lane": Case(head_dim=256, values=Books(2), lengths=(40, 1, 129)),
+    "two teams": Case(),
+    "two teams of wide vectors": Case(head_dim=128, values=Books(8), lengths=(70, 0, 33, 1, 128, 257)),
+    "four teams": Case(values=Books(8), lengths=(70, 0, 33, 1, 129), grid=3),
+    "four teams of wider vectors": Case(head_dim=128, values=Books(16), lengths=(170, 1, 33)),
+    "eight teams": Case(values=Books(16), lengths=(300, 0, 1, 33), grid=2),
+    "residual stages": Case(head_dim=128, values=Books(4, 6, 3, "layer"), lengths=(70, 1, 33)),
+    "teams and residual stages": Case(head_dim=128, values=Books(8, 10, 2, "head")),
+    "a window": Case(head_dim=128, window=40, grid=7),
+    "teams and a window": Case(values=Books(8), window=40, grid=3, lengths=(170, 3, 44, 41)),
+    "teams and nothing but a window": Case(window=256, lengths=(70, 3, 255)),
+    "rotated keys": Case(values=Books(8), rope="half", lengths=(70, 5, 200), window=16),
+    "pages": Case(values=Books(8), page_tokens=64, lengths=(170, 0, 33)),
+    "four heads share a cache": Case(query_heads=8, rows=4, values=Books(8)),
+    "a sliding window": Case(sliding_window=20, window=8, lengths=(170, 3, 33), query_tokens=2, rows=2),
+    "books that take turns": Case(
+        shared_entries=(256, 256), take_turns=True, chunk_blocks=1, lengths=(170, 3, 99)
+    ),
+}
+
+
 def answer_of(case: Case, cache_directory: Path, *, count: bool = False) -> Answer:
     emulated = build(attention_source(case), cache_directory=cache_directory / "emulator")
     return run_attention(case, emulated, count=count)
@@ -103,6 +144,43 @@ def answer_of(case: Case, cache_directory: Path, *, count: bool = False) -> Answ
 @pytest.mark.parametrize("name", DECODE)
 def test_decoded(name: str, cache_directory: Path) -> None:
     check(DECODE[name], answer_of(DECODE[name], cache_directory))
+
+
+@pytest.mark.parametrize("fusion", ["register", "shared"])
+@pytest.mark.parametrize("name", EXCHANGED)
+def test_an_exchange_changes_no_bit(name: str, fusion: Fusion, cache_directory: Path) -> None:
+    """Each sum has the same terms in the same order, whichever lane has it."""
+    case = replace(EXCHANGED[name], fusion=fusion)
+    answer, unexchanged = (answer_of(each, cache_directory) for each in (case, replace(case, fusion="none")))
+    check(case, answer)
+    np.testing.assert_array_equal(answer.outputs, unexchanged.outputs)
+    np.testing.assert_array_equal(answer.log_sums, unexchanged.log_sums)
+
+
+@pytest.mark.parametrize(
+    ("size", "head_dim", "fusion", "shuffles", "wavefronts"),
+    [
+        (4, 128, "register", 3, 0),  # of CQ-2 (Table V)
+        (2, 128, "register", 2 * 1, 0),  # two vectors of a lane
+        (4, 64, "register", 3 / 2, 0),  # two tokens of a warp at a time
+        (8, 128, "shared", 0, 8 / 2),
+        (4, 128, "shared", 0, 4),
+    ],
+)
+def test_what_an_exchange_takes(
+    size: int, head_dim: int, fusion: Fusion, shuffles: float, wavefronts: float, cache_directory: Path
+) -> None:
+    """Warp instructions and wavefronts of a token, beside what it takes without; no two lanes meet in a bank."""
+    case = Case(
+        head_dim=head_dim, heads=1, query_heads=1, values=Books(size), grid=1, chunk_blocks=8, fusion=fusion
+    )
+    (exchanged, _), (whole, _) = (
+        counted(each, cache_directory) for each in (case, replace(case, fusion="none"))
+    )
+    more = {name: exchanged[name] - whole[name] for name in exchanged}
+    assert more["shuffles"] == shuffles
+    assert more["shared_store_wavefronts"] == more["shared_store_ideal"] == wavefronts
+    assert more["shared_load_wavefronts"] == more["shared_load_ideal"] == wavefronts
 
 
 @pytest.mark.parametrize("name", SCORE)
@@ -140,12 +218,12 @@ def test_no_two_lanes_meet_in_a_bank(rows: int, key_wavefronts: int, cache_direc
         lengths=(1024,),
     )
     emulated = build(attention_source(case), cache_directory=cache_directory / "emulator")
-    counted = [
+    launches = [
         run_attention(replace(case, lengths=(length,)), emulated, count=True).counters
         for length in (1024, 2048)
     ]
     loads, ideal = (
-        (getattr(counted[1], name) - getattr(counted[0], name)) / 1024
+        (getattr(launches[1], name) - getattr(launches[0], name)) / 1024
         for name in ("shared_load_wavefronts", "shared_load_ideal")
     )
     assert loads == ideal
@@ -154,6 +232,17 @@ def test_no_two_lanes_meet_in_a_bank(rows: int, key_wavefronts: int, cache_direc
         {1: 0.5, 2: 1.0, 4: 2.0}[rows],
     )  # the emulator counts 16 bytes of one address as four
     assert loads == key_wavefronts + 2 + codes + weights
+
+
+def test_values_on_tensor_cores_meet_in_no_bank(cache_directory: Path) -> None:
+    """Two wavefronts of scores and two of values, those of codes, and eight loads of weights for a token block."""
+    case = Case(
+        head_dim=128, query_heads=4, heads=1, rows=4, kernel="score", key_order="rotated", grid=1, multiplied=True,
+        tables_region=1, stages=1, lengths=(1024,),
+    )  # fmt: skip
+    counts, _ = counted(case, cache_directory)
+    assert counts["shared_load_wavefronts"] == counts["shared_load_ideal"] == 2 + 2 + 0.5 + 8 * 4 / 32
+    assert counts["tensor_multiplies"] == 1
 
 
 @pytest.mark.parametrize(("size", "wavefronts"), [(2, 4), (4, 4), (8, 4)])
@@ -165,12 +254,12 @@ def test_operands_meet_in_no_bank(size: int, wavefronts: int, cache_directory: P
         keys=Books(size), values=values, lengths=(1024,),
     )  # fmt: skip
     emulated = build(attention_source(case), cache_directory=cache_directory / "emulator")
-    counted = [
+    launches = [
         run_attention(replace(case, lengths=(length,)), emulated, count=True).counters
         for length in (1024, 2048)
     ]
     loads, ideal, multiplies = (
-        (getattr(counted[1], name) - getattr(counted[0], name)) / 1024
+        (getattr(launches[1], name) - getattr(launches[0], name)) / 1024
         for name in ("shared_load_wavefronts", "shared_load_ideal", "tensor_multiplies")
     )
     assert loads == ideal

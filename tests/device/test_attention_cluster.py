@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from device.attention import Books, Case, attention_source, check, run_attention
+from device.attention import Books, Case, attention_source, check, counted, run_attention
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +16,7 @@ from vqcc.emulator import build
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from device.attention import Answer
+    from device.attention import Answer, Fusion
 
 
 def clustered(kernel: str, fields: dict[str, Any]) -> Case:
@@ -101,6 +101,26 @@ DECODE = {
 }
 
 
+#: Of 32 groups a block and more, and of fewer.
+EXCHANGED = {
+    "one group a lane": decoding(values=Books(2), cluster=2),
+    "two groups a lane": decoding(values=Books(2), cluster=2, head_dim=256, lengths=(40, 1, 129)),
+    "two teams": decoding(cluster=2, lengths=(300, 0, 1, 33, 64)),
+    "four teams": decoding(lengths=(300, 0, 1, 33, 64)),
+    "four teams of wide vectors": decoding(values=Books(8), cluster=2, shared_entries=(64, 256)),
+    "eight teams": decoding(cluster=8, key_order="plain"),
+    "eight teams of wide vectors": decoding(values=Books(8), lengths=(170, 0, 33)),
+    "sixteen teams": decoding(values=Books(16, 5), keys=Books(4), lengths=(170, 1, 33), chunk_blocks=64),
+    "residual stages": decoding(values=Books(8, 10, 2, "layer"), keys=Books(2, scope="head")),
+    "a window": decoding(window=40, key_order="plain", lengths=(170, 3, 44, 41)),
+    "rotated neighbours": decoding(rope="interleaved", lengths=(70, 5, 200), window=16, values=Books(8)),
+    "pages": decoding(page_tokens=64, lengths=(170, 0, 33)),
+    "a sliding window": decoding(sliding_window=20, window=8, lengths=(170, 3, 33), query_tokens=2, rows=2),
+    "four heads share a cache": decoding(query_heads=8, rows=4, values=Books(8), dtype="bfloat16"),
+    "many chunks": decoding(lengths=(1500, 2, 700), chunk_blocks=32, shared_entries=(256, 256)),
+}
+
+
 def answer_of(case: Case, cache_directory: Path, *, count: bool = False) -> Answer:
     emulated = build(attention_source(case), cache_directory=cache_directory / "emulator")
     return run_attention(case, emulated, count=count)
@@ -116,6 +136,17 @@ def test_decoded(name: str, cache_directory: Path) -> None:
     check(DECODE[name], answer_of(DECODE[name], cache_directory))
 
 
+@pytest.mark.parametrize("fusion", ["register", "shared"])
+@pytest.mark.parametrize("name", EXCHANGED)
+def test_an_exchange_changes_no_bit(name: str, fusion: Fusion, cache_directory: Path) -> None:
+    """Each sum has the same terms in the same order, whichever lane has it."""
+    case = replace(EXCHANGED[name], fusion=fusion)
+    answer, unexchanged = (answer_of(each, cache_directory) for each in (case, replace(case, fusion="none")))
+    check(case, answer)
+    np.testing.assert_array_equal(answer.outputs, unexchanged.outputs)
+    np.testing.assert_array_equal(answer.log_sums, unexchanged.log_sums)
+
+
 def test_both_give_the_same_as_one_block_does(cache_directory: Path) -> None:
     """One layout serves them all; how many blocks share a head changes the order of a score's sum alone."""
     whole = Case(head_dim=128, key_order="rotated", lengths=(300, 2, 77))
@@ -127,18 +158,6 @@ def test_both_give_the_same_as_one_block_does(cache_directory: Path) -> None:
         np.testing.assert_array_equal(answer.exact.outputs, answers[0].exact.outputs)
     assert max(np.abs(answer.outputs - answers[0].outputs).max() for answer in answers) < 4e-3
     assert np.abs(answers[1].outputs - answers[0].outputs).max() < 1e-3
-
-
-def counted(case: Case, cache_directory: Path) -> tuple[dict[str, float], Any]:
-    """Counters per token and kv-head, of 1024 tokens beside 1024 others; and those of a launch with 1024."""
-    emulated = build(attention_source(case), cache_directory=cache_directory / "emulator")
-    launches = [
-        run_attention(replace(case, lengths=(length,)), emulated, count=True).counters
-        for length in (1024, 2048)
-    ]
-    names = launches[0].__dataclass_fields__
-    more = {name: (getattr(launches[1], name) - getattr(launches[0], name)) / 1024 for name in names}
-    return more, launches[0]
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4])
@@ -263,6 +282,7 @@ def cases(draw: st.DrawFn, kernel: str) -> Case:
             "warps": warps,
             "chunk_blocks": chunk,
             "depths": depths,
+            "fusion": "none" if scored_keys else draw(st.sampled_from(("none", "register", "shared"))),
             "shared_bytes": 1 << 20,
             "seed": draw(st.integers(0, 99)),
         },

@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
-from device.attention import Case, append_source, attention_source
+from device.attention import Books, Case, append_source, attention_source
 from device.sources import device_source
 
 from vqcc.codegen.nvrtc import Nvrtc
@@ -184,6 +184,12 @@ def test_exchanges_are_shuffles_and_wide_stores(size: int, target: str) -> None:
 ATTENTION = {
     "decode": Case(head_dim=128, query_heads=32, heads=8, rows=4, warps=8),
     "decode, rotated": Case(head_dim=128, query_heads=32, heads=8, rows=4, warps=8, rope="half", window=128),
+    "decode, exchanged in registers": Case(
+        head_dim=128, query_heads=32, heads=8, rows=4, warps=8, fusion="register"
+    ),
+    "decode, exchanged by shared memory": Case(
+        head_dim=128, query_heads=32, heads=8, rows=4, warps=8, fusion="shared", values=Books(8)
+    ),
     "score": Case(
         head_dim=128,
         query_heads=32,
@@ -191,26 +197,44 @@ ATTENTION = {
         warps=16,
         kernel="score",
         key_order="rotated",
-        keys_resident=False,
+        tables_region=1,
+        stages=1,
     ),
     "fragment": Case(
         head_dim=128,
         query_heads=32,
         heads=8,
         rows=4,
-        warps=8,
+        warps=12,
         kernel="fragment",
         key_order="fragment",
+        tables_region=1,
+        stages=1,
     ),
     "score, four rows": Case(
         head_dim=128,
         query_heads=32,
         heads=8,
         rows=4,
-        warps=8,
+        warps=16,
         kernel="score",
         key_order="rotated",
-        keys_resident=False,
+        multiplied=True,
+        tables_region=1,
+        stages=1,
+    ),
+    "score, four rows of 64 groups": Case(
+        head_dim=128,
+        query_heads=32,
+        heads=8,
+        rows=4,
+        warps=16,
+        kernel="score",
+        key_order="rotated",
+        keys=Books(2),
+        values=Books(2),
+        multiplied=True,
+        stages=0,
     ),
 }
 
@@ -237,6 +261,7 @@ CLUSTERS = {
         blocks_per_sm=blocks_per_sm,
         depths=(4, 2) if kernel == "cluster score" else (1, 1),
         chunk_blocks=warps * 16,
+        fusion="register" if warps == 16 and kernel == "cluster decode" else "none",
         shared_entries=(256, 256),
         shared_bytes=1 << 20,
     )

@@ -9,6 +9,7 @@ import pytest
 from layouts import ELEMENT_LAYOUT, FRAGMENT_LAYOUT, mapped
 
 from vqcc.emulator import Buffer, BugKind, EmulationError
+from vqcc.passes.exchange import ThreadLayout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 SIZES = (2, 4, 8, 16)
 LAYOUTS = ("Element", "Fragment")
+#: Of a warp with several rows of single elements.
+ROW_LANES = (2, 4, 8, 16)
 TYPES = {"uint32": np.uint32, "float": np.float32}
 THREADS, WORDS, STRIDES = (2, 4, 8, 16), (1, 2, 3), (1, 2, 4)
 
@@ -83,6 +86,20 @@ extern "C" __global__ void shared_{layout}_{size}_{type_}(const {type_}* in, con
     for layout in LAYOUTS
     for size in SIZES
     for type_ in TYPES
+)
+_SOURCE += "".join(
+    f"""
+extern "C" __global__ void registers_Row{lanes}_{size}_uint32(const uint32* in, uint32* out) {{
+  through_registers<ElementLayout<{size}, {lanes}>>(in, out);
+}}
+extern "C" __global__ void shared_Row{lanes}_{size}_uint32(const uint32* in, const int* vectors, uint32* out,
+                                                           int turns) {{
+  through_shared<ElementLayout<{size}, {lanes}>>(in, vectors, out, turns);
+}}
+extern "C" __global__ void facts_Row{lanes}_{size}(int* out) {{ facts<ElementLayout<{size}, {lanes}>>(out); }}
+"""
+    for lanes in ROW_LANES
+    for size in SIZES
 )
 _SOURCE += "".join(
     f'extern "C" __global__ void facts_{layout}_{size}(int* out) {{ facts<{layout}Layout<{size}>>(out); }}\n'
@@ -223,6 +240,31 @@ def test_exchange_through_shared_memory(
     assert (counters.shared_load_wavefronts, counters.shared_load_ideal) == (wavefronts, wavefronts)
     assert counters.shared_stores == 32 * -(-registers // 4) * warps * turns
     assert (counters.shuffles, counters.warp_barriers) == (0, 2 * warps * turns)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("lanes", ROW_LANES)
+def test_rows_of_fewer_lanes_exchange_alike(kernels: Emulated, lanes: int, size: int) -> None:
+    """A warp has several rows: each lane ends with its own row's elements, in registers and without a bank conflict."""
+    mapping = mapped(size, ThreadLayout(1, lanes))
+    rows, lane = 100000 * (LANES // lanes), LANES % lanes
+    wanted = np.uint32(rows[:, None] + lane[:, None] + lanes * np.arange(size))
+    vectors = {"registers": np.array(mapping.vector_of_thread)[lane], "shared": lane}
+    data = {
+        way: np.uint32(rows[:, None] + size * own[:, None] + np.arange(size)) for way, own in vectors.items()
+    }
+    name = f"Row{lanes}_{size}_uint32"
+    out, counters = run(kernels, f"registers_{name}", data["registers"])
+    assert out.tolist() == wanted.tolist()
+    assert counters.shuffles == mapping.shuffles()
+    order = np.int32(lane)
+    out, counters = run(kernels, f"shared_{name}", data["shared"], order, 1, shared=128 * size)
+    assert out.tolist() == wanted.tolist()
+    assert (counters.shared_store_wavefronts, counters.shared_load_wavefronts) == (size, size)
+    facts = np.zeros(36, np.int32)
+    kernels.launch(f"facts_Row{lanes}_{size}", (1, 1, 1), (32, 1, 1), 0, [Buffer("out", facts, "output")])
+    assert facts[:4].tolist() == [size, mapping.size, mapping.shuffles(), 32 * size]
+    assert facts[4:].tolist() == vectors["registers"].tolist()
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -33,7 +33,7 @@ def show_plans(plans: Mapping[str, Mapping[str, Any]]) -> None:
 def _summary(kernel: Mapping[str, Any]) -> list[str]:
     """What a kernel came to, in a few words each."""
     return [
-        *(_cache_parts(kernel) if "exchange" not in kernel else _weight_parts(kernel)),
+        *(_weight_parts(kernel) if "placement" in kernel else _cache_parts(kernel)),
         *_launch_parts(kernel),
     ]
 
@@ -43,20 +43,27 @@ def _cache_parts(kernel: Mapping[str, Any]) -> list[str]:
     dataflow = kernel["strategy"]["dataflow"]
     if dataflow in DATAFLOW_WORDS:
         return [DATAFLOW_WORDS[dataflow]]
-    return [f"{side}: {_places(kernel[side])}" for side in ("keys", "values")]
+    exchange = kernel["exchange"]
+    exchanged = [] if exchange["fusion"] == "none" else [f"values: {_fusion(exchange)}"]
+    return [*(f"{side}: {_places(kernel[side])}" for side in ("keys", "values")), *exchanged]
+
+
+def _fusion(exchange: Mapping[str, Any]) -> str:
+    """How decoded elements reach the lanes that multiply them."""
+    fusion = f"fusion {exchange['fusion']}"
+    if exchange["shuffles"]:
+        fusion += f" ({counted(exchange['shuffles'], 'shuffle')} in mini-warps of {exchange['mini_warp']})"
+    return fusion
 
 
 def _weight_parts(kernel: Mapping[str, Any]) -> list[str]:
     """Of a kernel over a quantized weight: its engine, where entries are, and the split."""
     exchange, split = kernel["exchange"], kernel["split"]
-    fusion = f"fusion {exchange['fusion']}"
-    if exchange["shuffles"]:
-        fusion += f" ({counted(exchange['shuffles'], 'shuffle')} in mini-warps of {exchange['mini_warp']})"
     if exchange["engine"] in DATAFLOW_WORDS:
         return [DATAFLOW_WORDS[exchange["engine"]]]
     factor = split["tiles"] * split["stages"]
     return [
-        f"{exchange['engine']}, {fusion}",
+        f"{exchange['engine']}, {_fusion(exchange)}",
         _places(kernel["placement"]),
         "no split"
         if factor == 1

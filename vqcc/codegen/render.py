@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import jinja2
 
-    from vqcc.plan import KernelPlan, Plan
+    from vqcc.plan import Exchange, KernelPlan, Plan
     from vqcc.problem import KernelProblem, Problem
 
 __all__ = ["UNNAMED", "Struct", "banner_of", "environment", "notes_of", "render_source", "struct"]
@@ -154,7 +154,7 @@ def _kernel(problem: Problem, plan: Plan) -> _Kernel:
             ),
         ),
         register_entries=_without_repetition(plan.placement.n_registers),
-        vector_of_lane=plan.exchange.vector_of_lane if _exchanges(plan) else (),
+        vector_of_lane=moving_lanes(plan.exchange),
         notes=tuple(comment(line) for line in notes_of(plan)),
     )
 
@@ -226,11 +226,11 @@ def _layout_constants(plan: Plan) -> tuple[Constant, ...]:
 
 
 def _decode_constants(plan: Plan) -> tuple[Constant, ...]:
-    return (*_exchange_constants(plan), *_cache_constants(plan))
+    return (*exchange_constants(plan.exchange), *_split_constants(plan), *_cache_constants(plan))
 
 
-def _exchange_constants(plan: Plan) -> tuple[Constant, ...]:
-    exchange = plan.exchange
+def exchange_constants(exchange: Exchange) -> tuple[Constant, ...]:
+    """How decoded elements reach their multiplies, as the kernel template reads it."""
     moves = (
         Constant("int", "kExchangeLanes", exchange.lanes, "lanes that a row's elements are exchanged over"),
         Constant(
@@ -246,15 +246,20 @@ def _exchange_constants(plan: Plan) -> tuple[Constant, ...]:
             _FUSIONS[exchange.fusion],
             "how decoded elements reach their multiplies",
         ),
-        *(moves if _exchanges(plan) else ()),
+        *(moves if moving_lanes(exchange) else ()),
+    )
+
+
+def _split_constants(plan: Plan) -> tuple[Constant, ...]:
+    return (
         Constant("int", "kSplitTiles", plan.split.tiles, "parts of the column tiles, for different blocks"),
         Constant("int", "kSplitStages", plan.split.stages, "parts of the residual stages"),
     )
 
 
-def _exchanges(plan: Plan) -> bool:
-    """Whether elements move between lanes."""
-    return plan.exchange.fusion in {"register", "shared"}
+def moving_lanes(exchange: Exchange) -> tuple[int, ...]:
+    """The vector that each lane decodes (Exchange.vector_of_lane) if elements move between lanes; else none."""
+    return exchange.vector_of_lane if exchange.fusion in {"register", "shared"} else ()
 
 
 def _cache_constants(plan: Plan) -> tuple[Constant, ...]:

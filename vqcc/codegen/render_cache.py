@@ -6,11 +6,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vqcc.codegen.device_parts import inline_headers
-from vqcc.codegen.render import UNNAMED, Struct, banner_of, environment, notes_of, struct
+from vqcc.codegen.render import (
+    UNNAMED,
+    Struct,
+    banner_of,
+    environment,
+    exchange_constants,
+    moving_lanes,
+    notes_of,
+    struct,
+)
 from vqcc.codegen.text import Fragment, c_identifier, comment, literal
 from vqcc.data_files import templates_directory
 from vqcc.ops.attention.cluster_tile import ClusterTile
-from vqcc.ops.attention.tile import FragmentTile, RowTile, ScoreTile
+from vqcc.ops.attention.row_tile import FragmentTile, RowTile, ScoreTile
 from vqcc.passes.cache.placement import head_books
 from vqcc.plan import Constant
 
@@ -63,6 +72,7 @@ class _Kernel:
     threads: int
     minimum_blocks: int
     structs: tuple[Struct, ...]
+    vector_of_lane: tuple[int, ...]
     notes: tuple[Fragment, ...]
 
 
@@ -129,7 +139,7 @@ def _headers(plan: CachePlan) -> tuple[str, ...]:
     if isinstance(plan.tile, ClusterTile):
         return (_CLUSTER_HEADER, _PRODUCTS[plan.strategy.dataflow][0])
     if isinstance(plan.tile, RowTile):
-        return (_ROW_HEADER, _KEY_PRODUCTS[type(plan.tile)][0], _SOFTMAXES[plan.tile.multiplied][0])
+        return (_ROW_HEADER, _KEY_PRODUCTS[type(plan.tile)][0], _SOFTMAXES[plan.tile.multiplies_values][0])
     return (_DECODE_HEADER,)
 
 
@@ -190,7 +200,7 @@ def _kernel(problem: CacheProblem, plan: CachePlan) -> _Kernel:
         struct(
             f"Tile_{short_name}",
             f"Decisions for {problem.variant.suffix}.",
-            (*plan.tile.constants(), *((turns,) if decodes else ())),
+            (*plan.tile.constants(), *((turns, *exchange_constants(plan.exchange)) if decodes else ())),
         )
     ]
     if decodes:
@@ -212,6 +222,7 @@ def _kernel(problem: CacheProblem, plan: CachePlan) -> _Kernel:
         threads=32 * plan.tile.warps,
         minimum_blocks=plan.minimum_blocks,
         structs=tuple(structs),
+        vector_of_lane=moving_lanes(plan.exchange),
         notes=tuple(comment(line) for line in notes_of(plan)),
     )
 
@@ -224,7 +235,7 @@ def _engine(plan: CachePlan, tiles: Sequence[str]) -> str:
         return f"{engine}<{', '.join(f'plan::{each}' for each in names)}>"
 
     if isinstance(plan.tile, RowTile):
-        parts = (_KEY_PRODUCTS[type(plan.tile)][1], _SOFTMAXES[plan.tile.multiplied][1])
+        parts = (_KEY_PRODUCTS[type(plan.tile)][1], _SOFTMAXES[plan.tile.multiplies_values][1])
         policies = ", ".join(each.format(tile=f"plan::{tiles[-1]}") for each in parts)
         return of(_ROW_ENGINE, (*shared, *tiles)).replace("<", f"<{policies}, ", 1)
     if not isinstance(plan.tile, ClusterTile):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vqcc.code_layouts import PackedLayout
 from vqcc.plan import Decision, Exchange, Rejected
+from vqcc.report.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,6 +26,7 @@ __all__ = [
     "MiniWarp",
     "ThreadLayout",
     "ThreadMapping",
+    "choose_exchange",
     "choose_fusion",
     "find_mini_warps",
     "map_threads",
@@ -182,9 +184,17 @@ def plan_exchange(problem: Problem, plan: Plan) -> Plan:
     )
     if aligned:
         return _plan_aligned(plan, vector_size, compute)
+    exchange, decision = choose_exchange(
+        vector_size, compute, float(problem.gpu.shared_roundtrip_per_shuffle.value)
+    )
+    return plan.decide(decision, exchange=exchange)
+
+
+def choose_exchange(vector_size: int, compute: ComputeLayout, roundtrip: float) -> tuple[Exchange, Decision]:
+    """The exchange of vectors into a layout, and why; a round trip through shared memory costs `roundtrip` shuffles."""
     if vector_size <= compute.width or vector_size & (vector_size - 1):
-        return _plan_unexchanged(plan, vector_size, compute)
-    return _plan_exchanged(plan, vector_size, compute, float(problem.gpu.shared_roundtrip_per_shuffle.value))
+        return _unexchanged(vector_size, compute)
+    return _exchanged(vector_size, compute, roundtrip)
 
 
 def _fits_tensor_cores(problem: Problem, plan: Plan) -> bool:
@@ -219,10 +229,11 @@ def _plan_aligned(plan: Plan, vector_size: int, compute: ComputeLayout) -> Plan:
     return plan.decide(decision, exchange=exchange)
 
 
-def _plan_unexchanged(plan: Plan, vector_size: int, compute: ComputeLayout) -> Plan:
+def _unexchanged(vector_size: int, compute: ComputeLayout) -> tuple[Exchange, Decision]:
     """Vectors that need no exchange, or whose threads no exchange of powers of two can pair up."""
+    wanted = counted(compute.width, "element")
     reason = (
-        f"a vector of {vector_size} is no longer than the {compute.width} elements the engine wants of a thread"
+        f"a vector of {vector_size} is no longer than the {wanted} the engine wants of a thread"
         if vector_size <= compute.width
         else f"mini-warps are powers of two: they cannot take vectors of {vector_size} apart"
     )
@@ -240,10 +251,10 @@ def _plan_unexchanged(plan: Plan, vector_size: int, compute: ComputeLayout) -> P
         reason,
         "VI-B, Algorithm 1",
     )
-    return plan.decide(decision, exchange=exchange)
+    return exchange, decision
 
 
-def _plan_exchanged(plan: Plan, vector_size: int, compute: ComputeLayout, roundtrip: float) -> Plan:
+def _exchanged(vector_size: int, compute: ComputeLayout, roundtrip: float) -> tuple[Exchange, Decision]:
     mapping = map_threads(
         ThreadLayout(vector_size, compute.lanes), ThreadLayout(compute.width, compute.lanes)
     )
@@ -284,7 +295,7 @@ def _plan_exchanged(plan: Plan, vector_size: int, compute: ComputeLayout, roundt
         (rejected, Rejected("none", "the level exchanges decoded vectors before it multiplies them")),
         ("shared_roundtrip_per_shuffle",),
     )
-    return plan.decide(decision, exchange=exchange)
+    return exchange, decision
 
 
 def _against_registers(mapping: ThreadMapping | None, vector_size: int, compute: ComputeLayout) -> str | None:

@@ -31,10 +31,6 @@ _OF_WEIGHTS = {
 }
 
 
-#: Levels that no kernel of attention has.
-_WITHOUT_KERNELS: tuple[Level, ...] = ("o4",)
-
-
 @dataclass(frozen=True)
 class Overrides:
     """What a command asks for instead of a file's level and GPUs."""
@@ -103,20 +99,10 @@ def _check_on(algorithm: Algorithm | KeyValue, op: Op | AttentionDecode, gpu: Gp
         yield from op.check(algorithm, gpu)
 
 
-def check_cache_parts(source: Source, op: Op | AttentionDecode | None, level: Level | None) -> DiagnosticList:
-    """Refuse parts of a spec that say something of a weight where the op has a KV cache, and levels without kernels."""
+def check_cache_parts(source: Source, op: Op | AttentionDecode | None) -> DiagnosticList:
+    """Refuse parts of a spec that say something of a weight where the op has a KV cache."""
     if not isinstance(op, AttentionDecode):
         return DiagnosticList()
-    of_level = [
-        Finding(
-            ("level",) if "level" in source.data else ("op", "kind"),
-            "VQ0320",
-            f"{op.kind} has no kernels of level {level}: decoded values are not exchanged",
-            "use level: o3, or best",
-        )
-        for each in _WITHOUT_KERNELS
-        if each == level
-    ]
     found = (
         Finding(
             (part,),
@@ -127,7 +113,7 @@ def check_cache_parts(source: Source, op: Op | AttentionDecode | None, level: Le
         for part, why in _OF_WEIGHTS.items()
         if part in source.data
     )
-    return DiagnosticList(placed([*of_level, *found], source))
+    return DiagnosticList(placed(found, source))
 
 
 def _place_of_misfit(

@@ -84,7 +84,7 @@ def _load(source: Source, gpu_override: tuple[str, ...], level_override: str | N
     level = spec.level if spec is not None and level_override in {None, *LEVELS} else None
     overrides = Overrides(level_override, gpu_override)
     found.extend(check_parts(algorithm, op, chosen or (), source, level, overrides))
-    found.extend(check_cache_parts(source, op, level))
+    found.extend(check_cache_parts(source, op))
     if not isinstance(op, AttentionDecode):
         found.extend(check_cache(cache, algorithm, chosen or (), source, level))
     found.extend(placed(related_findings(source, algorithm, op), source))

@@ -42,7 +42,8 @@ class _Rounding:
     def of(cls, library: CacheLibrary, kernel: CacheKernel) -> _Rounding:
         """Tables of several rows have float16 scores, of which up to eight are added up two by two: four roundings.
 
-        These kernels, and tensor cores, have float16 weights. A score is a sum of as many of them as a key has channel groups, whose roundings mostly cancel.
+        A score is a sum of as many of them as a key has channel groups, whose roundings mostly cancel. These kernels,
+        and tensor cores, have float16 weights.
         """
         tabulated = kernel.dataflow == "score" and kernel.rows > 1
         tables = 4 * _HALF / library.layout.key_groups**0.5 if tabulated else 0.0

@@ -4,25 +4,14 @@
 
 #include "../codebook_cache.cuh"
 #include "cluster_share.cuh"
+#include "value_lanes.cuh"
 #include "warp_sums.cuh"
-#include "window.cuh"
 
 namespace vqcc {
 
-/// Lanes for channel groups: up to 32 of a team, several each if there are more.
-template <class Codes, int kOwnGroups>
-struct DecodedLanes {
-  static constexpr int kVectorSize = Codes::kVectorSize;
-  static constexpr int kGroups = kOwnGroups;
-  static constexpr int kTeamLanes = smaller(kGroups, kWarpSize);
-  static constexpr int kTeams = kWarpSize / kTeamLanes;
-  static constexpr int kSlots = kGroups / kTeamLanes;
-};
-
 /// A warp's softmax, in fp32 throughout. Weights pass through shared memory, of each token its rows together.
 template <class Lanes, class Tile>
-class DecodedSoftmax : public WarpSums<Lanes, Tile::kRows, Tile::kWarps> {
-  using Sums = WarpSums<Lanes, Tile::kRows, Tile::kWarps>;
+class DecodedSoftmax : public WarpSums<Lanes, Tile::kRows, Tile::kWarps, Lanes> {
   static constexpr int kRows = Tile::kRows;
   static constexpr int kTeams = Lanes::kTeams;
 
@@ -39,7 +28,7 @@ class DecodedSoftmax : public WarpSums<Lanes, Tile::kRows, Tile::kWarps> {
     }
   }
 
-  /// Adds a token's vector of this lane's group in slot `slot`, times its weight, number `token` of `weights`.
+  /// Adds this lane's elements of a token in slot `slot`, times its weight, number `token` of `weights`.
   VQCC_DEVICE void add_value(int slot, const float (&value)[Lanes::kVectorSize], const uint8* weights, int token) {
     const float* own = reinterpret_cast<const float*>(weights) + token * kRows;
 #pragma unroll
@@ -52,12 +41,10 @@ class DecodedSoftmax : public WarpSums<Lanes, Tile::kRows, Tile::kWarps> {
 #pragma unroll
     for (int s = 0; s < Lanes::kSlots; ++s) {
       float value[Lanes::kVectorSize];
-      load_channels<Tile::kElement>(row + Sums::group_of(s) * Lanes::kVectorSize, value);
+      Lanes::template load_row<Tile::kElement>(row, s, value);
       add_value(s, value, weights, token);
     }
   }
-
-  using Sums::group_of;
 };
 
 /// The parts of ClusterAttention that know how products come about: entries are decoded and multiplied.
@@ -87,22 +74,26 @@ class DecodedProducts {
   static constexpr int kValueBytes = ValueTile::kResidentTiles * ValueTile::kSharedBookBytes;
   /// Codes that a loop takes at a time.
   static constexpr int kStep = 4;
+  using Chunk = CodeChunk<ValueAlgorithm, typename Values::Streams>;
 
  public:
-  using Lanes = DecodedLanes<ValueAlgorithm, kValueGroups>;
+  using Lanes = ValueLanes<ValueAlgorithm, kValueGroups, Tile>;
   using Softmax = DecodedSoftmax<Lanes, Tile>;
-  /// Shared memory for books and rotations; and whether queries must be there too.
+  /// Shared memory for books, rotations and scratch of exchanges; whether queries must be there too; and whether a team of
+  /// lanes must decode along with others where it has no codes.
   static constexpr bool kReadsQueries = true;
+  static constexpr bool kTogether = Lanes::kTogether;
   static constexpr int kBookBytes = kKeyBytes + kValueBytes;
   static_assert(kBookBytes % 16 == 0, "what follows is aligned");
-  static constexpr int kBytes =
+  static constexpr int kExchangeOffset =
       kBookBytes + Rotations<Shape>::kStepBytes + Tile::kWarps * Rotations<Shape>::kWarpBytes;
+  static constexpr int kBytes = kExchangeOffset + Tile::kWarps * Lanes::kScratchBytes;
 
   struct KeyCodes {
     typename Share::Chunk sets[Share::kSets];
   };
   struct ValueCodes {
-    CodeChunk<ValueAlgorithm, typename Values::Streams> slots[Lanes::kSlots];
+    Chunk slots[Lanes::kSlots];
   };
 
   VQCC_DEVICE DecodedProducts(const Arguments& arguments, int rank, uint8* shared, const float* queries)
@@ -111,7 +102,8 @@ class DecodedProducts {
         queries_(queries),
         key_books_(arguments.key_books, nullptr, shared),
         value_books_(arguments.value_books, nullptr, shared + kKeyBytes),
-        rotations_(Rotations<Shape>::at(shared + kBookBytes)) {
+        rotations_(Rotations<Shape>::at(shared + kBookBytes)),
+        exchanged_(shared + kExchangeOffset + warp_index() * Lanes::kScratchBytes) {
     rotations_.template make<kThreads>(arguments.rotations);
   }
 
@@ -131,7 +123,7 @@ class DecodedProducts {
   VQCC_DEVICE void load_values(const uint8* block, ValueCodes& codes) const {
 #pragma unroll
     for (int s = 0; s < Lanes::kSlots; ++s) {
-      codes.slots[s] = Values::Streams::load_from(block, rank_ * kValueGroups + Softmax::group_of(s));
+      codes.slots[s] = Values::Streams::load_from(block, rank_ * kValueGroups + Lanes::group_of(s));
     }
   }
 
@@ -166,10 +158,12 @@ class DecodedProducts {
     return rotations_;
   }
 
-  VQCC_DEVICE void add_values(const ValueCodes& codes, const uint8* weights, Softmax& softmax) const {
+  /// Adds the values of this lane's team's token block; if it is not `coded` its lanes decode along, code 0, so that others
+  /// can exchange.
+  VQCC_DEVICE void add_values(const ValueCodes& codes, bool coded, const uint8* weights, Softmax& softmax) const {
 #pragma unroll
     for (int s = 0; s < Lanes::kSlots; ++s) {
-      auto chunk = codes.slots[s];
+      auto chunk = kTogether && !coded ? Chunk{} : codes.slots[s];
 #pragma unroll 1
       for (int first = 0; first < kBlockTokens; first += kStep) {
 #pragma unroll
@@ -177,8 +171,9 @@ class DecodedProducts {
           uint32 code[ValueAlgorithm::kResiduals];
           chunk.template codes_of<ValueAlgorithm::kResiduals>(i, code);
           float value[ValueAlgorithm::kVectorSize];
-          ValueAlgorithm::decode(value_books_, ValueTile::kHeadBooks == 1 ? 0 : Softmax::group_of(s), code, value);
-          softmax.add_value(s, value, weights, first + i);
+          ValueAlgorithm::decode(value_books_, ValueTile::kHeadBooks == 1 ? 0 : Lanes::group_of(s), code, value);
+          Lanes::exchange(value, exchanged_);
+          if (!kTogether || coded) softmax.add_value(s, value, weights, first + i);
         }
         chunk.template advance<kStep>();
       }
@@ -199,6 +194,7 @@ class DecodedProducts {
   KeyBooks key_books_;
   ValueBooks value_books_;
   Rotations<Shape> rotations_;
+  uint8* exchanged_;  // scratch of this warp
 };
 
 }  // namespace vqcc

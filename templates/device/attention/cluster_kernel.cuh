@@ -262,12 +262,11 @@ class ClusterAttention {
                               Softmax& softmax) const {
     const auto& sequence = unit.sequence;
     const int own = sequence.first_block + block + own_team();
-    if (block + own_team() >= end) return;
+    const bool present = block + own_team() < end;
+    const bool coded = present && sequence.is_coded(own);
     const uint8* own_weights = weights + own_team() * (Softmax::kWeightBytes / kTeams);
-    if (sequence.is_coded(own)) {
-      products_.add_values(values, own_weights, softmax);
-      return;
-    }
+    if (coded || Products::kTogether) products_.add_values(values, coded, own_weights, softmax);
+    if (coded || !present) return;
     const float scale = products_.scale();
     const int first = sequence.first_token(own);
     for (int t = 0; first + t < sequence.end_token(own); ++t) {

@@ -178,8 +178,10 @@ class ScoredProducts {
  public:
   using Softmax = WarpSoftmax<ValueAlgorithm, Shape, Tile, ValueRows>;
   using Lanes = ValueRows;
-  /// Shared memory for tables and entries; and whether queries must be there too.
+  /// Shared memory for tables and entries; whether queries must be there too; and whether a team of lanes must decode along
+  /// with others where it has no codes.
   static constexpr bool kReadsQueries = false;
+  static constexpr bool kTogether = false;
   static constexpr int kBookBytes = 0;  // of a codebook cache
   static constexpr int kBytes = ceil_divide(Tables::kHalves + ValueRows::kHalves, 2) * RowHalf::kRegionBytes;
 
@@ -238,7 +240,7 @@ class ScoredProducts {
   }
   VQCC_DEVICE Rotations<Shape> rotations(int /*position*/) const { return {}; }
 
-  VQCC_DEVICE void add_values(const ValueCodes& codes, const uint8* weights, Softmax& softmax) const {
+  VQCC_DEVICE void add_values(const ValueCodes& codes, bool /*coded*/, const uint8* weights, Softmax& softmax) const {
     softmax.add_codes({tables_, 0}, codes.words, weights);
   }
   /// What sums of values are multiplied with, and values in full precision before they are added to them.

@@ -3,7 +3,7 @@
 
 #include "../codebook_cache.cuh"
 #include "merge.cuh"
-#include "window.cuh"
+#include "value_lanes.cuh"
 
 namespace vqcc {
 
@@ -32,15 +32,15 @@ class DecodeAttention {
   using KeyBooks = CodebookCache<KeyAlgorithm, KeyTile, kThreads>;
   using ValueBooks = CodebookCache<ValueAlgorithm, ValueTile, kThreads>;
 
-  /// Values: a lane has kSlots channel groups of a token block, or kTeams teams of lanes have a token block each.
-  static constexpr int kTeamLanes = smaller(Values::kGroups, kWarpSize);
-  static constexpr int kTeams = kWarpSize / kTeamLanes;
-  static constexpr int kSlots = Values::kGroups / kTeamLanes;
+  /// Values: a lane has kSlots vectors of a token, or kTeams teams of lanes have a token block each.
+  using Lanes = ValueLanes<ValueAlgorithm, Values::kGroups, Tile>;
+  static constexpr int kTeams = Lanes::kTeams;
+  static constexpr int kSlots = Lanes::kSlots;
   /// Codes that a loop takes at a time.
   static constexpr int kStep = 4;
 
   /// Shared memory: books, queries, scores (sums of warps in their place once they are used), rows' state, starts of
-  /// sequences, rotations. Books of values lie behind those of keys, or in their place if they take turns.
+  /// sequences, rotations, scratch of exchanges. Books of values lie behind those of keys, or in their place if they take turns.
   static constexpr int kKeyBytes = KeyTile::kResidentTiles * KeyTile::kSharedBookBytes;
   static constexpr int kValueBytes = ValueTile::kResidentTiles * ValueTile::kSharedBookBytes;
   static constexpr int kBooksBytes = Tile::kBooksTakeTurns ? (kKeyBytes > kValueBytes ? kKeyBytes : kValueBytes)
@@ -52,11 +52,12 @@ class DecodeAttention {
   static constexpr int kScratchFloats = kScoreFloats > kSumFloats ? kScoreFloats : kSumFloats;
   static constexpr int kProgress = kQueryFloats + kScratchFloats + (kStateFloats + 3) / 4 * 4;
   static constexpr int kFloats = kProgress + ceil_divide(static_cast<int>(sizeof(Progress<Tile::kBatch>)), 16) * 4;
+  static constexpr int kExchangeOffset =
+      kFloats * 4 + Rotations<Shape>::kStepBytes + kWarps * Rotations<Shape>::kWarpBytes;
 
  public:
   /// Shared memory beside the books.
-  static constexpr int kSharedBytes =
-      kFloats * 4 + Rotations<Shape>::kStepBytes + kWarps * Rotations<Shape>::kWarpBytes;
+  static constexpr int kSharedBytes = kExchangeOffset + kWarps * Lanes::kScratchBytes;
   static_assert(kSharedBytes <= Tile::kOwnSharedBytes, "the plan has room beside the books");
 
   VQCC_DEVICE static void run(const Arguments& arguments) {
@@ -75,7 +76,8 @@ class DecodeAttention {
         scores_(floats + kQueryFloats),
         state_(floats + kQueryFloats + kScratchFloats),
         progress_(*reinterpret_cast<Progress<Tile::kBatch>*>(floats + kProgress)),
-        rotations_(Rotations<Shape>::at(reinterpret_cast<uint8*>(floats + kFloats))) {}
+        rotations_(Rotations<Shape>::at(reinterpret_cast<uint8*>(floats + kFloats))),
+        exchanged_(reinterpret_cast<uint8*>(floats) + kExchangeOffset + warp_index() * Lanes::kScratchBytes) {}
 
   VQCC_DEVICE void work() {
     allow_next_kernel();
@@ -114,9 +116,10 @@ class DecodeAttention {
         }
       }
       for (int i = warp_index() * kTeams; i < blocks; i += kWarps * kTeams) {
-        const int own = i + lane_index() / kTeamLanes;
-        if (own < blocks) {
-          add_block(rows, number, sequence, sequence.first_block + chunk + own, scores_ + own * kBlockTokens, sums);
+        const int own = i + Lanes::team();
+        if (own < blocks || Lanes::kTogether) {
+          add_block(rows, number, sequence, sequence.first_block + chunk + own, own < blocks,
+                    scores_ + own * kBlockTokens, sums);
         }
       }
       if constexpr (Tile::kBooksTakeTurns) value_books_.forget();
@@ -207,35 +210,50 @@ class DecodeAttention {
 
   // ---- Values ----------------------------------------------------------------------------------------------
 
-  /// Adds a token block's values times their weights, weights[r * kChunkTokens + token], to this lane's channels.
-  VQCC_DEVICE void add_block(const Rows& rows, int number, const Sequence<Shape>& sequence, int block,
+  /// Adds a token block's values times their weights, weights[r * kChunkTokens + token], to this lane's channels; if it is
+  /// not `present` it has neither.
+  VQCC_DEVICE void add_block(const Rows& rows, int number, const Sequence<Shape>& sequence, int block, bool present,
                              const float* weights, float (&sums)[kRows][kSlots][kValueSize]) {
-    const int tokens = sequence.end_token(block) - sequence.first_token(block);
-    const uint8* values = sequence.is_coded(block) ? pages_.block_of(number, rows.head, block) + Keys::kBytes : nullptr;
+    const int tokens = present ? sequence.end_token(block) - sequence.first_token(block) : 0;
+    const bool coded = sequence.is_coded(block);
+    if (coded || Lanes::kTogether) {
+      const bool any = coded && present;
+      const uint8* values = any ? pages_.block_of(number, rows.head, block) + Keys::kBytes : nullptr;
+      add_coded_values(values, any ? tokens : 0, weights, sums);
+    }
+    if (coded) return;
+    for (int t = 0; t < tokens; ++t) {
+      const int position = sequence.first_token(block) + t;
+      const Element* row = window_row<Shape>(arguments_.value_window, number, rows.head, position);
+#pragma unroll
+      for (int s = 0; s < kSlots; ++s) {
+        float value[kValueSize];
+        Lanes::template load_row<Tile::kElement>(row, s, value);
+        add_value(weights + t, value, s, sums);
+      }
+    }
+  }
+
+  /// Adds `tokens` tokens that have codes. Where lanes exchange what they decode, teams with fewer decode along, code 0.
+  VQCC_DEVICE void add_coded_values(const uint8* values, int tokens, const float* weights,
+                                    float (&sums)[kRows][kSlots][kValueSize]) {
+    using Codes = CodeChunk<ValueAlgorithm, typename Values::Streams>;
 #pragma unroll
     for (int s = 0; s < kSlots; ++s) {
-      const int group = s * kTeamLanes + lane_index() % kTeamLanes;
-      if (values == nullptr) {
-        for (int t = 0; t < tokens; ++t) {
-          float value[kValueSize];
-          const int position = sequence.first_token(block) + t;
-          const Element* row = window_row<Shape>(arguments_.value_window, number, rows.head, position);
-          load_channels<Tile::kElement>(row + group * kValueSize, value);
-          add_value(weights + t, value, s, sums);
-        }
-        continue;
-      }
-      auto codes = Values::Streams::load_from(values, group);
+      const int group = Lanes::group_of(s);
+      auto codes = Lanes::kTogether && tokens == 0 ? Codes{} : Values::Streams::load_from(values, group);
 #pragma unroll 1
-      for (int first = 0; first < tokens; first += kStep) {
+      for (int first = 0; Lanes::kTogether ? any_lane(first < tokens) : first < tokens; first += kStep) {
 #pragma unroll
         for (int i = 0; i < kStep; ++i) {
-          if (first + i >= tokens) break;
+          const bool has = first + i < tokens;
+          if (!Lanes::kTogether && !has) break;
           uint32 code[ValueAlgorithm::kResiduals];
           codes.template codes_of<ValueAlgorithm::kResiduals>(i, code);
           float value[kValueSize];
           ValueAlgorithm::decode(value_books_, ValueTile::kHeadBooks == 1 ? 0 : group, code, value);
-          add_value(weights + first + i, value, s, sums);
+          Lanes::exchange(value, exchanged_);
+          if (has) add_value(weights + first + i, value, s, sums);
         }
         codes.template advance<kStep>();
       }
@@ -263,11 +281,10 @@ class DecodeAttention {
 #pragma unroll
         for (int c = 0; c < kValueSize; ++c) {
 #pragma unroll
-          for (int distance = kTeamLanes; distance < kWarpSize; distance *= 2) {
+          for (int distance = Lanes::kTeamLanes; distance < kWarpSize; distance *= 2) {
             sums[r][s][c] += exchange_xor(sums[r][s][c], distance);
           }
-          const int group = s * kTeamLanes + lane_index() % kTeamLanes;
-          if (lane_index() < kTeamLanes) own[r * kHeadDim + group * kValueSize + c] = sums[r][s][c];
+          if (Lanes::team() == 0) own[r * kHeadDim + Lanes::channel_of(s, c)] = sums[r][s][c];
         }
       }
     }
@@ -289,6 +306,7 @@ class DecodeAttention {
   float* state_;  // of rows: largest, sum, what the last chunk scales earlier ones by; and a flag
   Progress<Tile::kBatch>& progress_;
   Rotations<Shape> rotations_;
+  uint8* exchanged_;  // scratch of this warp
 };
 
 }  // namespace vqcc

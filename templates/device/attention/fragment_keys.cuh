@@ -34,12 +34,15 @@ class FragmentKeys {
  public:
   static constexpr int kBytes = Rows::kBytes;
   static constexpr bool kKeepsRows = true;  // in shared memory
+  static constexpr bool kScalesScores = true;  // not queries, which float16 then holds as they are
   static constexpr int kScratchBytes = kBlockTokens * Quarters::kRows * 4;
 
   VQCC_DEVICE void load_entries(const uint8* /*key_rows*/) {}  // rows are copied
 
-  /// Takes queries [row][kHeadDim] in fp32. In float16, each row is scaled by a power of two to where it loses nothing.
-  VQCC_DEVICE void start(const TableRegion& region, const float* queries, const uint8* /*key_rows*/, float /*bound*/) {
+  /// Takes queries [row][kHeadDim] in fp32; scores are their products times `scale`. In float16, each row of queries is scaled
+  /// by a power of two to where it loses nothing.
+  VQCC_DEVICE void start(const TableRegion& region, const float* queries, const uint8* /*key_rows*/, float /*bound*/,
+                         float scale) {
     float scales[2];
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
@@ -49,7 +52,7 @@ class FragmentKeys {
       const int exponent = static_cast<int>(float_as_bits(Quarters::largest_of_row(largest)) >> 23) - 127;
       const int shift = exponent < -100 ? 100 : -exponent;
       scales[j] = float_of_bits(static_cast<uint32>(127 + shift) << 23);
-      unscale_[j] = float_of_bits(static_cast<uint32>(127 - shift) << 23);
+      unscale_[j] = scale * float_of_bits(static_cast<uint32>(127 - shift) << 23);
     }
 #pragma unroll
     for (int s = 0; s < Order::kSteps; ++s) {

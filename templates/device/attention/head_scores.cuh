@@ -42,6 +42,7 @@ class HeadScores {
   static constexpr int kSetWords = Keys::kSetGroups / 4;  // of a token's codes
   static constexpr int kBytes = kCells * kCellRegions * LookUps::kRegionBytes;
   static constexpr bool kKeepsRows = false;  // tables are made of rows in global memory
+  static constexpr bool kScalesScores = false;  // queries are
   static constexpr int kScratchBytes = 0;
 
   /// Starts to load the first entries that this lane makes scores of, by rows from `key_rows` on: of a channel group of each set,
@@ -56,7 +57,7 @@ class HeadScores {
 
   /// Makes the tables of these entries and `queries` [kRows][kHeadDim] in fp32. `bound` is the largest sum of magnitudes of an
   /// entry's elements.
-  VQCC_DEVICE void start(const TableRegion& region, const float* queries, const uint8* key_rows, float bound) {
+  VQCC_DEVICE void start(const TableRegion& region, const float* queries, const uint8* key_rows, float bound, float /*scale*/) {
     float scales[kRows];
     find_scales(queries, bound, scales);
 #pragma unroll

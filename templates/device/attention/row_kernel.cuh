@@ -96,6 +96,7 @@ class RowAttention {
   VQCC_DEVICE void work_on(Products& products, const Rows& rows, int number, int first, int end) {
     const int length = load<Space::kGlobal>(arguments_.lengths + number);
     const auto sequence = Sequence<Shape>::of(length, arguments_.query_tokens);
+    const float scale = score_scale<Shape>(arguments_);
     const int first_block = sequence.first_block + first + warp_index() * kTeams;
     const int end_block = sequence.first_block + end;
 #pragma unroll
@@ -106,7 +107,7 @@ class RowAttention {
     }
     KeyCodes keys;
     ValueCodes values;
-    load_queries<Shape, Tile, kThreads>(arguments_, rows, number, score_scale<Shape>(arguments_), shared_.queries());
+    load_queries<Shape, Tile, kThreads>(arguments_, rows, number, Products::kScalesScores ? 1.0f : scale, shared_.queries());
     if constexpr (kDirect) {
       take_keys(rows.head, number, sequence, first_block, end_block, 0, keys);
       take_values(rows.head, number, sequence, first_block, end_block, 0, values);
@@ -114,7 +115,8 @@ class RowAttention {
     }
     wait_for_copies_but<2 * Tile::kStages>();
     block_barrier();  // queries and books are there
-    products.start(shared_.products(), shared_.queries(), key_rows(Cache::kBooksByHead ? rows.head : 0), key_bound(rows.head));
+    products.start(shared_.products(), shared_.queries(), key_rows(Cache::kBooksByHead ? rows.head : 0), key_bound(rows.head),
+                   scale);
     Softmax softmax;
     softmax.start();
     block_barrier();  // tables are there
@@ -238,6 +240,10 @@ class RowAttention {
         const Rotations<Shape> none = {};
         add_window_key<Shape, Tile::kElement>(none, shared_.queries(), arguments_.key_window, number, rows.head, position,
                                               scores);
+        if constexpr (Products::kScalesScores) {
+#pragma unroll
+          for (int r = 0; r < kRows; ++r) scores[r] *= score_scale<Shape>(arguments_);
+        }
       }
     }
 #pragma unroll

@@ -29,13 +29,16 @@ class RowShared {
   static constexpr int kState = kQueries + kRows * Shape::kHeadDim * 4;
   static constexpr int kWarpState = kState + kStateBytes;
   static constexpr int kProgress = kWarpState + Softmax::kScratchFloats * 4;
-  static constexpr int kPartBytes = kProgress + ceil_divide(static_cast<int>(sizeof(Progress<Tile::kBatch>)), 16) * 16;
+  static constexpr int kOwnSums = kProgress + ceil_divide(static_cast<int>(sizeof(Progress<Tile::kBatch>)), 16) * 16;
+  /// Sums of warps lie where tables were that are made anew, or where codes were that had as much room.
+  static constexpr bool kSumsInTables = !Products::kKeepsRows && kSumBytes <= Products::kBytes;
+  static constexpr bool kSumsInStage = !kSumsInTables && Tile::kStages > 0 && kSumBytes <= kStageBytes;
+  static constexpr int kPartBytes = kOwnSums + (kSumsInTables || kSumsInStage ? 0 : kSumBytes);
 
   static constexpr int kFrontStages = kPlaced ? smaller(Tile::kStages, (kTablesOffset - kPartBytes) / kStageBytes) : 0;
   static constexpr int kPartsOffset = kPlaced ? kFrontStages * kStageBytes : kTableBytes;
   static constexpr int kBackOffset = kPlaced ? kTablesOffset + kTableBytes : kTableBytes + kPartBytes;
   static_assert(!kPlaced || kPartsOffset + kPartBytes <= kTablesOffset, "there is room in front of the tables");
-  static_assert(kSumBytes <= (Products::kKeepsRows ? kStageBytes : Products::kBytes), "sums fit where codes or tables were");
 
  public:
   static constexpr int kBytes = kBackOffset + (Tile::kStages - kFrontStages) * kStageBytes;
@@ -72,10 +75,10 @@ class RowShared {
   VQCC_DEVICE Progress<Tile::kBatch>& progress() const {
     return *reinterpret_cast<Progress<Tile::kBatch>*>(part(kProgress));
   }
-  /// Sums of warps, where tables were that are made anew, or codes.
   VQCC_DEVICE float* sums() const {
-    if constexpr (Products::kKeepsRows) return reinterpret_cast<float*>(shared_ + (kFrontStages > 0 ? 0 : kBackOffset));
-    else return reinterpret_cast<float*>(products().begin());
+    if constexpr (kSumsInTables) return reinterpret_cast<float*>(products().begin());
+    else if constexpr (kSumsInStage) return reinterpret_cast<float*>(shared_ + (kFrontStages > 0 ? 0 : kBackOffset));
+    else return reinterpret_cast<float*>(part(kOwnSums));
   }
 
  private:

@@ -94,7 +94,7 @@ class WarpSoftmax : public WarpSums<Rows, Tile::kRows, Tile::kWarps> {
 #pragma unroll
     for (int s = 0; s < kSlots; ++s) {
       float value[Rows::kVectorSize];
-      load_channels<Tile::kElement>(row + Sums::group_of(s) * Rows::kVectorSize, value);
+      load_channels<Tile::kElement>(row + WholeVectors<Rows>::channel_of(s, 0), value);
 #pragma unroll
       for (int r = 0; r < kRows; ++r) this->add_vector(r, s, scale * weight[r], value);
     }

@@ -5,11 +5,21 @@
 
 namespace vqcc {
 
+/// Lanes that have whole vectors: element `i` of a slot is a channel of this lane's group.
+template <class Lanes>
+struct WholeVectors {
+  static constexpr bool kNeighbours = true;
+  VQCC_DEVICE static int channel_of(int slot, int i) {
+    return (slot * Lanes::kTeamLanes + lane_index() % Lanes::kTeamLanes) * Lanes::kVectorSize + i;
+  }
+};
+
 /// Rows' largest scores, this lane's share of the sums of weights, and weighted values of this lane's channel groups, in fp32.
 ///
 /// `Lanes` names kVectorSize, kGroups, kTeamLanes, kTeams and kSlots: kTeams teams of lanes have a token block each, and lane l
-/// of a team has channel groups l, l + kTeamLanes and so on, one in each of kSlots slots.
-template <class Lanes, int kRows, int kWarps>
+/// of a team has channel groups l, l + kTeamLanes and so on, one in each of kSlots slots, unless `Channels` says otherwise: it
+/// names channel_of(slot, i), the channel of this lane's element `i`, and whether kNeighbours are in the elements of a slot.
+template <class Lanes, int kRows, int kWarps, class Channels = WholeVectors<Lanes>>
 class WarpSums {
   static constexpr int kTeams = Lanes::kTeams;
   /// A warp's largest score may be passed by so many powers of two before earlier weights are scaled anew.
@@ -96,9 +106,6 @@ class WarpSums {
     values_[row][slot][pair].y += value.y;
   }
 
-  /// This lane's channel group in slot `slot`.
-  VQCC_DEVICE static int group_of(int slot) { return slot * Lanes::kTeamLanes + lane_index() % Lanes::kTeamLanes; }
-
  private:
   /// Leaves a row's weighted values, times `scale`, at row[channel], those of the warp's teams added up.
   VQCC_DEVICE void store_own(float* row, int r, float scale) const {
@@ -108,8 +115,13 @@ class WarpSums {
       for (int p = 0; p < kPairs; ++p) {
         const float low = sum_of_teams(scale * values_[r][s][p].x);
         const float high = sum_of_teams(scale * values_[r][s][p].y);
-        float2* place = reinterpret_cast<float2*>(row + group_of(s) * Lanes::kVectorSize + 2 * p);
-        if (lane_index() < Lanes::kTeamLanes) *place = make_float2(low, high);
+        if (lane_index() >= Lanes::kTeamLanes) continue;
+        if constexpr (Channels::kNeighbours) {
+          *reinterpret_cast<float2*>(row + Channels::channel_of(s, 2 * p)) = make_float2(low, high);
+        } else {
+          row[Channels::channel_of(s, 2 * p)] = low;
+          row[Channels::channel_of(s, 2 * p + 1)] = high;
+        }
       }
     }
   }

@@ -5,28 +5,6 @@
 
 namespace vqcc {
 
-/// How decoded elements reach the threads that multiply them (Sec. VI-B): a thread multiplies what it decodes (kNone);
-/// they are exchanged into the engine's layout (kRegister, kShared); or they are decoded in that layout because the other
-/// operand is read in a permuted order (kAligned).
-enum class Fusion { kNone, kRegister, kShared, kAligned };
-
-/// Whether lanes decode for `Layout`, and exchange in it, as the plan's thread mapping says (Algorithm 1): through
-/// registers by the mapping, through shared memory in the order of the lanes. `Tile` names kExchangeLanes, kExchangeWidth,
-/// kMiniWarp, kShuffles and vector_of_lane(lane) where anything is exchanged.
-template <class Tile, class Layout>
-VQCC_HOST_DEVICE constexpr bool exchanges_as_planned() {
-  if constexpr (Tile::kFusion == Fusion::kRegister || Tile::kFusion == Fusion::kShared) {
-    constexpr bool kMapped = Tile::kFusion == Fusion::kRegister;
-    if (Tile::kExchangeLanes != Layout::kLanes || Tile::kExchangeWidth != Layout::kWidth) return false;
-    if (Tile::kMiniWarp != (kMapped ? Layout::kMiniWarp : 1)) return false;
-    if (Tile::kShuffles != (kMapped ? Layout::kShuffles : 0)) return false;
-    for (int lane = 0; lane < Layout::kLanes; ++lane) {
-      if (Tile::vector_of_lane(lane) != (kMapped ? Layout::vector_of(lane) : lane)) return false;
-    }
-  }
-  return true;
-}
-
 /// What a launch passes. Strides are in elements; x, y and bias have the activations' type.
 template <class Element>
 struct GemvArguments {

@@ -733,28 +733,6 @@ VQCC_DEVICE float row_scale(const void* scales, int row) {
 
 namespace vqcc {
 
-/// How decoded elements reach the threads that multiply them (Sec. VI-B): a thread multiplies what it decodes (kNone);
-/// they are exchanged into the engine's layout (kRegister, kShared); or they are decoded in that layout because the other
-/// operand is read in a permuted order (kAligned).
-enum class Fusion { kNone, kRegister, kShared, kAligned };
-
-/// Whether lanes decode for `Layout`, and exchange in it, as the plan's thread mapping says (Algorithm 1): through
-/// registers by the mapping, through shared memory in the order of the lanes. `Tile` names kExchangeLanes, kExchangeWidth,
-/// kMiniWarp, kShuffles and vector_of_lane(lane) where anything is exchanged.
-template <class Tile, class Layout>
-VQCC_HOST_DEVICE constexpr bool exchanges_as_planned() {
-  if constexpr (Tile::kFusion == Fusion::kRegister || Tile::kFusion == Fusion::kShared) {
-    constexpr bool kMapped = Tile::kFusion == Fusion::kRegister;
-    if (Tile::kExchangeLanes != Layout::kLanes || Tile::kExchangeWidth != Layout::kWidth) return false;
-    if (Tile::kMiniWarp != (kMapped ? Layout::kMiniWarp : 1)) return false;
-    if (Tile::kShuffles != (kMapped ? Layout::kShuffles : 0)) return false;
-    for (int lane = 0; lane < Layout::kLanes; ++lane) {
-      if (Tile::vector_of_lane(lane) != (kMapped ? Layout::vector_of(lane) : lane)) return false;
-    }
-  }
-  return true;
-}
-
 /// What a launch passes. Strides are in elements; x, y and bias have the activations' type.
 template <class Element>
 struct GemvArguments {
@@ -846,6 +824,28 @@ VQCC_DEVICE int resident_book(const GemvWork& work, int column) {
 
 namespace vqcc {
 
+/// How decoded elements reach the threads that multiply them (Sec. VI-B): a thread multiplies what it decodes (kNone);
+/// they are exchanged into the engine's layout (kRegister, kShared); or they are decoded in that layout because the other
+/// operand is read in a permuted order (kAligned).
+enum class Fusion { kNone, kRegister, kShared, kAligned };
+
+/// Whether lanes decode for `Layout`, and exchange in it, as the plan's thread mapping says (Algorithm 1): through
+/// registers by the mapping, through shared memory in the order of the lanes. `Tile` names kExchangeLanes, kExchangeWidth,
+/// kMiniWarp, kShuffles and vector_of_lane(lane) where anything is exchanged.
+template <class Tile, class Layout>
+VQCC_HOST_DEVICE constexpr bool exchanges_as_planned() {
+  if constexpr (Tile::kFusion == Fusion::kRegister || Tile::kFusion == Fusion::kShared) {
+    constexpr bool kMapped = Tile::kFusion == Fusion::kRegister;
+    if (Tile::kExchangeLanes != Layout::kLanes || Tile::kExchangeWidth != Layout::kWidth) return false;
+    if (Tile::kMiniWarp != (kMapped ? Layout::kMiniWarp : 1)) return false;
+    if (Tile::kShuffles != (kMapped ? Layout::kShuffles : 0)) return false;
+    for (int lane = 0; lane < Layout::kLanes; ++lane) {
+      if (Tile::vector_of_lane(lane) != (kMapped ? Layout::vector_of(lane) : lane)) return false;
+    }
+  }
+  return true;
+}
+
 /// A 32-bit register is a float or holds packed elements; both are exchanged as bits.
 VQCC_DEVICE uint32 bits_of(uint32 word) { return word; }
 VQCC_DEVICE uint32 bits_of(float value) { return float_as_bits(value); }
@@ -910,26 +910,38 @@ VQCC_DEVICE void exchange(Register (&data)[kThreads * kWords], int member) {
 //   word_of(lane, v, r)  where register r of vector v of that row goes: to register word / 32 of lane word % 32
 //   kUnit, swizzle(r)    how `exchange_shared` lays out its scratch
 
-/// Width 1 on 32 lanes, for fused multiply-adds: a register is an element, and the warp decodes 32 vectors of one row.
-/// Afterwards register j of lane l holds column l + 32 j of their 32 * kVectorSize columns.
-template <int kVectorSize>
+/// Width 1 on kRowLanes lanes, for fused multiply-adds: a register is an element, and as many neighbouring lanes decode a
+/// vector each of one row; the warp has a row, or several. Afterwards register j of the row's lane l holds column
+/// l + kLanes j of their kLanes * kVectorSize columns.
+template <int kVectorSize, int kRowLanes = kWarpSize>
 struct ElementLayout {
   static_assert(kVectorSize >= 2 && kVectorSize <= 16 && (kVectorSize & (kVectorSize - 1)) == 0, "2, 4, 8 or 16");
+  static_assert(kRowLanes >= 2 && kRowLanes <= kWarpSize && (kRowLanes & (kRowLanes - 1)) == 0, "a power of two of lanes");
   static constexpr int kWidth = 1;
-  static constexpr int kLanes = kWarpSize;
+  static constexpr int kLanes = kRowLanes;
   static constexpr int kRegisters = kVectorSize;
-  static constexpr int kMiniWarp = kVectorSize;
-  static constexpr int kShuffles = kVectorSize - 1;
-  static constexpr int kUnit = smaller(kVectorSize, 4);
+  static constexpr int kMiniWarp = smaller(kVectorSize, kLanes);
+  static constexpr int kShuffles = kRegisters / kMiniWarp * (kMiniWarp - 1);
+  static constexpr int kUnit = smaller(kMiniWarp, 4);
 
   VQCC_HOST_DEVICE static constexpr int vector_of(int lane) {
-    return lane / kVectorSize + kWarpSize / kVectorSize * (lane % kVectorSize);
+    return lane % kLanes / kMiniWarp + kLanes / kMiniWarp * (lane % kMiniWarp);
   }
-  VQCC_HOST_DEVICE static constexpr int word_of(int, int vector, int r) { return vector * kVectorSize + r; }
-  /// Lanes that store at a time hold vectors from kVectorSize different rows of scratch: shift each row by its share.
+  VQCC_HOST_DEVICE static constexpr int word_of(int lane, int vector, int r) {
+    const int column = vector * kVectorSize + r;
+    return column / kLanes * kWarpSize + lane / kLanes * kLanes + column % kLanes;
+  }
+  /// Lanes that store at a time may hold vectors from different rows of scratch, which are shifted against each other. With
+  /// 32 lanes these are up to kVectorSize rows: each is shifted by its share. With fewer, in order, a row first moves over
+  /// units of a vector that nobody stores at the time, then over lanes of the warp that do not store.
   VQCC_HOST_DEVICE static constexpr int swizzle(int r) {
     constexpr int kLanesAtATime = kWarpSize / kUnit;
-    return ceil_divide(kLanesAtATime, kVectorSize) * kUnit * r % kWarpSize;
+    if (kLanes == kWarpSize) return ceil_divide(kLanesAtATime, kVectorSize) * kUnit * r % kWarpSize;
+    constexpr int kVectorRows = kVectorSize / kMiniWarp;
+    constexpr int kFreeUnits = kMiniWarp / kUnit;
+    constexpr int kStoring = kLanes > kLanesAtATime ? kLanes : kLanesAtATime;
+    const int step = r / kVectorRows;
+    return (step % kFreeUnits * kUnit + step / kFreeUnits * kStoring) % kWarpSize;
   }
 };
 
@@ -982,8 +994,8 @@ VQCC_HOST_DEVICE constexpr int exchange_words() {
 }
 
 /// Through `scratch`: exchange_words() words of shared memory of this warp alone, 16-byte aligned. `vector` is the one
-/// that the lane has decoded; with the Layout's vector_of, or in order (lane, or lane % 4 for fragments), no access has
-/// a bank conflict: kRegisters wavefronts to store and kRegisters to load.
+/// that the lane has decoded; in order (lane % kLanes), or with the vector_of of a Layout of 32 lanes or of fragments, no
+/// access has a bank conflict: kRegisters wavefronts to store and kRegisters to load.
 ///
 /// Row r of scratch is register r of all lanes, in the order of the lanes xor swizzle(r).
 template <class Layout, class Register>
@@ -1915,7 +1927,7 @@ struct Tile_m1_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_ac940452(
+extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_d7fc5fee(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,
@@ -1980,7 +1992,7 @@ struct Tile_m4_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 3) quip_4_sc_m4_float16_ac940452(
+extern "C" __global__ void __launch_bounds__(256, 3) quip_4_sc_m4_float16_d7fc5fee(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,

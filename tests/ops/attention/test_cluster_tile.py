@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import pytest
-from device.attention import Case, headers_of, kernel_type, structs
+from device.attention import Case, Fusion, headers_of, kernel_type, structs
 from device.sources import device_source
-from device.test_attention_cluster import DECODE, SCORE
+from device.test_attention_cluster import DECODE, EXCHANGED, SCORE
 
 from vqcc.emulator import Buffer, build
 from vqcc.ops.attention.cluster_tile import ClusterTile, DecodedClusterTile, ScoredClusterTile
 from vqcc.ops.attention.tile import AttentionWork
+from vqcc.plan import Exchange
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 CASES = {
     **{f"score, {name}": case for name, case in SCORE.items()},
     **{f"decode, {name}": case for name, case in DECODE.items()},
+    **{
+        f"decode, {name}, {fusion}": replace(case, fusion=fusion)
+        for name, case in EXCHANGED.items()
+        for fusion in get_args(Fusion)
+    },
 }
 
 
@@ -34,6 +40,7 @@ def tile_of(case: Case) -> ClusterTile:
         0,
         case.rope != "none",
         case.window,
+        case.exchange if case.decodes else Exchange(),
     )
     kind = ScoredClusterTile if case.kernel == "cluster score" else DecodedClusterTile
     return kind(

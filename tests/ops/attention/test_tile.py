@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from device.attention import Books, Case, kernel_type, structs
+from device.attention import Books, Case, headers_of, kernel_type, structs
 from device.sources import device_source
 
 from vqcc.emulator import Buffer, build
-from vqcc.ops.attention.tile import AttentionTile, AttentionWork, DecodeTile, FragmentTile, ScoreTile
+from vqcc.ops.attention.row_tile import FragmentTile, ScoreTile
+from vqcc.ops.attention.tile import AttentionTile, AttentionWork, DecodeTile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,18 +23,22 @@ CASES = {
         head_dim=128, query_heads=8, rows=3, warps=4, rope="half", chunk_blocks=16
     ),
     "decode, many sequences": Case(lengths=(1,) * 50, rope="interleaved"),
+    "decode, exchanging through registers": Case(head_dim=128, warps=8, fusion="register"),
+    "decode, exchanging through shared memory": Case(
+        head_dim=128, warps=8, fusion="shared", values=Books(8), rope="half"
+    ),
+    "decode, exchanging in teams": Case(fusion="shared", values=Books(16), query_heads=6, rows=3),
     "score": Case(kernel="score", head_dim=128, key_order="rotated"),
-    "score, keys not resident": Case(
+    "score, twelve warps": Case(
         kernel="score",
         head_dim=128,
         key_order="rotated",
-        keys_resident=False,
         warps=12,
         query_heads=4,
         rows=2,
     ),
     "score, 64 groups": Case(
-        kernel="score", head_dim=128, key_order="rotated", keys_resident=False, keys=Books(2), values=Books(2)
+        kernel="score", head_dim=128, key_order="rotated", keys=Books(2), values=Books(2)
     ),
     "score, four rows of 64 groups": Case(
         kernel="score",
@@ -41,7 +46,6 @@ CASES = {
         head_dim=128,
         rows=4,
         query_heads=8,
-        keys_resident=False,
         keys=Books(2),
     ),
     "score, eight rows": Case(
@@ -50,11 +54,28 @@ CASES = {
         key_order="rotated",
         query_heads=16,
         rows=8,
-        keys_resident=False,
         warps=2,
     ),
     "score, teams": Case(kernel="score", keys=Books(16), values=Books(16), key_order="rotated"),
+    "score, tables at 64 KB": Case(
+        kernel="score", head_dim=128, key_order="rotated", tables_region=1, warps=16, stages=3
+    ),
+    "score, codes straight to registers": Case(
+        kernel="score", head_dim=128, key_order="rotated", tables_region=1, stages=0
+    ),
+    "score, values on tensor cores": Case(
+        kernel="score", head_dim=128, key_order="rotated", query_heads=8, rows=4, multiplied=True, stages=1
+    ),
     "fragment": Case(kernel="fragment", head_dim=128, key_order="fragment", query_heads=8, rows=4, stages=3),
+    "fragment, tables at 64 KB": Case(
+        kernel="fragment",
+        head_dim=128,
+        key_order="fragment",
+        query_heads=8,
+        rows=4,
+        tables_region=1,
+        warps=12,
+    ),
     "fragment, entries of two": Case(
         kernel="fragment",
         head_dim=128,
@@ -76,19 +97,21 @@ def tile_of(case: Case) -> AttentionTile:
         case.query_tokens * case.query_heads // case.heads,
         case.heads * case.row_sets * len(case.lengths),
         case.rope != "none",
+        exchange=case.exchange,
     )
     common = (work, case.warps, case.rows, case.grid, 128, 10)
     if case.kernel == "decode":
         return DecodeTile(*common, case.chunk_blocks)
+    placed = case.stages, case.tables_region, 1024
     if case.kernel == "score":
-        return ScoreTile(*common, case.keys_resident)
-    return FragmentTile(*common, case.stages)
+        return ScoreTile(*common, *placed, case.multiplied)
+    return FragmentTile(*common, *placed)
 
 
 def sizes_on_the_device(case: Case, cache: Path) -> tuple[int, int]:
     """A block's shared memory and the counters' bytes, as the headers have them."""
     source = device_source(
-        (f"attention/{case.kernel}_kernel.cuh", "algorithms/kmeans.cuh"),
+        headers_of(case),
         structs(case)
         + f"""
 extern "C" __global__ void sizes(int* out) {{
@@ -118,8 +141,9 @@ def test_constants_name_what_each_kernel_reads() -> None:
         names = {constant.name for constant in tile_of(case).constants()}
         assert names >= {"kWarps", "kRows", "kRowSets", "kBatch", "kElement", "kOwnSharedBytes"}
     assert "kChunkBlocks" in {c.name for c in tile_of(CASES["decode"]).constants()}
-    assert "kKeysResident" in {c.name for c in tile_of(CASES["score"]).constants()}
-    assert "kStages" in {c.name for c in tile_of(CASES["fragment"]).constants()}
+    for name in ("score", "fragment"):
+        names = {constant.name for constant in tile_of(CASES[name]).constants()}
+        assert names >= {"kStages", "kTablesRegion", "kTablesOffset"}
 
 
 def test_row_sets_cover_all_query_rows() -> None:

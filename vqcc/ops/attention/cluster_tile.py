@@ -256,8 +256,9 @@ class DecodedClusterTile(ClusterTile):
         layout = self.work.layout
         look_ups = self.own_key_groups * layout.key_stages + self.own_value_groups * layout.value_stages
         turns = DECODE_TURNS if self.work.rotated else 0
-        exchanged = PARTIAL_WAVEFRONTS * self.cluster * self.rows
-        busy = DECODE_LOOK_UP * look_ups + DECODE_ROW * self.rows / self.cluster + turns + exchanged
+        partial = PARTIAL_WAVEFRONTS * self.cluster * self.rows
+        exchanged = self.work.exchange_cycles(self.own_value_groups)
+        busy = DECODE_LOOK_UP * look_ups + DECODE_ROW * self.rows / self.cluster + turns + partial + exchanged
         return BlockCounts(busy, 0, 0, layout.block_bytes / self.cluster, 1.0)
 
     @property
@@ -272,9 +273,9 @@ class DecodedClusterTile(ClusterTile):
 
     @property
     def _table_bytes(self) -> int:
-        """Rotations of positions."""
+        """Rotations of positions, scratch in which values are exchanged."""
         pairs = self.work.layout.head_dim // 2 if self.work.rotated else 0
-        return pairs * 8 * (BLOCK_TOKENS + self.warps)
+        return pairs * 8 * (BLOCK_TOKENS + self.warps) + self.warps * self.work.exchange_bytes
 
     @property
     def _weight_bytes(self) -> int:

@@ -22,9 +22,10 @@ from pydantic import (
 from vqcc.algorithms.fields import FROZEN
 from vqcc.cache_layouts import BLOCK_TOKENS, CacheLayout
 from vqcc.diagnostics import Finding, field_error
+from vqcc.gpus.model import WARP_SIZE
 from vqcc.ops.attention.arguments import append_arguments, attention_arguments
 from vqcc.ops.attention.rope import ROPES, Rope, RopeFactor
-from vqcc.ops.base import Variant
+from vqcc.ops.base import ComputeLayout, Variant
 from vqcc.ops.fields import C_TYPES, Dtypes, as_list, distinct
 from vqcc.plan import Constant
 from vqcc.report.text import counted
@@ -189,6 +190,14 @@ class AttentionDecode(BaseModel):
             page_tokens=self.page_size,
             key_order=key_order,
         )
+
+    def value_layout(self, vector_size: int, blocks: int = 1) -> ComputeLayout:
+        """How multiply-adds want decoded values, of which each of `blocks` blocks has equal parts of the channels.
+
+        Weighted values are summed over tokens: lanes add up single channels of a token, as many lanes as have vectors.
+        """
+        groups = self.head_dim // vector_size // blocks
+        return ComputeLayout("fma", 1, min(groups, WARP_SIZE))
 
     def check(self, gpu: Gpu) -> Iterator[Finding]:
         """What makes this op impossible on the GPU: types that it lacks (VQ0308)."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from vqcc.ops.attention.cluster_proposals import propose_cluster_tiles
 from vqcc.ops.attention.cycles import PARTS_CYCLES, block_cycles, segment_cycles
 from vqcc.ops.attention.dealing import Dealing, deal
-from vqcc.ops.attention.tile import AttentionTile, AttentionWork, DecodeTile, FragmentTile, RowTile, ScoreTile
+from vqcc.ops.attention.row_tile import FragmentTile, RowTile, ScoreTile
+from vqcc.ops.attention.tile import AttentionTile, AttentionWork, DecodeTile
 from vqcc.ops.tiles import power_of_two_at_least
 from vqcc.plan import Decision
 
@@ -28,7 +29,7 @@ FRAGMENT_BLOCKS = ((12, 160), (8, 255), (4, 255))
 DECODE_SUM_WORDS = 32
 MAX_SCORE_ROWS, FRAGMENT_ROWS = 8, 4
 CHUNK_BLOCKS = 8
-#: Iterations of a warp whose codes are on their way through shared memory, where there is room, or straight to registers.
+#: Iterations of a warp whose codes are on their way through shared memory where there is room; none: to registers.
 STAGES = (1, 0)
 WARP_SIZE = 32
 #: Roundings of a weight and of its sum beside those of the additions: scores, their power of two, scaling, merging.

@@ -6,14 +6,15 @@ Shared memory is counted here as the device headers lay it out; `tests/ops/atten
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from vqcc.cache_layouts import BLOCK_TOKENS, TABLE_ROWS, EntryRows
+from vqcc.cache_layouts import BLOCK_TOKENS, EntryRows
 from vqcc.ops.attention.cycles import BlockCounts, SegmentCounts, count_phases
 from vqcc.ops.attention.dealing import Dealing
+from vqcc.ops.exchanges import exchange_instructions, exchange_scratch_bytes, exchange_wavefronts
 from vqcc.ops.tiles import ELEMENT_TYPES, round_up
-from vqcc.plan import Constant
+from vqcc.plan import Constant, Exchange
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from vqcc.cache_layouts import CacheLayout
     from vqcc.ops.base import Dtype, TimedMachine
 
-__all__ = ["AttentionTile", "AttentionWork", "DecodeTile", "FragmentTile", "RowTile", "ScoreTile"]
+__all__ = ["AttentionTile", "AttentionWork", "DecodeTile"]
 
 WARP_SIZE, FLOAT_BYTES, HALF_FLOAT_BYTES, WAVEFRONT_BYTES = 32, 4, 2, 128
 #: Counters of arrivals are padded to so many bytes, parts follow (device/attention/merge.cuh).
@@ -35,9 +36,11 @@ MAX_CELL_ROWS = 4
 CELL_BYTES: Mapping[int, int] = {1: 4, 2: 4, 4: 8}
 #: Fitted (cycles.py). Of kernels that decode, cycles of a look-up, of a query row, of rotations, and of a segment.
 DECODE_LOOK_UP, DECODE_ROW, DECODE_TURNS, DECODE_SEGMENT = 12.0, 100.0, 850.0, 8000.0
+#: Warp instructions that an SM issues a cycle: those of exchanges come on top of a look-up's fitted cycles, guessed
+#: until it is measured.
+EXCHANGE_ISSUE = 4
 #: Of others, instructions of a look-up or of a block, and how long busy times are felt together.
 SCORE_INSTRUCTIONS, SCORE_ROW_INSTRUCTIONS, SCORE_OVERLAP = 5.0, 250.0, 0.74
-FRAGMENT_INSTRUCTIONS, FRAGMENT_BLOCK_INSTRUCTIONS, FRAGMENT_OVERLAP = 4.0, 200.0, 0.8
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class AttentionWork:
     """A launch in numbers: `batch` sequences of `context` tokens at most, `query_rows` query rows to each kv-head.
 
     `rotated`: keys are rotated by their positions after decoding. `counters` are there for blocks that merge, in all
-    kernels of a library alike: they share a workspace.
+    kernels of a library alike: they share a workspace. `exchange` is that of decoded values.
     """
 
     layout: CacheLayout
@@ -56,6 +59,18 @@ class AttentionWork:
     counters: int
     rotated: bool = False
     window: int = 0
+    exchange: Exchange = field(default_factory=Exchange)
+
+    @property
+    def exchange_bytes(self) -> int:
+        """Shared memory through which a warp exchanges decoded values."""
+        return exchange_scratch_bytes(self.exchange, self.layout.value_size)
+
+    def exchange_cycles(self, groups: int) -> float:
+        """Cycles in which a token block's values of so many channel groups are exchanged: of their sums over stages."""
+        size = self.layout.value_size
+        instructions = exchange_instructions(self.exchange, size) / EXCHANGE_ISSUE
+        return groups * BLOCK_TOKENS / WARP_SIZE * (instructions + exchange_wavefronts(self.exchange, size))
 
     @property
     def sequence_blocks(self) -> int:
@@ -182,7 +197,8 @@ class DecodeTile(AttentionTile):
         layout = self.work.layout
         look_ups = layout.key_groups * layout.key_stages + layout.value_groups * layout.value_stages
         turns = DECODE_TURNS if self.work.rotated else 0
-        busy = DECODE_LOOK_UP * look_ups + DECODE_ROW * self.rows + turns
+        exchanged = self.work.exchange_cycles(layout.value_groups)
+        busy = DECODE_LOOK_UP * look_ups + DECODE_ROW * self.rows + turns + exchanged
         return BlockCounts(busy, 0, 0, layout.block_bytes, 1.0)
 
     @property
@@ -192,13 +208,15 @@ class DecodeTile(AttentionTile):
 
     @property
     def shared_bytes(self) -> int:
-        """Queries, scores or the sums of warps in their place, rows' state, starts of sequences, rotations."""
+        """Queries, scores or the sums of warps in their place, rows' state, starts of sequences, rotations, scratch."""
         scores = self.rows * self.chunk_blocks * BLOCK_TOKENS
         scratch = max(scores, self._query_floats * self.warps)
         state = round_up(3 * self.rows + 1, 4)
         pairs = self.work.layout.head_dim // 2 if self.work.rotated else 0
         rotations = pairs * 8 * (BLOCK_TOKENS + self.warps)
-        return FLOAT_BYTES * (self._query_floats + scratch + state) + self._progress_bytes + rotations
+        exchanged = self.warps * self.work.exchange_bytes
+        floats = self._query_floats + scratch + state
+        return FLOAT_BYTES * floats + self._progress_bytes + rotations + exchanged
 
     def _shared_comment(self) -> str:
         return "shared memory behind the books"
@@ -207,156 +225,3 @@ class DecodeTile(AttentionTile):
         return (
             Constant("int", "kChunkBlocks", self.chunk_blocks, "token blocks between a softmax and the next"),
         )
-
-
-@dataclass(frozen=True)
-class RowTile(AttentionTile):
-    """Entries are looked up by rows; a warp has codes of `stages` iterations on their way (device/attention/row_shared.cuh).
-
-    With `tables_region`, tables begin that many regions into a block's window of shared memory, of which the driver has
-    the first `reserved_bytes`: what is looked up there has a place that needs no addition.
-    """
-
-    stages: int = 1
-    tables_region: int = 0
-    reserved_bytes: int = 0
-
-    @property
-    @abstractmethod
-    def product_bytes(self) -> int:
-        """Tables or rows of keys, whole regions."""
-
-    @property
-    def warp_weight_bytes(self) -> int:
-        """A warp's weights in float16, for each team of lanes."""
-        return self._teams * BLOCK_TOKENS * self.rows * HALF_FLOAT_BYTES
-
-    @property
-    def warp_scratch_bytes(self) -> int:
-        """What scores of a warp pass through."""
-        return 0
-
-    @property
-    def tables_offset(self) -> int:
-        """Where tables begin in the shared memory that a launch asks for."""
-        return self.tables_region * REGION_BYTES - self.reserved_bytes if self.tables_region else 0
-
-    @property
-    def front_stages(self) -> int:
-        """Stages that lie in front of tables."""
-        if not self.tables_region:
-            return 0
-        return min(self.stages, (self.tables_offset - self._part_bytes) // self._stage_bytes)
-
-    @property
-    def fits_in_front(self) -> bool:
-        """Whether there is room in front of tables for what has no other place."""
-        return not self.tables_region or self._part_bytes <= self.tables_offset
-
-    @property
-    def shared_bytes(self) -> int:
-        """Tables, rows of values, codes on their way, weights, queries, rows' state, starts of sequences."""
-        tables = self.product_bytes + self.work.value_rows.bytes
-        front = self.tables_offset or self._part_bytes
-        return front + tables + (self.stages - self.front_stages) * self._stage_bytes
-
-    @property
-    def _teams(self) -> int:
-        return WARP_SIZE // self.work.value_rows.team_lanes
-
-    @property
-    def _stage_bytes(self) -> int:
-        return self.warps * self._teams * self.work.layout.block_bytes
-
-    @property
-    def _part_bytes(self) -> int:
-        """All but tables and codes."""
-        own = self.warps * (self.warp_weight_bytes + self.warp_scratch_bytes)
-        state = FLOAT_BYTES * (round_up(2 * self.rows + 1, 4) + 2 * self.rows * self.warps)
-        return own + FLOAT_BYTES * self._query_floats + state + self._progress_bytes
-
-    def _own_constants(self) -> tuple[Constant, ...]:
-        return (
-            Constant("int", "kStages", self.stages, "iterations of a warp whose codes are on their way"),
-            Constant(
-                "int",
-                "kTablesRegion",
-                self.tables_region,
-                "64 KB of the window of shared memory before tables",
-            ),
-            Constant("int", "kTablesOffset", self.tables_offset, "of what a launch asks for, before tables"),
-        )
-
-
-@dataclass(frozen=True)
-class ScoreTile(RowTile):
-    """Products of a kv-head's key entries with the queries are tabulated.
-
-    `multiplied`: weighted values are added up on tensor cores, of four query rows.
-    """
-
-    multiplied: bool = False
-
-    @property
-    def block_counts(self) -> BlockCounts:
-        """A look-up a channel group: of scores a cell for each four rows, of values an entry; weights, and codes."""
-        layout, cells = self.work.layout, -(-self.rows // MAX_CELL_ROWS)
-        cell_words = CELL_BYTES[min(self.rows, MAX_CELL_ROWS)] / 4
-        values = layout.value_groups * layout.value_size / 2
-        codes = layout.block_bytes / WAVEFRONT_BYTES
-        wavefronts = layout.key_groups * cells * cell_words + values + BLOCK_TOKENS * self.rows / 2 + codes
-        look_ups = layout.key_groups * cells + layout.value_groups
-        instructions = look_ups * SCORE_INSTRUCTIONS + SCORE_ROW_INSTRUCTIONS * self.rows
-        return BlockCounts(wavefronts, instructions, 0, layout.block_bytes, SCORE_OVERLAP)
-
-    @property
-    def segment_counts(self) -> SegmentCounts:
-        """Rows of both books, and a table of every key entry."""
-        work = self.work
-        entries = TABLE_ROWS * -(-work.layout.key_groups // WARP_SIZE)
-        wavefronts = entries * (work.layout.key_size / 2 + self.rows)
-        return SegmentCounts(work.key_rows.bytes + work.value_rows.bytes, wavefronts)
-
-    @property
-    def product_bytes(self) -> int:
-        """Bytes of the score tables."""
-        cell_rows = min(self.rows, MAX_CELL_ROWS)
-        region_sets = REGION_ROW_BYTES // (WARP_SIZE * CELL_BYTES[cell_rows])
-        sets = -(-self.work.layout.key_groups // WARP_SIZE)
-        return self.rows // cell_rows * -(-sets // region_sets) * REGION_BYTES
-
-
-@dataclass(frozen=True)
-class FragmentTile(RowTile):
-    """Key entries of four query rows are operands of tensor cores, as are values."""
-
-    @property
-    def multiplied(self) -> bool:
-        """Values are."""
-        return True
-
-    @property
-    def block_counts(self) -> BlockCounts:
-        """Entries of keys and of values are operands of a multiply each; weights, and codes."""
-        layout = self.work.layout
-        look_ups = layout.key_groups + layout.value_groups
-        words = (layout.key_groups * layout.key_size + layout.value_groups * layout.value_size) / 2
-        wavefronts = words + BLOCK_TOKENS + layout.block_bytes / WAVEFRONT_BYTES
-        multiplies = layout.head_dim / 4 * (2 if layout.key_size == 2 else 1) + layout.head_dim / 4
-        instructions = look_ups * FRAGMENT_INSTRUCTIONS + multiplies + FRAGMENT_BLOCK_INSTRUCTIONS
-        return BlockCounts(wavefronts, instructions, multiplies, layout.block_bytes, FRAGMENT_OVERLAP)
-
-    @property
-    def segment_counts(self) -> SegmentCounts:
-        """Rows of both books."""
-        return SegmentCounts(self.work.key_rows.bytes + self.work.value_rows.bytes, 0)
-
-    @property
-    def product_bytes(self) -> int:
-        """Rows of keys."""
-        return self.work.key_rows.bytes
-
-    @property
-    def warp_scratch_bytes(self) -> int:
-        """Scores on their way from the lanes that have columns to those that have tokens."""
-        return BLOCK_TOKENS * self.rows * FLOAT_BYTES

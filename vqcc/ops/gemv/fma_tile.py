@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vqcc.ops.exchanges import exchange_scratch_bytes
 from vqcc.ops.gemv.tile import (
     GemvTile,
     Shape,
@@ -105,7 +106,7 @@ def _tile(
     rows_per_warp, warps, cap = choice
     batch = variant.sizes["m"]
     along = power_of_two_at_most(min(warps, _visits(work), 4))
-    scratch = 32 * work.vector_size * 4 if work.exchange.fusion == "shared" else 0
+    scratch = exchange_scratch_bytes(work.exchange, work.vector_size)
     if work.book_bytes + warps * (rows_per_warp * batch * 4 + scratch) + 128 > machine.shared_bytes_per_block:
         along = 1
     across = _warps_across(rows, work, machine, rows_per_warp, warps // along)

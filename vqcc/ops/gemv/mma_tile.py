@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vqcc.ops.exchanges import exchange_scratch_bytes
 from vqcc.ops.gemv.tile import (
     GemvTile,
     Shape,
@@ -51,7 +52,8 @@ def propose_mma_tiles(
             registers = min(cap, machine.registers_per_thread)
             shape = _shape(rows, work, machine, (groups, warps, unroll, registers))
             roundings = _roundings(shape, work)
-            tile = make_tile(rows, variant, work, shape, scratch=_scratch(work), roundings=roundings)
+            scratch = exchange_scratch_bytes(work.exchange, work.vector_size // 2)
+            tile = make_tile(rows, variant, work, shape, scratch=scratch, roundings=roundings)
             formula = (
                 "8 warps of 128 registers, two blocks to an SM, or of 255; 16 of 128 where an SM has one block "
                 "anyway; warps go along the row first, then across rows while items fill the SMs"
@@ -125,10 +127,6 @@ def _shape(rows: int, work: Workload, machine: Machine, choice: tuple[int, int, 
             break
         across //= 2
     return Shape(groups * GROUP_ROWS, across, along, unroll, cap)
-
-
-def _scratch(work: Workload) -> int:
-    return 32 * work.vector_size * 2 if work.exchange.fusion == "shared" else 0
 
 
 def _roundings(shape: Shape, work: Workload) -> int:

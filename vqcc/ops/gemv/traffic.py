@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from vqcc.ops.base import Traffic
+from vqcc.ops.exchanges import exchange_instructions, exchange_wavefronts
 
 if TYPE_CHECKING:
     from vqcc.ops.base import Variant
@@ -32,13 +33,14 @@ def count_traffic(
     global_wavefronts, shared_wavefronts, instructions, step, multiplies = count(
         batch, tile, exchange, vector_size
     )
+    registers = vector_size // 2 if exchange.engine == "mma" else vector_size
     return Traffic(
         io_bytes=ELEMENT_BYTES * batch * (n + k),
         input_bytes=ELEMENT_BYTES * batch * k,
         global_wavefronts=global_wavefronts,
         shared_wavefronts=shared_wavefronts,
         shuffles=exchange.shuffles,
-        instructions=instructions + _exchange_instructions(exchange, vector_size),
+        instructions=instructions + exchange_instructions(exchange, registers),
         step_instructions=step,
         tensor_multiplies=multiplies,
     )
@@ -54,7 +56,7 @@ def _scalar_traffic(
     loads = vector_size if exchanged else max(1, vector_size * ELEMENT_BYTES / 16)
     lines = vector_size if exchanged else vector_lines
     # A vector goes through shared memory once each way, 128 bytes a wavefront.
-    shared = 2 * 32 * vector_size * 4 / LINE_BYTES if exchange.fusion == "shared" else 0.0
+    shared = exchange_wavefronts(exchange, vector_size)
     per_batch = batch * (loads + vector_size) / rows
     return (
         batch * lines / rows,
@@ -76,7 +78,7 @@ def _tensor_traffic(
     loads = halves * (pairs if exchanged else math.ceil(vector_size * ELEMENT_BYTES / 16))
     # A load meets a line for each row of x.
     lines = batch * (pairs if exchanged else 1)
-    shared = 2 * 32 * pairs * 4 / LINE_BYTES if exchange.fusion == "shared" else 0.0
+    shared = exchange_wavefronts(exchange, pairs)
     return (
         lines / groups,
         shared,
@@ -84,13 +86,3 @@ def _tensor_traffic(
         STEP_INSTRUCTIONS / groups + 2,
         max(0.5, pairs / 2),
     )
-
-
-def _exchange_instructions(exchange: Exchange, vector_size: int) -> float:
-    """Selects and shuffles of an exchange through registers, loads and stores of one through shared memory."""
-    registers = vector_size // 2 if exchange.engine == "mma" else vector_size
-    if exchange.fusion == "register" and exchange.mini_warp > 1:
-        return exchange.shuffles + 2 * registers * math.log2(exchange.mini_warp)
-    if exchange.fusion == "shared":
-        return registers + math.ceil(registers / 4) + 2
-    return 0.0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from vqcc.diagnostics import VqccError
 from vqcc.passes.bounds import plan_bounds
 from vqcc.passes.cache.cost import plan_cache_cost
+from vqcc.passes.cache.exchange import plan_cache_exchange
 from vqcc.passes.cache.layout import plan_cache_layout
 from vqcc.passes.cache.placement import place_all_books, place_no_books, place_rows, place_slack_books
 from vqcc.passes.cache.split import plan_cache_split
@@ -32,6 +33,7 @@ def plan_base(
 ) -> CachePlan | None:
     """Up to the tile, the op's proposal number `attempt`, or the one that is `pinned`. None: no more tiles."""
     plan = plan_cache_split(problem, CachePlan(problem.kernel, problem.level, strategy))
+    plan = plan_cache_exchange(problem, plan)
     return plan_cache_tile(problem, plan_cache_layout(problem, plan), attempt, pinned)
 
 

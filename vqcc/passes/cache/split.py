@@ -23,11 +23,13 @@ __all__ = ["cluster_sizes", "plan_cache_split"]
 SCORE_BYTES = 4
 #: Channel groups of keys of a block over score tables: their codes fill words.
 SCORED_GROUPS = 4
+#: Channels of a vector of values that are added up together (WarpSums, device/attention/warp_sums.cuh).
+SUMMED_CHANNELS = 2
 
 
 def cluster_sizes(problem: CacheProblem, dataflow: str) -> tuple[int, ...]:
-    """Numbers of blocks that may share a head's channels out; none where there are no clusters."""
-    if not problem.gpu.has_clusters:
+    """Numbers of blocks that may share a head's channels out; none where there are no clusters, or sums in pairs."""
+    if not problem.gpu.has_clusters or problem.values.vector_size % SUMMED_CHANNELS:
         return ()
     least = SCORED_GROUPS if dataflow == "score" else 1
     groups = [problem.op.head_dim // each.vector_size for each in (problem.keys, problem.values)]
@@ -50,7 +52,7 @@ def plan_cache_split(problem: CacheProblem, plan: CachePlan) -> CachePlan:
     why = (
         "each block loads the books of its own channels, and partial scores are added up through shared memory"
         if best > 1
-        else f"{problem.gpu.name} has no clusters"
+        else _why_none(problem)
         if not sizes
         else "blocks share out tokens: partial scores would move more bytes than books"
     )
@@ -75,6 +77,12 @@ def plan_cache_split(problem: CacheProblem, plan: CachePlan) -> CachePlan:
         ),
         clusters=() if best == 1 else (best,),
     )
+
+
+def _why_none(problem: CacheProblem) -> str:
+    if not problem.gpu.has_clusters:
+        return f"{problem.gpu.name} has no clusters"
+    return f"blocks that share channels add values up in pairs: vectors of {problem.values.vector_size} have none"
 
 
 def _traffic(problem: CacheProblem, size: int) -> tuple[int, int]:

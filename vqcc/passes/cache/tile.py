@@ -33,6 +33,7 @@ def work_of(problem: CacheProblem, plan: CachePlan) -> AttentionWork:
         counters=op.q_heads * op.query_tokens * max(op.batch),
         rotated=op.rope != "none",
         window=op.window,
+        exchange=plan.exchange,
     )
 
 
