@@ -48,10 +48,12 @@ CLUSTER_SIZES = (2, 4, 8)
 #: Of half a row of tables in shared memory, and of the 256 rows of two halves (device/attention/cluster_share.cuh).
 HALF_BYTES, REGION_BYTES = 128, 65536
 HALF_FLOAT_BYTES = 2
-#: Counted (docs/decisions/012-clusters.md): what partial scores of a token block and row take for each block; and,
-#: guessed until it is measured, what a unit and a chunk take beside their token blocks.
-PARTIAL_WAVEFRONTS, PARTIAL_INSTRUCTIONS, TABLE_WAVEFRONTS = 2.5, 12.0, 800.0
+#: Counted (docs/decisions/012-clusters.md): what partial scores of a token block and row take for each block.
+PARTIAL_WAVEFRONTS, PARTIAL_INSTRUCTIONS, TABLE_CYCLES = 2.5, 12.0, 800.0
+#: Fitted (docs/performance.md): what a unit and a chunk take beside their token blocks, and how much longer than a
+#: block that has no others to wait for a token block's busy times are felt, by the blocks of a cluster.
 UNIT_CYCLES, CHUNK_CYCLES = 2000, 2000
+OWN_OVERLAP, CLUSTER_OVERLAP = 0.7, 0.35
 
 
 @dataclass(frozen=True)
@@ -205,13 +207,14 @@ class ScoredClusterTile(ClusterTile):
         look_ups = self.own_key_groups * cells + self.own_value_groups
         own_rows = SCORE_ROW_INSTRUCTIONS / self.cluster + PARTIAL_INSTRUCTIONS * self.cluster
         instructions = look_ups * SCORE_INSTRUCTIONS + own_rows * self.rows
-        return BlockCounts(wavefronts + codes / WAVEFRONT_BYTES, instructions, 0, codes, SCORE_OVERLAP)
+        overlap = SCORE_OVERLAP * (OWN_OVERLAP + CLUSTER_OVERLAP * self.cluster)
+        return BlockCounts(wavefronts + codes / WAVEFRONT_BYTES, instructions, 0, codes, overlap)
 
     @property
     def segment_counts(self) -> SegmentCounts:
         """Rows of the block's own groups of both books, and its tables."""
         rows = (self.work.key_rows, self.work.value_rows)
-        return SegmentCounts(sum(each.bytes for each in rows) / self.cluster, TABLE_WAVEFRONTS)
+        return SegmentCounts(sum(each.bytes for each in rows) / self.cluster, TABLE_CYCLES)
 
     @property
     def team_lanes(self) -> int:

@@ -20,8 +20,9 @@ __all__ = ["PARTS_CYCLES", "BlockCounts", "SegmentCounts", "block_cycles", "coun
 
 #: Until the first segment is under way: lengths are read, shares dealt out.
 START_CYCLES = 1500
-#: What a segment takes beside reading its books: queries, tables, a merge of warps, and of blocks through memory.
-SEGMENT_CYCLES, PARTS_CYCLES = 3000, 2500
+#: What a segment takes beside books and tables: queries, a merge of warps; and a merge of blocks through memory, more
+#: for each query row.
+SEGMENT_CYCLES, PARTS_CYCLES, PARTS_ROW_CYCLES = 500, 2500, 500
 #: Busy times of a token block are summed in this power.
 POWER = 3
 #: What of the rate at which an SM alone reads the second-level cache each has when all read.
@@ -44,10 +45,14 @@ class BlockCounts:
 
 @dataclass(frozen=True)
 class SegmentCounts:
-    """What a segment begins with: bytes of books that it reads, wavefronts of tables that it makes."""
+    """What a segment begins with: bytes of books that it reads, cycles of the tables that it makes.
+
+    `head_bytes` of books are read only if the segment before was of another kv-head.
+    """
 
     book_bytes: float
-    table_wavefronts: float
+    table_cycles: float
+    head_bytes: float = 0.0
 
 
 def block_cycles(counts: BlockCounts, machine: TimedMachine) -> float:
@@ -63,8 +68,12 @@ def block_cycles(counts: BlockCounts, machine: TimedMachine) -> float:
 
 def segment_cycles(counts: SegmentCounts, machine: TimedMachine) -> float:
     """Cycles of a segment beside its token blocks."""
-    books = counts.book_bytes / (CROWDED_L2 * machine.l2_bytes_per_cycle)
-    return SEGMENT_CYCLES + machine.dram_latency_cycles + books + counts.table_wavefronts
+    books = _book_cycles(counts.book_bytes, machine)
+    return SEGMENT_CYCLES + machine.dram_latency_cycles + books + counts.table_cycles
+
+
+def _book_cycles(book_bytes: float, machine: TimedMachine) -> float:
+    return book_bytes / (CROWDED_L2 * machine.l2_bytes_per_cycle)
 
 
 def count_phases(tile: AttentionTile, machine: TimedMachine) -> Mapping[str, float]:
@@ -74,7 +83,8 @@ def count_phases(tile: AttentionTile, machine: TimedMachine) -> Mapping[str, flo
     per_block = block_cycles(tile.block_counts, machine)
     return {
         "start": START_CYCLES + machine.dram_latency_cycles,
+        "books": dealing.heads * _book_cycles(tile.segment_counts.head_bytes, machine),
         "segments": dealing.segments * segment_cycles(tile.segment_counts, machine),
         "token_blocks": dealing.share * resident * per_block,
-        "merge": PARTS_CYCLES if dealing.merges else 0.0,
+        "merge": PARTS_CYCLES + PARTS_ROW_CYCLES * tile.rows if dealing.merges else 0.0,
     }

@@ -15,11 +15,15 @@ __all__ = ["Dealing", "deal"]
 
 @dataclass(frozen=True)
 class Dealing:
-    """`pairs` of row sets and sequences with `blocks` token blocks each, over a grid of `grid` blocks."""
+    """`pairs` of row sets and sequences with `blocks` token blocks each, over a grid of `grid` blocks.
+
+    `head_pairs` of them, one after another, are of the same kv-head.
+    """
 
     pairs: int
     blocks: int
     grid: int
+    head_pairs: int = 1
 
     @property
     def share(self) -> int:
@@ -36,6 +40,11 @@ class Dealing:
             for first, end in pairwise(firsts)
             if end > first
         )
+
+    @property
+    def heads(self) -> int:
+        """Heads whose sequences a block of the grid has, at most."""
+        return min(self.segments, 1 + -(-self.share // (self.head_pairs * self.blocks)))
 
     @property
     def merges(self) -> bool:

@@ -17,9 +17,6 @@ from vqcc.ops.attention.tile import (
     MAX_CELL_ROWS,
     REGION_BYTES,
     REGION_ROW_BYTES,
-    SCORE_INSTRUCTIONS,
-    SCORE_OVERLAP,
-    SCORE_ROW_INSTRUCTIONS,
     WARP_SIZE,
     WAVEFRONT_BYTES,
     AttentionTile,
@@ -29,7 +26,15 @@ from vqcc.plan import Constant
 
 __all__ = ["FragmentTile", "RowTile", "ScoreTile"]
 
-FRAGMENT_INSTRUCTIONS, FRAGMENT_BLOCK_INSTRUCTIONS, FRAGMENT_OVERLAP = 4.0, 200.0, 0.8
+#: Warp instructions, counted in machine code: of a look-up, place and load; of adding a score up, and more for each row
+#: of a cell; of a channel of a value, for each row, or on tensor cores beside the multiply; of a token block, of a row.
+LOOK_UP, SCORE, SCORE_ROW = 2.0, 0.4, 0.6
+CHANNEL, MULTIPLIED_CHANNEL = 0.7, 0.5
+BLOCK, ROW = 60.0, 30.0
+#: Of products on tensor cores: what brings them to their tokens' lanes.
+PRODUCTS = 70.0
+#: Fitted: how long busy times are felt together, and longer where codes come straight to registers.
+ROW_OVERLAP, DIRECT, FRAGMENT_OVERLAP = 0.85, 1.1, 1.35
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,32 @@ class RowTile(AttentionTile):
     def warp_scratch_bytes(self) -> int:
         """What scores of a warp pass through."""
         return 0
+
+    @property
+    def _look_up(self) -> float:
+        """Instructions of a look-up: a place that is counted from where tables lie takes an addition."""
+        return LOOK_UP + (0 if self.tables_region else 1)
+
+    def _count(
+        self, key_wavefronts: float, key_instructions: float, key_multiplies: float, overlap: float
+    ) -> BlockCounts:
+        """What a token block takes: keys, an entry of each channel group of values, weights, and codes."""
+        layout, rows = self.work.layout, self.rows
+        codes = (
+            layout.block_bytes / WAVEFRONT_BYTES * (2 if self.stages else 1)
+        )  # stored and loaded, or loaded
+        if self.multiplies_values:
+            channel, multiplies, weights = MULTIPLIED_CHANNEL, layout.head_dim / 4, 1.0 * BLOCK_TOKENS + rows
+        else:
+            channel, multiplies, weights = CHANNEL * rows, 0.0, BLOCK_TOKENS * rows / 4
+        values = layout.value_groups * self._look_up + layout.head_dim * channel + multiplies
+        return BlockCounts(
+            key_wavefronts + layout.head_dim / 2 + weights + codes,
+            key_instructions + values + BLOCK + ROW * rows,
+            key_multiplies + multiplies,
+            layout.block_bytes,
+            overlap * (1 if self.stages else DIRECT),
+        )
 
     @property
     def tables_offset(self) -> int:
@@ -147,23 +178,24 @@ class ScoreTile(RowTile):
 
     @property
     def block_counts(self) -> BlockCounts:
-        """A look-up a channel group: of scores a cell for each four rows, of values an entry; weights, and codes."""
+        """A look-up a channel group: of scores a cell for each four rows, of values an entry."""
         layout, cells = self.work.layout, -(-self.rows // MAX_CELL_ROWS)
-        cell_words = CELL_BYTES[min(self.rows, MAX_CELL_ROWS)] / 4
-        values = layout.value_groups * layout.value_size / 2
-        codes = layout.block_bytes / WAVEFRONT_BYTES
-        wavefronts = layout.key_groups * cells * cell_words + values + BLOCK_TOKENS * self.rows / 2 + codes
-        look_ups = layout.key_groups * cells + layout.value_groups
-        instructions = look_ups * SCORE_INSTRUCTIONS + SCORE_ROW_INSTRUCTIONS * self.rows
-        return BlockCounts(wavefronts, instructions, 0, layout.block_bytes, SCORE_OVERLAP)
+        cell_rows = min(self.rows, MAX_CELL_ROWS)
+        look_ups = layout.key_groups * cells
+        return self._count(
+            look_ups * CELL_BYTES[cell_rows] / 4,
+            look_ups * (self._look_up + SCORE + SCORE_ROW * cell_rows),
+            0.0,
+            ROW_OVERLAP,
+        )
 
     @property
     def segment_counts(self) -> SegmentCounts:
-        """Rows of both books, and a table of every key entry."""
+        """A table of every key entry, for every segment; rows of values, for every head."""
         work = self.work
         entries = TABLE_ROWS * -(-work.layout.key_groups // WARP_SIZE)
-        wavefronts = entries * (work.layout.key_size / 2 + self.rows)
-        return SegmentCounts(work.key_rows.bytes + work.value_rows.bytes, wavefronts)
+        cycles = entries * work.layout.key_size / 2 * (1 + 2 * self.rows)
+        return SegmentCounts(work.key_rows.bytes, cycles, work.value_rows.bytes)
 
     @property
     def remakes_tables(self) -> bool:
@@ -200,19 +232,21 @@ class FragmentTile(RowTile):
 
     @property
     def block_counts(self) -> BlockCounts:
-        """Entries of keys and of values are operands of a multiply each; weights, and codes."""
+        """Entries of keys are operands of a multiply, or two; products reach their tokens' lanes by shared memory."""
         layout = self.work.layout
-        look_ups = layout.key_groups + layout.value_groups
-        words = (layout.key_groups * layout.key_size + layout.value_groups * layout.value_size) / 2
-        wavefronts = words + BLOCK_TOKENS + layout.block_bytes / WAVEFRONT_BYTES
-        multiplies = layout.head_dim / 4 * (2 if layout.key_size == 2 else 1) + layout.head_dim / 4
-        instructions = look_ups * FRAGMENT_INSTRUCTIONS + multiplies + FRAGMENT_BLOCK_INSTRUCTIONS
-        return BlockCounts(wavefronts, instructions, multiplies, layout.block_bytes, FRAGMENT_OVERLAP)
+        multiplies = layout.head_dim / 4 * (2 if layout.key_size == 2 else 1)
+        products = BLOCK_TOKENS * self.rows * FLOAT_BYTES * 2 / WAVEFRONT_BYTES
+        return self._count(
+            layout.key_groups * layout.key_size / 2 + products,
+            layout.key_groups * self._look_up + multiplies + PRODUCTS,
+            multiplies,
+            FRAGMENT_OVERLAP,
+        )
 
     @property
     def segment_counts(self) -> SegmentCounts:
-        """Rows of both books."""
-        return SegmentCounts(self.work.key_rows.bytes + self.work.value_rows.bytes, 0)
+        """Rows of both books, for every head."""
+        return SegmentCounts(0, 0, self.work.key_rows.bytes + self.work.value_rows.bytes)
 
     @property
     def product_bytes(self) -> int:

@@ -125,7 +125,7 @@ class AttentionTile(ABC):
     def dealing(self) -> Dealing:
         """How the grid's blocks share sequences as long as the context."""
         pairs = self.work.layout.heads * self.row_sets * self.work.batch
-        return Dealing(pairs, self.work.sequence_blocks, self.blocks)
+        return Dealing(pairs, self.work.sequence_blocks, self.blocks, self.row_sets * self.work.batch)
 
     @property
     def row_sets(self) -> int:
