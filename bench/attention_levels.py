@@ -2,7 +2,9 @@
 
     python bench/attention_levels.py --gpu h200 -o bench/results/h200/attention-levels.json
 
-Compiles a library for each problem and level, checks its outputs against float64 on the GPU, times it beside cuDNN's
+    python bench/attention_levels.py --gpu h200 --make DIR, then, on the GPU, ... --libraries DIR -o FILE
+
+Compiles a library for each problem and level, here or beforehand where there are more cores, checks its outputs against float64 on the GPU, times it beside cuDNN's
 and flash attention of PyTorch in fp16, and writes the rows, those of kernels that append a token among them. The file's
 `empty_us` is the time of an empty kernel in the same run.
 """
@@ -14,6 +16,7 @@ import sys
 import tempfile
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,13 +83,22 @@ def main() -> None:
     parser.add_argument("--level", action="append", choices=LEVELS)
     parser.add_argument("--rope", action="append", choices=("none", "half"))
     parser.add_argument("--problem", action="append", metavar="BxT", help="only these batches and contexts")
+    parser.add_argument(
+        "--make", type=Path, metavar="DIR", help="compile into this folder, and measure nothing"
+    )
+    parser.add_argument("--libraries", type=Path, metavar="DIR", help="libraries that --make has compiled")
+    parser.add_argument("--jobs", type=int, default=COMPILERS, help="processes that compile")
     options = add_common(parser).parse_args()
     cases = list(cases_of(options))
+    if options.make is not None:
+        with ProcessPoolExecutor(options.jobs) as compilers:
+            list(compilers.map(partial(make, gpu=options.gpu, out=options.make), cases))
+        return
     rows = []
     with tempfile.TemporaryDirectory() as directory, open_device() as device:
         empty = time_empty(device, options.gpu)
         print(f"an empty kernel: {empty:.2f} us", flush=True)
-        for row in measure(cases, options.gpu, Path(directory), device):
+        for row in measure(cases, options, Path(directory), device):
             rows.append(row)
             show(row)
         arguments = restricted_to(options, "preset", "level", "rope", "problem")
@@ -113,21 +125,34 @@ def cases_of(options: argparse.Namespace) -> Iterator[Case]:
                     )
 
 
-def measure(cases: list[Case], gpu: str, out: Path, device: Device) -> Iterator[dict[str, Any]]:
+def measure(
+    cases: list[Case], options: argparse.Namespace, out: Path, device: Device
+) -> Iterator[dict[str, Any]]:
     """Rows of all cases, in their order; kernels that append are timed at level best."""
     baselines = AttentionBaselines(device.l2_bytes)
+    for case, path in libraries_of(cases, options, out):
+        for row in bench_cache_library(load_cache_library(path), device, baselines):
+            if row["op"] != "kv_append" or (case.level == "best" and case.rope == "none"):
+                yield row
+
+
+def libraries_of(cases: list[Case], options: argparse.Namespace, out: Path) -> Iterator[tuple[Case, Path]]:
+    """Where each case's library lies: made before, or compiled into `out` while others are timed."""
+    if options.libraries is not None:
+        for case in cases:
+            path = options.libraries / f"bench-{case.name}"
+            if path.is_dir():
+                yield case, path
+        return
     # Processes of their own: planning is Python, and a device is open in this one.
-    with ProcessPoolExecutor(COMPILERS, get_context("spawn")) as compilers:
+    with ProcessPoolExecutor(options.jobs, get_context("spawn")) as compilers:
         jobs: list[tuple[Case, Future[str | None]]] = [
-            (case, compilers.submit(make, case, gpu, out)) for case in cases
+            (case, compilers.submit(make, case, options.gpu, out)) for case in cases
         ]
         for case, job in jobs:
             name = job.result()
-            if name is None:
-                continue
-            for row in bench_cache_library(load_cache_library(out / name), device, baselines):
-                if row["op"] != "kv_append" or (case.level == "best" and case.rope == "none"):
-                    yield row
+            if name is not None:
+                yield case, out / name
 
 
 def make(case: Case, gpu: str, out: Path) -> str | None:

@@ -177,17 +177,11 @@ def main() -> None:
             results = dict(
                 zip(TOOLS, pool.map(lambda tool: run_tool(sanitizer, tool, paths), TOOLS), strict=True)
             )
-    version = subprocess.run([sanitizer, "--version"], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"\d+\.\d+\.\d+", version)
-    with open_device() as device:
-        part = (
-            " --dataflows"
-            if options.dataflows
-            else "".join(f" --level {level}" for level in options.level or ())
-        )
-        command = f"python bench/sanitize.py --gpu {options.gpu}{part} -o {options.output.name}"
-        meta = describe_run(device, find("nvrtc").identity, command, options.commit)
-    meta["sanitizer"] = found.group() if found else version
+    part = (
+        " --dataflows" if options.dataflows else "".join(f" --level {level}" for level in options.level or ())
+    )
+    command = f"python bench/sanitize.py --gpu {options.gpu}{part} -o {options.output.name}"
+    meta = meta_of(sanitizer, command, options.commit)
     report = {"meta": meta, **covered(built), "tools": results}
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(report, indent=1) + "\n")
@@ -196,6 +190,15 @@ def main() -> None:
         sys.exit("a dataflow has kernels that do not compile")
     if not all(result["clean"] for result in results.values()):
         sys.exit(4)
+
+
+def meta_of(sanitizer: str, command: str, commit: str | None) -> dict[str, Any]:
+    """What a run of `command` was made with, the sanitizer's version included."""
+    version = subprocess.run([sanitizer, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"\d+\.\d+\.\d+", version)
+    with open_device() as device:
+        meta = describe_run(device, find("nvrtc").identity, command, commit)
+    return {**meta, "sanitizer": found.group() if found else version}
 
 
 def build_all(cases: list[Case], directory: Path, gpu: str) -> dict[Case, Path | str]:

@@ -1,0 +1,167 @@
+"""Every kind of kernel of attention, and those that append, under compute-sanitizer's four tools.
+
+    python bench/sanitize_attention.py --gpu h200 -o bench/results/h200/attention-sanitizer.json
+
+Builds small libraries of every level, with whole heads and with ragged windows, pages and rotated keys, and of every
+dataflow and kind of tile past the paper's, whatever the planner would take; then runs `vqcc validate --backend cuda`
+over all of them once under each tool. A tool that is missing, or that reports anything, fails the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sanitize import TOOLS, meta_of, run_tool
+
+from vqcc.building import build_library, write_library
+from vqcc.codegen.toolchain import find
+from vqcc.diagnostics import VqccError
+from vqcc.levels import LEVELS
+from vqcc.spec.load import parse_spec
+from vqcc.subjects import subject_of
+from vqcc.tuning.candidates import candidates_of
+from vqcc.tuning.session import build_candidate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vqcc.building import Built
+    from vqcc.levels import Dataflow
+    from vqcc.spec.model import Spec
+
+PLAIN = "q_heads: 4, kv_heads: 4, head_dim: 128, batch: [1, 3], context: 700"
+RAGGED = (
+    "q_heads: 8, kv_heads: 2, head_dim: 64, batch: 3, context: 500, page_size: 64, window: 40, query_tokens: 2, "
+    "sliding_window: 300, softcap: true, dtype: [float16, bfloat16]"
+)
+ROTATED = "q_heads: 4, kv_heads: 2, head_dim: 128, batch: 2, context: 400, window: 32, rope: half"
+#: Algorithms that score tables take, residual stages of fewer bits, and different ones of keys and values.
+ALGORITHMS = ("cq-2", "kv-4-6-2", "{key: cq-4, value: kv-8-8-1}")
+SHARED = "q_heads: 8, kv_heads: 2, head_dim: 128, batch: 3, context: 900"
+OWN = "q_heads: 2, kv_heads: 2, head_dim: 128, batch: 3, context: 900"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A library: an algorithm and an op as a spec writes them, and a level.
+
+    Of one `dataflow` and a kernel whose tile has these constants, whatever the planner would take, if they are given.
+    """
+
+    algorithm: str
+    op: str
+    level: str = "best"
+    dataflow: Dataflow | None = None
+    tile: Mapping[str, int] = field(default_factory=dict)
+
+    def spec(self, name: str, gpu: str) -> bytes:
+        """The spec to compile."""
+        return (
+            f"vqcc: 1\nname: {name}\nalgorithm: {self.algorithm}\nop: {{kind: attention_decode, {self.op}}}\n"
+            f"gpu: {gpu}\nlevel: {self.level}\n"
+        ).encode()
+
+
+def all_cases() -> list[Case]:
+    """Every level with every algorithm and op, and every kind of kernel past the paper's."""
+    levels = [
+        Case(algorithm, op, level)
+        for level in LEVELS
+        for algorithm in ALGORITHMS
+        for op in (PLAIN, RAGGED, ROTATED)
+    ]
+    past = [
+        *(
+            Case(algorithm, op, dataflow="score", tile={"kStages": stages, "kTablesRegion": region})
+            for algorithm, op in (("cq-2", OWN), ("cq-2", SHARED), ("cq-4", OWN), ("kv-4-8-1", SHARED))
+            for stages, region in ((1, 1), (0, 1), (1, 0))
+        ),
+        Case("cq-4", SHARED, dataflow="score", tile={"kStages": 0, "kTablesRegion": 0}),
+        *(
+            Case("cq-2", op, dataflow="score", tile={"kClusterBlocks": cluster})
+            for op in (OWN, SHARED)
+            for cluster in (2, 4, 8)
+        ),
+        *(
+            Case(algorithm, SHARED, dataflow="fragment", tile={"kStages": stages})
+            for algorithm in ("cq-2", "cq-4")
+            for stages in (1, 0)
+        ),
+    ]
+    return levels + past
+
+
+def main() -> None:
+    """Run the sanitizer."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gpu", default="h200")
+    parser.add_argument("--commit")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    options = parser.parse_args()
+    sanitizer = shutil.which("compute-sanitizer")
+    if sanitizer is None:
+        sys.exit("compute-sanitizer is not installed")
+    with tempfile.TemporaryDirectory() as directory:
+        built = build_all(all_cases(), Path(directory), options.gpu)
+        paths = [path for _, path in built if isinstance(path, Path)]
+        with ThreadPoolExecutor(len(TOOLS)) as pool:
+            results = dict(
+                zip(TOOLS, pool.map(lambda tool: run_tool(sanitizer, tool, paths), TOOLS), strict=True)
+            )
+    command = f"python bench/sanitize_attention.py --gpu {options.gpu} -o {options.output.name}"
+    meta = meta_of(sanitizer, command, options.commit)
+    left_out = [{**asdict(case), "reason": reason} for case, reason in built if not isinstance(reason, Path)]
+    libraries = [asdict(case) for case, path in built if isinstance(path, Path)]
+    report = {"meta": meta, "libraries": libraries, "left_out": left_out, "tools": results}
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps({"meta": meta, "libraries": len(paths), "tools": results}, indent=1))
+    if not all(result["clean"] for result in results.values()):
+        sys.exit(4)
+
+
+def build_all(cases: list[Case], directory: Path, gpu: str) -> list[tuple[Case, Path | str]]:
+    """Compile every case: where its library lies, or why there is none."""
+
+    def build(number: int) -> Path | str:
+        name = f"sanitize-{number}"
+        try:
+            built = build_case(cases[number], parse_spec(cases[number].spec(name, gpu), name))
+        except VqccError as error:
+            built = str(error)
+        if isinstance(built, str):
+            print(f"{cases[number]}: {built}", flush=True)
+            return built
+        write_library(built, directory / built.name)
+        return directory / built.name
+
+    with ThreadPoolExecutor(max_workers=12) as pool:
+        return list(zip(cases, pool.map(build, range(len(cases))), strict=True))
+
+
+def build_case(case: Case, spec: Spec) -> Built | str:
+    """The library of a case; of its dataflow, the most promising candidate with its tile that does not spill."""
+    if case.dataflow is None:
+        return build_library(spec, toolchain=find("nvrtc"), cache=None)
+    subject = subject_of(spec)
+    (problem,) = subject.problems_of(spec, spec.gpu[0])
+    candidates: tuple[Any, ...] = candidates_of(subject.flow, problem, case.dataflow, 1000)
+    for candidate in candidates:
+        tile = dict(candidate.pick.tile)
+        if all(tile.get(name) == value for name, value in case.tile.items()):
+            built = build_candidate(spec, problem, candidate, find("nvrtc"), None)
+            if not isinstance(built, str):
+                return built
+    return f"no candidate of {case.dataflow} with {dict(case.tile)} compiles"
+
+
+if __name__ == "__main__":
+    main()
