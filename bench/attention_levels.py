@@ -4,8 +4,8 @@
 
     python bench/attention_levels.py --gpu h200 --make DIR, then, on the GPU, ... --libraries DIR -o FILE
 
-Compiles a library for each problem and level, here or beforehand where there are more cores, checks its outputs against float64 on the GPU, times it beside cuDNN's
-and flash attention of PyTorch in fp16, and writes the rows, those of kernels that append a token among them. The file's
+Compiles a library for each problem and level, here or beforehand, checks its outputs against float64 on the GPU, times
+it beside cuDNN's and flash attention of PyTorch in fp16, and writes the rows, those of kernels that append a token among them. The file's
 `empty_us` is the time of an empty kernel in the same run.
 """
 
