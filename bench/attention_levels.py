@@ -5,8 +5,8 @@
     python bench/attention_levels.py --gpu h200 --make DIR, then, on the GPU, ... --libraries DIR -o FILE
 
 Compiles a library for each problem and level, here or beforehand, checks its outputs against float64 on the GPU, times
-it beside cuDNN's and flash attention of PyTorch in fp16, and writes the rows, those of kernels that append a token among them. The file's
-`empty_us` is the time of an empty kernel in the same run.
+it beside cuDNN's and flash attention of PyTorch in fp16, and writes the rows, those of kernels that append a token
+among them. The file's `empty_us` is the time of an empty kernel in the same run.
 """
 
 from __future__ import annotations

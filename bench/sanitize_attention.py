@@ -104,13 +104,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gpu", default="h200")
     parser.add_argument("--commit")
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--make", type=Path, metavar="DIR", help="compile into this folder, and run nothing")
+    parser.add_argument("--libraries", type=Path, metavar="DIR", help="libraries that --make has compiled")
+    parser.add_argument("-o", "--output", type=Path, default=Path("attention-sanitizer.json"))
     options = parser.parse_args()
+    if options.make is not None:
+        build_all(all_cases(), options.make, options.gpu)
+        return
     sanitizer = shutil.which("compute-sanitizer")
     if sanitizer is None:
         sys.exit("compute-sanitizer is not installed")
     with tempfile.TemporaryDirectory() as directory:
-        built = build_all(all_cases(), Path(directory), options.gpu)
+        built = (
+            build_all(all_cases(), Path(directory), options.gpu)
+            if options.libraries is None
+            else made_before(all_cases(), options.libraries)
+        )
         paths = [path for _, path in built if isinstance(path, Path)]
         with ThreadPoolExecutor(len(TOOLS)) as pool:
             results = dict(
@@ -145,6 +154,14 @@ def build_all(cases: list[Case], directory: Path, gpu: str) -> list[tuple[Case, 
 
     with ThreadPoolExecutor(max_workers=12) as pool:
         return list(zip(cases, pool.map(build, range(len(cases))), strict=True))
+
+
+def made_before(cases: list[Case], directory: Path) -> list[tuple[Case, Path | str]]:
+    """The libraries that are there."""
+    paths = [directory / f"sanitize-{number}" for number in range(len(cases))]
+    return [
+        (case, path if path.is_dir() else "it was not made") for case, path in zip(cases, paths, strict=True)
+    ]
 
 
 def build_case(case: Case, spec: Spec) -> Built | str:

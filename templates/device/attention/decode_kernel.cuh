@@ -201,6 +201,7 @@ class DecodeAttention {
       sum += weight;
     }
     sum = sum_of_warp(sum);
+    warp_barrier();  // all lanes have read what is there
     if (lane_index() != 0) return;
     const float scale = weight_of(before, largest);
     state_[row] = largest;
