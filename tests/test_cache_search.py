@@ -41,8 +41,9 @@ LIBRARIES: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "o4 by clusters, wide vectors": ("o4", "cq-1", {**LLAMA, "batch": 1, "context": 1024}, "decode"),
     "score tables": ("best", "cq-2", LLAMA, "score"),
     "score tables of narrow vectors": ("best", "cq-4", LLAMA, "score"),
-    "tensor cores": ("best", "cq-2", GROUPED, "fragment"),
-    "tensor cores, one book": ("best", "kv-4-8-1", GROUPED, "fragment"),
+    "values on tensor cores": ("best", "cq-2", GROUPED, "score"),
+    "values on tensor cores, narrow vectors": ("best", "cq-4", GROUPED, "score"),
+    "values on tensor cores, one book": ("best", "kv-4-8-1", GROUPED, "score"),
     "rotated keys": ("best", "cq-2", {**GROUPED, "rope": "half", "window": 64, "page_size": 64}, "decode"),
     "a large head": ("best", "cq-1", {**GROUPED, "head_dim": 256}, "score"),
 }
@@ -94,13 +95,13 @@ def test_kernels_of_a_library_share_a_layout(
 
 
 def test_gpus_of_a_library_share_a_layout_and_books(compiler: Compiler) -> None:
-    """An RTX 4090 has no room for what tensor cores look up: then the H200 decodes too."""
+    """An RTX 4090 has no room for score tables: then the H200 decodes too."""
     problem = make_problem("cq-2", **GROUPED)
     small = replace(problem, gpu=gpus.load("rtx4090"))
     (alone,) = compile_cache_plans([problem], compiler(problem.gpu)).plans
     (agreed, *_) = CACHES.agree([problem, small])
     made = [compile_cache_plans([each], compiler(each.gpu), agreed) for each in (problem, small)]
-    assert alone.strategy.dataflow == "fragment"
+    assert alone.strategy.dataflow == "score"
     assert [kernels.plans[0].strategy.dataflow for kernels in made] == ["decode", "decode"]
     assert len({kernels.plans[0].layout for kernels in made}) == 1
 

@@ -80,7 +80,7 @@ CACHE = Tunable(
     "b16_float16",
     "score",
     ("fragment", "16 channel groups for the 32 lanes"),
-    "ScoreAttention<plan",
+    "RowAttention<vqcc::HeadScores",
     "b200",
     "sm_100",
     {"batch": 16},

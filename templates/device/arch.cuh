@@ -62,6 +62,9 @@ VQCC_DEVICE int computed_anew(int value) {
   return value;
 }
 
+/// Ends the launch with an error (PTX trap).
+VQCC_DEVICE void stop_launch() { __trap(); }
+
 /// Whether it holds for any lane of the warp; every lane calls it (PTX vote.sync.any).
 VQCC_DEVICE bool any_lane(bool holds) { return __any_sync(0xffffffffu, holds) != 0; }
 
@@ -503,18 +506,6 @@ VQCC_DEVICE uint32 multiply_add_float16_pairs(uint32 a, uint32 b, uint32 c) {
 VQCC_DEVICE uint32 add_float16_pairs(uint32 a, uint32 b) {
   const __half2 sum = __hadd2(reinterpret_cast<const __half2&>(a), reinterpret_cast<const __half2&>(b));
   return reinterpret_cast<const uint32&>(sum);
-}
-
-/// The sum of a power of two of them, two by two.
-template <int kCount>
-VQCC_DEVICE uint32 add_float16_pairs(const uint32 (&pairs)[kCount]) {
-  if constexpr (kCount == 1) return pairs[0];
-  else {
-    uint32 sums[kCount / 2];
-#pragma unroll
-    for (int i = 0; i < kCount / 2; ++i) sums[i] = add_float16_pairs(pairs[2 * i], pairs[2 * i + 1]);
-    return add_float16_pairs(sums);
-  }
 }
 
 /// a * b of the low and of the high values of a 16-bit type, rounded to nearest even, subnormal numbers kept

@@ -5,6 +5,18 @@
 
 namespace vqcc {
 
+/// The sums of the low and of the high values of a power of two of float16 pairs, two by two.
+template <int kCount>
+VQCC_DEVICE uint32 add_float16_pairs(const uint32 (&pairs)[kCount]) {
+  if constexpr (kCount == 1) return pairs[0];
+  else {
+    uint32 sums[kCount / 2];
+#pragma unroll
+    for (int i = 0; i < kCount / 2; ++i) sums[i] = add_float16_pairs(pairs[2 * i], pairs[2 * i + 1]);
+    return add_float16_pairs(sums);
+  }
+}
+
 /// A power of two for each of kRows rows of x, of type kType. A row is multiplied by its own before its scores are made
 /// and rounded to float16, sums of these by its inverse.
 ///

@@ -7,7 +7,7 @@
 
 namespace vqcc {
 
-/// A power of two that brings `largest` below 2^15 / kTogether, so that as many scores together stay below 2^15, and its inverse.
+/// A power of two that brings `largest` below 2^15 / kTogether, so that as many scores together stay below 2^15; its inverse.
 template <int kTogether = 4>
 VQCC_DEVICE void find_score_scale(float largest, float& scale, float& unscale) {
   constexpr int kPower = kTogether == 8 ? 12 : 13;
@@ -45,8 +45,8 @@ class HeadScores {
   static constexpr bool kScalesScores = false;  // queries are
   static constexpr int kScratchBytes = 0;
 
-  /// Starts to load the first entries that this lane makes scores of, by rows from `key_rows` on: of a channel group of each set,
-  /// those that are this warp's in turn.
+  /// Starts to load the first entries that this lane makes scores of, by rows from `key_rows` on: of a channel group of each
+  /// set, those that are this warp's in turn.
   VQCC_DEVICE void load_entries(const uint8* key_rows) {
 #pragma unroll
     for (int set = 0; set < kSets; ++set) {

@@ -133,8 +133,8 @@ VQCC_DEVICE void end_segment(const Arguments& arguments, const Progress<Tile::kB
 }
 
 /// Merges softmaxes of a block's warps: `largest` and each lane's share of `sum` become the block's, state[r] and
-/// state[kRows + r] of each row, and scales[r] what a warp's sums are multiplied with. `scratch` has room for 2 * kRows * kWarps
-/// floats. Every thread of the block calls it; it may read the state after a barrier.
+/// state[kRows + r] of each row, and scales[r] what a warp's sums are multiplied with. `scratch` has room for 2 * kRows *
+/// kWarps floats. Every thread of the block calls it; it may read the state after a barrier.
 template <int kRows, int kWarps>
 VQCC_DEVICE void merge_warps(const float (&largest)[kRows], const float (&sum)[kRows], float* state, float* scratch,
                              float (&scales)[kRows]) {
@@ -174,8 +174,8 @@ VQCC_DEVICE void add_warps(const float* sums, const Store& store_sum) {
 }
 
 /// Goes through this block's segments: `work(rows, same_head, sequence, first, end)` makes what end_segment takes of token
-/// blocks `first` to `end` of a sequence, counted from the first that a query sees. `same_head` says that the segment before was
-/// of the same kv-head. Every thread of the block calls it.
+/// blocks `first` to `end` of a sequence, counted from the first that a query sees. `same_head` says that the segment before
+/// was of the same kv-head. Every thread of the block calls it.
 template <class Shape, class Tile, int kThreads, class Arguments, class Work>
 VQCC_DEVICE void for_each_segment(const Arguments& arguments, Progress<Tile::kBatch>& progress, const float* state,
                                   const float* sums, uint32* flag, const Work& work) {

@@ -157,7 +157,8 @@ class RowAttention {
     }
     wait_for_copies();
     float* sums = shared_.sums();
-    softmax.merge(shared_.state(), sums, shared_.warp_state(), value_unscale(rows.head), [=](int i, float sum) { sums[i] = sum; });
+    softmax.merge(shared_.state(), sums, shared_.warp_state(), value_unscale(rows.head),
+                  [=](int i, float sum) { sums[i] = sum; });
     block_barrier();
   }
 
@@ -219,7 +220,8 @@ class RowAttention {
     const uint8* codes = codes_of(head, number, block, team, stage) + Keys::kBytes;
 #pragma unroll
     for (int s = 0; s < kSlots; ++s) {
-      Values::Streams::template take<kCodesSpace>(codes, s * ValueRows::kTeamLanes + lane_index() % ValueRows::kTeamLanes, values[s]);
+      const int group = s * ValueRows::kTeamLanes + lane_index() % ValueRows::kTeamLanes;
+      Values::Streams::template take<kCodesSpace>(codes, group, values[s]);
     }
   }
 

@@ -6,9 +6,9 @@
 
 namespace vqcc {
 
-/// Tables of keys' products, then rows of values, begin at a multiple of kTableRegionBytes of the block's window of shared memory
-/// (Tile::kTablesRegion), so that a place in them is put together whole; stages of codes and all else are in front of them
-/// as far as there is room, other stages behind. Or, where they take more than what lies past the first such multiple
+/// Tables of keys' products, then rows of values, begin at a multiple of kTableRegionBytes of the block's window of shared
+/// memory (Tile::kTablesRegion), so that a place in them is put together whole; stages of codes and all else are in front of
+/// them as far as there is room, other stages behind. Or, where they take more than what lies past the first such multiple
 /// (kTablesRegion 0), tables come first, and places are counted from them.
 template <class Products, class Softmax, class ValueRows, int kWarpStageBytes, class Shape, class Tile>
 class RowShared {
@@ -47,7 +47,7 @@ class RowShared {
 
   /// Makes sure that tables are where look-ups expect them: a driver that reserves other than it says is an error.
   VQCC_DEVICE void start() const {
-    if (kPlaced && place_in_window(shared_ + kTablesOffset) != Tile::kTablesRegion * kTableRegionBytes) __trap();
+    if (kPlaced && place_in_window(shared_ + kTablesOffset) != Tile::kTablesRegion * kTableRegionBytes) stop_launch();
   }
 
   VQCC_DEVICE TableRegion products() const { return {kPlaced ? shared_window() : shared_, Tile::kTablesRegion}; }

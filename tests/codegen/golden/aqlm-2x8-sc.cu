@@ -60,6 +60,18 @@ VQCC_DEVICE uint32 value_of_lane(uint32 value, int lane) { return __shfl_sync(0x
 /// take uniform registers. Every lane of the warp calls it.
 VQCC_DEVICE int uniform_warp_index() { return static_cast<int>(value_of_lane(static_cast<uint32>(warp_index()), 0)); }
 
+/// `value`, as if it were a new one each time: what is computed from it is computed where it is needed. Compilers keep what
+/// does not change in a loop in registers across it, also what is needed only at its ends.
+VQCC_DEVICE int computed_anew(int value) {
+#ifndef VQCC_EMULATE
+  asm volatile("" : "+r"(value));
+#endif
+  return value;
+}
+
+/// Ends the launch with an error (PTX trap).
+VQCC_DEVICE void stop_launch() { __trap(); }
+
 /// Whether it holds for any lane of the warp; every lane calls it (PTX vote.sync.any).
 VQCC_DEVICE bool any_lane(bool holds) { return __any_sync(0xffffffffu, holds) != 0; }
 
@@ -135,6 +147,23 @@ VQCC_DEVICE void store(Word* address, Word word) {
   vqcc_emulator::store_whole(address, word);
 #else
   *address = word;
+#endif
+}
+
+/// Where the block's window of shared memory begins, whose first bytes the driver reserves from compute capability 8.0 on; and
+/// how far into it `pointer` lies (PTX cvta.shared).
+VQCC_DEVICE uint8* shared_window() {
+#ifdef VQCC_EMULATE
+  return dynamic_shared() - 1024;
+#else
+  return static_cast<uint8*>(__cvta_shared_to_generic(0));
+#endif
+}
+VQCC_DEVICE int place_in_window(const uint8* pointer) {
+#ifdef VQCC_EMULATE
+  return static_cast<int>(pointer - shared_window());
+#else
+  return static_cast<int>(__cvta_generic_to_shared(pointer));
 #endif
 }
 
@@ -484,11 +513,6 @@ VQCC_DEVICE uint32 multiply_add_float16_pairs(uint32 a, uint32 b, uint32 c) {
 VQCC_DEVICE uint32 add_float16_pairs(uint32 a, uint32 b) {
   const __half2 sum = __hadd2(reinterpret_cast<const __half2&>(a), reinterpret_cast<const __half2&>(b));
   return reinterpret_cast<const uint32&>(sum);
-}
-
-/// The sum of four, two by two.
-VQCC_DEVICE uint32 add_float16_pairs(const uint32 (&four)[4]) {
-  return add_float16_pairs(add_float16_pairs(four[0], four[1]), add_float16_pairs(four[2], four[3]));
 }
 
 /// a * b of the low and of the high values of a 16-bit type, rounded to nearest even, subnormal numbers kept
@@ -1911,7 +1935,7 @@ struct Tile_m1_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 3) aqlm_2x8_sc_m1_float16_1622afd0(
+extern "C" __global__ void __launch_bounds__(256, 3) aqlm_2x8_sc_m1_float16_559d2ea6(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,

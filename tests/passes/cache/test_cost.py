@@ -43,7 +43,8 @@ def test_more_work_takes_no_less(name: str, batch: int, context: int, group: int
     ("algorithm", "op", "first"),
     [
         ("cq-2", {}, "score"),
-        ("cq-2", {"kv_heads": 8}, "fragment"),
+        ("cq-2", {"kv_heads": 8}, "score"),
+        ("cq-4", {"kv_heads": 8}, "score"),
         ("cq-4", {}, "score"),
         ("cq-2", {"rope": "half"}, "decode"),
         ("kv-8-6-2", {}, "decode"),
