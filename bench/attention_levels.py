@@ -88,7 +88,7 @@ def main() -> None:
     )
     parser.add_argument("--libraries", type=Path, metavar="DIR", help="libraries that --make has compiled")
     parser.add_argument("--jobs", type=int, default=COMPILERS, help="processes that compile")
-    options = add_common(parser).parse_args()
+    options = add_common(parser, output=Path("attention-levels.json")).parse_args()
     cases = list(cases_of(options))
     if options.make is not None:
         with ProcessPoolExecutor(options.jobs) as compilers:

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
+from attention_tables import attended
 from cliffs import CLIFF, DIP, cliffs
 from ranking import summary
 
@@ -324,6 +325,7 @@ LATER: dict[str, Callable[[Sequence[Row]], Iterator[tuple[str, str]]]] = {
     "gemv-random": random_shapes,
     "gemv-curves": curves,
     "gemv-overlap": overlapping,
+    "attention-levels": attended,
 }
 
 

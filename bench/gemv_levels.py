@@ -169,11 +169,11 @@ def main() -> None:
     run("gemv_levels", arguments, groups, kernels, options, codes=options.codes)
 
 
-def add_common(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Options of all programs that measure gemv."""
+def add_common(parser: argparse.ArgumentParser, *, output: Path | None = None) -> argparse.ArgumentParser:
+    """Options of all programs that measure; where to write must be said if there is no `output`."""
     parser.add_argument("--gpu", default="h200")
     parser.add_argument("--commit", help="where the tree is no checkout")
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("-o", "--output", type=Path, required=output is None, default=output)
     return parser
 
 

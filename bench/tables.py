@@ -4,7 +4,7 @@
 
 Prints levels gc and sc (gemv-baseline.json), all levels (gemv-levels.json), level best (gemv-best.json), curves over m
 (gemv-curves.json), random shapes (gemv-random.json), overlapping launches (gemv-overlap.json), candidates
-(gemv-candidates.json) or resources (resources.json).
+(gemv-candidates.json), attention (attention-levels.json) or resources (resources.json).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from attention_tables import APPEND, ATTEND, attention_tables
 from cliffs import Curve, cliffs
 from ranking import summary
 
@@ -38,6 +39,9 @@ def main() -> None:
 
 def tables(rows: Sequence[Row]) -> Iterator[str]:
     """Lines of the tables, an empty one before each."""
+    if rows[0].get("op") in (ATTEND, APPEND):
+        yield from attention_tables(rows)
+        return
     if "predicted_blocks" in rows[0]:
         yield from ("", *resources_by_level(rows), "", *resources_by_kernel(rows))
         return

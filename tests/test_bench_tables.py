@@ -47,6 +47,29 @@ def curve_rows(**changes: float) -> list[dict[str, Any]]:
     return found
 
 
+def attention_rows() -> list[dict[str, Any]]:
+    """CQ-2 of two pairs of heads, at gc, best and best with rotated keys; and two kernels that append."""
+    common = {"algorithm": "cq-2", "batch": 8, "context": 1024, "baseline_us": 40.0, "floor_us": 2.0}
+    attended = [
+        {
+            **common,
+            "op": "attention_decode",
+            "q_heads": 32,
+            "kv_heads": heads,
+            "level": level,
+            "rope": rope,
+            "us": us,
+        }
+        for heads, times in ((32, (20.0, 10.0, 30.0)), (8, (40.0, 8.0, 40.0)))
+        for (level, rope), us in zip((("gc", "none"), ("best", "none"), ("best", "half")), times, strict=True)
+    ]
+    appended = [
+        {**common, "op": "kv_append", "q_heads": 32, "kv_heads": 8, "batch": batch, "us": us}
+        for batch, us in ((8, 3.0), (8, 5.0), (8, 4.0), (32, 4.5))
+    ]
+    return attended + appended
+
+
 def overlap_rows() -> list[dict[str, Any]]:
     return [
         {**FIELDS, "algorithm": algorithm, "n": n, "k": 4096, "m": 1, "us": us, "floor_us": 1.0, **extra}
@@ -180,6 +203,33 @@ def test_overlapping_launches(bench: Any) -> None:
     )
 
 
+def test_attention_tables(bench: Any) -> None:
+    """By heads, MHA first, each level in its column; and what appending takes, the median of contexts."""
+    text = "\n".join(bench("tables").tables(attention_rows()))
+    own, shared, appended = (table.splitlines() for table in text.strip().split("\n\n"))
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (own[-1], shared[-1])]
+    assert own[0].startswith("| 32/32 | batch x context | gc | sc |")
+    assert cells[0] == [
+        "cq-2", "8 x 1024", "20.0", "-", "-", "-", "-", "-", "10.0", "30.0", "40.0", "-", "-50%", "4.00", "20%",
+    ]  # fmt: skip
+    assert cells[1][2] == "40.0"
+    assert cells[1][-3:] == ["-80%", "5.00", "25%"]
+    assert appended == [
+        "| append one token | heads | batch 8 | batch 32 |",
+        "|---|---|---|---|",
+        "| cq-2 | 32/8 | 4.00 | 4.50 |",
+    ]
+
+
+def test_attention_claims(bench: Any) -> None:
+    found = dict(bench("claims").attended(attention_rows()))
+    assert found["attention against gc"] == (
+        "Level best takes 65% less time than gc on average over 2 problems, 50% in the least."
+    )
+    assert "4.50 times as fast" in found["attention against cuDNN"]
+    assert "4.00 to 5.00 times" in found["attention against cuDNN"]
+
+
 def test_claims_are_made_of_the_results_that_there_are(
     bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,10 +239,15 @@ def test_claims_are_made_of_the_results_that_there_are(
             (tmp_path / path.name).symlink_to(path)
     monkeypatch.setattr(claims, "RESULTS", tmp_path)
     without = claims.claims()
-    made = {"gemv-random": random_rows(), "gemv-curves": curve_rows(), "gemv-overlap": overlap_rows()}
+    made = {
+        "gemv-random": random_rows(),
+        "gemv-curves": curve_rows(),
+        "gemv-overlap": overlap_rows(),
+        "attention-levels": attention_rows(),
+    }
     assert set(made) == set(claims.LATER)
     for name, rows in made.items():
         (tmp_path / f"{name}.json").write_text(json.dumps({"meta": {}, "rows": rows}))
     more = claims.claims()
-    assert len(more) == len(without) + 3 + 4 + 1
+    assert len(more) == len(without) + 3 + 4 + 1 + 2
     assert without.items() <= more.items()

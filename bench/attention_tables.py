@@ -1,0 +1,123 @@
+"""Markdown tables of attention from bench/results/*/attention-levels.json: by heads, and of kernels that append."""
+
+from __future__ import annotations
+
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any
+
+from vqcc.levels import LEVELS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+Row = dict[str, Any]
+
+ATTEND, APPEND = "attention_decode", "kv_append"
+
+
+def attention_tables(rows: Sequence[Row]) -> Iterator[str]:
+    """One for each pair of heads, an empty line before each, and one of appending."""
+    heads = sorted({heads_of(row) for row in rows}, reverse=True)
+    for own in heads:
+        yield from ("", *levels_table([row for row in rows if heads_of(row) == own and row["op"] == ATTEND]))
+    appends = [row for row in rows if row["op"] == APPEND]
+    if appends:
+        yield from ("", *append_table(appends))
+
+
+def levels_table(rows: Sequence[Row]) -> Iterator[str]:
+    """Every level of every problem; of best how much faster than gc and than cuDNN, and what of its time bytes take."""
+    (heads,) = {heads_of(row) for row in rows}
+    yield from _head(
+        f"{heads[0]}/{heads[1]}",
+        "batch x context",
+        *LEVELS,
+        "rope half",
+        "cuDNN fp16",
+        "flash fp16",
+        "best against gc",
+        "cuDNN / best",
+        "floor / best",
+    )
+    cells = {(*problem_of(row), row["level"], row["rope"]): row for row in rows}
+    for algorithm, batch, context in dict.fromkeys(map(problem_of, rows)):
+        of = {level: cells.get((algorithm, batch, context, level, "none")) for level in LEVELS}
+        best, rotated = of["best"], cells.get((algorithm, batch, context, "best", "half"))
+        if best is None:
+            continue
+        gc = of["gc"]
+        yield _line(
+            algorithm,
+            f"{batch} x {context}",
+            *(_time(row) for row in of.values()),
+            _time(rotated),
+            f"{best['baseline_us']:.1f}",
+            f"{best['flash_fp16_us']:.1f}" if "flash_fp16_us" in best else "-",
+            "-" if gc is None else f"{best['us'] / gc['us'] - 1:+.0%}",
+            f"{best['baseline_us'] / best['us']:.2f}",
+            f"{best['floor_us'] / best['us']:.0%}",
+        )
+
+
+def append_table(rows: Sequence[Row]) -> Iterator[str]:
+    """A token of each sequence, by algorithm and heads; of several contexts the median."""
+    batches = sorted({row["batch"] for row in rows})
+    yield from _head("append one token", "heads", *(f"batch {batch}" for batch in batches))
+    for algorithm, heads in dict.fromkeys((row["algorithm"], heads_of(row)) for row in rows):
+        times = [
+            sorted(
+                row["us"]
+                for row in rows
+                if (row["algorithm"], heads_of(row), row["batch"]) == (algorithm, heads, batch)
+            )
+            for batch in batches
+        ]
+        yield _line(
+            algorithm,
+            f"{heads[0]}/{heads[1]}",
+            *(f"{own[len(own) // 2]:.2f}" if own else "-" for own in times),
+        )
+
+
+def heads_of(row: Row) -> tuple[int, int]:
+    """Heads of queries and of the cache."""
+    return row["q_heads"], row["kv_heads"]
+
+
+def problem_of(row: Row) -> tuple[str, int, int]:
+    """Algorithm, batch and context."""
+    return row["algorithm"], row["batch"], row["context"]
+
+
+def _head(*heads: str) -> Iterator[str]:
+    yield from (_line(*heads), f"|{'---|' * len(heads)}")
+
+
+def _line(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _time(row: Row | None) -> str:
+    return "-" if row is None else f"{row['us']:.1f}"
+
+
+def attended(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    """What docs/performance.md says of all problems together: level best beside gc, and beside cuDNN."""
+    plain = {
+        (*heads_of(row), *problem_of(row), row["level"]): row
+        for row in rows
+        if row["op"] == ATTEND and row["rope"] == "none"
+    }
+    best = {key[:-1]: row for key, row in plain.items() if key[-1] == "best"}
+    spared = [1 - row["us"] / plain[*key, "gc"]["us"] for key, row in best.items() if (*key, "gc") in plain]
+    faster = [row["baseline_us"] / row["us"] for row in best.values()]
+    yield (
+        "attention against gc",
+        f"Level best takes {fmean(spared):.0%} less time than gc on average over {len(spared)} problems, "
+        f"{min(spared):.0%} in the least.",
+    )
+    yield (
+        "attention against cuDNN",
+        f"It is {median(faster):.2f} times as fast as cuDNN's fp16 attention in the median of {len(faster)} problems, "
+        f"{min(faster):.2f} to {max(faster):.2f} times.",
+    )
