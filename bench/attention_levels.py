@@ -143,6 +143,8 @@ def libraries_of(cases: list[Case], options: argparse.Namespace, out: Path) -> I
             path = options.libraries / f"bench-{case.name}"
             if path.is_dir():
                 yield case, path
+            else:
+                print(f"{case.name}: {path} is not there", flush=True)
         return
     # Processes of their own: planning is Python, and a device is open in this one.
     with ProcessPoolExecutor(options.jobs, get_context("spawn")) as compilers:

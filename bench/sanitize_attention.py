@@ -133,6 +133,8 @@ def main() -> None:
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps({"meta": meta, "libraries": len(paths), "tools": results}, indent=1))
+    if left_out:
+        sys.exit("there are cases without a library")
     if not all(result["clean"] for result in results.values()):
         sys.exit(4)
 

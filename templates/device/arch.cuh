@@ -143,20 +143,13 @@ VQCC_DEVICE void store(Word* address, Word word) {
 #endif
 }
 
-/// Where the block's window of shared memory begins, whose first bytes the driver reserves from compute capability 8.0 on; and
-/// how far into it `pointer` lies (PTX cvta.shared).
+/// Where the block's window of shared memory begins, of which the driver has the first kReserved bytes (PTX cvta.shared).
+template <int kReserved>
 VQCC_DEVICE uint8* shared_window() {
 #ifdef VQCC_EMULATE
-  return dynamic_shared() - 1024;
+  return dynamic_shared() - kReserved;
 #else
   return static_cast<uint8*>(__cvta_shared_to_generic(0));
-#endif
-}
-VQCC_DEVICE int place_in_window(const uint8* pointer) {
-#ifdef VQCC_EMULATE
-  return static_cast<int>(pointer - shared_window());
-#else
-  return static_cast<int>(__cvta_generic_to_shared(pointer));
 #endif
 }
 

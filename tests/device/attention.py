@@ -317,6 +317,15 @@ class Cache:
         number = sequence if self.table is None else self.table[sequence, page]
         return self.pages[number, :, place]
 
+    def used_table(self) -> NDArray[np.int32]:
+        """The page table, with no page where a sequence has no token in codes."""
+        assert self.table is not None
+        used = self.table.copy()
+        for sequence, length in enumerate(self.case.lengths):
+            coded = max(0, length - self.case.window)
+            used[sequence, -(-coded // self.case.page_tokens) :] = -1
+        return used
+
     def fill(self, keys: NDArray[Any], values: NDArray[Any]) -> None:
         """Put codes [sequences, heads, tokens, groups, stages] in place; tokens fill all blocks."""
         words = pack_token_blocks(keys, values, self.case.layout)
@@ -405,7 +414,7 @@ def run_attention(
                 Buffer("book_facts", facts, "input"),
                 Buffer("rotations", turn_steps(case.head_dim).view(np.uint8), "input"),
                 Buffer("lengths", np.array(case.lengths, np.int32), "input"),
-                None if cache.table is None else Buffer("page_table", cache.table, "input"),
+                None if cache.table is None else Buffer("page_table", cache.used_table(), "input"),
                 Buffer("key_window", cache.key_window, "input"),
                 Buffer("value_window", cache.value_window, "input"),
                 Buffer("outputs", outputs, "output"),

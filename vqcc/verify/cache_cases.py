@@ -75,6 +75,8 @@ def attend_case(
     shape = (len(lengths), query_tokens, op.q_heads, op.head_dim + PADDING)
     queries = rng.standard_normal(shape, dtype=np.float32).astype(element)
     inputs = {"queries": queries, **_cache_arrays(cache), "lengths": cache.lengths}
+    if cache.table is not None:
+        inputs["page_table"] = cache.used_table()
     outputs = {
         "outputs": np.full(shape, -1.5).astype(element),
         "log_sums": np.full(shape[:-1], np.nan, np.float32),

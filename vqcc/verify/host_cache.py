@@ -93,6 +93,14 @@ class HostCache:
         )
         return replace(own, pages=own._packed(self.pages))
 
+    def used_table(self) -> NDArray[np.int32]:
+        """The page table with -1 for pages that have no token in codes, which no kernel that attends may look at."""
+        assert self.table is not None
+        used = self.table.copy()
+        for sequence, coded in enumerate(self.coded):
+            used[sequence, -(-int(coded) // (self.page_blocks * BLOCK_TOKENS)) :] = -1
+        return used
+
     def _packed(self, pages: NDArray[np.uint32]) -> NDArray[np.uint32]:
         """`pages` with every token block that has a token in codes."""
         packed = pages.copy()

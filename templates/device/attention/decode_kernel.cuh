@@ -45,6 +45,7 @@ class DecodeAttention {
   static constexpr int kValueBytes = ValueTile::kResidentTiles * ValueTile::kSharedBookBytes;
   static constexpr int kBooksBytes = Tile::kBooksTakeTurns ? (kKeyBytes > kValueBytes ? kKeyBytes : kValueBytes)
                                                            : kKeyBytes + kValueBytes;
+  static_assert(kBooksBytes % 16 == 0, "what lies behind books is aligned");
   static constexpr int kQueryFloats = kRows * kHeadDim;
   static constexpr int kScoreFloats = kRows * kChunkTokens;
   static constexpr int kSumFloats = kRows * kHeadDim * kWarps;

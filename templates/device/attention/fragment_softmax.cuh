@@ -41,7 +41,7 @@ class FragmentSoftmax {
 
   VQCC_DEVICE void start() {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) operands_[0][i] = 0u;
+    for (int i = 0; i < 4; ++i) operand_[i] = 0u;
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       largest_[r] = kMasked;
@@ -80,8 +80,7 @@ class FragmentSoftmax {
     const uint8* own = weights + Quarters::row() * kPairBytes;
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
-      uint32(&operand)[4] = operands_[0];
-      if (has_weights) to_registers(load<Space::kShared>(reinterpret_cast<const uint4*>(own + step * kRunBytes)), operand);
+      if (has_weights) to_registers(load<Space::kShared>(reinterpret_cast<const uint4*>(own + step * kRunBytes)), operand_);
 #pragma unroll
       for (int s = 0; s < kSlots; ++s) {
         uint32 entries[4][kPairs];
@@ -90,7 +89,7 @@ class FragmentSoftmax {
 #pragma unroll
         for (int c = 0; c < kVectorSize; ++c) {  // the lower or upper channels of pairs of tokens
           const uint32 selector = c % 2 == 0 ? 0x5410u : 0x7632u;
-          multiply_fragments<ElementType::kFloat16>(values_[s][c], operand,
+          multiply_fragments<ElementType::kFloat16>(values_[s][c], operand_,
                                                     {permute_bytes(entries[0][c / 2], entries[1][c / 2], selector),
                                                      permute_bytes(entries[2][c / 2], entries[3][c / 2], selector)});
         }
@@ -178,8 +177,8 @@ class FragmentSoftmax {
 
   float largest_[kRows];
   float sum_[kRows];
-  /// Weights of a step, of this one and the next. Lanes whose rows are of other members' tokens have zeros, and leave them.
-  uint32 operands_[1][4];
+  /// Weights of a step. Lanes whose rows are of other members' tokens have zeros, and leave them.
+  uint32 operand_[4];
   float values_[kSlots][kVectorSize][4];  // [slot][channel of a group][row, column of the multiply]
 };
 

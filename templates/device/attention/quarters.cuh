@@ -21,15 +21,10 @@ struct Quarters {
   VQCC_DEVICE static bool has_token() { return member() % 2 == turn() / 2; }
   VQCC_DEVICE static int token_of(int octet) { return octet * 8 + member() * 2 + turn() % 2; }
 
-  /// The largest `value`, or the sum, of the 16 lanes that have the same query rows.
+  /// The largest `value` of the 16 lanes that have the same query rows.
   VQCC_DEVICE static float largest_of_row(float value) {
 #pragma unroll
     for (int mask = 8; mask > 0; mask /= 2) value = larger(value, exchange_xor(value, mask));
-    return value;
-  }
-  VQCC_DEVICE static float sum_of_row(float value) {
-#pragma unroll
-    for (int mask = 8; mask > 0; mask /= 2) value += exchange_xor(value, mask);
     return value;
   }
 };

@@ -98,7 +98,9 @@ class RowAttention {
     const auto sequence = Sequence<Shape>::of(length, arguments_.query_tokens);
     const float scale = score_scale<Shape>(arguments_);
     const int first_block = sequence.first_block + first + warp_index() * kTeams;
-    const int end_block = sequence.first_block + end;
+    // An empty sequence has a block, to have an output, but no codes: its pages are not looked at.
+    const int end_block = Shape::kWindow == 0 ? smaller(sequence.first_block + end, sequence.coded_blocks)
+                                              : sequence.first_block + end;
 #pragma unroll
     for (int stage = 0; stage < Tile::kStages; ++stage) {  // on their way while tables are made
       const int block = first_block + stage * kWarps * kTeams;
@@ -268,7 +270,7 @@ class RowAttention {
       softmax.add_codes(shared_.values(), values, weights);
       return;
     }
-    if (Shape::kWindow == 0) return;  // an empty sequence
+    if constexpr (Shape::kWindow == 0) return;
     const float scale = 1.0f / value_unscale(rows.head);  // values of codes are scaled, so these are too
     const int first = sequence.first_token(own);
     for (int t = 0; first + t < sequence.end_token(own); ++t) {

@@ -17,6 +17,7 @@ class RowShared {
   static constexpr bool kPlaced = Tile::kTablesRegion > 0;
   static constexpr int kTableBytes = Products::kBytes + ValueRows::kBytes;
   static constexpr int kTablesOffset = Tile::kTablesOffset;
+  static constexpr int kReserved = kPlaced ? Tile::kTablesRegion * kTableRegionBytes - kTablesOffset : 0;
 
   static constexpr int kStageBytes = kWarps * kWarpStageBytes;
   static constexpr int kSumBytes = kWarps * kRows * Shape::kHeadDim * 4;
@@ -47,12 +48,12 @@ class RowShared {
 
   /// Makes sure that tables are where look-ups expect them: a driver that reserves other than it says is an error.
   VQCC_DEVICE void start() const {
-    if (kPlaced && place_in_window(shared_ + kTablesOffset) != Tile::kTablesRegion * kTableRegionBytes) stop_launch();
+    if (kPlaced && shared_ - shared_window<kReserved>() != kReserved) stop_launch();
   }
 
-  VQCC_DEVICE TableRegion products() const { return {kPlaced ? shared_window() : shared_, Tile::kTablesRegion}; }
+  VQCC_DEVICE TableRegion products() const { return {base(), Tile::kTablesRegion}; }
   VQCC_DEVICE TableRegion values() const {
-    return {kPlaced ? shared_window() : shared_, Tile::kTablesRegion + Products::kBytes / kTableRegionBytes};
+    return {base(), Tile::kTablesRegion + Products::kBytes / kTableRegionBytes};
   }
 
   /// This warp's codes of stage `stage`.
@@ -82,6 +83,7 @@ class RowShared {
   }
 
  private:
+  VQCC_DEVICE uint8* base() const { return kPlaced ? shared_window<kReserved>() : shared_; }
   VQCC_DEVICE uint8* part(int offset) const { return shared_ + kPartsOffset + offset; }
 
   uint8* shared_;

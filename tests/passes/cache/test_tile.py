@@ -49,7 +49,7 @@ def test_tiles_fit(
         units = tile.work.sequence_blocks * tile.work.layout.heads * tile.work.batch * tile.row_sets
         assert 1 <= tile.blocks <= units
         assert tile.roundings > problem.op.context
-        assert {each.name for each in decisions} == {"query_rows", "warps", "grid"}
+        assert {each.name for each in decisions} == {"query_rows", "warps", "shares"}
 
 
 @pytest.mark.parametrize("dataflow", CACHE_DATAFLOWS)

@@ -22,8 +22,6 @@ BLOCKS = ((8, 2, 128), (16, 1, 128), (8, 1, 255), (4, 1, 255))
 MAX_SCORE_ROWS = 8
 #: Token blocks whose codes are on their way: of a warp's keys, of a team's values.
 SCORED_DEPTHS, DECODED_DEPTHS = (4, 2), (1, 1)
-#: Shared memory that the system takes of each block.
-RESERVED_BYTES = 1024
 #: Query rows whose sums a thread that decodes keeps at a time: 32-bit words of all of them, at most.
 DECODE_SUM_WORDS = 32
 
@@ -36,14 +34,21 @@ def propose_cluster_tiles(
     book_bytes: int,
     roundings: int,
 ) -> Iterator[tuple[ClusterTile, tuple[Decision, ...]]]:
-    """Tiles for clusters of `sizes`, the fastest by prediction first; `book_bytes` of a head are cached by entry."""
+    """Tiles for clusters of `sizes`, the fastest by prediction first.
+
+    `book_bytes` of a head, each block's part of them, have room beside a tile, or as much of them as its least chunk
+    leaves.
+    """
     make = _scored if dataflow == "score" else _decoded
     found: list[ClusterTile] = []
     for size in sizes:
         for warps, per_sm, registers in BLOCKS:
-            room = min(machine.shared_bytes_per_block, machine.shared_bytes_per_sm // per_sm - RESERVED_BYTES)
+            room = min(
+                machine.shared_bytes_per_block,
+                machine.shared_bytes_per_sm // per_sm - machine.shared_bytes_reserved,
+            )
             for tile in make(work, warps, registers, size, roundings):
-                fitting = tile.with_largest_chunk(room - book_bytes // size)
+                fitting = tile.with_largest_chunk(room - book_bytes // size) or tile.with_least_chunk(room)
                 if fitting is not None and 32 * warps <= machine.threads_per_block:
                     found.append(fitting.with_grid(per_sm * machine.sm_count))
                     break  # fewer rows would read codes more often

@@ -138,13 +138,18 @@ class ClusterTile(AttentionTile):
 
     def with_largest_chunk(self, shared_bytes: int) -> Self | None:
         """The tile whose chunks are as long as `shared_bytes` allow or a sequence can be; None if none fits."""
-        longest = -(-self.work.context // BLOCK_TOKENS) + (self.work.window > 0)
+        longest = self.work.sequence_blocks
         least = replace(self, chunk_blocks=self.chunk_step)
         room = shared_bytes - least.shared_bytes
         if room < 0:
             return None
         steps = 1 + room // least.room_bytes
         return replace(self, chunk_blocks=min(steps, -(-longest // self.chunk_step)) * self.chunk_step)
+
+    def with_least_chunk(self, shared_bytes: int) -> Self | None:
+        """The tile of the shortest chunks; None if it does not fit."""
+        least = replace(self, chunk_blocks=self.chunk_step)
+        return least if least.shared_bytes <= shared_bytes else None
 
     @property
     def room_bytes(self) -> int:
@@ -200,7 +205,7 @@ class ScoredClusterTile(ClusterTile):
         layout, cells = self.work.layout, -(-self.rows // MAX_CELL_ROWS)
         cell_words = CELL_BYTES[min(self.rows, MAX_CELL_ROWS)] / 4
         values = self.own_value_groups * layout.value_size / 2
-        weights = self.teams * self.rows * BLOCK_TOKENS / 2 / self.teams
+        weights = self.rows * BLOCK_TOKENS / 2
         exchanged = PARTIAL_WAVEFRONTS * self.cluster * self.rows
         codes = layout.block_bytes / self.cluster
         wavefronts = self.own_key_groups * cells * cell_words + values + weights / self.cluster + exchanged

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vqcc.ops.attention.cluster_proposals import propose_cluster_tiles
 from vqcc.ops.attention.cycles import PARTS_CYCLES, block_cycles, segment_cycles
 from vqcc.ops.attention.dealing import Dealing, deal
-from vqcc.ops.attention.row_tile import FragmentTile, RowTile, ScoreTile
+from vqcc.ops.attention.row_tile import FragmentTile, ScoreTile
 from vqcc.ops.attention.tile import AttentionTile, AttentionWork, DecodeTile
 from vqcc.ops.tiles import power_of_two_at_least
 from vqcc.plan import Decision
@@ -45,26 +45,24 @@ def propose_tiles(
     clusters: Sequence[int] = (),
     book_bytes: int = 0,
 ) -> Iterator[Proposal]:
-    """Tiles of a dataflow that fit a block's shared memory, the most promising first; for `clusters` of blocks, if any.
+    """Tiles of a dataflow that fit a block's shared memory, the fastest by prediction first; for `clusters`, if any.
 
-    Books that are cached entry by entry, `book_bytes` of a head at most, come on top of what a tile of `decode` needs:
-    there is room for them or not.
+    Books that are cached entry by entry, `book_bytes` of a head at most, come on top of what a tile of `decode` needs.
     """
     if clusters:
         yield from propose_cluster_tiles(dataflow, work, machine, clusters, book_bytes, _roundings(work))
         return
     make = {"decode": _decode_tiles, "score": _score_tiles, "fragment": _fragment_tiles}[dataflow]
-    for tile in make(work, machine):
-        if (
-            (not isinstance(tile, RowTile) or tile.fits_in_front)
-            and tile.shared_bytes <= machine.shared_bytes_per_block
-            and 32 * tile.warps <= machine.threads_per_block
-        ):
-            block = block_cycles(tile.block_counts, machine)
-            segment, merge = segment_cycles(tile.segment_counts, machine) / block, PARTS_CYCLES / block
-            dealing = deal(tile.dealing.pairs, work.sequence_blocks, _filling(tile, machine), segment, merge)
-            filling = replace(tile, blocks=dealing.grid)
-            yield filling, (*_decisions(filling, machine), _dealing_decision(dealing, segment))
+    found = [
+        _filling(tile, machine, book_bytes)
+        for tile in make(work, machine)
+        if tile.has_room
+        and tile.shared_bytes <= machine.shared_bytes_per_block
+        and 32 * tile.warps <= machine.threads_per_block
+    ]
+    found.sort(key=lambda pair: sum(pair[0].phase_cycles(machine).values()))
+    for tile, decision in found:
+        yield tile, (*_decisions(tile, machine), decision)
 
 
 def _decode_tiles(work: AttentionWork, _machine: Machine) -> Iterator[AttentionTile]:
@@ -76,7 +74,7 @@ def _decode_tiles(work: AttentionWork, _machine: Machine) -> Iterator[AttentionT
 
 
 def _score_tiles(work: AttentionWork, machine: Machine) -> Iterator[AttentionTile]:
-    """All query rows at once where their tables fit, else half of them; key entries resident if there is room."""
+    """All query rows at once, and half of them: codes are read as often, and tables are smaller."""
     rows = min(MAX_SCORE_ROWS, power_of_two_at_least(work.query_rows))
     while rows:
         for stages, region, warps, registers in _row_blocks(SCORE_BLOCKS):
@@ -107,16 +105,21 @@ def _row_blocks(blocks: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, i
                 yield stages, region, warps, registers
 
 
-def _filling(tile: AttentionTile, machine: Machine) -> int:
-    """Blocks that the GPU may hold at a time, by registers and the tile's shared memory."""
+def _filling(tile: AttentionTile, machine: TimedMachine, book_bytes: int) -> tuple[AttentionTile, Decision]:
+    """The tile with its grid: of no more blocks than the GPU may hold at a time, by registers and shared memory."""
     by_registers = machine.registers_per_block // (tile.register_cap * WARP_SIZE * tile.warps)
-    per_sm = max(1, min(by_registers, machine.shared_bytes_per_sm // tile.shared_bytes))
-    return machine.sm_count * per_sm
+    shared = tile.shared_bytes + book_bytes + machine.shared_bytes_reserved
+    per_sm = max(1, min(by_registers, machine.shared_bytes_per_sm // shared))
+    block = block_cycles(tile.block_counts, machine)
+    segment, merge = segment_cycles(tile.segment_counts, machine) / block, PARTS_CYCLES / block
+    most = machine.sm_count * per_sm
+    dealing = deal(tile.dealing.pairs, tile.work.sequence_blocks, most, segment, merge)
+    return replace(tile, blocks=dealing.grid), _dealing_decision(dealing, segment)
 
 
 def _dealing_decision(dealing: Dealing, segment: float) -> Decision:
     return Decision(
-        "grid",
+        "shares",
         dealing.grid,
         "least share + segment * segments + what a merge takes, of sequences as long as the context, in token blocks",
         {

@@ -33,7 +33,9 @@ CHANNEL, MULTIPLIED_CHANNEL = 0.7, 0.5
 BLOCK, ROW = 60.0, 30.0
 #: Of products on tensor cores: what brings them to their tokens' lanes.
 PRODUCTS = 70.0
-#: Fitted: how long busy times are felt together, and longer where codes come straight to registers.
+#: Fitted: how long busy times are felt together, longer where codes come straight to registers, and where fewer
+#: warps work while others wait.
+BUSY, WAITS = 0.82, 2.9
 ROW_OVERLAP, DIRECT, FRAGMENT_OVERLAP = 0.85, 1.1, 1.35
 
 
@@ -98,7 +100,7 @@ class RowTile(AttentionTile):
             key_instructions + values + BLOCK + ROW * rows,
             key_multiplies + multiplies,
             layout.block_bytes,
-            overlap * (1 if self.stages else DIRECT),
+            overlap * (1 if self.stages else DIRECT) * (BUSY + WAITS / self.warps),
         )
 
     @property
@@ -114,7 +116,7 @@ class RowTile(AttentionTile):
         return min(self.stages, (self.tables_offset - self._part_bytes) // self._stage_bytes)
 
     @property
-    def fits_in_front(self) -> bool:
+    def has_room(self) -> bool:
         """Whether there is room in front of tables for what has no other place."""
         return not self.tables_region or self._part_bytes <= self.tables_offset
 

@@ -128,6 +128,11 @@ class AttentionTile(ABC):
         return Dealing(pairs, self.work.sequence_blocks, self.blocks, self.row_sets * self.work.batch)
 
     @property
+    def has_room(self) -> bool:
+        """Whether all lies where it must, given shared memory enough."""
+        return True
+
+    @property
     def row_sets(self) -> int:
         """Sets of query rows of a kv-head: each reads the head's codes anew."""
         return -(-self.work.query_rows // self.rows)

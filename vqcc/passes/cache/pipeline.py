@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING
 
 from vqcc.diagnostics import VqccError
+from vqcc.ops.attention.tile import AttentionTile
 from vqcc.passes.bounds import plan_bounds
 from vqcc.passes.cache.cost import plan_cache_cost
 from vqcc.passes.cache.exchange import plan_cache_exchange
@@ -63,8 +65,12 @@ def plan_kernel(
 
 
 def plan_compiled(problem: CacheProblem, plan: CachePlan, resources: Resources) -> CachePlan:
-    """Launch the kernel with what the compiler says it needs, and predict its time."""
-    return plan_cache_cost(problem, plan_launch(problem, plan, resources))
+    """Launch the kernel with what the compiler says it needs, and predict its time with the blocks that it then has."""
+    plan = plan_launch(problem, plan, resources)
+    assert isinstance(plan.tile, AttentionTile)
+    assert plan.launch is not None
+    launched = replace(plan, tile=replace(plan.tile, blocks=plan.launch.grid))
+    return replace(plan_cache_cost(problem, launched), tile=plan.tile)
 
 
 def estimate(

@@ -19,12 +19,21 @@ if TYPE_CHECKING:
     from vqcc.plan import CachePlan
     from vqcc.problem import CacheProblem
 
-__all__ = ["head_books", "place_all_books", "place_no_books", "place_rows", "place_slack_books"]
+__all__ = ["head_books", "head_bytes", "place_all_books", "place_no_books", "place_rows", "place_slack_books"]
 
 
 def head_books(algorithm: Algorithm, kv_heads: int, head_dim: int) -> int:
     """Books that a kv-head's vectors meet: one for each channel group, or one."""
     return algorithm.scope.cache_books(kv_heads, head_dim // algorithm.vector_size)[1]
+
+
+def head_bytes(problem: CacheProblem) -> int:
+    """Bytes of all books, of keys and of values, that a kv-head's vectors meet."""
+    op = problem.op
+    return sum(
+        head_books(algorithm, op.kv_heads, op.head_dim) * algorithm.table_bytes
+        for algorithm in (problem.keys, problem.values)
+    )
 
 
 def place_no_books(problem: CacheProblem, plan: CachePlan) -> CachePlan:

@@ -10,11 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vqcc.ops.attention.cluster_tile import CLUSTER_SIZES
-from vqcc.passes.cache.placement import head_books
+from vqcc.passes.cache.placement import head_bytes
 from vqcc.plan import Decision, Rejected
 
 if TYPE_CHECKING:
-    from vqcc.algorithms.base import Algorithm
     from vqcc.plan import CachePlan
     from vqcc.problem import CacheProblem
 
@@ -90,13 +89,4 @@ def _traffic(problem: CacheProblem, size: int) -> tuple[int, int]:
     op = problem.op
     rows = op.query_rows * op.kv_heads * problem.variant.sizes["batch"]
     scores = rows * op.context * SCORE_BYTES * size * (size - 1)
-    return scores, problem.gpu.sm_count.integer * _head_bytes(problem) // size
-
-
-def _head_bytes(problem: CacheProblem) -> int:
-    op = problem.op
-
-    def of(algorithm: Algorithm) -> int:
-        return head_books(algorithm, op.kv_heads, op.head_dim) * algorithm.table_bytes
-
-    return of(problem.keys) + of(problem.values)
+    return scores, problem.gpu.sm_count.integer * head_bytes(problem) // size

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from vqcc.ops.attention.proposals import propose_tiles
 from vqcc.ops.attention.tile import AttentionWork
+from vqcc.passes.cache.placement import head_bytes
 from vqcc.passes.tile import LIMITS, RATES, machine_of
 from vqcc.picks import tile_identity
 
@@ -47,7 +48,9 @@ def plan_cache_tile(
     if plan.strategy.codebook_centric and plan.strategy.dataflow != "decode" and not plan.clusters:
         return None
     work, machine = work_of(problem, plan), machine_of(problem.gpu)
-    proposed = propose_tiles(plan.strategy.dataflow, work, machine, plan.clusters)
+    caches = plan.strategy.dataflow == "decode" and plan.strategy.caching in ("all", "slack")
+    books = head_bytes(problem) if caches else 0
+    proposed = propose_tiles(plan.strategy.dataflow, work, machine, plan.clusters, books)
     tiles = (each for each in proposed if pinned is None or tile_identity(each[0]) == pinned)
     chosen = next(islice(tiles, attempt, None), None)
     if chosen is None:
