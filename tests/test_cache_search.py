@@ -106,6 +106,16 @@ def test_gpus_of_a_library_share_a_layout_and_books(compiler: Compiler) -> None:
     assert len({kernels.plans[0].layout for kernels in made}) == 1
 
 
+def test_a_gpu_without_room_for_any_tile_is_told(compiler: Compiler) -> None:
+    problem = make_problem("cq-2", **{**LLAMA, "head_dim": 256, "rope": "half"})
+    small = problem.gpu.shared_bytes_per_block.model_copy(update={"value": 40 * 1024})
+    gpu = problem.gpu.model_copy(update={"shared_bytes_per_block": small})
+    with pytest.raises(VqccError) as raised:
+        compile_cache_plans([replace(problem, gpu=gpu)], compiler(gpu))
+    assert [item.code for item in raised.value.diagnostics] == ["VQ0607"]
+    assert "has no room there" in str(raised.value)
+
+
 def test_books_past_shared_memory_are_refused(
     compiler: Compiler,
 ) -> None:

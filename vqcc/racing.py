@@ -221,7 +221,7 @@ def _nothing_fits(problem: KernelProblem, *, asked: bool) -> VqccError:
     return VqccError(
         Diagnostic(
             NOTHING_FITS,
-            f"every tile of {problem.kernel} spills registers on {problem.gpu.name}",
+            f"every tile of {problem.kernel} spills registers on {problem.gpu.name}, or has no room there",
             help="lower cache.registers, or leave it out: the slack then decides"
             if asked
             else "please report this spec: the planner has no tile small enough for it",

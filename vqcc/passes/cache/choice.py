@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from vqcc.levels import STRATEGIES, Strategy
@@ -55,7 +56,8 @@ def agree_on_cache(problems: Sequence[CacheProblem], estimate: Estimate) -> tupl
                 {each.gpu.name for each, times in zip(problems, ranked, strict=True) if not times}
             )
             reasons[dataflow] = f"no tile of it fits {', '.join(without)}"
-    return weigh(totals, reasons, len(problems))
+    # Where not even decoding has a tile, the compiler's search says so.
+    return weigh(totals, reasons, len(problems)) or (Agreed("decode"),)
 
 
 def refusals_of_library(problems: Sequence[CacheProblem], dataflow: Dataflow) -> list[str]:
@@ -64,10 +66,14 @@ def refusals_of_library(problems: Sequence[CacheProblem], dataflow: Dataflow) ->
 
 
 def cache_contenders(problem: CacheProblem, estimate: Estimate, dataflow: Dataflow) -> Contenders:
-    """Estimated microseconds and strategies of a dataflow, the most promising first; a level's own alone."""
+    """Estimated microseconds and strategies of a dataflow, the most promising first; a level's own alone.
+
+    To decode without a cache is left if nothing else has a tile.
+    """
     if problem.level != "best":
         return [(0.0, STRATEGIES[problem.level])]
     found = [
         (plan, strategy) for strategy in CACHE_STRATEGIES[dataflow] if (plan := estimate(problem, strategy))
     ]
-    return sorted(((predicted(plan), strategy) for plan, strategy in found), key=lambda pair: pair[0])
+    ranked = sorted(((predicted(plan), strategy) for plan, strategy in found), key=lambda pair: pair[0])
+    return ranked or [(math.inf, each) for each in CACHE_STRATEGIES[dataflow] if each == STRATEGIES["gc"]]
