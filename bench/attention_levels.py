@@ -98,13 +98,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory, open_device() as device:
         empty = time_empty(device, options.gpu)
         print(f"an empty kernel: {empty:.2f} us", flush=True)
+        arguments = restricted_to(options, "preset", "level", "rope", "problem")
         for row in measure(cases, options, Path(directory), device):
             rows.append(row)
             show(row)
-        arguments = restricted_to(options, "preset", "level", "rope", "problem")
-        document = document_of(rows, device, "attention_levels", arguments, options)
-        document["meta"]["empty_us"] = round(empty, 3)
-        save_document(document, options)
+            # The whole file after every row: an interruption loses none.
+            document = document_of(rows, device, "attention_levels", arguments, options)
+            document["meta"]["empty_us"] = round(empty, 3)
+            save_document(document, options)
     if not all(row["within_bound"] for row in rows):
         sys.exit(4)
 

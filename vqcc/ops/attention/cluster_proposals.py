@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["propose_cluster_tiles"]
 
-#: Warps of a block and blocks of an SM, with registers of their threads.
+#: Warps of a block and blocks of an SM, with registers of their threads; by the blocks of a cluster, for in larger ones
+#: so many warps wait for one another: half as long again (docs/decisions/012-clusters.md).
 BLOCKS = ((8, 2, 128), (16, 1, 128), (8, 1, 255), (4, 1, 255))
+LARGE_BLOCKS = tuple(each for each in BLOCKS if each[0] < 16)
+MOST_OF_ALL_BLOCKS = 2
 MAX_SCORE_ROWS = 8
 #: Token blocks whose codes are on their way: of a warp's keys, of a team's values.
 SCORED_DEPTHS, DECODED_DEPTHS = (4, 2), (1, 1)
@@ -42,7 +45,7 @@ def propose_cluster_tiles(
     make = _scored if dataflow == "score" else _decoded
     found: list[ClusterTile] = []
     for size in sizes:
-        for warps, per_sm, registers in BLOCKS:
+        for warps, per_sm, registers in BLOCKS if size <= MOST_OF_ALL_BLOCKS else LARGE_BLOCKS:
             room = min(
                 machine.shared_bytes_per_block,
                 machine.shared_bytes_per_sm // per_sm - machine.shared_bytes_reserved,

@@ -31,8 +31,8 @@ __all__ = ["FragmentTile", "RowTile", "ScoreTile"]
 LOOK_UP, SCORE, SCORE_ROW = 2.0, 0.4, 0.6
 CHANNEL, MULTIPLIED_CHANNEL = 0.7, 0.5
 BLOCK, ROW = 60.0, 30.0
-#: Of products on tensor cores: what brings them to their tokens' lanes.
-PRODUCTS = 70.0
+#: Of products on tensor cores: what brings them to their tokens' lanes; and, fitted, cycles until queries are operands.
+PRODUCTS, QUERY_CYCLES = 70.0, 9000.0
 #: Fitted: how long busy times are felt together, longer where codes come straight to registers, and where fewer
 #: warps work while others wait.
 BUSY, WAITS = 0.82, 2.9
@@ -247,8 +247,9 @@ class FragmentTile(RowTile):
 
     @property
     def segment_counts(self) -> SegmentCounts:
-        """Rows of both books, for every head."""
-        return SegmentCounts(0, 0, self.work.key_rows.bytes + self.work.value_rows.bytes)
+        """Rows of both books, for every head, and operands of queries."""
+        books = self.work.key_rows.bytes + self.work.value_rows.bytes
+        return SegmentCounts(0, QUERY_CYCLES, books)
 
     @property
     def product_bytes(self) -> int:
