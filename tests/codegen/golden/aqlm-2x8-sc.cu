@@ -150,20 +150,13 @@ VQCC_DEVICE void store(Word* address, Word word) {
 #endif
 }
 
-/// Where the block's window of shared memory begins, whose first bytes the driver reserves from compute capability 8.0 on; and
-/// how far into it `pointer` lies (PTX cvta.shared).
+/// Where the block's window of shared memory begins, of which the driver has the first kReserved bytes (PTX cvta.shared).
+template <int kReserved>
 VQCC_DEVICE uint8* shared_window() {
 #ifdef VQCC_EMULATE
-  return dynamic_shared() - 1024;
+  return dynamic_shared() - kReserved;
 #else
   return static_cast<uint8*>(__cvta_shared_to_generic(0));
-#endif
-}
-VQCC_DEVICE int place_in_window(const uint8* pointer) {
-#ifdef VQCC_EMULATE
-  return static_cast<int>(pointer - shared_window());
-#else
-  return static_cast<int>(__cvta_generic_to_shared(pointer));
 #endif
 }
 
@@ -1935,7 +1928,7 @@ struct Tile_m1_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 3) aqlm_2x8_sc_m1_float16_559d2ea6(
+extern "C" __global__ void __launch_bounds__(256, 3) aqlm_2x8_sc_m1_float16_eb42b9e6(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,
