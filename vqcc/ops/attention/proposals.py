@@ -48,7 +48,7 @@ def propose_tiles(
 ) -> Iterator[Proposal]:
     """Tiles of a dataflow that fit a block's shared memory, the fastest by prediction first; for `clusters`, if any.
 
-    Books that are cached entry by entry, `book_bytes` of a head at most, come on top of what a tile of `decode` needs.
+    Books that are cached whole, `book_bytes` of a head, come on top of what a tile of `decode` needs.
     """
     if clusters:
         yield from propose_cluster_tiles(dataflow, work, machine, clusters, book_bytes, _roundings(work))

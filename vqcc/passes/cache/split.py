@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["cluster_sizes", "plan_cache_split"]
 
 SCORE_BYTES = 4
+#: Tokens of a sequence past which idle SMs cost more than reading books for each block of the grid: measured between
+#: 1024 and 4096 (docs/performance.md).
+LONG_CONTEXT = 2048
 #: Channel groups of keys of a block over score tables: their codes fill words.
 SCORED_GROUPS = 4
 #: Channels of a vector of values that are added up together (WarpSums, device/attention/warp_sums.cuh).
@@ -40,19 +43,21 @@ def cluster_sizes(problem: CacheProblem, dataflow: str) -> tuple[int, ...]:
 
 
 def plan_cache_split(problem: CacheProblem, plan: CachePlan) -> CachePlan:
-    """Decide for a codebook-centric strategy: the number of least traffic, or, past the paper, all that may be."""
+    """Decide for a codebook-centric strategy: the number of least traffic; level `best` may have any, by predicted time."""
     if not plan.strategy.codebook_centric:
         return plan
     sizes = cluster_sizes(problem, plan.strategy.dataflow)
-    if plan.strategy.dataflow != "decode":
+    if plan.strategy.dataflow != "decode" or problem.level == "best":
         return plan.decide(clusters=sizes)
+    idle = tuple(size for size in sizes if _leaves_idle(problem, size))
+    sizes = tuple(size for size in sizes if size not in idle)
     traffic = {size: _traffic(problem, size) for size in (1, *sizes)}
     best = min(traffic, key=lambda size: sum(traffic[size]))
     why = (
         "each block loads the books of its own channels, and partial scores are added up through shared memory"
         if best > 1
         else _why_none(problem)
-        if not sizes
+        if not sizes and not idle
         else "blocks share out tokens: partial scores would move more bytes than books"
     )
     return plan.decide(
@@ -71,11 +76,18 @@ def plan_cache_split(problem: CacheProblem, plan: CachePlan) -> CachePlan:
                 Rejected(size, f"{reduce + books:,} bytes, {books:,} of them books")
                 for size, (reduce, books) in traffic.items()
                 if size != best
-            ),
+            )
+            + tuple(Rejected(size, "few long sequences would leave most SMs idle") for size in idle),
             facts=("sm_count",),
         ),
         clusters=() if best == 1 else (best,),
     )
+
+
+def _leaves_idle(problem: CacheProblem, size: int) -> bool:
+    """Whether clusters, which work on whole sequences, have less than half of the SMs work on long ones."""
+    blocks = problem.op.kv_heads * problem.variant.sizes["batch"] * size
+    return problem.op.context > LONG_CONTEXT and 2 * blocks < problem.gpu.sm_count.integer
 
 
 def _why_none(problem: CacheProblem) -> str:

@@ -48,9 +48,11 @@ def plan_cache_tile(
     if plan.strategy.codebook_centric and plan.strategy.dataflow != "decode" and not plan.clusters:
         return None
     work, machine = work_of(problem, plan), machine_of(problem.gpu)
-    caches = plan.strategy.dataflow == "decode" and plan.strategy.caching in ("all", "slack")
-    books = head_bytes(problem) if caches else 0
-    proposed = propose_tiles(plan.strategy.dataflow, work, machine, plan.clusters, books)
+    # Of clusters each block has room for its books, or as much of them; else what the base kernel leaves is for books,
+    # and only whole ones take from how many blocks an SM holds.
+    dataflow, caching = plan.strategy.dataflow, plan.strategy.caching
+    cached = dataflow == "decode" and (caching == "all" or (caching == "slack" and bool(plan.clusters)))
+    proposed = propose_tiles(dataflow, work, machine, plan.clusters, head_bytes(problem) if cached else 0)
     tiles = (each for each in proposed if pinned is None or tile_identity(each[0]) == pinned)
     chosen = next(islice(tiles, attempt, None), None)
     if chosen is None:
