@@ -27,9 +27,7 @@ def split(problem: CacheProblem) -> tuple[CachePlan, Decision]:
 )
 def test_books_are_weighed_against_partial_scores(context: int, batch: int, blocks: int) -> None:
     """Of 32 heads of CQ-2: the more tokens, the fewer blocks share their scores."""
-    problem = make_problem(
-        "cq-2", level="o3", q_heads=32, kv_heads=32, head_dim=128, context=context, batch=batch
-    )
+    problem = make_problem("cq-2", q_heads=32, kv_heads=32, head_dim=128, context=context, batch=batch)
     plan, decision = split(problem)
     assert decision.value == blocks
     assert plan.clusters == (() if blocks == 1 else (blocks,))
@@ -38,17 +36,11 @@ def test_books_are_weighed_against_partial_scores(context: int, batch: int, bloc
 
 def test_few_long_sequences_do_not_leave_most_sms_idle() -> None:
     """Clusters work on whole sequences: a batch of one on eight heads has 16 blocks of two for 132 SMs."""
-    problem = make_problem("cq-2", level="o3", q_heads=32, kv_heads=8, head_dim=128, context=4096, batch=1)
+    problem = make_problem("cq-2", q_heads=32, kv_heads=8, head_dim=128, context=4096, batch=1)
     plan, decision = split(problem)
     assert plan.clusters == ()
     why = {each.value: each.reason for each in decision.rejected}
     assert {value for value, reason in why.items() if "idle" in reason} == {2, 4, 8}
-
-
-def test_best_may_have_any_number() -> None:
-    problem = make_problem("cq-2", head_dim=128, context=4096, batch=64)
-    plan = plan_cache_split(problem, CachePlan("kernel", "best", STRATEGIES["o3"]))
-    assert (plan.decisions, plan.clusters) == ((), (2, 4, 8))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +48,7 @@ def test_best_may_have_any_number() -> None:
     [("cq-2", "a100", "a100 has no clusters"), ("cq-1c4b", "h200", "vectors of 1 have none")],
 )
 def test_what_cannot_be_shared_is_said(algorithm: str, gpu: str, reason: str) -> None:
-    problem = make_problem(algorithm, level="o3", gpu=gpu, head_dim=128, context=64, batch=1)
+    problem = make_problem(algorithm, gpu=gpu, head_dim=128, context=64, batch=1)
     assert cluster_sizes(problem, "decode") == ()
     plan, decision = split(problem)
     assert plan.clusters == ()

@@ -43,11 +43,11 @@ def cluster_sizes(problem: CacheProblem, dataflow: str) -> tuple[int, ...]:
 
 
 def plan_cache_split(problem: CacheProblem, plan: CachePlan) -> CachePlan:
-    """Decide for a codebook-centric strategy: the number of least traffic; level `best` may have any, by predicted time."""
+    """Decide for a codebook-centric strategy: the number of least traffic, or, past the paper, all that may be."""
     if not plan.strategy.codebook_centric:
         return plan
     sizes = cluster_sizes(problem, plan.strategy.dataflow)
-    if plan.strategy.dataflow != "decode" or problem.level == "best":
+    if plan.strategy.dataflow != "decode":
         return plan.decide(clusters=sizes)
     idle = tuple(size for size in sizes if _leaves_idle(problem, size))
     sizes = tuple(size for size in sizes if size not in idle)
