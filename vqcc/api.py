@@ -16,7 +16,7 @@ from vqcc.library import Library, load_cache_library, load_library, load_weight_
 from vqcc.spec.load import load_algorithm, load_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from vqcc.algorithms.base import Algorithm
     from vqcc.hotness import Summary, TensorProfile
@@ -36,6 +36,7 @@ __all__ = [
     "pack_books",
     "profile",
     "quantize",
+    "quantize_all",
     "write_library",
 ]
 
@@ -60,37 +61,67 @@ def quantize(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
 ) -> VQTensor | CacheTensor:
-    """Quantize tensor `name` of a safetensors file and write it to `output`.
+    """Quantize tensor `name` of a safetensors file and write it to `output`: `quantize_all` of one."""
+    (tensor,) = quantize_all(
+        weights, {name: fisher}, algorithm, output, seed=seed, progress=lambda _, *of: progress(*of)
+    )
+    return tensor
 
-    By an algorithm of a KV cache the tensor is keys or values [kv_heads, tokens, head_dim] of a layer, and `fisher`
-    names squared gradients of them in the same file. Raises VQ0711 if `output` is the file or the spec of the
-    algorithm, VQ0546 for `fisher` with a weight's algorithm, and VQ05xx for the tensors.
+
+def quantize_all(
+    weights: Path,
+    names: Mapping[str, str | None],
+    algorithm: str,
+    output: Path,
+    *,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] = lambda name, done, total: None,  # noqa: ARG005
+) -> list[VQTensor | CacheTensor]:
+    """Quantize tensors of a safetensors file and write them to `output`, all or none.
+
+    By an algorithm of a KV cache they are keys or values [kv_heads, tokens, head_dim] of a layer, and what `names` has
+    for them names squared gradients of them in the same file, if anything. Raises VQ0711 if `output` is the file or the
+    spec of the algorithm, VQ0546 for such gradients with a weight's algorithm, and VQ05xx for the tensors.
     """
-    from vqcc.tensors.container import load_weights, save
+    from vqcc.tensors.container import save
     from vqcc.tensors.output import check_outputs
     from vqcc.tensors.shards import files_of
 
     spec = Path(algorithm)
     check_outputs([output], (*files_of(weights), *([spec] if spec.is_file() else ())))
     chosen = algorithm_named(algorithm)
-    tensor: VQTensor | CacheTensor
+    tensors = [
+        _quantized(weights, name, fisher, chosen, seed, partial(progress, name))
+        for name, fisher in names.items()
+    ]
+    save(output, tensors)
+    return tensors
+
+
+def _quantized(
+    weights: Path,
+    name: str,
+    fisher: str | None,
+    chosen: Algorithm,
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> VQTensor | CacheTensor:
+    from vqcc.tensors.container import load_weights
+
     if chosen.scope.is_cache:
         from vqcc.tensors.cache_learning import quantize_cache
 
         activations = load_weights(weights, name, 3)
         gradients = None if fisher is None else load_weights(weights, fisher, 3)
-        tensor = quantize_cache(activations, name, chosen, fisher=gradients, seed=seed, progress=progress)
-    else:
-        from vqcc.tensors.quantize import quantize as quantize_weights
+        return quantize_cache(activations, name, chosen, fisher=gradients, seed=seed, progress=progress)
+    from vqcc.tensors.quantize import quantize as quantize_weights
 
-        if fisher is not None:
-            message = f"{chosen.label} quantizes a weight, which Fisher weights say nothing of"
-            raise VqccError(
-                Diagnostic("VQ0546", message, help="leave --fisher out, or use an algorithm of a KV cache")
-            )
-        tensor = quantize_weights(load_weights(weights, name), name, chosen, seed=seed, progress=progress)
-    save(output, [tensor])
-    return tensor
+    if fisher is not None:
+        message = f"{chosen.label} quantizes a weight, which Fisher weights say nothing of"
+        raise VqccError(
+            Diagnostic("VQ0546", message, help="leave --fisher out, or use an algorithm of a KV cache")
+        )
+    return quantize_weights(load_weights(weights, name), name, chosen, seed=seed, progress=progress)
 
 
 def pack(

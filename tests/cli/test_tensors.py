@@ -344,6 +344,30 @@ def test_quantize_a_cache(real_activations: Path, tmp_path: Path) -> None:
     assert again.read_bytes() == output.read_bytes()
 
 
+def test_several_tensors_go_into_one_file(real_activations: Path, tmp_path: Path) -> None:
+    """Each as by itself; a name given twice, or Fisher weights of some only, are refused before anything is written."""
+    both, alone = tmp_path / "both.safetensors", tmp_path / "alone.safetensors"
+    names = ("layer.3.key", "layer.3.value")
+    source = real_activations
+    repeated = [part for name in names for part in ("--tensor", name)]
+    done = run("quantize", source, *repeated, "--algorithm", "cq-2", "-o", both, "--json")
+    assert done.exit_code == 0, done.output
+    assert [each["tensor"] for each in json.loads(done.stdout)] == list(names)
+    whole = load_file(both)
+    for name in names:
+        assert run("quantize", source, "--tensor", name, "--algorithm", "cq-2", "-o", alone).exit_code == 0
+        for key, array in load_file(alone).items():
+            np.testing.assert_array_equal(whole[key], array)
+    for wrong in (
+        (*repeated, "--tensor", names[0]),
+        (*repeated, "--fisher", names[0]),
+    ):
+        output = tmp_path / "none.safetensors"
+        done = run("quantize", source, *wrong, "--algorithm", "cq-2", "-o", output)
+        assert done.exit_code == 2
+        assert not output.exists()
+
+
 def test_fisher_weights_are_of_a_cache(weights: Path, tmp_path: Path) -> None:
     output = tmp_path / "x.safetensors"
     done = run("quantize", weights, "--tensor", "w", "--algorithm", ALGORITHM, "--fisher", "w", "-o", output)

@@ -1,13 +1,18 @@
-"""`vqcc quantize`: a plain weight, or keys or values of a KV cache, to a VQ tensor."""
+"""`vqcc quantize`: plain weights, or keys and values of a KV cache, to VQ tensors."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vqcc.cli.support import console, json_option, print_json, reports_errors
+
+if TYPE_CHECKING:
+    from vqcc.tensors.cache_tensor import CacheTensor
+    from vqcc.tensors.vq_tensor import VQTensor
 
 __all__ = ["command"]
 
@@ -16,10 +21,11 @@ __all__ = ["command"]
 @click.argument("weights", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
     "--tensor",
-    "name",
+    "names",
     required=True,
+    multiple=True,
     metavar="NAME",
-    help="The tensor of WEIGHTS to quantize: [n, k], or keys or values [kv_heads, tokens, head_dim].",
+    help="A tensor of WEIGHTS to quantize: [n, k], or keys or values [kv_heads, tokens, head_dim]; may be repeated.",
 )
 @click.option(
     "--algorithm",
@@ -29,8 +35,11 @@ __all__ = ["command"]
 )
 @click.option(
     "--fisher",
+    "gradients",
+    multiple=True,
     metavar="NAME",
-    help="Squared gradients of keys or values, of their shape: vectors weigh as much in the clustering.",
+    help="Squared gradients of keys or values, of their shape: vectors weigh as much in the clustering. One for each "
+    "--tensor, in their order.",
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
@@ -39,43 +48,59 @@ __all__ = ["command"]
 @json_option
 @reports_errors
 def command(
-    weights: Path, name: str, algorithm: str, fisher: str | None, output: Path, seed: int, as_json: bool
+    weights: Path,
+    names: tuple[str, ...],
+    algorithm: str,
+    gradients: tuple[str, ...],
+    output: Path,
+    seed: int,
+    as_json: bool,
 ) -> None:
-    """Quantize one tensor of the safetensors file WEIGHTS and write codes, codebooks and scales.
+    """Quantize tensors of the safetensors file WEIGHTS and write codes, codebooks and scales.
 
-    By a preset of KV caches, such as cq-2, the tensor is keys or values of a layer.
+    By a preset of KV caches, such as cq-2, they are keys or values of a layer.
     """
     from rich.markup import escape
     from rich.progress import Progress
 
-    from vqcc.api import quantize
+    from vqcc.api import quantize_all
 
+    if len(set(names)) < len(names):
+        raise click.UsageError("--tensor has a name twice")
+    if gradients and len(gradients) != len(names):
+        raise click.UsageError(f"--fisher is given {len(gradients)} times for {len(names)} of --tensor")
     with Progress(console=console(error=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(escape(f"quantizing {name}"), total=None)
-        tensor = quantize(
+        tasks = {name: progress.add_task(escape(f"quantizing {name}"), total=None) for name in names}
+        tensors = quantize_all(
             weights,
-            name,
+            dict(zip(names, gradients or [None] * len(names), strict=True)),
             algorithm,
             output,
-            fisher=fisher,
             seed=seed,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
+            progress=lambda name, done, total: progress.update(tasks[name], completed=done, total=total),
         )
-    bits = tensor.stored_bits
-    per = "weight" if len(tensor.shape) == 2 else "activation"
+    told = [_told(output, tensor) for tensor in tensors]
     if as_json:
-        print_json(
-            {
-                "output": str(output),
-                "tensor": name,
-                "shape": list(tensor.shape),
-                "algorithm": tensor.algorithm.mapping(),
-                f"bits_per_{per}": bits,
-                "relative_error": tensor.relative_error,
-            }
-        )
+        print_json(told[0] if len(told) == 1 else told)
         return
-    click.echo(
-        f"{output}: {name} {list(tensor.shape)} as {tensor.algorithm.label}, {bits:.2f} bits per {per}, "
-        f"relative error {tensor.relative_error:.4f}"
-    )
+    for tensor in tensors:
+        per = _unit(tensor)
+        click.echo(
+            f"{output}: {tensor.name} {list(tensor.shape)} as {tensor.algorithm.label}, {tensor.stored_bits:.2f} bits "
+            f"per {per}, relative error {tensor.relative_error:.4f}"
+        )
+
+
+def _unit(tensor: VQTensor | CacheTensor) -> str:
+    return "weight" if len(tensor.shape) == 2 else "activation"
+
+
+def _told(output: Path, tensor: VQTensor | CacheTensor) -> dict[str, Any]:
+    return {
+        "output": str(output),
+        "tensor": tensor.name,
+        "shape": list(tensor.shape),
+        "algorithm": tensor.algorithm.mapping(),
+        f"bits_per_{_unit(tensor)}": tensor.stored_bits,
+        "relative_error": tensor.relative_error,
+    }
