@@ -20,6 +20,7 @@ from vqcc.ops.attention.cycles import (
 )
 from vqcc.ops.attention.tile import (
     CELL_BYTES,
+    DECODE_LOOK_UP,
     DECODE_ROW,
     DECODE_SEGMENT,
     DECODE_TURNS,
@@ -53,9 +54,6 @@ PARTIAL_WAVEFRONTS, PARTIAL_INSTRUCTIONS, TABLE_CYCLES = 2.5, 12.0, 800.0
 #: block that has no others to wait for a token block's busy times are felt, by the blocks of a cluster.
 UNIT_CYCLES, CHUNK_CYCLES = 2000, 2000
 OWN_OVERLAP, CLUSTER_OVERLAP = 0.7, 0.35
-#: And cycles of a look-up that decodes: books of a block's own channels lie in shared memory whole, and two blocks
-#: share an SM.
-CLUSTER_LOOK_UP = 5.0
 
 
 @dataclass(frozen=True)
@@ -268,9 +266,7 @@ class DecodedClusterTile(ClusterTile):
         turns = DECODE_TURNS if self.work.rotated else 0
         partial = PARTIAL_WAVEFRONTS * self.cluster * self.rows
         exchanged = self.work.exchange_cycles(self.own_value_groups)
-        busy = (
-            CLUSTER_LOOK_UP * look_ups + DECODE_ROW * self.rows / self.cluster + turns + partial + exchanged
-        )
+        busy = DECODE_LOOK_UP * look_ups + DECODE_ROW * self.rows / self.cluster + turns + partial + exchanged
         return BlockCounts(busy, 0, 0, layout.block_bytes / self.cluster, 1.0)
 
     @property

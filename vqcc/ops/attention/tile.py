@@ -35,7 +35,7 @@ REGION_BYTES, REGION_ROW_BYTES = 65536, 256
 MAX_CELL_ROWS = 4
 CELL_BYTES: Mapping[int, int] = {1: 4, 2: 4, 4: 8}
 #: Fitted (cycles.py). Of kernels that decode, cycles of a look-up, of a query row, of rotations, and of a segment.
-DECODE_LOOK_UP, DECODE_ROW, DECODE_TURNS, DECODE_SEGMENT = 12.0, 100.0, 850.0, 8000.0
+DECODE_LOOK_UP, DECODE_ROW, DECODE_TURNS, DECODE_SEGMENT = 12.0, 100.0, 850.0, 10500.0
 #: Warp instructions that an SM issues a cycle: those of exchanges come on top of a look-up's fitted cycles, guessed
 #: until it is measured.
 EXCHANGE_ISSUE = 4
