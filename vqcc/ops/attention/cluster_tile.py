@@ -25,7 +25,9 @@ from vqcc.ops.attention.tile import (
     DECODE_SEGMENT,
     DECODE_TURNS,
     FLOAT_BYTES,
+    HALF_FLOAT_BYTES,
     MAX_CELL_ROWS,
+    REGION_BYTES,
     SCORE_INSTRUCTIONS,
     SCORE_OVERLAP,
     SCORE_ROW_INSTRUCTIONS,
@@ -45,9 +47,8 @@ __all__ = ["CLUSTER_SIZES", "ClusterTile", "DecodedClusterTile", "ScoredClusterT
 
 #: Blocks of a cluster: what every GPU of compute capability 9.0 or more can have.
 CLUSTER_SIZES = (2, 4, 8)
-#: Of half a row of tables in shared memory, and of the 256 rows of two halves (device/attention/cluster_share.cuh).
-HALF_BYTES, REGION_BYTES = 128, 65536
-HALF_FLOAT_BYTES = 2
+#: Of half a row of tables in shared memory; a region has 256 rows of two halves (device/attention/cluster_share.cuh).
+HALF_BYTES = 128
 #: Counted (docs/decisions/012-clusters.md): what partial scores of a token block and row take for each block.
 PARTIAL_WAVEFRONTS, PARTIAL_INSTRUCTIONS, TABLE_CYCLES = 2.5, 12.0, 800.0
 #: Fitted (docs/performance.md): what a unit and a chunk take beside their token blocks, and how much longer than a
