@@ -117,6 +117,12 @@ VQCC_DEVICE void copy_codes(uint8* shared, const uint8* global) {
   }
 }
 
+/// The number of the book by rows that kv-head `head` has: its own, or the one of all heads.
+template <class Cache>
+VQCC_DEVICE int book_of(int head) {
+  return Cache::kBooksByHead ? head : 0;
+}
+
 /// Pages of token blocks. A page holds, for each kv-head, kPageBlocks token blocks, each the codes of keys, then of values;
 /// a contiguous cache (kPageBlocks 0) has one page for each sequence, of as many blocks as a launch says.
 template <class Keys, class Values, class Cache>

@@ -197,12 +197,12 @@ class ScoredProducts {
       : arguments_(arguments), rank_(rank), tables_(shared) {}
 
   /// Starts to load `head`'s first entries of keys, to registers.
-  VQCC_DEVICE void start_keys(int head) { entries_.load_from(key_books(Cache::kBooksByHead ? head : 0), rank_, 0, 0); }
+  VQCC_DEVICE void start_keys(int head) { entries_.load_from(key_books(book_of<Cache>(head)), rank_, 0, 0); }
 
   /// Starts to copy `head`'s entries of values, which then stay until another head's are wanted. All warps have read those
   /// that are there. What it reads no kernel writes, nor what start_keys does.
   VQCC_DEVICE void start_books(int head) {
-    const int book = Cache::kBooksByHead ? head : 0;
+    const int book = book_of<Cache>(head);
     if (book == resident_) return;
     resident_ = book;
     ValueRows::template start_copies<kThreads>(
@@ -211,7 +211,7 @@ class ScoredProducts {
 
   /// Makes the tables for some queries: they are there after the next barrier of the block.
   VQCC_DEVICE void prepare(const RowSets& rows, int sequence, float scale) {
-    const int book = Cache::kBooksByHead ? rows.head : 0;
+    const int book = book_of<Cache>(rows.head);
     const float bound = load<Space::kGlobal>(arguments_.book_facts + 2 * book);
     unscale_ = load<Space::kGlobal>(arguments_.book_facts + 2 * book + 1);
     scores_.make(

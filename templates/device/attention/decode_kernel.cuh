@@ -126,7 +126,7 @@ class DecodeAttention {
       if constexpr (Tile::kBooksTakeTurns) value_books_.forget();
     }
     block_barrier();  // all weights have been read
-    add_warps(sums);
+    add_sums(sums);
     block_barrier();
   }
 
@@ -274,7 +274,7 @@ class DecodeAttention {
   }
 
   /// Adds the sums of the block's warps, in their order, to scores_[r * kHeadDim + channel].
-  VQCC_DEVICE void add_warps(float (&sums)[kRows][kSlots][kValueSize]) {
+  VQCC_DEVICE void add_sums(float (&sums)[kRows][kSlots][kValueSize]) {
     float* own = scores_ + warp_index() * kRows * kHeadDim;
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
@@ -291,12 +291,7 @@ class DecodeAttention {
       }
     }
     block_barrier();
-    for (int i = static_cast<int>(threadIdx.x); i < kRows * kHeadDim; i += kThreads) {
-      float sum = scores_[i];
-#pragma unroll
-      for (int w = 1; w < kWarps; ++w) sum += scores_[w * kRows * kHeadDim + i];
-      scores_[i] = sum;
-    }
+    add_warps<kRows * kHeadDim, kWarps>(scores_, [&](int i, float sum) { scores_[i] = sum; });
   }
 
   const Arguments& arguments_;

@@ -23,8 +23,6 @@ class FragmentSoftmax {
   static constexpr int kPairs = Rows::kPairs;
   static_assert(Rows::kTeams == 1, "lanes have channel groups of the same token");
   static_assert(kRows == Quarters::kRows, "four rows");
-  /// A warp's largest score may be passed by so many powers of two before earlier weights are scaled anew.
-  static constexpr float kHeadroom = 8.0f;
   static constexpr int kSteps = kBlockTokens / 4;
   static constexpr int kRunBytes = 16;
   static constexpr int kPairBytes = kSteps * kRunBytes;  // of two rows

@@ -13,6 +13,9 @@ constexpr float kMasked = -3.0e38f;
 constexpr float kLog2OfE = 1.44269504088896340736f;
 constexpr float kLogOfTwo = 0.69314718055994530942f;
 
+/// A warp's largest score may be passed by so many powers of two before earlier weights are scaled anew.
+constexpr float kHeadroom = 8.0f;
+
 /// 2^(score - largest), and nothing for a masked score.
 VQCC_DEVICE float weight_of(float score, float largest) {
   return score == kMasked ? 0.0f : power_of_two(score - largest);

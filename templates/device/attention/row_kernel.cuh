@@ -64,7 +64,7 @@ class RowAttention {
     for_each_segment<Shape, Tile, kThreads>(
         arguments_, shared_.progress(), shared_.state(), shared_.sums(), shared_.flag(),
         [&](const Rows& rows, bool same_head, int sequence, int first, int end) {
-          const int book = Cache::kBooksByHead ? rows.head : 0;
+          const int book = book_of<Cache>(rows.head);
           Products products;
           products.load_entries(key_rows(book));  // on its way while queries are
           if (!same_head) copy_books(book);
@@ -82,10 +82,10 @@ class RowAttention {
   /// Facts of a head's books that the packer knows: the largest sum of magnitudes of a key entry's elements, and what values
   /// are multiplied with to undo their scale, which is loaded when it is wanted.
   VQCC_DEVICE float key_bound(int head) const {
-    return load<Space::kGlobal>(arguments_.book_facts + 2 * (Cache::kBooksByHead ? head : 0));
+    return load<Space::kGlobal>(arguments_.book_facts + 2 * book_of<Cache>(head));
   }
   VQCC_DEVICE float value_unscale(int head) const {
-    return load<Space::kGlobal>(arguments_.book_facts + 2 * computed_anew(Cache::kBooksByHead ? head : 0) + 1);
+    return load<Space::kGlobal>(arguments_.book_facts + 2 * computed_anew(book_of<Cache>(head)) + 1);
   }
 
   VQCC_DEVICE const uint8* key_rows(int book) const {
@@ -117,8 +117,7 @@ class RowAttention {
     }
     wait_for_copies_but<2 * Tile::kStages>();
     block_barrier();  // queries and books are there
-    products.start(shared_.products(), shared_.queries(), key_rows(Cache::kBooksByHead ? rows.head : 0), key_bound(rows.head),
-                   scale);
+    products.start(shared_.products(), shared_.queries(), key_rows(book_of<Cache>(rows.head)), key_bound(rows.head), scale);
     Softmax softmax;
     softmax.start();
     block_barrier();  // tables are there

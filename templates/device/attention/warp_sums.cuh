@@ -22,8 +22,6 @@ struct WholeVectors {
 template <class Lanes, int kRows, int kWarps, class Channels = WholeVectors<Lanes>>
 class WarpSums {
   static constexpr int kTeams = Lanes::kTeams;
-  /// A warp's largest score may be passed by so many powers of two before earlier weights are scaled anew.
-  static constexpr float kHeadroom = 8.0f;
 
  public:
   static constexpr int kSlots = Lanes::kSlots;
