@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--level", action="append", choices=LEVELS)
     parser.add_argument("--rope", action="append", choices=("none", "half"))
     parser.add_argument("--problem", action="append", metavar="BxT", help="only these batches and contexts")
+    parser.add_argument("--heads", action="append", metavar="QxKV", help="only these heads")
     parser.add_argument(
         "--make", type=Path, metavar="DIR", help="compile into this folder, and measure nothing"
     )
@@ -98,7 +99,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory, open_device() as device:
         empty = time_empty(device, options.gpu)
         print(f"an empty kernel: {empty:.2f} us", flush=True)
-        arguments = restricted_to(options, "preset", "level", "rope", "problem")
+        arguments = restricted_to(options, "preset", "level", "rope", "problem", "heads")
         for row in measure(cases, options, Path(directory), device):
             rows.append(row)
             show(row)
@@ -116,6 +117,8 @@ def cases_of(options: argparse.Namespace) -> Iterator[Case]:
         if options.problem and f"{batch}x{context}" not in options.problem:
             continue
         for heads in HEADS:
+            if options.heads and f"{heads[0]}x{heads[1]}" not in options.heads:
+                continue
             for preset in options.preset or PRESETS:
                 for rope in options.rope or ("none", "half"):
                     levels = ("best",) if preset in BEST_ONLY or rope != "none" else LEVELS

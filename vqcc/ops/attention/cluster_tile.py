@@ -20,7 +20,6 @@ from vqcc.ops.attention.cycles import (
 )
 from vqcc.ops.attention.tile import (
     CELL_BYTES,
-    DECODE_LOOK_UP,
     DECODE_ROW,
     DECODE_SEGMENT,
     DECODE_TURNS,
@@ -55,6 +54,8 @@ PARTIAL_WAVEFRONTS, PARTIAL_INSTRUCTIONS, TABLE_CYCLES = 2.5, 12.0, 800.0
 #: block that has no others to wait for a token block's busy times are felt, by the blocks of a cluster.
 UNIT_CYCLES, CHUNK_CYCLES = 2000, 2000
 OWN_OVERLAP, CLUSTER_OVERLAP = 0.7, 0.35
+#: Fitted: cycles of a look-up of a cluster that decodes, fewer than DECODE_LOOK_UP: its blocks have whole books.
+CLUSTER_LOOK_UP = 4.0
 
 
 @dataclass(frozen=True)
@@ -267,7 +268,9 @@ class DecodedClusterTile(ClusterTile):
         turns = DECODE_TURNS if self.work.rotated else 0
         partial = PARTIAL_WAVEFRONTS * self.cluster * self.rows
         exchanged = self.work.exchange_cycles(self.own_value_groups)
-        busy = DECODE_LOOK_UP * look_ups + DECODE_ROW * self.rows / self.cluster + turns + partial + exchanged
+        busy = (
+            CLUSTER_LOOK_UP * look_ups + DECODE_ROW * self.rows / self.cluster + turns + partial + exchanged
+        )
         return BlockCounts(busy, 0, 0, layout.block_bytes / self.cluster, 1.0)
 
     @property

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["CACHE_STRATEGIES", "agree_on_cache", "cache_contenders", "refusals_of_library"]
 
-#: Strategies of each dataflow: all read the same codes and books. Level o4 is none of them: a sum over tokens needs no
-#: order of channels, and an exchange takes time.
+#: Strategies of each dataflow, of equals the first: all read the same codes and books. Level o4 is none of them: a sum
+#: over tokens needs no order of channels, and an exchange takes time.
 CACHE_STRATEGIES: Mapping[Dataflow, tuple[Strategy, ...]] = {
-    "decode": (STRATEGIES["o2"], STRATEGIES["o3"], STRATEGIES["sc"], STRATEGIES["gc"]),
+    "decode": (STRATEGIES["sc"], STRATEGIES["o3"], STRATEGIES["o2"], STRATEGIES["gc"]),
     "score": (
         Strategy("none", dataflow="score"),
         Strategy("none", dataflow="score", codebook_centric=True),
