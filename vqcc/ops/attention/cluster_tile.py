@@ -54,8 +54,9 @@ PARTIAL_WAVEFRONTS, PARTIAL_INSTRUCTIONS, TABLE_CYCLES = 2.5, 12.0, 800.0
 #: block that has no others to wait for a token block's busy times are felt, by the blocks of a cluster.
 UNIT_CYCLES, CHUNK_CYCLES = 2000, 2000
 OWN_OVERLAP, CLUSTER_OVERLAP = 0.7, 0.35
-#: Fitted: cycles of a look-up of a cluster that decodes, fewer than DECODE_LOOK_UP: its blocks have whole books.
-CLUSTER_LOOK_UP = 4.0
+#: Fitted: cycles of a look-up of a cluster that decodes, fewer than DECODE_LOOK_UP for its blocks have whole books, and
+#: what these take to load, as a part of a DecodeTile's segment.
+CLUSTER_LOOK_UP, CLUSTER_BOOKS = 4.0, 0.5
 
 
 @dataclass(frozen=True)
@@ -275,8 +276,8 @@ class DecodedClusterTile(ClusterTile):
 
     @property
     def segment_counts(self) -> SegmentCounts:
-        """Books of the block's own groups, entry by entry."""
-        return SegmentCounts(0, DECODE_SEGMENT / self.cluster)
+        """Books of the block's own groups, entry by entry, each of them a wait."""
+        return SegmentCounts(0, CLUSTER_BOOKS * DECODE_SEGMENT)
 
     @property
     def team_lanes(self) -> int:
