@@ -92,7 +92,7 @@ def test_the_prediction_is_told() -> None:
 @pytest.mark.parametrize("algorithm", ["cq-2", "cq-4"])
 @pytest.mark.parametrize("kv_heads", [32, 8])
 def test_books_are_best_whole_and_worst_in_part(algorithm: str, kv_heads: int) -> None:
-    """As measured at every problem of this size on an H200 (attention-levels.json); clusters have less than a head's."""
+    """As measured on an H200 (attention-levels.json); blocks of clusters have fewer books."""
     op = {**LARGE, "kv_heads": kv_heads}
     plans = {
         level: estimate(make_problem(algorithm, **op), STRATEGIES[level])
