@@ -5,6 +5,8 @@ from __future__ import annotations
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
+from markdown import table_head, table_line, time_of
+
 from vqcc.levels import LEVELS
 
 if TYPE_CHECKING:
@@ -28,16 +30,18 @@ def attention_tables(rows: Sequence[Row]) -> Iterator[str]:
 def levels_table(rows: Sequence[Row]) -> Iterator[str]:
     """Every level of every problem; of best how much faster than gc and than cuDNN, and what of its time bytes take."""
     (heads,) = {heads_of(row) for row in rows}
-    yield from _head(
-        f"{heads[0]}/{heads[1]}",
-        "batch x context",
-        *LEVELS,
-        "rope half",
-        "cuDNN fp16",
-        "flash fp16",
-        "best against gc",
-        "cuDNN / best",
-        "floor / best",
+    yield from table_head(
+        (
+            f"{heads[0]}/{heads[1]}",
+            "batch x context",
+            *LEVELS,
+            "rope half",
+            "cuDNN fp16",
+            "flash fp16",
+            "best against gc",
+            "cuDNN / best",
+            "floor / best",
+        )
     )
     cells = {(*problem_of(row), row["level"], row["rope"]): row for row in rows}
     for algorithm, batch, context in dict.fromkeys(map(problem_of, rows)):
@@ -46,23 +50,25 @@ def levels_table(rows: Sequence[Row]) -> Iterator[str]:
         if best is None:
             continue
         gc = of["gc"]
-        yield _line(
-            algorithm,
-            f"{batch} x {context}",
-            *(_time(row) for row in of.values()),
-            _time(rotated),
-            f"{best['baseline_us']:.1f}",
-            f"{best['flash_fp16_us']:.1f}" if "flash_fp16_us" in best else "-",
-            "-" if gc is None else f"{best['us'] / gc['us'] - 1:+.0%}",
-            f"{best['baseline_us'] / best['us']:.2f}",
-            f"{best['floor_us'] / best['us']:.0%}",
+        yield table_line(
+            (
+                algorithm,
+                f"{batch} x {context}",
+                *(time_of(row) for row in of.values()),
+                time_of(rotated),
+                f"{best['baseline_us']:.1f}",
+                f"{best['flash_fp16_us']:.1f}" if "flash_fp16_us" in best else "-",
+                "-" if gc is None else f"{best['us'] / gc['us'] - 1:+.0%}",
+                f"{best['baseline_us'] / best['us']:.2f}",
+                f"{best['floor_us'] / best['us']:.0%}",
+            )
         )
 
 
 def append_table(rows: Sequence[Row]) -> Iterator[str]:
     """A token of each sequence, by algorithm and heads; of several contexts the median."""
     batches = sorted({row["batch"] for row in rows})
-    yield from _head("append one token", "heads", *(f"batch {batch}" for batch in batches))
+    yield from table_head(("append one token", "heads", *(f"batch {batch}" for batch in batches)))
     for algorithm, heads in dict.fromkeys((row["algorithm"], heads_of(row)) for row in rows):
         times = [
             sorted(
@@ -72,10 +78,12 @@ def append_table(rows: Sequence[Row]) -> Iterator[str]:
             )
             for batch in batches
         ]
-        yield _line(
-            algorithm,
-            f"{heads[0]}/{heads[1]}",
-            *(f"{own[len(own) // 2]:.2f}" if own else "-" for own in times),
+        yield table_line(
+            (
+                algorithm,
+                f"{heads[0]}/{heads[1]}",
+                *(f"{own[len(own) // 2]:.2f}" if own else "-" for own in times),
+            )
         )
 
 
@@ -87,18 +95,6 @@ def heads_of(row: Row) -> tuple[int, int]:
 def problem_of(row: Row) -> tuple[str, int, int]:
     """Algorithm, batch and context."""
     return row["algorithm"], row["batch"], row["context"]
-
-
-def _head(*heads: str) -> Iterator[str]:
-    yield from (_line(*heads), f"|{'---|' * len(heads)}")
-
-
-def _line(*cells: object) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
-
-
-def _time(row: Row | None) -> str:
-    return "-" if row is None else f"{row['us']:.1f}"
 
 
 def attended(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:

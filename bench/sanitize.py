@@ -10,26 +10,17 @@ every library.
 from __future__ import annotations
 
 import argparse
-import json
-import re
-import shutil
-import subprocess
-import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gemv_baseline import PRESETS
+from sanitizing import build_all, exit_unless_clean, find_sanitizer, meta_of, run_tools, write_report
 
-from vqcc.building import build_library, problems_of, write_library
+from vqcc.building import build_library, problems_of
 from vqcc.codegen.toolchain import find
-from vqcc.diagnostics import VqccError
 from vqcc.flow import WEIGHTS
-from vqcc.runtime.bench import describe_run
-from vqcc.runtime.device import open_device
-from vqcc.spec.load import parse_spec
 from vqcc.tuning.candidates import candidates_of
 from vqcc.tuning.session import build_candidate
 
@@ -40,7 +31,6 @@ if TYPE_CHECKING:
     from vqcc.levels import Dataflow
     from vqcc.spec.model import Spec
 
-TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
 #: Rows and columns: whole segments, and a shape that leaves every tail ragged.
 SHAPES = ((1024, 4096), (333, 1096))
 #: Levels as a spec writes them; o2 also with entries in registers, shared and global memory at once.
@@ -106,8 +96,6 @@ PAST_THE_PAPER: Mapping[Dataflow, tuple[tuple[str, str, int], ...]] = {
 PAST_SHAPES = ((1024, 4096), (333, 1104))
 #: Candidates of a dataflow that are tried until one does not spill.
 CANDIDATES = 12
-#: Processes of a tool: validation is bound by the CPU.
-PROCESSES = 3
 
 
 @dataclass(frozen=True)
@@ -166,59 +154,19 @@ def main() -> None:
     parser.add_argument("--commit")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
-    sanitizer = shutil.which("compute-sanitizer")
-    if sanitizer is None:
-        sys.exit("compute-sanitizer is not installed")
+    sanitizer = find_sanitizer()
     with tempfile.TemporaryDirectory() as directory:
         cases = cases_past_the_paper() if options.dataflows else all_cases(options.level)
-        built = build_all(cases, Path(directory), options.gpu)
-        paths = [path for path in built.values() if isinstance(path, Path)]
-        with ThreadPoolExecutor(len(TOOLS)) as pool:
-            results = dict(
-                zip(TOOLS, pool.map(lambda tool: run_tool(sanitizer, tool, paths), TOOLS), strict=True)
-            )
+        built = build_all(cases, Path(directory), options.gpu, build_case)
+        results = run_tools(sanitizer, built)
     part = (
         " --dataflows" if options.dataflows else "".join(f" --level {level}" for level in options.level or ())
     )
     command = f"python bench/sanitize.py --gpu {options.gpu}{part} -o {options.output.name}"
     meta = meta_of(sanitizer, command, options.commit)
-    report = {"meta": meta, **covered(built), "tools": results}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps({"meta": meta, "libraries": len(paths), "tools": results}, indent=1))
-    if options.dataflows and report["left_out"]:
-        sys.exit("a dataflow has kernels that do not compile")
-    if not all(result["clean"] for result in results.values()):
-        sys.exit(4)
-
-
-def meta_of(sanitizer: str, command: str, commit: str | None) -> dict[str, Any]:
-    """What a run of `command` was made with, the sanitizer's version included."""
-    version = subprocess.run([sanitizer, "--version"], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"\d+\.\d+\.\d+", version)
-    with open_device() as device:
-        meta = describe_run(device, find("nvrtc").identity, command, commit)
-    return {**meta, "sanitizer": found.group() if found else version}
-
-
-def build_all(cases: list[Case], directory: Path, gpu: str) -> dict[Case, Path | str]:
-    """Compile every case: where its library lies, or why the GPU cannot hold it."""
-
-    def build(number: int) -> Path | str:
-        name = f"sanitize-{number}"
-        try:
-            spec = parse_spec(cases[number].spec(name, gpu), name)
-            built = build_case(cases[number], spec)
-        except VqccError as error:
-            print(f"{cases[number]}: {error}", flush=True)
-            return str(error)
-        if isinstance(built, str):
-            return built
-        write_library(built, directory / built.name)
-        return directory / built.name
-
-    with ThreadPoolExecutor(max_workers=12) as pool:
-        return dict(zip(cases, pool.map(build, range(len(cases))), strict=True))
+    report = write_report(options.output, meta, built, results)
+    # Of the levels, some cannot be had with every algorithm.
+    exit_unless_clean(report, "a dataflow has kernels that do not compile" if options.dataflows else None)
 
 
 def build_case(case: Case, spec: Spec) -> Built | str:
@@ -231,46 +179,6 @@ def build_case(case: Case, spec: Spec) -> Built | str:
         if not isinstance(built, str):
             return built
     return f"no candidate of {case.dataflow} compiles"
-
-
-def covered(built: dict[Case, Path | str]) -> dict[str, list[dict[str, Any]]]:
-    """What the report says of each case: `libraries` ran under the tools, `left_out` could not be compiled."""
-    return {
-        "libraries": [asdict(case) for case, found in built.items() if isinstance(found, Path)],
-        "left_out": [
-            {**asdict(case), "reason": found} for case, found in built.items() if isinstance(found, str)
-        ],
-    }
-
-
-def run_tool(sanitizer: str, tool: str, paths: list[Path]) -> dict[str, object]:
-    """Validate every library under one tool, in several processes: clean if all are."""
-    shares = [paths[i::PROCESSES] for i in range(min(PROCESSES, len(paths)))]
-    with ThreadPoolExecutor(PROCESSES) as pool:
-        found = list(pool.map(lambda share: run_process(sanitizer, tool, share), shares))
-    return {
-        "clean": all(clean for clean, _, _ in found),
-        "summary": sorted({line for _, summary, _ in found for line in summary}),
-        "status": max(status for _, _, status in found),
-    }
-
-
-def run_process(sanitizer: str, tool: str, paths: list[Path]) -> tuple[bool, list[str], int]:
-    """Validate libraries under one tool: whether nothing was reported, its summaries, and the exit status."""
-    validate = [sys.executable, "-m", "vqcc", "validate", *map(str, paths), "--backend", "cuda"]
-    options = ["--tool", tool, "--error-exitcode", "9", "--kernel-regex", "kns=sanitize"]
-    found = subprocess.run(  # a tool that crashes has a status of its own, and prints no summary
-        [sanitizer, *options, *validate], capture_output=True, text=True, check=False
-    )
-    summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", found.stdout + found.stderr)
-    clean = (
-        found.returncode == 0
-        and bool(summary)
-        and all(re.search(r": 0 (errors|hazards)", s) for s in summary)
-    )
-    if not clean:
-        print((found.stdout + found.stderr)[-4000:], flush=True)
-    return clean, summary, found.returncode
 
 
 if __name__ == "__main__":

@@ -10,22 +10,24 @@ over all of them once under each tool. A tool that is missing, or that reports a
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
-import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sanitize import TOOLS, meta_of, run_tool
+from sanitizing import (
+    build_all,
+    exit_unless_clean,
+    find_sanitizer,
+    library_name,
+    meta_of,
+    run_tools,
+    write_report,
+)
 
-from vqcc.building import build_library, write_library
+from vqcc.building import build_library
 from vqcc.codegen.toolchain import find
-from vqcc.diagnostics import VqccError
 from vqcc.levels import LEVELS
-from vqcc.spec.load import parse_spec
 from vqcc.subjects import subject_of
 from vqcc.tuning.candidates import candidates_of
 from vqcc.tuning.session import build_candidate
@@ -109,58 +111,25 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("attention-sanitizer.json"))
     options = parser.parse_args()
     if options.make is not None:
-        build_all(all_cases(), options.make, options.gpu)
+        build_all(all_cases(), options.make, options.gpu, build_case)
         return
-    sanitizer = shutil.which("compute-sanitizer")
-    if sanitizer is None:
-        sys.exit("compute-sanitizer is not installed")
+    sanitizer = find_sanitizer()
     with tempfile.TemporaryDirectory() as directory:
         built = (
-            build_all(all_cases(), Path(directory), options.gpu)
+            build_all(all_cases(), Path(directory), options.gpu, build_case)
             if options.libraries is None
             else made_before(all_cases(), options.libraries)
         )
-        paths = [path for _, path in built if isinstance(path, Path)]
-        with ThreadPoolExecutor(len(TOOLS)) as pool:
-            results = dict(
-                zip(TOOLS, pool.map(lambda tool: run_tool(sanitizer, tool, paths), TOOLS), strict=True)
-            )
+        results = run_tools(sanitizer, built)
     command = f"python bench/sanitize_attention.py --gpu {options.gpu} -o {options.output.name}"
     meta = meta_of(sanitizer, command, options.commit)
-    left_out = [{**asdict(case), "reason": reason} for case, reason in built if not isinstance(reason, Path)]
-    libraries = [asdict(case) for case, path in built if isinstance(path, Path)]
-    report = {"meta": meta, "libraries": libraries, "left_out": left_out, "tools": results}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps({"meta": meta, "libraries": len(paths), "tools": results}, indent=1))
-    if left_out:
-        sys.exit("there are cases without a library")
-    if not all(result["clean"] for result in results.values()):
-        sys.exit(4)
-
-
-def build_all(cases: list[Case], directory: Path, gpu: str) -> list[tuple[Case, Path | str]]:
-    """Compile every case: where its library lies, or why there is none."""
-
-    def build(number: int) -> Path | str:
-        name = f"sanitize-{number}"
-        try:
-            built = build_case(cases[number], parse_spec(cases[number].spec(name, gpu), name))
-        except VqccError as error:
-            built = str(error)
-        if isinstance(built, str):
-            print(f"{cases[number]}: {built}", flush=True)
-            return built
-        write_library(built, directory / built.name)
-        return directory / built.name
-
-    with ThreadPoolExecutor(max_workers=12) as pool:
-        return list(zip(cases, pool.map(build, range(len(cases))), strict=True))
+    report = write_report(options.output, meta, built, results)
+    exit_unless_clean(report, "there are cases without a library")
 
 
 def made_before(cases: list[Case], directory: Path) -> list[tuple[Case, Path | str]]:
     """The libraries that are there."""
-    paths = [directory / f"sanitize-{number}" for number in range(len(cases))]
+    paths = [directory / library_name(number) for number in range(len(cases))]
     return [
         (case, path if path.is_dir() else "it was not made") for case, path in zip(cases, paths, strict=True)
     ]

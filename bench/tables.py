@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from attention_tables import APPEND, ATTEND, attention_tables
 from cliffs import Curve, cliffs
+from markdown import table_head, table_line, time_of
 from ranking import summary
 
 from vqcc.levels import LEVELS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 Row = dict[str, Any]
 
@@ -75,49 +76,51 @@ def baseline_table(rows: Sequence[Row]) -> Iterator[str]:
     algorithms = list(dict.fromkeys(row["algorithm"] for row in rows))
     shapes = list(dict.fromkeys(map(shape_of, rows)))
     columns = [(level, shape) for level in ("gc", "sc") for shape in shapes]
-    yield from _head([f"m = {rows[0]['m']}", *(f"{level} {n} x {k}" for level, (n, k) in columns)])
+    yield from table_head([f"m = {rows[0]['m']}", *(f"{level} {n} x {k}" for level, (n, k) in columns)])
     for algorithm in algorithms:
-        yield _line([algorithm, *(_with_ratio(cells.get((algorithm, *column))) for column in columns)])
+        yield table_line([algorithm, *(_with_ratio(cells.get((algorithm, *column))) for column in columns)])
     base = [cells[algorithms[0], "gc", shape]["baseline_us"] for _, shape in columns]
-    yield _line(["cuBLAS fp16", *(f"{us:.1f}" for us in base)])
+    yield table_line(["cuBLAS fp16", *(f"{us:.1f}" for us in base)])
 
 
 def levels_table(rows: Sequence[Row]) -> Iterator[str]:
     """A line per algorithm and shape: microseconds of each level and of cuBLAS, and two ratios of best."""
     heads = (f"m = {rows[0]['m']}", "n x k", *LEVELS, "cuBLAS fp16", "best against gc", "cuBLAS / best")
-    yield from _head(heads)
+    yield from table_head(heads)
     cells = {(row["algorithm"], shape_of(row), row["level"]): row for row in rows}
     algorithms = list(dict.fromkeys(row["algorithm"] for row in rows))
     shapes = list(dict.fromkeys(map(shape_of, rows)))
     for algorithm in algorithms:
         for n, k in shapes:
             of = {level: cells.get((algorithm, (n, k), level)) for level in LEVELS}
-            times = [_time(row) for row in of.values()]
+            times = [time_of(row) for row in of.values()]
             gc, best = of["gc"], of["best"]
             assert gc is not None
             assert best is not None
             blas = best["baseline_us"]
             ratios = (f"{best['us'] / gc['us'] - 1:+.0%}", f"{blas / best['us']:.2f}")
-            yield _line([algorithm, f"{n} x {k}", *times, f"{blas:.1f}", *ratios])
+            yield table_line([algorithm, f"{n} x {k}", *times, f"{blas:.1f}", *ratios])
 
 
 def hot_table(rows: Sequence[Row]) -> Iterator[str]:
     """A line per kernel whose hot entries are in registers at o2: microseconds of o1, o2 and best."""
-    yield from _head(("preset", "n x k", "m", "entries in registers at o2", "o1", "o2", "o2 / o1", "best"))
+    yield from table_head(
+        ("preset", "n x k", "m", "entries in registers at o2", "o1", "o2", "o2 / o1", "best")
+    )
     cells = {(row["algorithm"], *shape_of(row), row["m"], row["level"]): row for row in rows}
     for (algorithm, n, k, m, level), row in cells.items():
         if level == "o2" and row["register_entries"]:
             o1, best = cells[algorithm, n, k, m, "o1"], cells[algorithm, n, k, m, "best"]
             ratio = f"{row['us'] / o1['us']:.2f}"
-            yield _line(
+            yield table_line(
                 [
                     algorithm,
                     f"{n} x {k}",
                     m,
                     row["register_entries"],
-                    *map(_time, (o1, row)),
+                    *map(time_of, (o1, row)),
                     ratio,
-                    _time(best),
+                    time_of(best),
                 ]
             )
 
@@ -131,12 +134,12 @@ def best_table(rows: Sequence[Row]) -> Iterator[str]:
     shapes = list(dict.fromkeys(map(shape_of, rows)))
     cells = {(row["algorithm"], shape_of(row)): row for row in rows}
     algorithms = list(dict.fromkeys(row["algorithm"] for row in rows))
-    yield from _head([f"best, m = {rows[0]['m']}", *(f"{n} x {k}" for n, k in shapes)])
+    yield from table_head([f"best, m = {rows[0]['m']}", *(f"{n} x {k}" for n, k in shapes)])
     for algorithm in algorithms:
         own = [cells[algorithm, shape] for shape in shapes]
-        yield _line([algorithm, *map(_with_floor, own)])
+        yield table_line([algorithm, *map(_with_floor, own)])
     base = [cells[algorithms[0], shape]["baseline_us"] for shape in shapes]
-    yield _line(["cuBLAS fp16", *(f"{us:.1f}" for us in base)])
+    yield table_line(["cuBLAS fp16", *(f"{us:.1f}" for us in base)])
 
 
 #: Of the curves, those m that are shown.
@@ -149,7 +152,7 @@ def curves_table(rows: Sequence[Row]) -> Iterator[str]:
         "preset", "n x k", *(f"m = {m}" for m in SHOWN_BATCHES), "largest step", "cliffs", "dips",
         "one library / own, median", "worst", "its largest step", "its cliffs",
     )  # fmt: skip
-    yield from _head(heads)
+    yield from table_head(heads)
     cells = {(row["algorithm"], shape_of(row), row["kind"], row["m"]): row for row in rows}
     curves = {(curve.algorithm, (curve.n, curve.k), curve.kind): curve for curve in cliffs(rows)}
     for algorithm, shape in dict.fromkeys((row["algorithm"], shape_of(row)) for row in rows):
@@ -160,7 +163,7 @@ def curves_table(rows: Sequence[Row]) -> Iterator[str]:
             if of == [algorithm, shape, "own"] and (algorithm, shape, "shared", m) in cells
         }
         worst = max(ratios, key=lambda m: ratios[m], default=None)
-        yield _line(
+        yield table_line(
             [
                 algorithm, f"{shape[0]} x {shape[1]}",
                 *(_with_ratio(cells.get((algorithm, shape, "own", m))) for m in SHOWN_BATCHES),
@@ -178,12 +181,12 @@ def random_table(rows: Sequence[Row]) -> Iterator[str]:
         "preset", "m", "shapes", "cuBLAS / best, median", "5 to 95 %", "worst", "at", "faster than cuBLAS",
         "predicted / measured, 5 to 95 %",
     )  # fmt: skip
-    yield from _head(heads)
+    yield from table_head(heads)
     for algorithm, m in dict.fromkeys((row["algorithm"], row["m"]) for row in rows):
         own = [row for row in rows if (row["algorithm"], row["m"]) == (algorithm, m)]
         ratios = [row["baseline_us"] / row["us"] for row in own]
         worst = own[ratios.index(min(ratios))]
-        yield _line(
+        yield table_line(
             [
                 algorithm, m, len(own), f"{median(ratios):.2f}", _range(ratios), f"{min(ratios):.2f}",
                 f"{worst['n']} x {worst['k']}", f"{sum(ratio > 1 for ratio in ratios) / len(own):.0%}",
@@ -196,14 +199,14 @@ def overlap_table(rows: Sequence[Row]) -> Iterator[str]:
     """A line per algorithm: microseconds of a launch alone, and of one that may start while that before it ends."""
     cells = {(row["algorithm"], shape_of(row), row.get("overlap", False)): row for row in rows}
     shapes = list(dict.fromkeys(map(shape_of, rows)))
-    yield from _head([f"m = {rows[0]['m']}", *(f"{n} x {k}" for n, k in shapes)])
+    yield from table_head([f"m = {rows[0]['m']}", *(f"{n} x {k}" for n, k in shapes)])
     for algorithm in dict.fromkeys(row["algorithm"] for row in rows):
         pairs = [[cells[algorithm, shape, overlap] for overlap in (False, True)] for shape in shapes]
-        yield _line(
+        yield table_line(
             [
                 algorithm,
                 *(
-                    f"{_time(alone)}, overlapping {_time(after)} ({after['us'] / alone['us'] - 1:+.0%})"
+                    f"{time_of(alone)}, overlapping {time_of(after)} ({after['us'] / alone['us'] - 1:+.0%})"
                     for alone, after in pairs
                 ),
             ]
@@ -216,11 +219,11 @@ def candidates_table(rows: Sequence[Row]) -> Iterator[str]:
         "algorithm", "problems", "candidates", "predicted / measured, 5 to 95 %", "chosen / best, median", "worst",
         "chosen within 10 % of best", "rank correlation",
     )  # fmt: skip
-    yield from _head(heads)
+    yield from table_head(heads)
     for algorithm in (*dict.fromkeys(row["algorithm"] for row in rows), None):
         own = [row for row in rows if algorithm in {None, row["algorithm"]}]
         found = summary(own)
-        yield _line(
+        yield table_line(
             [
                 "all" if algorithm is None else algorithm, found.problems, len(own),
                 f"{found.low:.2f} to {found.high:.2f}", f"{found.median:.2f}", f"{found.worst:.2f}",
@@ -235,12 +238,12 @@ def resources_by_level(rows: Sequence[Row]) -> Iterator[str]:
         "GPU", "level", "kernels", "blocks as predicted", "more", "fewer", "spill", "planned again",
         "entries in registers", "entries left in global memory",
     )  # fmt: skip
-    yield from _head(heads)
+    yield from table_head(heads)
     for gpu, level in dict.fromkeys((row["gpu"], row["level"]) for row in rows):
         own = [row for row in rows if (row["gpu"], row["level"]) == (gpu, level)]
         more = [row["compiled_blocks"] - row["predicted_blocks"] for row in own]
         cached = [row["register_entries"] + row["shared_entries"] for row in own]
-        yield _line(
+        yield table_line(
             [
                 gpu, level, len(own), more.count(0), sum(each > 0 for each in more), sum(each < 0 for each in more),
                 sum(row["stack_bytes"] + row["spill_bytes"] > 0 for row in own),
@@ -256,10 +259,10 @@ def resources_by_kernel(rows: Sequence[Row]) -> Iterator[str]:
         "preset", "m", "base registers", "slack registers", "slack shared", "entries shared", "compiled registers",
         "shared bytes", "blocks predicted", "blocks compiled",
     )  # fmt: skip
-    yield from _head(heads)
+    yield from table_head(heads)
     for row in rows:
         if (row["gpu"], row["level"], shape_of(row)) == (rows[0]["gpu"], SHOWN_LEVEL, SHOWN_SHAPE):
-            yield _line(
+            yield table_line(
                 [
                     row["algorithm"], row["m"], row["base_registers"], row["slack_registers"],
                     row["slack_shared_bytes"], f"{row['shared_entries']} of {row['table_entries']}",
@@ -271,18 +274,6 @@ def resources_by_kernel(rows: Sequence[Row]) -> Iterator[str]:
 def shape_of(row: Row) -> tuple[int, int]:
     """The weight's [n, k]."""
     return row["n"], row["k"]
-
-
-def _head(heads: Sequence[str]) -> Iterator[str]:
-    yield from (_line(heads), f"|{'---|' * len(heads)}")
-
-
-def _line(cells: Iterable[object]) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
-
-
-def _time(row: Row | None) -> str:
-    return "-" if row is None else f"{row['us']:.1f}"
 
 
 def _range(values: Sequence[float]) -> str:

@@ -17,14 +17,17 @@ from vqcc.diagnostics import VqccError
 from vqcc.flow import CACHES
 from vqcc.passes.choice import Agreed
 from vqcc.picks import tile_identity
+from vqcc.racing import first_that_fits
 from vqcc.tuning.candidates import candidates_of, possible_dataflows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from vqcc.cache_search import CacheKernels
     from vqcc.codegen.toolchain import Compiled
     from vqcc.gpus.model import Gpu
+    from vqcc.problem import CacheProblem
 
     Compiler = Callable[[Gpu], Callable[[str], Compiled]]
 
@@ -60,12 +63,21 @@ def compiler(cache_directory: Path) -> Compiler:
     )
 
 
+def compile_agreeing(
+    problems: Sequence[CacheProblem], compile_source: Callable[[str], Compiled]
+) -> CacheKernels:
+    """The kernels of a library of one GPU, of the first dataflow of which each has a tile that does not spill."""
+    return first_that_fits(
+        CACHES.agree(problems), lambda agreed: compile_cache_plans(problems, compile_source, agreed)
+    )
+
+
 @pytest.mark.parametrize("name", LIBRARIES)
 @pytest.mark.parametrize("gpu", ["h200", pytest.param("rtx4090", marks=pytest.mark.full)])
 def test_no_kernel_spills(name: str, gpu: str, compiler: Compiler) -> None:
     level, algorithm, op, dataflow = LIBRARIES[name]
     problem = make_problem(algorithm, level=level, gpu=gpu, **op)  # type: ignore[arg-type]
-    made = compile_cache_plans([problem], compiler(problem.gpu))
+    made = compile_agreeing([problem], compiler(problem.gpu))
     (plan,) = made.plans
     if gpu == "h200":
         assert plan.strategy.dataflow == dataflow
@@ -89,7 +101,7 @@ def test_kernels_of_a_library_share_a_layout(
     """Where one of them can have no tensor cores, none has."""
     problem = make_problem("cq-2", **{**GROUPED, "batch": [1, 16]})
     problems = [replace(problem, variant=variant) for variant in problem.op.variants()]
-    made = compile_cache_plans(problems, compiler(problem.gpu))
+    made = compile_agreeing(problems, compiler(problem.gpu))
     assert len({plan.layout for plan in made.plans}) == 1
     assert [plan.kernel.split("_")[1] for plan in made.plans] == ["b1", "b16"]
 
@@ -98,7 +110,7 @@ def test_gpus_of_a_library_share_a_layout_and_books(compiler: Compiler) -> None:
     """An RTX 4090 has no room for score tables: then the H200 decodes too."""
     problem = make_problem("cq-2", **GROUPED)
     small = replace(problem, gpu=gpus.load("rtx4090"))
-    (alone,) = compile_cache_plans([problem], compiler(problem.gpu)).plans
+    (alone,) = compile_agreeing([problem], compiler(problem.gpu)).plans
     (agreed, *_) = CACHES.agree([problem, small])
     made = [compile_cache_plans([each], compiler(each.gpu), agreed) for each in (problem, small)]
     assert alone.strategy.dataflow == "score"
@@ -111,7 +123,7 @@ def test_a_gpu_without_room_for_any_tile_is_told(compiler: Compiler) -> None:
     small = problem.gpu.shared_bytes_per_block.model_copy(update={"value": 40 * 1024})
     gpu = problem.gpu.model_copy(update={"shared_bytes_per_block": small})
     with pytest.raises(VqccError) as raised:
-        compile_cache_plans([replace(problem, gpu=gpu)], compiler(gpu))
+        compile_agreeing([replace(problem, gpu=gpu)], compiler(gpu))
     assert [item.code for item in raised.value.diagnostics] == ["VQ0607"]
     assert "has no room there" in str(raised.value)
 
@@ -121,7 +133,7 @@ def test_books_past_shared_memory_are_refused(
 ) -> None:
     problem = make_problem("kv-8-12-2", level="sc", gpu="rtx4090", head_dim=128)
     with pytest.raises(VqccError) as raised:
-        compile_cache_plans([problem], compiler(problem.gpu))
+        compile_agreeing([problem], compiler(problem.gpu))
     assert [item.code for item in raised.value.diagnostics] == ["VQ0403"]
 
 

@@ -164,7 +164,7 @@ def test_what_the_sanitizer_covers(page: str, bench: Any) -> None:
             built[case] = Path("library")
         except VqccError as error:
             built[case] = error.diagnostics[0].code
-    report = program.covered(built)
+    report = bench("sanitizing").covered(built.items())
     dataflows = json.loads((RESULTS / "h200" / "gemv-dataflows-sanitizer.json").read_text())
     assert all(found["clean"] for found in dataflows["tools"].values())
     assert not dataflows["left_out"]

@@ -11,7 +11,7 @@ from vqcc.flow import CACHES
 from vqcc.passes.cache.append import launch_append, plan_appends
 from vqcc.passes.cache.choice import cache_contenders
 from vqcc.passes.cache.pipeline import estimate
-from vqcc.racing import NOTHING_FITS, Race, compile_racing, first_that_fits, picked
+from vqcc.racing import NOTHING_FITS, Race, compile_racing, picked
 from vqcc.trial import spills
 
 if TYPE_CHECKING:
@@ -40,20 +40,15 @@ class CacheKernels:
 def compile_cache_plans(
     problems: Sequence[CacheProblem],
     compile_source: Callable[[str], Compiled],
-    agreed: Agreed | None = None,
+    agreed: Agreed,
     picks: Mapping[str, Pick] = MappingProxyType({}),
 ) -> CacheKernels:
     """Plan, render and compile the kernels of one library of attention on one GPU.
 
-    Without a dataflow that the library's GPUs have `agreed` on, these kernels agree by themselves: on the first of
-    which each has a tile that does not spill. Where `picks` has a variant's kernel by its suffix, that is made. Raises
-    VQ0403 if a level's books do not fit shared memory, VQ0607 if no tile of a dataflow is left, PickError for a kernel
-    that cannot be made as picked.
+    They are of the dataflow that the library's GPUs have `agreed` on. Where `picks` has a variant's kernel by its
+    suffix, that is made. Raises VQ0403 if a level's books do not fit shared memory, VQ0607 if no tile of that dataflow
+    is left, PickError for a kernel that cannot be made as picked.
     """
-    if agreed is None:
-        return first_that_fits(
-            CACHES.agree(problems), lambda each: compile_cache_plans(problems, compile_source, each, picks)
-        )
     races = [_race(problem, agreed, picks.get(problem.variant.suffix)) for problem in problems]
     source, plans, compiled = compile_racing(races, compile_source)
     suffix = plans[0].kernel.rpartition("_")[2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vqcc.ops.attention.cluster_tile import DecodedClusterTile, ScoredClusterTile
+from vqcc.ops.attention.tile import DECODE_SUM_WORDS, MAX_SCORE_ROWS
 from vqcc.ops.tiles import power_of_two_at_least
 from vqcc.plan import Decision
 
@@ -22,11 +23,8 @@ __all__ = ["propose_cluster_tiles"]
 BLOCKS = ((8, 2, 128), (16, 1, 128), (8, 1, 255), (4, 1, 255))
 LARGE_BLOCKS = tuple(each for each in BLOCKS if each[0] < 16)
 MOST_OF_ALL_BLOCKS = 2
-MAX_SCORE_ROWS = 8
 #: Token blocks whose codes are on their way: of a warp's keys, of a team's values.
 SCORED_DEPTHS, DECODED_DEPTHS = (4, 2), (1, 1)
-#: Query rows whose sums a thread that decodes keeps at a time: 32-bit words of all of them, at most.
-DECODE_SUM_WORDS = 32
 
 
 def propose_cluster_tiles(

@@ -10,7 +10,7 @@ from vqcc.ops.attention.cluster_proposals import propose_cluster_tiles
 from vqcc.ops.attention.cycles import PARTS_CYCLES, block_cycles, segment_cycles
 from vqcc.ops.attention.dealing import Dealing, deal
 from vqcc.ops.attention.row_tile import FragmentTile, ScoreTile
-from vqcc.ops.attention.tile import AttentionTile, AttentionWork, DecodeTile
+from vqcc.ops.attention.tile import DECODE_SUM_WORDS, MAX_SCORE_ROWS, AttentionTile, AttentionWork, DecodeTile
 from vqcc.ops.tiles import power_of_two_at_least
 from vqcc.plan import Decision
 
@@ -26,9 +26,7 @@ __all__ = ["propose_tiles"]
 DECODE_BLOCKS = ((8, 128), (8, 255))
 SCORE_BLOCKS = ((16, 128), (12, 160), (8, 255), (4, 255))
 FRAGMENT_BLOCKS = ((12, 160), (8, 255), (4, 255))
-#: Query rows whose sums a thread of a kernel that decodes keeps at a time: 32-bit words of all of them, at most.
-DECODE_SUM_WORDS = 32
-MAX_SCORE_ROWS, FRAGMENT_ROWS = 8, 4
+FRAGMENT_ROWS = 4
 CHUNK_BLOCKS = 8
 #: Iterations of a warp whose codes are on their way through shared memory where there is room; none: to registers.
 STAGES = (1, 0)

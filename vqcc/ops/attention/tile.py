@@ -34,6 +34,10 @@ REGION_BYTES, REGION_ROW_BYTES = 65536, 256
 #: Rows of queries whose scores lie in a cell, at most, and the bytes of one by its rows.
 MAX_CELL_ROWS = 4
 CELL_BYTES: Mapping[int, int] = {1: 4, 2: 4, 4: 8}
+#: Query rows that have score tables at a time, at most.
+MAX_SCORE_ROWS = 8
+#: Query rows whose sums a thread of a kernel that decodes keeps at a time: 32-bit words of all of them, at most.
+DECODE_SUM_WORDS = 32
 #: Fitted (cycles.py). Of kernels that decode, cycles of a look-up, of a query row, of rotations, and of a segment.
 DECODE_LOOK_UP, DECODE_ROW, DECODE_TURNS, DECODE_SEGMENT = 12.0, 100.0, 850.0, 10500.0
 #: Warp instructions that an SM issues a cycle: those of exchanges come on top of a look-up's fitted cycles, guessed

@@ -1,0 +1,157 @@
+"""Libraries under compute-sanitizer's four tools: what bench/sanitize.py and bench/sanitize_attention.py share."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+
+from vqcc.building import write_library
+from vqcc.codegen.toolchain import find
+from vqcc.diagnostics import VqccError
+from vqcc.runtime.bench import describe_run
+from vqcc.runtime.device import open_device
+from vqcc.spec.load import parse_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from vqcc.building import Built
+    from vqcc.spec.model import Spec
+
+TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
+#: Processes of a tool: validation is bound by the CPU.
+PROCESSES = 3
+
+
+class Case(Protocol):
+    """A dataclass that says what library to make; its fields stand in the report."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def spec(self, name: str, gpu: str) -> bytes:
+        """The spec to compile."""
+        ...
+
+
+AnyCase = TypeVar("AnyCase", bound=Case)
+
+
+def library_name(number: int) -> str:
+    """The name of a case's library, and of its folder."""
+    return f"sanitize-{number}"
+
+
+def find_sanitizer() -> str:
+    """Where compute-sanitizer is; ends the program if it is not installed."""
+    sanitizer = shutil.which("compute-sanitizer")
+    if sanitizer is None:
+        sys.exit("compute-sanitizer is not installed")
+    return sanitizer
+
+
+def build_all(
+    cases: Sequence[AnyCase], directory: Path, gpu: str, build_case: Callable[[AnyCase, Spec], Built | str]
+) -> list[tuple[AnyCase, Path | str]]:
+    """Have `build_case` compile every case: where its library lies, or why there is none."""
+
+    def build(number: int) -> Path | str:
+        name = library_name(number)
+        try:
+            built = build_case(cases[number], parse_spec(cases[number].spec(name, gpu), name))
+        except VqccError as error:
+            built = str(error)
+        if isinstance(built, str):
+            print(f"{cases[number]}: {built}", flush=True)
+            return built
+        write_library(built, directory / built.name)
+        return directory / built.name
+
+    with ThreadPoolExecutor(max_workers=12) as pool:
+        return list(zip(cases, pool.map(build, range(len(cases))), strict=True))
+
+
+def run_tools(sanitizer: str, built: Iterable[tuple[Case, Path | str]]) -> dict[str, dict[str, object]]:
+    """Validate every library under every tool, and what each found."""
+    paths = [path for _, path in built if isinstance(path, Path)]
+    with ThreadPoolExecutor(len(TOOLS)) as pool:
+        return dict(zip(TOOLS, pool.map(lambda tool: run_tool(sanitizer, tool, paths), TOOLS), strict=True))
+
+
+def run_tool(sanitizer: str, tool: str, paths: Sequence[Path]) -> dict[str, object]:
+    """Validate every library under one tool, in several processes: clean if all are."""
+    shares = [paths[i::PROCESSES] for i in range(min(PROCESSES, len(paths)))]
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        found = list(pool.map(lambda share: run_process(sanitizer, tool, share), shares))
+    return {
+        "clean": all(clean for clean, _, _ in found),
+        "summary": sorted({line for _, summary, _ in found for line in summary}),
+        "status": max(status for _, _, status in found),
+    }
+
+
+def run_process(sanitizer: str, tool: str, paths: Sequence[Path]) -> tuple[bool, list[str], int]:
+    """Validate libraries under one tool: whether nothing was reported, its summaries, and the exit status."""
+    validate = [sys.executable, "-m", "vqcc", "validate", *map(str, paths), "--backend", "cuda"]
+    options = ["--tool", tool, "--error-exitcode", "9", "--kernel-regex", "kns=sanitize"]
+    found = subprocess.run(  # a tool that crashes has a status of its own, and prints no summary
+        [sanitizer, *options, *validate], capture_output=True, text=True, check=False
+    )
+    summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", found.stdout + found.stderr)
+    clean = (
+        found.returncode == 0
+        and bool(summary)
+        and all(re.search(r": 0 (errors|hazards)", s) for s in summary)
+    )
+    if not clean:
+        print((found.stdout + found.stderr)[-4000:], flush=True)
+    return clean, summary, found.returncode
+
+
+def meta_of(sanitizer: str, command: str, commit: str | None) -> dict[str, Any]:
+    """What a run of `command` was made with, the sanitizer's version included."""
+    version = subprocess.run([sanitizer, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"\d+\.\d+\.\d+", version)
+    with open_device() as device:
+        meta = describe_run(device, find("nvrtc").identity, command, commit)
+    return {**meta, "sanitizer": found.group() if found else version}
+
+
+def covered(built: Iterable[tuple[Case, Path | str]]) -> dict[str, list[dict[str, Any]]]:
+    """What the report says of each case: `libraries` ran under the tools, `left_out` could not be compiled."""
+    found = list(built)
+    return {
+        "libraries": [asdict(case) for case, path in found if isinstance(path, Path)],
+        "left_out": [{**asdict(case), "reason": reason} for case, reason in found if isinstance(reason, str)],
+    }
+
+
+def write_report(
+    output: Path,
+    meta: dict[str, Any],
+    built: Sequence[tuple[Case, Path | str]],
+    tools: dict[str, dict[str, object]],
+) -> dict[str, Any]:
+    """The report, which is written to `output`, and printed with the number of libraries instead of each."""
+    report = {"meta": meta, **covered(built), "tools": tools}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps({"meta": meta, "libraries": len(report["libraries"]), "tools": tools}, indent=1))
+    return report
+
+
+def exit_unless_clean(report: dict[str, Any], left_out: str | None) -> None:
+    """End the program with status 4 if a tool reported anything.
+
+    Before that, with the words `left_out` if a case was left out; None: cases may be.
+    """
+    if left_out is not None and report["left_out"]:
+        sys.exit(left_out)
+    if not all(result["clean"] for result in report["tools"].values()):
+        sys.exit(4)
