@@ -66,10 +66,12 @@ def row_head(preset: str, shape: tuple[int, int], m: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Launched:
-    """A launch: its microseconds, and the bytes that must move for it."""
+    """A launch: its microseconds (median, smallest and largest over replays), and the bytes that must move for it."""
 
     us: float
     moved_bytes: int
+    us_min: float
+    us_max: float
 
 
 class Weights:
@@ -125,7 +127,7 @@ def time_rows(library: Library, kernel: Kernel, m: int, weights: Weights) -> Lau
     timing = time_kernel(device, runner, kernel, copies, {**case.scalars, "m": m})
     moved = sum(array.size for array in held[0].values())
     moved += sum(array.nbytes if name == "bias" else array[:m].nbytes for name, array in rows.items())
-    return Launched(timing.us, moved)
+    return Launched(timing.us, moved, timing.us_min, timing.us_max)
 
 
 def weights_of(library: Library, rng: np.random.Generator) -> dict[str, Any]:

@@ -4,7 +4,8 @@
 
 Prints levels gc and sc (gemv-baseline.json), all levels (gemv-levels.json), level best (gemv-best.json), curves over m
 (gemv-curves.json), random shapes (gemv-random.json), overlapping launches (gemv-overlap.json), candidates
-(gemv-candidates.json), attention (attention-levels.json) or resources (resources.json).
+(gemv-candidates.json), attention (attention-levels.json), gemm (gemm-best.json, gemm-levels.json) or resources
+(resources.json).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from attention_tables import APPEND, ATTEND, attention_tables
 from cliffs import Curve, cliffs
+from gemm_tables import gemm_tables
 from markdown import table_head, table_line, time_of
 from ranking import summary
 
@@ -42,6 +44,9 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
     """Lines of the tables, an empty one before each."""
     if rows[0].get("op") in (ATTEND, APPEND):
         yield from attention_tables(rows)
+        return
+    if rows[0].get("op") == "gemm":
+        yield from gemm_tables(rows)
         return
     if "predicted_blocks" in rows[0]:
         yield from ("", *resources_by_level(rows), "", *resources_by_kernel(rows))
@@ -126,7 +131,7 @@ def hot_table(rows: Sequence[Row]) -> Iterator[str]:
 
 
 #: How a dataflow is marked in tables of level best; most rows are over fragments.
-MARKS = {"decode": " d", "score": " s", "fragment": "", "bucket": " b"}
+MARKS = {"decode": " d", "score": " s", "fragment": "", "bucket": " b", "warpgroup": " w"}
 
 
 def best_table(rows: Sequence[Row]) -> Iterator[str]:

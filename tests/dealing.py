@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def task_of(case: dict[str, Any]) -> Problem:
-    """The problem that a case names: preset or mapping, n, k, and possibly m, dtype, gpu and its sm_count."""
+    """The problem that a case names: preset or mapping, n, k, and possibly kind, m, dtype, gpu and its sm_count."""
     dtype, algorithm = case.get("dtype", "float16"), case["algorithm"]
     mapping = dict(algorithm) if isinstance(algorithm, dict) else resolve(algorithm).mapping()
     if mapping["family"] == "kmeans":
@@ -44,6 +44,7 @@ def task_of(case: dict[str, Any]) -> Problem:
         dtype=dtype,
         gpu=gpu,
         level="best",
+        kind=case.get("kind", "gemv"),
     )
 
 

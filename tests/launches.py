@@ -107,7 +107,7 @@ class Kernels:
         arguments = self._arguments(problem, case, outputs, scratch)
         report = self._emulated.launch(
             plan.kernel,
-            (launch.grid, 1, 1),
+            (launch.blocks_for(case.scalars), 1, 1),
             (launch.threads, 1, 1),
             launch.dynamic_shared_bytes,
             arguments,

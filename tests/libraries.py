@@ -65,9 +65,10 @@ def spec_text(
     dtype: Any = "float16",
     profile: Any = None,
     cache: Any = None,
+    kind: str = "gemv",
 ) -> str:
     """A spec; JSON is YAML. `profile` is a path, `cache` a mapping; without them the spec has no such fields."""
-    op = {"kind": "gemv", "m": m, "n": n, "k": k, "dtype": dtype}
+    op = {"kind": kind, "m": m, "n": n, "k": k, "dtype": dtype}
     spec = {"vqcc": 1, "name": name, "algorithm": algorithm, "op": op, "gpu": gpu, "level": level}
     spec |= {} if profile is None else {"profile": str(profile)}
     spec |= {} if cache is None else {"cache": cache}

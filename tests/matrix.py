@@ -10,7 +10,7 @@ import numpy as np
 from vqcc import gpus
 from vqcc.algorithms import Algorithm, from_mapping
 from vqcc.levels import LEVELS
-from vqcc.ops.gemv import Gemv
+from vqcc.ops import WEIGHT_OPS
 from vqcc.passes.placement import check_placement
 from vqcc.problem import Boundaries, Problem
 
@@ -59,6 +59,7 @@ class Case:
     even_stages: int = 0
     registers: int = REGISTERS[0]
     boundaries: Boundaries = field(default=Boundaries())
+    kind: str = "gemv"
 
     @property
     def card(self) -> Gpu:
@@ -67,7 +68,8 @@ class Case:
 
     def problems(self, level: str, profile: tuple[Any, ...] = ()) -> list[Problem]:
         """The kernels of one level's library."""
-        op = Gemv.model_validate({"kind": "gemv", "m": self.m, "n": self.n, "k": self.k, "dtype": self.dtype})
+        shape = {"m": self.m, "n": self.n, "k": self.k, "dtype": self.dtype}
+        op = WEIGHT_OPS[self.kind].model_validate({"kind": self.kind, **shape})
         boundaries = self.boundaries if level not in {"gc", "sc"} else Boundaries()
         return [
             Problem("kernel", self.algorithm, op, variant, self.card, level, boundaries, profile)  # type: ignore[arg-type]

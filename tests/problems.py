@@ -10,6 +10,7 @@ from matrix import GPUS, changed, legal_levels, random_case
 from vqcc import gpus
 from vqcc.algorithms import from_mapping
 from vqcc.algorithms.presets import resolve
+from vqcc.ops import WEIGHT_OPS
 from vqcc.ops.gemv import Gemv
 from vqcc.problem import Boundaries, Problem
 
@@ -37,11 +38,13 @@ def problem(
     variant: int = 0,
     boundaries: Boundaries | None = None,
     profile: tuple[Any, ...] = (),
+    kind: str = "gemv",
     **op: Any,
 ) -> Problem:
-    """A problem; `boundaries` and `profile` are what a spec's `cache` and `profile` become."""
+    """A problem of an op's `kind`; `boundaries` and `profile` are what a spec's `cache` and `profile` become."""
     chosen = resolve(algorithm) if isinstance(algorithm, str) else from_mapping(algorithm)
-    made = gemv(**op)
+    shape = {"n": 256, "k": 1024, "m": 1, "dtype": "float16"} | op
+    made = WEIGHT_OPS[kind].model_validate({"kind": kind, **shape})
     card = gpus.load(gpu) if isinstance(gpu, str) else gpu
     return Problem(
         "tiny", chosen, made, made.variants()[variant], card, level, boundaries or Boundaries(), profile

@@ -20,6 +20,7 @@ from vqcc.algorithms import from_mapping
 from vqcc.algorithms.presets import resolve
 from vqcc.hotness import profile_tensor
 from vqcc.levels import LEVELS, STRATEGIES, Strategy
+from vqcc.ops.gemm.warpgroup_tile import WarpgroupTile
 from vqcc.ops.gemv import GemvTile
 from vqcc.ops.gemv.bucket_tile import BucketTile
 from vqcc.ops.gemv.fragment_tile import FragmentTile
@@ -81,8 +82,10 @@ def planned_kernels(
 def split_plans(problem: Problem, case: Case, rng: np.random.Generator) -> list[Plan]:
     """Plans of splits that the planner would not choose, on the CUDA cores and, where they can, on tensor cores.
 
-    The finest, and one drawn.
+    The finest, and one drawn. Blocks of several panels of x share no rows.
     """
+    if case.kind == "gemm":
+        return []
     _, column_tiles = problem.algorithm.scope.grid(*problem.op.weight_shape)
     tiles = [
         count
@@ -175,7 +178,7 @@ def described(kernel: Kernel) -> str:
 
 def arrivals(kernels: Kernels, plan: Plan) -> Any:
     """What a plan's kernel must leave zero of the workspace."""
-    assert isinstance(plan.tile, GemvTile | ScoreTile | FragmentTile | BucketTile)
+    assert isinstance(plan.tile, GemvTile | ScoreTile | FragmentTile | BucketTile | WarpgroupTile)
     return kernels.workspace[: 4 * plan.tile.arrivals]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vqcc.assembling import Built, GpuBuild, assemble, in_parallel, runs_on
 from vqcc.codegen.bundle import write_bundle
 from vqcc.codegen.cache import compile_cached
+from vqcc.codegen.device_parts import target_of
 from vqcc.diagnostics import DiagnosticList, VqccError
 from vqcc.passes.choice import Agreed
 from vqcc.picks import PickError
@@ -173,7 +174,7 @@ class _Making:
                 self.toolchain,
                 self.cache,
                 source,
-                target=gpu.target,
+                target=target_of(source, gpu.target),
                 want_ptx=self.want_ptx,
                 file_name=file_name,
             )

@@ -17,14 +17,15 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 Caching = Literal["none", "global", "all", "slack"]
 Fusion = Literal["none", "exchange", "aligned"]
 #: What becomes of a code: its entry is decoded and multiplied, it looks up a score that is added, it is decoded into an
-#: operand of tensor cores, in whose order codes are packed, or its entry is such an operand, codes being packed by the
-#: part of the book that has it.
-Dataflow = Literal["decode", "score", "fragment", "bucket"]
+#: operand of tensor cores, in whose order codes are packed (a warp's, or a warpgroup's), or its entry is such an
+#: operand, codes being packed by the part of the book that has it.
+Dataflow = Literal["decode", "score", "fragment", "bucket", "warpgroup"]
 #: Dataflows past the paper's in words.
 DATAFLOW_WORDS: Mapping[Dataflow, str] = {
     "score": "score tables",
     "fragment": "codes in the order of fragments",
     "bucket": "codes in buckets",
+    "warpgroup": "codes in the order of a warpgroup's operands",
 }
 
 

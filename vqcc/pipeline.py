@@ -13,7 +13,7 @@ from vqcc.passes.bucket import plan_bucket_layout, plan_buckets
 from vqcc.passes.choice import predicted
 from vqcc.passes.cost import plan_cost
 from vqcc.passes.exchange import plan_exchange
-from vqcc.passes.fragment import plan_fragment_layout, plan_fragments
+from vqcc.passes.fragment import plan_fragment_layout, plan_fragments, plan_warpgroups
 from vqcc.passes.hotness import plan_hotness
 from vqcc.passes.launch import plan_launch
 from vqcc.passes.layout import plan_layout
@@ -41,6 +41,7 @@ _PASSES: Mapping[str, tuple[_Pass, _Pass]] = {
     "score": (plan_rotated_layout, plan_look_ups),
     "fragment": (plan_fragment_layout, plan_fragments),
     "bucket": (plan_bucket_layout, plan_buckets),
+    "warpgroup": (plan_fragment_layout, plan_warpgroups),
 }
 
 

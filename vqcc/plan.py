@@ -104,6 +104,11 @@ class Tile(Protocol):
         ...
 
     @property
+    def panel_rows(self) -> int:
+        """Rows of inputs for which a launch has `blocks` anew; 0: it has them once, whatever its rows."""
+        ...
+
+    @property
     def shared_bytes(self) -> int:
         """Shared memory of a block beside the codebooks."""
         ...
@@ -151,15 +156,15 @@ class Split:
 class Exchange:
     """How decoded elements reach the threads that multiply them (Sec. VI-B, Algorithm 1).
 
-    `engine` multiplies with fused multiply-adds (`fma`) or tensor cores (`mma`; `fragment` and `bucket` where
-    codes are packed for them), or adds looked-up products (`score`).
+    `engine` multiplies with fused multiply-adds (`fma`) or tensor cores (`mma`; `fragment`, `warpgroup` and `bucket`
+    where codes are packed for them), or adds looked-up products (`score`).
     `width` consecutive elements of a row belong to one thread, the next `width` to the next of `lanes` threads.
     `fusion` is how they get there: not at all (a thread multiplies what it decodes, wherever that lies), through
     registers (`shuffles` xor-shuffles inside mini-warps of `mini_warp` threads), through shared memory, or not at all
     because the sum's order was permuted (`aligned`). Thread t of the `lanes` decodes vector `vector_of_lane[t]`.
     """
 
-    engine: Literal["fma", "mma", "score", "fragment", "bucket"] = "fma"
+    engine: Literal["fma", "mma", "score", "fragment", "bucket", "warpgroup"] = "fma"
     fusion: Literal["none", "register", "shared", "aligned"] = "none"
     width: int = 0
     lanes: int = 32
@@ -207,7 +212,8 @@ class Launch:
     """Grid and block of a launch; the block is one-dimensional.
 
     `workspace_bytes` of device memory, zero before the first launch and after each, hold what blocks tell each other.
-    `carveout_percent` of an SM's shared memory holds all blocks that are planned; 0: they need none.
+    `carveout_percent` of an SM's shared memory holds all blocks that are planned; 0: they need none. With `panel_rows`
+    the grid is there once for each panel of so many rows of inputs.
     """
 
     grid: int
@@ -217,6 +223,11 @@ class Launch:
     limited_by: str
     workspace_bytes: int = 0
     carveout_percent: int = 0
+    panel_rows: int = 0
+
+    def blocks_for(self, scalars: Mapping[str, float]) -> int:
+        """Blocks of a launch with these arguments, of which `m` are the rows of inputs."""
+        return self.grid * -(-int(scalars["m"]) // self.panel_rows) if self.panel_rows else self.grid
 
 
 @dataclass(frozen=True)

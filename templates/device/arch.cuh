@@ -106,6 +106,17 @@ VQCC_DEVICE uint8* dynamic_shared() {
 #endif
 }
 
+/// The first address from `shared` on that is aligned to kBytes in this block's shared memory.
+template <int kBytes>
+VQCC_DEVICE uint8* align_shared(uint8* shared) {
+#ifdef VQCC_EMULATE
+  const auto address = static_cast<uint32>(reinterpret_cast<unsigned long long>(shared));
+#else
+  const auto address = static_cast<uint32>(__cvta_generic_to_shared(shared));
+#endif
+  return shared + (kBytes - address % kBytes) % kBytes;
+}
+
 /// One naturally aligned load of a whole `Word` (1, 2, 4, 8 or 16 bytes). Global loads take the read-only path:
 /// nothing a kernel reads through this function is written while the kernel runs.
 template <Space kSpace, class Word>

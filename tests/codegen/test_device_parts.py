@@ -31,7 +31,7 @@ def test_headers_hold_no_template_language(name: str) -> None:
     assert text.count("#pragma once") == 1
 
 
-@pytest.mark.parametrize("name", [name for name in HEADERS if name != "arch.cuh"])
+@pytest.mark.parametrize("name", [name for name in HEADERS if not name.startswith("arch")])
 def test_intrinsics_and_ptx_live_in_arch(name: str) -> None:
     code = re.sub(r"//.*", "", (DEVICE / name).read_text(encoding="utf-8"))
     assert not INTRINSIC.findall(code)
@@ -40,5 +40,5 @@ def test_intrinsics_and_ptx_live_in_arch(name: str) -> None:
 
 @pytest.mark.parametrize("name", HEADERS)
 def test_headers_are_short(name: str) -> None:
-    most = 620 if name == "arch.cuh" else 400  # which alone has intrinsics and PTX
+    most = 620 if name == "arch.cuh" else 400  # which has nearly all intrinsics and PTX
     assert len((DEVICE / name).read_text(encoding="utf-8").splitlines()) <= most

@@ -49,7 +49,8 @@ def check_contents(header: str) -> None:
 def libraries() -> dict[str, Built]:
     """`alpha` has two GPUs and two types, `beta` needs scales of codebooks, `gamma` neither scales nor alignment.
 
-    Kernels of `alpha` need a workspace on one GPU, on both, on none; of `beta` some do; of `gamma` none.
+    Kernels of `alpha` need a workspace on one GPU, on both, on none; of `beta` some do; of `gamma` none. `delta` has a
+    kernel whose grid is there for each panel of rows of x.
     """
     alpha = build_fake(
         name="alpha", m=[4, 1], dtype=["float16", "bfloat16"], gpu=["h200", "rtx4090"], n=72, k=264
@@ -72,6 +73,7 @@ def libraries() -> dict[str, Built]:
             k=33,
             level="gc",
         ),
+        "delta": build_fake("aqlm-2x8", kind="gemm", name="delta", m=[32, 300], n=72, k=264),
     }
 
 
@@ -102,7 +104,8 @@ def expected(built: Built, includes: list[str]) -> str:
         + ", ".join(
             f'{{"{kernel["name"]}", {kernel["launch"]["grid"]}u, {kernel["launch"]["threads"]}u, '
             f"{kernel['launch']['dynamic_shared_bytes']}u, {kernel['launch']['workspace_bytes']}u, "
-            f"{kernel['launch']['carveout_percent']}, {int(gpu['target'] >= 'sm_90')}}}"
+            f"{kernel['launch']['carveout_percent']}, {kernel['launch']['panel_rows']}, "
+            f"{int(gpu['target'] >= 'sm_90')}}}"
             for kernel in gpu["kernels"]
         )
         + "}"
@@ -123,7 +126,7 @@ def expected(built: Built, includes: list[str]) -> str:
             f"#define EXPECTED_BOOKS_BYTES {algorithm.scope.books(n, k) * algorithm.table_bytes}",
             f"#define EXPECTED_WORKSPACE_BYTES {max(selection[3] for selection in selections)}",
             "struct expected_kernel { const char* name; unsigned grid, threads, shared_bytes; uint64_t workspace; "
-            "int carveout, can_overlap; };",
+            "int carveout, panel_rows, can_overlap; };",
             f"static const struct expected_kernel expected[{len(kernels)}][{len(variants)}] = {{\n{rows}\n}};",
             "static const struct { int m, type, kernel; size_t workspace; } "
             f"selections[{len(selections)}] = {{",
@@ -147,7 +150,7 @@ def test_compiles_without_a_warning(
     """Included twice, beside other libraries, in two files of one program."""
     write_headers(tmp_path, libraries)
     suffix = "c" if language == "cc" else "cpp"
-    lines = [f'#include "{name}.h"' for name in ("alpha", "beta", "gamma", "beta", "alpha")]
+    lines = [f'#include "{name}.h"' for name in ("alpha", "beta", "gamma", "delta", "beta", "alpha")]
     calls = " + ".join(f"(int){name}_workspace_bytes(NULL)" for name in libraries)
     for part in ("one", "two"):
         body = f"int {part}(void);\nint {part}(void) {{ return {calls}; }}\n"
@@ -162,7 +165,7 @@ def test_compiles_without_a_warning(
 
 
 @pytest.mark.parametrize(("language", "standard"), [("cc", "c99"), ("c++", "c++17")])
-@pytest.mark.parametrize("name", ["alpha", "beta", "gamma"])
+@pytest.mark.parametrize("name", ["alpha", "beta", "gamma", "delta"])
 def test_every_path(
     name: str, language: str, standard: str, libraries: dict[str, Built], tmp_path: Path
 ) -> None:
@@ -204,7 +207,7 @@ def test_the_program_can_fail(libraries: dict[str, Built], tmp_path: Path) -> No
     compile_c(["gcc", "-std=c99", "program.c", "-o", "program"], tmp_path)
     done = subprocess.run([tmp_path / "program"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "driver_calls.grid[0] == kernel->grid" in done.stdout
+    assert "driver_calls.grid[0] == blocks_of(kernel, args.m)" in done.stdout
 
 
 def test_nothing_an_engine_must_not_find(libraries: dict[str, Built]) -> None:
@@ -219,7 +222,8 @@ def test_numbers_the_header_states(libraries: dict[str, Built]) -> None:
         macros = dict(re.findall(rf"#define {name.upper()}_(\w+) (?:INT64_C\()?(\d+)\b", text))
         op, algorithm = built.fields["op"], built.gpus[0].problems[0].algorithm
         assert (int(macros["N"]), int(macros["K"]), int(macros["MAX_M"])) == (op["n"], op["k"], max(op["m"]))
-        assert int(macros["X_ALIGNMENT"]) == activation_alignment(algorithm.vector_size)
+        words = op["kind"] == "gemm" and op["k"] % 8 == 0
+        assert int(macros["X_ALIGNMENT"]) == (16 if words else activation_alignment(algorithm.vector_size))
         for index, build in enumerate(built.gpus):
             gpu = build.gpu
             place = f"{name}.{gpu.name}.cubin, {gpu.target}"

@@ -17,7 +17,8 @@ from vqcc import pipeline
 from vqcc.code_layouts import CODE_LAYOUTS
 from vqcc.diagnostics import VqccError
 from vqcc.levels import DATAFLOW_WORDS, STRATEGIES
-from vqcc.ops.gemv.model import Gemv
+from vqcc.ops.gemm import Gemm
+from vqcc.ops.gemv import Gemv
 from vqcc.passes.choice import (
     DATAFLOWS,
     DOUBT,
@@ -307,11 +308,12 @@ def test_forced_plans_are_what_the_pipeline_makes() -> None:
 
 
 def test_whatever_is_by_dataflow_has_all_of_them() -> None:
-    """A dataflow that is added has words, passes and, of gemv, kernels."""
+    """A dataflow that is added has words, passes and, of gemv or gemm, kernels."""
     past = set(DATAFLOWS) - {"decode"}
     assert set(DATAFLOW_WORDS) == past
     assert set(pipeline._PASSES) == past
-    assert set(Gemv.dataflow_rows) == past
-    assert set(Gemv.tile_types) == set(DATAFLOWS)
-    assert past < set(Gemv.engines)
+    assert set(Gemv.dataflow_rows) | set(Gemm.dataflow_rows) == past
+    for op in (Gemv, Gemm):
+        assert set(op.tile_types) == {"decode", *op.dataflow_rows} == {"decode", *op.dataflows}
+        assert set(op.dataflow_rows) < set(op.engines)
     assert set(CODE_LAYOUTS.values()) == set(packing._PACKERS)

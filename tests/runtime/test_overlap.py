@@ -102,6 +102,6 @@ def test_errors_are_diagnostics(call: str, library: Library, bindings: FakeBindi
     bindings.failing = call
     kernel = library.builds["h200"].kernels[0]
     with pytest.raises(VqccError) as caught:
-        OverlappingModule(b"cubin", [kernel]).enqueue(kernel, [np.uint64(1), np.int32(2)], 77)
+        OverlappingModule(b"cubin", [kernel]).enqueue(kernel, 1, [np.uint64(1), np.int32(2)], 77)
     assert [item.code for item in caught.value.diagnostics] == ["VQ0807"]
     assert "CUDA_ERROR_UNKNOWN" in caught.value.diagnostics[0].message

@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["inline_headers"]
+__all__ = ["inline_headers", "target_of"]
 
 _LOCAL_INCLUDE = re.compile(r'#include "([^"]+)"')
 _WIDTH = 112
+#: The header of instructions that no later architecture has (PTX ISA, target sm_90a).
+_SPECIFIC = "arch_warpgroup.cuh"
 
 
 def inline_headers(directory: Path, names: Iterable[str]) -> tuple[Fragment, ...]:
@@ -36,6 +38,11 @@ def inline_headers(directory: Path, names: Iterable[str]) -> tuple[Fragment, ...
     for name in names:
         visit(root / name)
     return tuple(literal(_part(root, path)) for path in order)
+
+
+def target_of(source: str, target: str) -> str:
+    """The target that an emitted source is compiled for: with the instructions of `target` alone if it has any."""
+    return f"{target}a" if f"// ==== {_SPECIFIC} " in source else target
 
 
 def _part(root: Path, path: Path) -> str:

@@ -54,6 +54,7 @@ class HeaderKernel:
     shared_bytes: int
     workspace_bytes: int
     carveout_percent: int
+    panel_rows: int
     can_overlap: int
 
 
@@ -160,6 +161,7 @@ def header_kernel(kernel: str, dtype: Dtype, bounds: Iterable[int], launch: Laun
         launch.dynamic_shared_bytes,
         launch.workspace_bytes,
         launch.carveout_percent,
+        launch.panel_rows,
         int(gpu.has_dependent_launch),
     )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from vqcc.ops.attention.model import AttentionDecode
+from vqcc.ops.gemm import Gemm
 from vqcc.ops.gemv import Gemv
 
 if TYPE_CHECKING:
@@ -14,10 +15,10 @@ if TYPE_CHECKING:
 
     from vqcc.ops.base import Op
 
-__all__ = ["OPS", "WEIGHT_OPS", "AnyOp", "AttentionDecode", "Gemv"]
+__all__ = ["OPS", "WEIGHT_OPS", "AnyOp", "AttentionDecode", "Gemm", "Gemv"]
 
 #: Ops over a quantized weight.
-WEIGHT_OPS: Mapping[str, type[Op]] = {"gemv": Gemv}
+WEIGHT_OPS: Mapping[str, type[Op]] = {"gemv": Gemv, "gemm": Gemm}
 OPS: Mapping[str, type[Op | AttentionDecode]] = {**WEIGHT_OPS, "attention_decode": AttentionDecode}
 
-AnyOp = Annotated[Gemv | AttentionDecode, Field(discriminator="kind")]
+AnyOp = Annotated[Gemv | Gemm | AttentionDecode, Field(discriminator="kind")]

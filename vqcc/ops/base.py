@@ -207,6 +207,8 @@ class Op(BaseModel, ABC):
     dataflow_rows: ClassVar[Mapping[Dataflow, int]] = {}
     #: Device headers the template builds on, beside the algorithm's own and the engine's.
     device_headers: ClassVar[tuple[str, ...]]
+    #: Whether levels that exchange nothing by Algorithm 1 still multiply on tensor cores, through shared memory.
+    staged: ClassVar[bool] = False
     #: What multiplies decoded vectors, by the names of `Exchange.engine`.
     engines: ClassVar[Mapping[str, DeviceEngine]]
 
@@ -264,6 +266,10 @@ class Op(BaseModel, ABC):
     ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
         """All tiles that are worth timing, the most promising first: those of `tiles`, and more."""
         return self.tiles(variant, work, machine)
+
+    def panels(self, tile: Tile) -> int:  # noqa: ARG002
+        """Passes over the weights that a launch makes at the variant's bound."""
+        return 1
 
     @abstractmethod
     def only(self, variant: Variant) -> Self:

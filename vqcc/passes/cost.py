@@ -120,9 +120,10 @@ def predict(problem: Problem, plan: Plan, counts: Counts) -> float:
     times = _times(problem, counts)
     engine = ENGINES[plan.exchange.engine]
     powers = [(engine.weights[name] * seconds) ** POWER for name, seconds in times.items()]
-    busy = float(sum(powers) ** (1 / POWER))
-    rounds = -(-plan.tile.blocks // (problem.gpu.sm_count.integer * _blocks_per_sm(plan)))
-    switches = min(rounds, -(-_book_loads(problem, plan, 1) // problem.gpu.sm_count.integer))
+    panels = problem.op.panels(plan.tile)  # of inputs, each of which is a pass over the weights
+    busy = panels * float(sum(powers) ** (1 / POWER))
+    rounds = -(-plan.tile.blocks * panels // (problem.gpu.sm_count.integer * _blocks_per_sm(plan)))
+    switches = min(rounds, -(-_book_loads(problem, plan, 1) * panels // problem.gpu.sm_count.integer))
     latency = rounds * (ROUND_SECONDS + PARTS_SECONDS * (plan.split.factor > 1))
     blocks = min(_blocks_per_sm(plan), -(-plan.tile.blocks // problem.gpu.sm_count.integer))
     if _book_bytes(plan):
@@ -137,7 +138,7 @@ def predict(problem: Problem, plan: Plan, counts: Counts) -> float:
 def _balance(problem: Problem, plan: Plan) -> float:
     """Items of the average SM over those of the busiest: the first blocks have one more, blocks go round the SMs."""
     assert plan.tile is not None
-    items, sms = plan.tile.blocks, problem.gpu.sm_count.integer
+    items, sms = plan.tile.blocks * problem.op.panels(plan.tile), problem.gpu.sm_count.integer
     grid = min(items, sms * _blocks_per_sm(plan))
     blocks = -(-grid // sms)
     busiest = items // grid * blocks + -(-(items % grid) // sms)

@@ -29,6 +29,8 @@ __all__ = ["SCORED_ROWS", "refusals"]
 
 #: Vectors that fill whole registers of an operand of m16n8k16.
 FRAGMENT_VECTORS = (2, 4, 8, 16)
+#: What multiplies of a warpgroup are of, and the columns that a lane has of two of them.
+WARPGROUP_SM, WARPGROUP_VECTOR = 90, 8
 #: Bits of codes that there are score tables for, and the rows of inputs that these serve at most: wider tables are
 #: larger.
 SCORED_ROWS: Mapping[int, int] = {8: 4, 12: 1}
@@ -51,6 +53,7 @@ def refusals(problem: Problem, dataflow: Dataflow) -> Iterator[str]:
         "score": _refusals_of_scores,
         "fragment": _refusals_of_fragments,
         "bucket": _refusals_of_buckets,
+        "warpgroup": _refusals_of_warpgroups,
     }[dataflow](problem)
 
 
@@ -81,12 +84,12 @@ def _refusals_of_scores(problem: Problem) -> Iterator[str]:
         yield "codes, padding included, pass the 2 GiB that 32-bit offsets reach"
 
 
-def _refusals_of_fragments(problem: Problem) -> Iterator[str]:
+def _refusals_of_fragments(problem: Problem, *, halving: bool = False) -> Iterator[str]:
     algorithm, shape = problem.algorithm, problem.op.weight_shape
     tile_rows, _ = algorithm.scope.tile(*shape)
     if tile_rows < shape[0] and tile_rows % FragmentLayout.BLOCK_ROWS:
         yield f"tiles of {tile_rows} rows are no whole blocks of {FragmentLayout.BLOCK_ROWS}"
-    layout = fragment_layout(algorithm, shape)
+    layout = fragment_layout(algorithm, shape, halving=halving)
     if layout is None:
         tiled = algorithm.scope.tile(*shape)[1] < shape[1]
         yield (
@@ -96,6 +99,19 @@ def _refusals_of_fragments(problem: Problem) -> Iterator[str]:
         )
     elif 4 * math.prod(layout.code_shape(shape[0])) > MAX_INDEX:
         yield "codes, padding included, pass the 2 GiB that 32-bit offsets reach"
+
+
+def _refusals_of_warpgroups(problem: Problem) -> Iterator[str]:
+    algorithm, gpu = problem.algorithm, problem.gpu
+    if gpu.sm != WARPGROUP_SM:
+        yield f"{gpu.name} has no multiplies of a warpgroup: compute capability 9.0 alone has"
+    if algorithm.vector_size > WARPGROUP_VECTOR:
+        yield f"vectors of {algorithm.vector_size} are longer than what a lane has of two multiplies"
+    if problem.op.weight_shape[1] % WARPGROUP_VECTOR:
+        yield "rows of x are no whole words of 16 bytes"
+    if algorithm.stage_sums > 1 and problem.variant.dtype != "float16":
+        yield "stages with factors are added up in float16"
+    yield from _refusals_of_fragments(problem, halving=True)
 
 
 def _refusals_of_buckets(problem: Problem) -> Iterator[str]:

@@ -165,6 +165,8 @@ def choose_fusion(shuffles: int, shared_roundtrip_per_shuffle: float) -> Literal
 def plan_exchange(problem: Problem, plan: Plan) -> Plan:
     """Choose engine, layout and the way there, as far as the level's strategy lets it."""
     vector_size = problem.algorithm.vector_size
+    if plan.strategy.fusion == "none" and problem.op.staged:
+        return _plan_staged(problem, plan)
     if plan.strategy.fusion == "none":
         return plan.decide(
             Decision(
@@ -188,6 +190,28 @@ def plan_exchange(problem: Problem, plan: Plan) -> Plan:
         vector_size, compute, float(problem.gpu.shared_roundtrip_per_shuffle.value)
     )
     return plan.decide(decision, exchange=exchange)
+
+
+def _plan_staged(problem: Problem, plan: Plan) -> Plan:
+    """Through shared memory to the tensor cores, whatever that costs: what the paper's levels do before o4."""
+    vector_size = problem.algorithm.vector_size
+    exact = _fits_tensor_cores(problem, plan)
+    compute = problem.op.compute_layout(problem.variant, vector_size=vector_size, exact=exact, aligned=False)
+    if compute.engine == "fma" or vector_size <= compute.width:
+        exchange, decision = _unexchanged(vector_size, compute)
+        return plan.decide(decision, exchange=exchange)
+    return plan.decide(
+        Decision(
+            "fusion",
+            "shared",
+            "the level does not fuse",
+            {"vector_size": vector_size, "width": compute.width, "lanes": compute.lanes},
+            "decoded vectors are written to shared memory and read back in the fragments' layout",
+            "VI-B, Fig. 6",
+            (Rejected("register", "the level does not exchange through registers (Algorithm 1)"),),
+        ),
+        exchange=_in_place(compute, "shared"),
+    )
 
 
 def choose_exchange(vector_size: int, compute: ComputeLayout, roundtrip: float) -> tuple[Exchange, Decision]:

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from vqcc.plan import Plan
     from vqcc.problem import Problem
 
-__all__ = ["LANE_COLUMNS", "MAX_STEP_WORDS", "fragment_layout", "plan_fragment_layout", "plan_fragments"]
+__all__ = [
+    "LANE_COLUMNS",
+    "MAX_STEP_WORDS",
+    "fragment_layout",
+    "plan_fragment_layout",
+    "plan_fragments",
+    "plan_warpgroups",
+]
 
 #: Columns of a lane that a multiply takes, where the weights are the operand of sixteen rows; half as many else.
 LANE_COLUMNS = 8
@@ -29,9 +36,12 @@ SPAN_COLUMNS = 4
 MAX_STEP_COLUMNS, MAX_STEP_WORDS = 64, 4
 
 
-def fragment_layout(algorithm: Algorithm, shape: tuple[int, int]) -> FragmentLayout | None:
+def fragment_layout(
+    algorithm: Algorithm, shape: tuple[int, int], *, halving: bool = False
+) -> FragmentLayout | None:
     """The layout for weights [n, k] in which a step wastes the fewest bits, the shortest on a tie.
 
+    With `halving` a step's columns are a power of two, so that steps and stages of x are whole numbers of one another.
     None where no step of whole words ends with the column tiles.
     """
     size, (_, columns) = algorithm.vector_size, shape
@@ -45,7 +55,9 @@ def fragment_layout(algorithm: Algorithm, shape: tuple[int, int]) -> FragmentLay
             columns // size, algorithm.residuals, algorithm.code_bits, vectors, words, span // size
         )
         for vectors in range(1, MAX_STEP_COLUMNS // size + 1)
-        if vectors * size % LANE_COLUMNS == 0 and (not tiled or span % (vectors * size) == 0)
+        if vectors * size % LANE_COLUMNS == 0
+        and (not tiled or span % (vectors * size) == 0)
+        and not (halving and vectors * size & (vectors * size - 1))
         if (words := -(-vectors * algorithm.residuals * algorithm.code_bits // 32)) <= MAX_STEP_WORDS
     ]
     return min(
@@ -57,7 +69,8 @@ def plan_fragment_layout(problem: Problem, plan: Plan) -> Plan:
     """Lay codes out by lanes of a warp and steps along k."""
     algorithm = problem.algorithm
     rows, _ = problem.op.weight_shape
-    layout = fragment_layout(algorithm, problem.op.weight_shape)
+    halving = plan.strategy.dataflow == "warpgroup"
+    layout = fragment_layout(algorithm, problem.op.weight_shape, halving=halving)
     assert layout is not None, "vqcc.passes.dataflow has refused what has none"
     steps, blocks, words = layout.code_shape(rows)
     needed = rows * layout.vectors * algorithm.residuals * algorithm.code_bits
@@ -95,4 +108,18 @@ def plan_fragments(problem: Problem, plan: Plan) -> Plan:
             "nothing is exchanged and every row of x shares one decoding",
         ),
         exchange=Exchange("fragment"),
+    )
+
+
+def plan_warpgroups(problem: Problem, plan: Plan) -> Plan:
+    """Decode straight into a warpgroup's operand A: x is stored in the order that the codes have."""
+    return plan.decide(
+        Decision(
+            "dataflow",
+            "warpgroup",
+            "lane 4 g + t decodes rows g, g + 8, g + 16 and g + 24 of a warp's, at the k of operand A's registers",
+            {"vector_size": problem.algorithm.vector_size, "entries": problem.algorithm.table_entries},
+            "nothing is exchanged: a sum over k runs in the order of decoding, in which x is stored",
+        ),
+        exchange=Exchange("warpgroup"),
     )

@@ -90,6 +90,7 @@ def plan_launch(problem: KernelProblem, plan: AnyPlan, resources: Resources) -> 
             occupancy.limited_by,
             plan.tile.workspace_bytes,
             carveout_percent(problem.gpu, occupancy) if shared + resources.static_shared_bytes else 0,
+            plan.tile.panel_rows,
         ),
         resources=resources,
     )

@@ -97,13 +97,16 @@ class CudaRunner:
         launch = kernel.launch
         if self._overlapping is not None:
             self._overlapping.enqueue(
-                kernel, self._arguments(kernel, arrays, scalars), self._device.stream.handle
+                kernel,
+                launch.blocks_for(scalars),
+                self._arguments(kernel, arrays, scalars),
+                self._device.stream.handle,
             )
             return
         self._device.launch(
             self._functions[kernel.name],
             self._arguments(kernel, arrays, scalars),
-            launch.grid,
+            launch.blocks_for(scalars),
             launch.threads,
             launch.dynamic_shared_bytes,
         )

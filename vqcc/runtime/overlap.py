@@ -27,13 +27,13 @@ class OverlappingModule:
         self._module = self._check(driver.cuModuleLoadData(cubin), "loading the cubin")
         self._functions = {kernel.name: self._function(kernel) for kernel in kernels}
 
-    def enqueue(self, kernel: CompiledKernel, arguments: Sequence[Any], stream: int) -> None:
-        """Put one launch on a stream; `arguments` are numpy scalars in the kernel's order. Raises VQ0807."""
+    def enqueue(self, kernel: CompiledKernel, blocks: int, arguments: Sequence[Any], stream: int) -> None:
+        """Put one launch of `blocks` blocks on a stream; `arguments` are numpy scalars in its order. Raises VQ0807."""
         attribute = self._driver.CUlaunchAttribute()
         attribute.id = self._driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
         attribute.value.programmaticStreamSerializationAllowed = 1
         config = self._driver.CUlaunchConfig()
-        config.gridDimX, config.gridDimY, config.gridDimZ = kernel.launch.grid, 1, 1
+        config.gridDimX, config.gridDimY, config.gridDimZ = blocks, 1, 1
         config.blockDimX, config.blockDimY, config.blockDimZ = kernel.launch.threads, 1, 1
         config.sharedMemBytes = kernel.launch.dynamic_shared_bytes
         config.hStream = stream

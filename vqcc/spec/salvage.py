@@ -30,6 +30,7 @@ _RELATIONS = {"VQ0303", "VQ0304", "VQ0309"}
 _ALGORITHMS = (("family", "vector_size", "scope", "scales"), ("family", "vector_size"), ("family",))
 _OPS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "gemv": (("kind", "n", "k"),),
+    "gemm": (("kind", "n", "k"),),
     "attention_decode": (("kind", "q_heads", "kv_heads", "head_dim"),),
 }
 _MODELS: Mapping[str, Mapping[str, Any]] = {"algorithm": FAMILIES, "op": OPS}

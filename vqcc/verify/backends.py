@@ -113,7 +113,11 @@ class _Emulated:
                 arguments.append(None)
         before = {name: array.copy() for name, array in outputs.items()}
         report = self._emulated.launch(
-            kernel.name, (launch.grid, 1, 1), (launch.threads, 1, 1), launch.dynamic_shared_bytes, arguments
+            kernel.name,
+            (launch.blocks_for(scalars), 1, 1),
+            (launch.threads, 1, 1),
+            launch.dynamic_shared_bytes,
+            arguments,
         )
         for name, array in outputs.items():  # as on a device, what a kernel does not write stays as it was
             array[report.unwritten[name]] = before[name][report.unwritten[name]]

@@ -28,18 +28,23 @@ class DecodeGemv {
   static constexpr int kSumsBytes = ceil_divide(Tile::kWarpsAlongRow * kOutputs * 4, 16) * 16;
   static_assert(kSumsBytes + kWarps * Multiplier::kScratchBytes <= Tile::kOwnSharedBytes, "the plan has room for sums");
 
+  static_assert(PanelsOf<Tile>::kPanels == 1 || Parts::kParts == 1, "blocks of several panels share no outputs");
+
   using Cache = CodebookCache<Algorithm, Tile, kThreads>;
 
  public:
-  VQCC_DEVICE static void run(const Arguments& arguments) {
+  VQCC_DEVICE static void run(const Arguments& launched) {
     allow_next_kernel();
+    const int blocks = Panel<Tile>::blocks_of(launched.m);
+    const Panel<Tile> panel(blocks);
+    const Arguments arguments = panel.of(launched);
     uint8* shared = dynamic_shared();
     float* warp_sums = reinterpret_cast<float*>(shared);
     uint8* scratch = shared + kSumsBytes + warp_index() * Multiplier::kScratchBytes;
     Cache cache(arguments.books, arguments.stage_scales, shared + Tile::kOwnSharedBytes);
 
-    const int end_item = first_item_of(blockIdx.x + 1);
-    int item = first_item_of(blockIdx.x) - 1;
+    const int end_item = first_item_of(panel.block + 1, blocks);
+    int item = first_item_of(panel.block, blocks) - 1;
     int phase = Parts::kPhases;
     GemvWork work;
     int tiles = advance(item, phase, end_item, work);
@@ -70,10 +75,10 @@ class DecodeGemv {
 
  private:
   /// Items are dealt out in order: to each block as many as to the others, or one more to the first ones.
-  VQCC_DEVICE static int first_item_of(uint32 block) {
+  VQCC_DEVICE static int first_item_of(uint32 block, uint32 blocks) {
     constexpr uint32 kItems = Shape::kBands * Parts::kParts * kBlocksPerBand;
-    const uint32 more = kItems % gridDim.x;
-    return static_cast<int>(kItems / gridDim.x * block + (block < more ? block : more));
+    const uint32 more = kItems % blocks;
+    return static_cast<int>(kItems / blocks * block + (block < more ? block : more));
   }
 
   /// What the block does of phase `phase` of item `item`; the column tiles of that, 0 or less if there is no such phase.

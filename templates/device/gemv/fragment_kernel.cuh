@@ -68,6 +68,7 @@ class FragmentGemv {
   static constexpr int kAllVisits = kBands * kSetsPerBand * kVisits;
   static constexpr int kBlocks = Tile::kBlocks;
   static_assert(kBlocks <= kAllVisits, "every block has a visit");
+  static_assert(PanelsOf<Tile>::kPanels == 1 || Tile::kMaxParts == 1, "blocks of several panels share no outputs");
   static_assert(kBands == 1 || kBandRows % kRowBlockRows == 0, "a block of rows has one band's books");
   static_assert(Tile::kQuadTiles == (kColumnTiles > 1 ? kQuad : 1), "each lane of a quad has its own column tile");
   static_assert(kVisitSteps * kStepColumns % kSpanColumns == 0, "a visit's columns are neighbours");
@@ -90,7 +91,7 @@ class FragmentGemv {
   /// Stages with factors of their own are summed apart.
   static constexpr int kStageSums = Algorithm::kStageFactors ? Algorithm::kResiduals : 1;
   struct Sums {
-    float values[kStageSums][kGroups][4];
+    float values[kStageSums][kGroups][Inputs::kTiles][4];
   };
 
   /// A lane's codes of one step: a word of each of its rows at a time.
@@ -115,12 +116,14 @@ class FragmentGemv {
   };
 
  public:
-  VQCC_DEVICE static void run(const Arguments& arguments) {
+  VQCC_DEVICE static void run(const Arguments& launched) {
     allow_next_kernel();
     uint8* shared = dynamic_shared();
     Books books;
-    const int first = first_visit_of(blockIdx.x);
-    const int end = first_visit_of(blockIdx.x + 1);
+    const Panel<Tile> panel(kBlocks);
+    const Arguments arguments = panel.of(launched);
+    const int first = first_visit_of(panel.block);
+    const int end = first_visit_of(panel.block + 1);
 
     Visit visit = locate(first);
     start_books(arguments, books, visit, 0);
@@ -164,9 +167,9 @@ class FragmentGemv {
 
  private:
   /// Visits are dealt out in order: to each block as many as to the others, or one more to the first ones.
-  VQCC_DEVICE static int first_visit_of(uint32 block) {
+  VQCC_DEVICE static int first_visit_of(int block) {
     constexpr int kMore = kAllVisits % kBlocks;
-    return kAllVisits / kBlocks * static_cast<int>(block) + smaller(static_cast<int>(block), kMore);
+    return kAllVisits / kBlocks * block + smaller(block, kMore);
   }
 
   /// The block that has a visit.
@@ -337,7 +340,7 @@ class FragmentGemv {
       reduce_parts<kOutputs, kThreads>(
           arrival_of(arguments.workspace, visit.set),
           part_sums<Tile::kArrivals>(arguments.workspace) + static_cast<int64>(visit.set) * Tile::kMaxParts * kOutputs,
-          flag, static_cast<int>(blockIdx.x) - first_block, parts, own_sum, store);
+          flag, Panel<Tile>(kBlocks).block - first_block, parts, own_sum, store);
     }
   }
 
@@ -345,13 +348,17 @@ class FragmentGemv {
   VQCC_DEVICE static void store_sums(const Sums& sums, float* target) {
 #pragma unroll
     for (int group = 0; group < kGroups; ++group) {
-      float whole[4];
+      float whole[Inputs::kTiles][4];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        whole[i] = Algorithm::stage_factor(0) * sums.values[0][group][i];
+      for (int tile = 0; tile < Inputs::kTiles; ++tile) {
 #pragma unroll
-        for (int stage = 1; stage < kStageSums; ++stage) {
-          whole[i] = fused_multiply_add(Algorithm::stage_factor(stage), sums.values[stage][group][i], whole[i]);
+        for (int i = 0; i < 4; ++i) {
+          whole[tile][i] = Algorithm::stage_factor(0) * sums.values[0][group][tile][i];
+#pragma unroll
+          for (int stage = 1; stage < kStageSums; ++stage) {
+            whole[tile][i] =
+                fused_multiply_add(Algorithm::stage_factor(stage), sums.values[stage][group][tile][i], whole[tile][i]);
+          }
         }
       }
       Inputs::take_sums(whole, [&](int row, int b, float sum) {

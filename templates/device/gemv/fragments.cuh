@@ -13,6 +13,7 @@ namespace vqcc {
 /// 32 weights of each row. kRows is 1, 2 or 4.
 template <ElementType kType, int kRows>
 struct FewInputs {
+  static constexpr int kTiles = 1;        // of rows of x that an operand has
   static constexpr int kLaneColumns = 8;  // of a fragment
   static constexpr int kBytes = kRows * kLaneColumns * 4 * 2;
   static_assert(kRows <= 4, "half of operand B's eight columns");
@@ -34,32 +35,36 @@ struct FewInputs {
     return loaded;
   }
 
-  VQCC_DEVICE static void multiply(float (&sums)[4], const Fragment& inputs, const uint32 (&weights)[4]) {
-    multiply_fragments<kType>(sums, weights, inputs.pairs);
+  VQCC_DEVICE static void multiply(float (&sums)[kTiles][4], const Fragment& inputs, const uint32 (&weights)[4]) {
+    multiply_fragments<kType>(sums[0], weights, inputs.pairs);
   }
 
   /// Calls `take(row, b, sum)` for the sums that this lane has of eight rows of weights and rows b of x.
   template <class Take>
-  VQCC_DEVICE static void take_sums(const float (&sums)[4], const Take& take) {
+  VQCC_DEVICE static void take_sums(const float (&sums)[kTiles][4], const Take& take) {
     const int t = lane_index() % 4;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const float half = t < 2 ? sums[i] : sums[2 + i];
+      const float half = t < 2 ? sums[0][i] : sums[0][2 + i];
       const float sum = half + exchange_xor(half, 2);
       if (t < 2) take(lane_index() / 4, 2 * t + i, sum);
     }
   }
 };
 
-/// Up to sixteen rows of x, as operand A: the weights are operand B, four columns of each lane of a quad.
-template <ElementType kType>
+/// Sixteen rows of x, or several times as many, as operand A: the weights are operand B, four columns of each lane of a
+/// quad. What was decoded is multiplied with kTiles tiles of sixteen rows.
+template <ElementType kType, int kInputRows>
 struct ManyInputs {
-  static constexpr int kRows = 16;
+  static constexpr int kTileRows = 16;
+  static constexpr int kTiles = kInputRows / kTileRows;
   static constexpr int kLaneColumns = 4;
-  static constexpr int kBytes = kRows * kLaneColumns * 4 * 2;
+  static constexpr int kTileBytes = kTileRows * kLaneColumns * 4 * 2;
+  static constexpr int kBytes = kTiles * kTileBytes;
+  static_assert(kInputRows % kTileRows == 0, "whole tiles");
 
   struct Fragment {
-    uint32 pairs[4];
+    uint32 pairs[kTiles][4];
   };
 
   /// Where a pair lies: a lane's 16 bytes are its registers of A. Threads next to each other write what is four or eight
@@ -68,31 +73,43 @@ struct ManyInputs {
     // Rows of either parity are a constant apart: bit 2 of a turn exchanges even and odd ones.
     const int turn = turn_of(fragment);
     const int exchanged = row % 2 == 0 ? turn & 4 : -(turn & 4);
-    return fragment * kBytes + ((t ^ (turn & 3)) + exchanged + row % 8 * 4) * 16 + pair * 8 + row / 8 * 4;
+    const int tile = kTiles == 1 ? 0 : row / kTileRows;  // which the compiler may not see of a row of one
+    return fragment * kBytes + tile * kTileBytes + ((t ^ (turn & 3)) + exchanged + row % 8 * 4) * 16 + pair * 8 +
+           (row - tile * kTileRows) / 8 * 4;
   }
 
   VQCC_DEVICE static Fragment load_fragment(const uint8* inputs, int fragment) {
     const uint8* own = inputs + fragment * kBytes + (lane_index() * 16 ^ turn_of(fragment) * 16);
     Fragment loaded;
-    to_registers(load<Space::kShared>(reinterpret_cast<const uint4*>(own)), loaded.pairs);
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+      to_registers(load<Space::kShared>(reinterpret_cast<const uint4*>(own + tile * kTileBytes)), loaded.pairs[tile]);
+    }
     return loaded;
   }
 
-  VQCC_DEVICE static void multiply(float (&sums)[4], const Fragment& inputs, const uint32 (&weights)[2]) {
-    multiply_fragments<kType>(sums, inputs.pairs, weights);
+  VQCC_DEVICE static void multiply(float (&sums)[kTiles][4], const Fragment& inputs, const uint32 (&weights)[2]) {
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) multiply_fragments<kType>(sums[tile], inputs.pairs[tile], weights);
   }
 
   template <class Take>
-  VQCC_DEVICE static void take_sums(const float (&sums)[4], const Take& take) {
+  VQCC_DEVICE static void take_sums(const float (&sums)[kTiles][4], const Take& take) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) take(lane_index() % 4 * 2 + i % 2, lane_index() / 4 + i / 2 * 8, sums[i]);
+    for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        take(lane_index() % 4 * 2 + i % 2, tile * kTileRows + lane_index() / 4 + i / 2 * 8, sums[tile][i]);
+      }
+    }
   }
 
  private:
   VQCC_DEVICE static int turn_of(int fragment) { return (fragment & 1) * 4 + (fragment >> 1 & 3); }
 };
 
-template <ElementType kType, int kRows> struct InputsOf { using Type = FewInputs<kType, kRows>; };
-template <ElementType kType> struct InputsOf<kType, 16> { using Type = ManyInputs<kType>; };
+template <ElementType kType, int kRows, bool kMany = (kRows >= 16)> struct InputsOf;
+template <ElementType kType, int kRows> struct InputsOf<kType, kRows, false> { using Type = FewInputs<kType, kRows>; };
+template <ElementType kType, int kRows> struct InputsOf<kType, kRows, true> { using Type = ManyInputs<kType, kRows>; };
 
 }  // namespace vqcc

@@ -29,7 +29,8 @@ class MmaEngine {
   static constexpr int kLanes = Layout::kLanes;
   static constexpr int kSegmentUnits = kLanes / kQuad;
   static constexpr int kUnits = Shape::kFullSegments * kSegmentUnits + ceil_divide(Shape::kTailLanes, kQuad);
-  static constexpr int kHalves = kBatch > 8 ? 2 : 1;  // of operand A's sixteen rows, those that x can fill
+  static constexpr int kTiles = ceil_divide(kBatch, 16);  // of sixteen rows of x, which share what is decoded
+  static constexpr int kHalves = kBatch > 8 ? 2 : 1;      // of operand A's sixteen rows, those that x can fill
   /// A multiply takes two registers of B: two vectors of two elements make one.
   static constexpr int kStepVectors = kPairs == 1 ? 2 : 1;
   static constexpr int kStepPairs = kPairs * kStepVectors;
@@ -51,7 +52,7 @@ class MmaEngine {
  public:
   /// Sums of a warp: one C fragment per group of rows, and per stage with a factor of its own.
   struct Sums {
-    float values[kStageSums][kGroups][4];
+    float values[kStageSums][kGroups][kTiles][4];
   };
 
   /// Shared memory of a warp beside its sums.
@@ -105,23 +106,26 @@ class MmaEngine {
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
 #pragma unroll
-      for (int half = 0; half < kHalves; ++half) {
+      for (int half = 0; half < kTiles * kHalves; ++half) {
         const int b = lane_index() / kQuad + half * 8;
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-          if (b < kBatch) target[b * stride + g * kGroupRows + row + i] = sum_of(work, sums, g, 2 * half + i);
+          if (b < kBatch) target[b * stride + g * kGroupRows + row + i] = sum_of(work, sums, g, half, i);
         }
       }
     }
   }
 
  private:
-  VQCC_DEVICE static float sum_of(const GemvWork& work, const Sums& sums, int group, int index) {
+  /// The sum of a row of x, number `half` in turn of those of this lane, and the lane's row `i` of the group.
+  VQCC_DEVICE static float sum_of(const GemvWork& work, const Sums& sums, int group, int half, int i) {
     const int first_stage = Tile::kSplitStages == 1 ? 0 : work.first_stage;
-    float sum = Algorithm::stage_factor(first_stage) * sums.values[0][group][index];
+    const int tile = half / kHalves;
+    const int index = half % kHalves * 2 + i;
+    float sum = Algorithm::stage_factor(first_stage) * sums.values[0][group][tile][index];
 #pragma unroll
     for (int stage = 1; stage < kStageSums; ++stage) {
-      sum = fused_multiply_add(Algorithm::stage_factor(first_stage + stage), sums.values[stage][group][index], sum);
+      sum = fused_multiply_add(Algorithm::stage_factor(first_stage + stage), sums.values[stage][group][tile][index], sum);
     }
     return sum;
   }
@@ -181,9 +185,9 @@ class MmaEngine {
     const int step_columns = column_step<kChecked>(unit);
     int own_column = first_column_of<kChecked>(unit, own_chunk());
     const int unit_book = resident_book<Matrix, Shape>(work, own_column);
-    const Element* x[kHalves];
+    const Element* x[kTiles * kHalves];
 #pragma unroll
-    for (int half = 0; half < kHalves; ++half) {
+    for (int half = 0; half < kTiles * kHalves; ++half) {
       x[half] = arguments.x + (lane_index() / kQuad + 8 * half) * arguments.x_stride;
     }
     const uint32 nothing = static_cast<uint32>(arguments.m) >> 31;  // 0, which the compiler does not know
@@ -195,11 +199,14 @@ class MmaEngine {
 #pragma unroll
       for (int u = 0; u < kUnrolled; ++u) {
         if (u == kUnrolled / 4 && step == 0) load_next();
-        uint32 activations[kHalves][kStepPairs];
+        uint32 activations[kTiles * kHalves][kStepPairs];
         load_activations<kChecked>(x, arguments.m, work, columns, step_columns, activations);
-        Operand operands[kStepPairs / 2];
+        Operand operands[kTiles][kStepPairs / 2];
 #pragma unroll
-        for (int i = 0; i < kStepPairs / 2; ++i) operands[i] = operand(activations, 2 * i, nothing);
+        for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+          for (int i = 0; i < kStepPairs / 2; ++i) operands[tile][i] = operand(activations, tile, 2 * i, nothing);
+        }
 #pragma unroll
         for (int g = 0; g < kGroups; ++g) {
           uint32 weights[Parts::kStages][kStepPairs];
@@ -225,8 +232,11 @@ class MmaEngine {
 #pragma unroll
             for (int p = 0; p < kStepPairs; p += 2) {
               const uint32 b[2] = {weights[stage][p], weights[stage][p + 1]};
-              multiply_fragments<Tile::kElement>(sums.values[kStageSums == 1 ? 0 : stage][g],
-                                                 operands[p / 2].registers, b);
+#pragma unroll
+              for (int tile = 0; tile < kTiles; ++tile) {
+                multiply_fragments<Tile::kElement>(sums.values[kStageSums == 1 ? 0 : stage][g][tile],
+                                                   operands[tile][p / 2].registers, b);
+              }
             }
           }
         }
@@ -239,15 +249,18 @@ class MmaEngine {
     }
   }
 
-  /// Operand A of one multiply: pairs `pair` and `pair + 1` of x's rows g and g + 8.
+  /// Operand A of one multiply: pairs `pair` and `pair + 1` of a tile's rows g and g + 8 of x.
   struct Operand {
     uint32 registers[4];
   };
-  VQCC_DEVICE static Operand operand(const uint32 (&activations)[kHalves][kStepPairs], int pair, uint32 nothing) {
+  VQCC_DEVICE static Operand operand(const uint32 (&activations)[kTiles * kHalves][kStepPairs], int tile, int pair,
+                                     uint32 nothing) {
+    const auto& upper = activations[tile * kHalves];
+    const auto& lower = activations[tile * kHalves + kHalves - 1];
     // Vector loads leave a row's pairs side by side, a multiply wants the rows': new registers are made once, here, for
     // all groups. Told of a plain copy, the compiler makes it again before each multiply.
-    return {{activations[0][pair] | nothing, (kHalves == 2 ? activations[kHalves - 1][pair] : 0u) | nothing,
-             activations[0][pair + 1] | nothing, (kHalves == 2 ? activations[kHalves - 1][pair + 1] : 0u) | nothing}};
+    return {{upper[pair] | nothing, (kHalves == 2 ? lower[pair] : 0u) | nothing, upper[pair + 1] | nothing,
+             (kHalves == 2 ? lower[pair + 1] : 0u) | nothing}};
   }
 
   /// The four lanes of a row swap pairs so that each ends up with its fragment's; see `load_activations` for the order.
@@ -275,12 +288,12 @@ class MmaEngine {
 
   /// x at the columns that the lane's registers of B stand for, rows g and g + 8: zero past m and past the columns.
   template <bool kChecked>
-  VQCC_DEVICE static void load_activations(const Element* const (&x)[kHalves], int m, const GemvWork& work,
+  VQCC_DEVICE static void load_activations(const Element* const (&x)[kTiles * kHalves], int m, const GemvWork& work,
                                            const int (&columns)[kLoads], int step_columns,
-                                           uint32 (&activations)[kHalves][kStepPairs]) {
+                                           uint32 (&activations)[kTiles * kHalves][kStepPairs]) {
     using Load = Elements<Tile::kElement, 2 * kLoadPairs, kLoadAlignment>;
 #pragma unroll
-    for (int half = 0; half < kHalves; ++half) {
+    for (int half = 0; half < kTiles * kHalves; ++half) {
       const int b = lane_index() / kQuad + 8 * half;
 #pragma unroll
       for (int i = 0; i < kLoads * kStepVectors; ++i) {

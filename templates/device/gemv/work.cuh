@@ -16,9 +16,50 @@ struct GemvArguments {
   const Element* bias;        // [n] or null
   Element* y;                 // [m][n], rows y_stride apart
   uint8* workspace;           // arrivals and partial sums of blocks that share outputs; all zero arrivals between launches
-  int m;                      // at least 1, at most as many rows of x as the tile is for
+  int m;                      // at least 1, at most as many rows of x as the kernel is for
   int64 x_stride;
   int64 y_stride;
+};
+
+/// Panels of rows of x that a launch has at most: as many as the tile says, or one.
+template <class Tile, class = void>
+struct PanelsOf {
+  static constexpr int kPanels = 1;
+};
+template <class Tile>
+struct PanelsOf<Tile, decltype(static_cast<void>(Tile::kPanels))> {
+  static constexpr int kPanels = Tile::kPanels;
+};
+
+/// Rows of x that a block works on. Where a launch has more than a pass over the weights serves, kBatch, it has the blocks
+/// of one panel of so many rows after the other's. Blocks of several panels share no outputs, for which each panel would
+/// need counters of its own.
+template <class Tile>
+struct Panel {
+  static constexpr int kPanels = PanelsOf<Tile>::kPanels;
+  int panel;
+  int block;  // of the panel's
+
+  VQCC_DEVICE explicit Panel(int blocks)
+      : panel(kPanels == 1 ? 0 : static_cast<int>(blockIdx.x) / blocks),
+        block(kPanels == 1 ? static_cast<int>(blockIdx.x) : static_cast<int>(blockIdx.x) % blocks) {}
+
+  /// What the launch passes, for the panel alone.
+  template <class Arguments>
+  VQCC_DEVICE Arguments of(const Arguments& launched) const {
+    Arguments own = launched;
+    if constexpr (kPanels > 1) {
+      own.x += panel * Tile::kBatch * launched.x_stride;
+      own.y += panel * Tile::kBatch * launched.y_stride;
+      own.m -= panel * Tile::kBatch;
+    }
+    return own;
+  }
+
+  /// Blocks of each panel of a launch.
+  VQCC_DEVICE static int blocks_of(int m) {
+    return static_cast<int>(gridDim.x) / (kPanels == 1 ? 1 : ceil_divide(m, Tile::kBatch));
+  }
 };
 
 /// A block's rows of W, and the columns and stages whose codebooks are resident.

@@ -113,6 +113,17 @@ VQCC_DEVICE uint8* dynamic_shared() {
 #endif
 }
 
+/// The first address from `shared` on that is aligned to kBytes in this block's shared memory.
+template <int kBytes>
+VQCC_DEVICE uint8* align_shared(uint8* shared) {
+#ifdef VQCC_EMULATE
+  const auto address = static_cast<uint32>(reinterpret_cast<unsigned long long>(shared));
+#else
+  const auto address = static_cast<uint32>(__cvta_generic_to_shared(shared));
+#endif
+  return shared + (kBytes - address % kBytes) % kBytes;
+}
+
 /// One naturally aligned load of a whole `Word` (1, 2, 4, 8 or 16 bytes). Global loads take the read-only path:
 /// nothing a kernel reads through this function is written while the kernel runs.
 template <Space kSpace, class Word>
@@ -761,9 +772,50 @@ struct GemvArguments {
   const Element* bias;        // [n] or null
   Element* y;                 // [m][n], rows y_stride apart
   uint8* workspace;           // arrivals and partial sums of blocks that share outputs; all zero arrivals between launches
-  int m;                      // at least 1, at most as many rows of x as the tile is for
+  int m;                      // at least 1, at most as many rows of x as the kernel is for
   int64 x_stride;
   int64 y_stride;
+};
+
+/// Panels of rows of x that a launch has at most: as many as the tile says, or one.
+template <class Tile, class = void>
+struct PanelsOf {
+  static constexpr int kPanels = 1;
+};
+template <class Tile>
+struct PanelsOf<Tile, decltype(static_cast<void>(Tile::kPanels))> {
+  static constexpr int kPanels = Tile::kPanels;
+};
+
+/// Rows of x that a block works on. Where a launch has more than a pass over the weights serves, kBatch, it has the blocks
+/// of one panel of so many rows after the other's. Blocks of several panels share no outputs, for which each panel would
+/// need counters of its own.
+template <class Tile>
+struct Panel {
+  static constexpr int kPanels = PanelsOf<Tile>::kPanels;
+  int panel;
+  int block;  // of the panel's
+
+  VQCC_DEVICE explicit Panel(int blocks)
+      : panel(kPanels == 1 ? 0 : static_cast<int>(blockIdx.x) / blocks),
+        block(kPanels == 1 ? static_cast<int>(blockIdx.x) : static_cast<int>(blockIdx.x) % blocks) {}
+
+  /// What the launch passes, for the panel alone.
+  template <class Arguments>
+  VQCC_DEVICE Arguments of(const Arguments& launched) const {
+    Arguments own = launched;
+    if constexpr (kPanels > 1) {
+      own.x += panel * Tile::kBatch * launched.x_stride;
+      own.y += panel * Tile::kBatch * launched.y_stride;
+      own.m -= panel * Tile::kBatch;
+    }
+    return own;
+  }
+
+  /// Blocks of each panel of a launch.
+  VQCC_DEVICE static int blocks_of(int m) {
+    return static_cast<int>(gridDim.x) / (kPanels == 1 ? 1 : ceil_divide(m, Tile::kBatch));
+  }
 };
 
 /// A block's rows of W, and the columns and stages whose codebooks are resident.
@@ -1465,18 +1517,23 @@ class DecodeGemv {
   static constexpr int kSumsBytes = ceil_divide(Tile::kWarpsAlongRow * kOutputs * 4, 16) * 16;
   static_assert(kSumsBytes + kWarps * Multiplier::kScratchBytes <= Tile::kOwnSharedBytes, "the plan has room for sums");
 
+  static_assert(PanelsOf<Tile>::kPanels == 1 || Parts::kParts == 1, "blocks of several panels share no outputs");
+
   using Cache = CodebookCache<Algorithm, Tile, kThreads>;
 
  public:
-  VQCC_DEVICE static void run(const Arguments& arguments) {
+  VQCC_DEVICE static void run(const Arguments& launched) {
     allow_next_kernel();
+    const int blocks = Panel<Tile>::blocks_of(launched.m);
+    const Panel<Tile> panel(blocks);
+    const Arguments arguments = panel.of(launched);
     uint8* shared = dynamic_shared();
     float* warp_sums = reinterpret_cast<float*>(shared);
     uint8* scratch = shared + kSumsBytes + warp_index() * Multiplier::kScratchBytes;
     Cache cache(arguments.books, arguments.stage_scales, shared + Tile::kOwnSharedBytes);
 
-    const int end_item = first_item_of(blockIdx.x + 1);
-    int item = first_item_of(blockIdx.x) - 1;
+    const int end_item = first_item_of(panel.block + 1, blocks);
+    int item = first_item_of(panel.block, blocks) - 1;
     int phase = Parts::kPhases;
     GemvWork work;
     int tiles = advance(item, phase, end_item, work);
@@ -1507,10 +1564,10 @@ class DecodeGemv {
 
  private:
   /// Items are dealt out in order: to each block as many as to the others, or one more to the first ones.
-  VQCC_DEVICE static int first_item_of(uint32 block) {
+  VQCC_DEVICE static int first_item_of(uint32 block, uint32 blocks) {
     constexpr uint32 kItems = Shape::kBands * Parts::kParts * kBlocksPerBand;
-    const uint32 more = kItems % gridDim.x;
-    return static_cast<int>(kItems / gridDim.x * block + (block < more ? block : more));
+    const uint32 more = kItems % blocks;
+    return static_cast<int>(kItems / blocks * block + (block < more ? block : more));
   }
 
   /// What the block does of phase `phase` of item `item`; the column tiles of that, 0 or less if there is no such phase.
@@ -1928,7 +1985,7 @@ struct Tile_m3_bfloat16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(64, 16) int8_tiles_sc_m3_bfloat16_6bee61d1(
+extern "C" __global__ void __launch_bounds__(64, 16) int8_tiles_sc_m3_bfloat16_565932dd(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __nv_bfloat16* __restrict__ x,
     const __nv_bfloat16* __restrict__ bias, __nv_bfloat16* __restrict__ y, vqcc::uint8* workspace, int m,

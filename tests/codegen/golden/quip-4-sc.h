@@ -57,7 +57,7 @@ typedef struct vqcc_driver {
 #endif
 
 #define QUIP_4_SC_ABI_VERSION 3
-#define QUIP_4_SC_BUILD_ID "e277a181bf9e0e22"
+#define QUIP_4_SC_BUILD_ID "cb16f8ddf76ddc3e"
 #define QUIP_4_SC_LAYOUT_ID "72a1e3c01b20" /* packed weights carry the same */
 #define QUIP_4_SC_N INT64_C(512)
 #define QUIP_4_SC_K INT64_C(4096)
@@ -131,6 +131,7 @@ typedef struct quip_4_sc_kernel {
   uint32_t shared_bytes;
   uint64_t workspace_bytes;
   int32_t carveout_percent; /* of an SM's shared memory: what its blocks need at a time; 0: none */
+  int32_t panel_rows;       /* rows of inputs for which a launch has the grid anew; 0: it has it once */
   int32_t can_overlap;      /* whether the GPU has programmatic dependent launch */
 } quip_4_sc_kernel;
 
@@ -155,10 +156,10 @@ static inline const char* quip_4_sc_status_string(quip_4_sc_status status) {
 static inline const quip_4_sc_kernel* quip_4_sc_kernel_info(int32_t gpu, int32_t index) {
   static const quip_4_sc_kernel kernels[1][QUIP_4_SC_KERNEL_COUNT] = {
     {
-      {"quip_4_sc_m1_float16_30a72f04", 0, 1, 128u, 256u, 2176u,
-       UINT64_C(0), 19, 0},
-      {"quip_4_sc_m4_float16_30a72f04", 0, 4, 128u, 256u, 2304u,
-       UINT64_C(0), 19, 0},
+      {"quip_4_sc_m1_float16_2baa5cde", 0, 1, 128u, 256u, 2176u,
+       UINT64_C(0), 19, 0, 0},
+      {"quip_4_sc_m4_float16_2baa5cde", 0, 4, 128u, 256u, 2304u,
+       UINT64_C(0), 19, 0, 0},
     },
   };
   if (gpu < 0 || gpu >= 1 || index < 0 || index >= QUIP_4_SC_KERNEL_COUNT) return NULL;
@@ -268,6 +269,9 @@ static inline quip_4_sc_status quip_4_sc_launch(const quip_4_sc_handle* handle, 
     quip_4_sc_args local = *args;
     const int32_t index = quip_4_sc_select(handle->gpu, local.type, local.m);
     const quip_4_sc_kernel* kernel = quip_4_sc_kernel_info(handle->gpu, index);
+    const int32_t panels =
+        kernel->panel_rows == 0 ? 1 : (local.m + kernel->panel_rows - 1) / kernel->panel_rows;
+    const uint32_t grid = kernel->grid * (uint32_t)panels;
     void* parameters[11];
     parameters[0] = &local.codes;
     parameters[1] = &local.books;
@@ -284,7 +288,7 @@ static inline quip_4_sc_status quip_4_sc_launch(const quip_4_sc_handle* handle, 
       vqcc_launch_attribute attribute = {6, 0, {{0}}}; /* CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION */
       vqcc_launch_config config = {0, 1, 1, 0, 1, 1, 0, NULL, NULL, 1};
       attribute.value.allowed = 1;
-      config.grid_x = kernel->grid;
+      config.grid_x = grid;
       config.block_x = kernel->threads;
       config.shared_bytes = kernel->shared_bytes;
       config.stream = stream;
@@ -292,7 +296,7 @@ static inline quip_4_sc_status quip_4_sc_launch(const quip_4_sc_handle* handle, 
       if (handle->driver.launch_kernel_ex(&config, handle->functions[index], parameters, NULL) != 0) {
         return QUIP_4_SC_ERROR_LAUNCH;
       }
-    } else if (handle->driver.launch_kernel(handle->functions[index], kernel->grid, 1, 1, kernel->threads, 1, 1,
+    } else if (handle->driver.launch_kernel(handle->functions[index], grid, 1, 1, kernel->threads, 1, 1,
                                      kernel->shared_bytes, stream, parameters, NULL) != 0) {
       return QUIP_4_SC_ERROR_LAUNCH;
     }

@@ -129,6 +129,13 @@ static LIB(args) good_args(void) {
   return args;
 }
 
+/* Blocks of a launch of `m` rows of x: the grid once, or for each panel of rows that has any. */
+static unsigned blocks_of(const struct expected_kernel* kernel, int32_t m) {
+  int32_t panels = 1;
+  while (kernel->panel_rows != 0 && panels * kernel->panel_rows < m) ++panels;
+  return kernel->grid * (unsigned)panels;
+}
+
 static const char cubin[] = "a cubin";
 
 /* An overlapping launch is asked for, where the GPU and the driver have it; and is the same launch otherwise. */
@@ -149,7 +156,7 @@ static void test_overlap(void) {
       CHECK(LIB(kernel_info)(gpu, 0)->can_overlap == kernel->can_overlap);
       CHECK(LIB(launch)(&handle, &args, &driver) == CONST(OK));
       CHECK(driver_calls.launches == 1 && driver_calls.overlapping == (with_driver && kernel->can_overlap));
-      CHECK(driver_calls.grid[0] == kernel->grid && driver_calls.grid[1] == 1 && driver_calls.grid[2] == 1);
+      CHECK(driver_calls.grid[0] == blocks_of(kernel, args.m) && driver_calls.grid[1] == 1 && driver_calls.grid[2] == 1);
       CHECK(driver_calls.block[0] == kernel->threads && driver_calls.block[1] == 1 && driver_calls.block[2] == 1);
       CHECK(driver_calls.shared_bytes == kernel->shared_bytes && driver_calls.stream == &driver);
       CHECK(memcmp(driver_calls.pointers, &args.codes, sizeof(driver_calls.pointers)) == 0);
@@ -190,7 +197,7 @@ static void test_load_and_launch(void) {
       CHECK(driver_calls.launches == (int)i + 1);
       CHECK(driver_calls.overlapping == 0);
       CHECK(driver_calls.function == &function_tokens[selections[i].kernel]);
-      CHECK(driver_calls.grid[0] == kernel->grid && driver_calls.grid[1] == 1 && driver_calls.grid[2] == 1);
+      CHECK(driver_calls.grid[0] == blocks_of(kernel, args.m) && driver_calls.grid[1] == 1 && driver_calls.grid[2] == 1);
       CHECK(driver_calls.block[0] == kernel->threads && driver_calls.block[1] == 1 && driver_calls.block[2] == 1);
       CHECK(driver_calls.shared_bytes == kernel->shared_bytes);
       CHECK(driver_calls.stream == &driver && driver_calls.extra == NULL);

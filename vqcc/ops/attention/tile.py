@@ -142,6 +142,11 @@ class AttentionTile(ABC):
         return -(-self.work.query_rows // self.rows)
 
     @property
+    def panel_rows(self) -> int:
+        """A launch has the same blocks for any size."""
+        return 0
+
+    @property
     def one_item_per_block(self) -> bool:
         """Blocks share all token blocks equally, however many there are."""
         return False

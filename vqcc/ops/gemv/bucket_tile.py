@@ -87,6 +87,11 @@ class BucketTile:
         return self.row_parts * self.column_parts
 
     @property
+    def panel_rows(self) -> int:
+        """One pass serves all rows of x."""
+        return 0
+
+    @property
     def one_item_per_block(self) -> bool:
         """Sums of rows are kept over all buckets of a block."""
         return True

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vqcc.code_layouts import FragmentLayout
     from vqcc.ops.base import TimedMachine, Workload
 
-__all__ = ["FEW_ROWS", "Counts", "VisitShape", "count_phases"]
+__all__ = ["CONFLICTS", "FEW_ROWS", "Counts", "VisitShape", "count_phases"]
 
 WAVEFRONT_BYTES, WARP_SIZE = 128, 32
 #: Entries that a byte tells apart: longer tables have no copies.
@@ -21,6 +21,8 @@ BYTE_ENTRIES = 256
 #: Rows of x up to which the weights are operand A (device/gemv/fragments.cuh), and columns of a lane that a multiply
 #: takes, with few rows of x and with many.
 FEW_ROWS, FEW_COLUMNS, MANY_COLUMNS = 4, 8, 4
+#: Rows of x of a multiply, where it has more.
+TILE_ROWS = 16
 #: Until the first visit is under way, between visits, and at the end where parts are added up.
 START_CYCLES, VISIT_CYCLES, END_CYCLES = 2054, 2558, 2818
 #: How long a resource's busy time is felt, relative to itself: they overlap in part, and none is ever always busy. What
@@ -98,14 +100,15 @@ class Counts:
         if copies == 1 and work.table_entries > BYTE_ENTRIES:
             entry_wavefronts *= CONFLICTS
         fragment_columns = FEW_COLUMNS if few else MANY_COLUMNS
-        multiplies = groups * columns / fragment_columns * work.stages
+        tiles = max(1, input_rows // TILE_ROWS)
+        multiplies = groups * columns / fragment_columns * work.stages * tiles
         fragments = rows / (layout.BLOCK_ROWS * shape.row_blocks) * columns / fragment_columns
         loaded = groups / 4 * steps * layout.step_words  # of codes, by warps
         pieces = columns * layout.QUAD / 2 * input_rows / WARP_SIZE  # of x
         books = 0.0
         if work.column_tiles > 1:
             books = work.tables * work.table_entries * work.entry_words * 4 * layout.QUAD / WAVEFRONT_BYTES
-        fragment_wavefronts = 4 if not few else max(1, input_rows // 2)
+        fragment_wavefronts = 4 * tiles if not few else max(1, input_rows // 2)
         return cls(
             wavefronts=lookups * entry_wavefronts
             + fragments * fragment_wavefronts
@@ -115,7 +118,7 @@ class Counts:
             instructions=lookups * LOOKUP_INSTRUCTIONS
             + codes * work.entry_operations
             + multiplies
-            + 1.5 * fragments
+            + 1.5 * tiles * fragments
             + 4 * loaded
             + STAGING_INSTRUCTIONS * (pieces + books * (1 + copies / 2)),
             integers=lookups * LOOKUP_INTEGERS

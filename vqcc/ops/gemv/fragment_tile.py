@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vqcc.code_layouts import FragmentLayout
 from vqcc.ops.gemv.fragment_cycles import FEW_ROWS, Counts, VisitShape, count_phases
-from vqcc.ops.gemv.tile import activation_alignment, workspace_bytes
+from vqcc.ops.gemv.tile import activation_alignment, panel_constants, workspace_bytes
 from vqcc.ops.tiles import ELEMENT_TYPES, power_of_two_at_least, round_up
 from vqcc.plan import Constant, Decision, Rejected
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from vqcc.ops.base import Dtype, TimedMachine, Variant, Workload
 
 __all__ = [
+    "ROUNDINGS_PER_PRODUCT",
+    "SUM_PADDING",
     "FragmentTile",
+    "books_of",
     "count_fragment_cycles",
     "count_visit",
     "every_fragment_tile",
@@ -25,7 +28,7 @@ __all__ = [
     "spare_registers",
 ]
 
-#: Rows that x has in fragments where it has more than FEW_ROWS.
+#: Rows of a tile of x where it has more than FEW_ROWS.
 MANY_ROWS = 16
 #: Bytes of all banks of shared memory; entries of 256 bytes are told apart by a byte.
 BANK_BYTES, BYTE_ENTRIES = 128, 256
@@ -47,7 +50,7 @@ class FragmentTile:
 
     `sets` of rows have `visits` each; `blocks` blocks take all of them in order, so that up to `max_parts` blocks share
     a set. `input_rows` rows of x are kept for a visit, and books with `copies` of each entry, of `quad_tiles` column
-    tiles next to each other. `arrivals`, `register_cap` and `roundings` are as in GemvTile.
+    tiles next to each other. `arrivals`, `register_cap`, `roundings` and `panels` are as in GemvTile.
     """
 
     batch: int
@@ -70,6 +73,12 @@ class FragmentTile:
     arrivals: int
     register_cap: int
     roundings: int
+    panels: int = 1
+
+    @property
+    def panel_rows(self) -> int:
+        """Rows of x of each panel; 0 if one serves all."""
+        return self.batch if self.panels > 1 else 0
 
     @property
     def warps(self) -> int:
@@ -132,9 +141,13 @@ class FragmentTile:
         """The template's `Tile`."""
         return (
             Constant("int", "kBatch", self.batch, "rows of x served by one pass over the weights"),
+            *panel_constants(self.panels),
             Constant("vqcc::ElementType", "kElement", ELEMENT_TYPES[self.dtype], "type of x, bias and y"),
             Constant(
-                "int", "kInputRows", self.input_rows, "rows of x that an operand has, 16 or less than 5"
+                "int",
+                "kInputRows",
+                self.input_rows,
+                "rows of x in operands: less than 5, or whole tiles of 16",
             ),
             Constant("int", "kRowBlocks", self.row_blocks, "blocks of 32 rows that a warp has"),
             Constant("int", "kWarpsAcrossRows", self.warps_across_rows, "warps with rows of their own"),
@@ -163,8 +176,8 @@ class FragmentTile:
 
 
 def count_fragment_cycles(tile: FragmentTile, work: Workload, machine: TimedMachine) -> dict[str, float]:
-    """Cycles of a launch by its phases."""
-    return count_phases(
+    """Cycles of a launch by its phases: those of the SM that has most blocks, one after the other."""
+    phases = count_phases(
         count_visit(tile, work),
         machine,
         blocks=tile.blocks,
@@ -172,6 +185,8 @@ def count_fragment_cycles(tile: FragmentTile, work: Workload, machine: TimedMach
         parts=tile.max_parts,
         ends=-(-tile.sets // tile.blocks),
     )
+    rounds = -(-tile.blocks * tile.panels // machine.sm_count)
+    return {name: rounds * cycles for name, cycles in phases.items()}
 
 
 def count_visit(tile: FragmentTile, work: Workload) -> Counts:
@@ -195,13 +210,16 @@ def spare_registers(tile: FragmentTile, work: Workload) -> int:
     assert isinstance(work.layout, FragmentLayout)
     groups = 4 * tile.row_blocks
     codes = (tile.ahead + 1) * groups * work.layout.step_words
-    return tile.register_cap - (BASE_REGISTERS + 4 * groups * work.stage_sums + codes)
+    tiles = max(1, tile.input_rows // MANY_ROWS)
+    # A multiply's registers of x, of all vectors of a unit, for the tiles beyond the first.
+    more_inputs = 4 * (tiles - 1) * max(1, work.vector_size // 4)
+    return tile.register_cap - (BASE_REGISTERS + 4 * groups * work.stage_sums * tiles + codes + more_inputs)
 
 
 def every_fragment_tile(
-    rows: int, variant: Variant, work: Workload, machine: TimedMachine
+    rows: int, variant: Variant, work: Workload, machine: TimedMachine, panels: int = 1
 ) -> Iterator[FragmentTile]:
-    """Tiles that fit W of `rows` rows, in no order."""
+    """Tiles that fit W of `rows` rows, in no order; `variant` has the rows of x of one of `panels` panels."""
     for warps, cap in BLOCKS:
         if 32 * warps > machine.threads_per_block:
             continue
@@ -218,7 +236,7 @@ def every_fragment_tile(
                         min(cap, machine.registers_per_thread),
                     )
                     for visit_steps in _visit_steps(work, warps // across, ahead):
-                        tile = _tile(rows, variant, work, machine, shape, visit_steps)
+                        tile = _tile(rows, variant, work, machine, shape, visit_steps, panels)
                         if (
                             tile.shared_bytes <= machine.shared_bytes_per_block
                             and spare_registers(tile, work) >= 0
@@ -262,21 +280,23 @@ def _tile(
     machine: TimedMachine,
     shape: tuple[int, int, int, int, int],
     visit_steps: int,
+    panels: int,
 ) -> FragmentTile:
     layout = work.layout
     assert isinstance(layout, FragmentLayout)
     row_blocks, across, along, ahead, cap = shape
     batch = variant.sizes["m"]
-    input_rows = power_of_two_at_least(batch) if batch <= FEW_ROWS else MANY_ROWS
+    input_rows = power_of_two_at_least(batch) if batch <= FEW_ROWS else round_up(batch, MANY_ROWS)
     rows_per_block = layout.BLOCK_ROWS * row_blocks * across
     bands = -(-rows // work.band_rows)
     sets = bands * -(-work.band_rows // rows_per_block)
     visits = -(-layout.steps // visit_steps)
     quad_tiles = layout.QUAD if work.column_tiles > 1 else 1
-    copies, book_buffers, book_bytes = _books(work, quad_tiles, several=bands * work.column_tiles > 1)
+    copies, book_buffers, book_bytes = books_of(work, quad_tiles, several=bands * work.column_tiles > 1)
     step_columns = layout.step_vectors * work.vector_size
     inputs = visit_steps * step_columns * layout.QUAD * input_rows * 2
-    blocks = min(machine.sm_count, sets * visits)
+    # Blocks of several panels follow one another on an SM, and none shares rows: panels have no counters of their own.
+    blocks = min(machine.sm_count, sets * visits) if panels == 1 else sets
     products = visits * visit_steps // along * step_columns * layout.QUAD * work.stages
     return FragmentTile(
         batch=batch,
@@ -299,10 +319,11 @@ def _tile(
         arrivals=rows,
         register_cap=cap,
         roundings=ROUNDINGS_PER_PRODUCT * products + along + min(visits, blocks) + work.stage_sums,
+        panels=panels,
     )
 
 
-def _books(work: Workload, quad_tiles: int, *, several: bool) -> tuple[int, int, int]:
+def books_of(work: Workload, quad_tiles: int, *, several: bool) -> tuple[int, int, int]:
     """Copies of an entry, buffers, and bytes in all, of books that lie as device/book_copies.cuh has them."""
     entry_bytes = 4 * work.entry_words
     copies = max(1, BANK_BYTES // (entry_bytes * quad_tiles))

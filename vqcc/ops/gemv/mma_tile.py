@@ -25,6 +25,8 @@ __all__ = ["propose_mma_tiles"]
 
 #: Rows of W that one multiply takes (PTX ISA, mma.m16n8k16: operand B has eight columns).
 GROUP_ROWS = 8
+#: Rows of x that one multiply takes: operand A has sixteen.
+TILE_ROWS = 16
 #: Groups of a warp share each loaded activation.
 MAX_GROUPS = 4
 #: Instructions of an unrolled loop: past these they outgrow the instruction cache.
@@ -111,10 +113,13 @@ def _unroll(groups: int, work: Workload) -> int:
 def _registers(groups: int, variant: Variant, work: Workload) -> int:
     """Registers live in the inner loop, roughly."""
     pairs = max(2, work.vector_size // 2)
-    halves = 2 if variant.sizes["m"] > 8 else 1
+    tiles = -(-variant.sizes["m"] // TILE_ROWS)
+    halves = 2 * tiles if variant.sizes["m"] > GROUP_ROWS else 1
     codes = 2 * groups * work.chunked.chunk_words
     weights = work.stages * max(pairs, work.entry_words) * min(groups, 2)
-    return BASE_REGISTERS + 4 * groups * work.stage_sums + codes + weights + 2 * halves * pairs
+    addresses = 2 * (halves - 2) if tiles > 1 else 0  # of rows of x
+    sums = 4 * groups * work.stage_sums * tiles
+    return BASE_REGISTERS + sums + codes + weights + 2 * halves * pairs + addresses
 
 
 def _shape(rows: int, work: Workload, machine: Machine, choice: tuple[int, int, int, int]) -> Shape:

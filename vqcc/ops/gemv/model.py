@@ -1,7 +1,4 @@
-"""gemv: y[m, n] = sum over k of x[m, k] W[n, k] (+ bias[n]), for m from 1 to 16.
-
-W is quantized [n, k]; x and y are float16 or bfloat16 with row strides; sums are fp32 in a fixed order.
-"""
+"""gemv: products of a quantized weight with 1 to 16 vectors (vqcc.ops.linear)."""
 
 from __future__ import annotations
 
@@ -9,80 +6,37 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from vqcc.algorithms.fields import MAX_INDEX
-from vqcc.diagnostics import Finding
-from vqcc.ops.base import Argument, ComputeLayout, DeviceEngine, Op, TimedMachine, Variant
-from vqcc.ops.fields import C_TYPES, Dtypes, as_list, distinct
+from vqcc.ops.base import ComputeLayout, TimedMachine, Variant
+from vqcc.ops.fields import as_list, distinct
 from vqcc.ops.gemv.dataflows import DATAFLOWS, MAX_BATCH, GemvDataflow
 from vqcc.ops.gemv.fma_tile import propose_fma_tiles
 from vqcc.ops.gemv.mma_tile import propose_mma_tiles
-from vqcc.ops.gemv.reference import draw_case, reference
-from vqcc.ops.gemv.tile import GemvTile, activation_alignment
+from vqcc.ops.gemv.tile import GemvTile
 from vqcc.ops.gemv.traffic import count_traffic
-from vqcc.plan import Constant, Tile
-from vqcc.report.text import counted
+from vqcc.ops.linear import Linear
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from vqcc.algorithms.base import Algorithm
-    from vqcc.gpus.model import Gpu
     from vqcc.levels import Dataflow
-    from vqcc.ops.base import LaunchCase, Machine, Traffic, Workload
-    from vqcc.plan import Decision, Exchange
+    from vqcc.ops.base import Machine, Traffic, Workload
+    from vqcc.plan import Decision, Exchange, Tile
 
 __all__ = ["Gemv"]
 
 #: Rows of x from which an exchange into tensor-core fragments is what the op wants.
 MIN_TENSOR_BATCH = 5
-#: Rows or columns: a sum of two still fits the kernels' signed 32-bit arithmetic.
-MAX_EXTENT = 2**30
-#: A packed row takes a word at least.
-WORD_BITS = 32
-
-#: Of the header's args, which its template writes out.
-ARGS_BYTES = 96
-
-SCALE_MODES: Mapping[str, str] = {
-    "none": "vqcc::ScaleMode::kNone",
-    "tensor": "vqcc::ScaleMode::kTensor",
-    "row": "vqcc::ScaleMode::kRow",
-    "group": "vqcc::ScaleMode::kGroup",
-}
-
-
-def _dataflow_of(work: Workload) -> GemvDataflow | None:
-    """The dataflow past the paper's that the work's engine is of: they have the same names."""
-    return next((dataflow for name, dataflow in DATAFLOWS.items() if name == work.exchange.engine), None)
-
 
 BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH)]
-Extent = Annotated[int, Field(ge=1, le=MAX_EXTENT)]
 
 
-class Gemv(Op):
+class Gemv(Linear):
     """Matrix-vector products with up to 16 vectors at a time."""
 
-    axes: ClassVar[tuple[str, ...]] = ("m", "n", "k", "residual")
-    reduce_axes: ClassVar[tuple[str, ...]] = ("k", "residual")
     stand_ins: ClassVar[dict[str, Any]] = {"m": 1}
-    template: ClassVar[str] = "gemv.cu.j2"
-    header_template: ClassVar[str] = "gemv.h.j2"
-    tile_types: ClassVar[Mapping[Dataflow, type[Tile]]] = {
-        "decode": GemvTile,
-        **{name: dataflow.tile for name, dataflow in DATAFLOWS.items()},
-    }
+    dataflows: ClassVar[Mapping[Dataflow, GemvDataflow]] = DATAFLOWS
     dataflow_rows: ClassVar[Mapping[Dataflow, int]] = {
         name: dataflow.rows for name, dataflow in DATAFLOWS.items()
-    }
-    device_headers: ClassVar[tuple[str, ...]] = ("gemv/work.cuh",)
-    engines: ClassVar[Mapping[str, DeviceEngine]] = {
-        "fma": DeviceEngine("gemv/fma_engine.cuh", "vqcc::FmaGemv"),
-        "mma": DeviceEngine("gemv/mma_engine.cuh", "vqcc::MmaGemv"),
-        **{name: dataflow.engine for name, dataflow in DATAFLOWS.items()},
     }
 
     kind: Literal["gemv"]
@@ -92,87 +46,6 @@ class Gemv(Op):
         Field(min_length=1, max_length=MAX_BATCH),
         AfterValidator(distinct),
     ]
-    n: Extent
-    k: Extent
-    dtype: Dtypes = ("float16",)
-
-    @property
-    def weight_shape(self) -> tuple[int, int]:
-        """Shape [n, k] of W."""
-        return (self.n, self.k)
-
-    def input_rows(self, variant: Variant) -> int:
-        """The bound on m."""
-        return variant.sizes["m"]
-
-    def variants(self) -> tuple[Variant, ...]:
-        """One kernel per bound on m and type; a launch takes the smallest bound that covers its m."""
-        return tuple(
-            Variant(f"m{m}_{dtype}", dtype, {"m": m})
-            for dtype in sorted(set(self.dtype))
-            for m in sorted(set(self.m))
-        )
-
-    def check(self, algorithm: Algorithm, gpu: Gpu) -> Iterator[Finding]:
-        """Types the GPU lacks, and offsets past 32 bits."""
-        for dtype in self.dtype:
-            if dtype not in gpu.dtypes:
-                legal = ", ".join(gpu.dtypes)
-                yield Finding(
-                    ("op", "dtype"), "VQ0308", f"{gpu.name} cannot compute in {dtype}", f"use {legal}"
-                )
-        row_bits = self.k // algorithm.vector_size * algorithm.residuals * algorithm.code_bits
-        yield from self._too_many_rows(MAX_INDEX * 8 // max(row_bits, WORD_BITS), "packed codes", "2 GiB")
-        group = algorithm.scales.group
-        if group is not None:
-            yield from self._too_many_rows(MAX_INDEX // -(-self.k // group), "group scales", "2^31 numbers")
-
-    def _too_many_rows(self, limit: int, what: str, reach: str) -> Iterator[Finding]:
-        if self.n > limit:
-            yield Finding(
-                ("op", "n"),
-                "VQ0307",
-                f"the {what} of {self.n} x {self.k} weights pass the {reach} that 32-bit offsets reach",
-                f"split the rows: at most {counted(limit, 'row')} of {counted(self.k, 'column')} fit one library",
-            )
-
-    def element_type(self, variant: Variant) -> str:
-        """`__half` or `__nv_bfloat16`."""
-        return C_TYPES[variant.dtype]
-
-    def arguments(self, variant: Variant) -> tuple[Argument, ...]:
-        """Kernel parameters in order."""
-        element = self.element_type(variant)
-        return (
-            Argument("codes", "const uint32_t*", "weights", "packed codes"),
-            Argument("books", "const uint8_t*", "weights", "codebooks"),
-            Argument("stage_scales", "const float*", "weights", "scales of int8 codebooks", optional=True),
-            Argument("scales", "const void*", "weights", "tensor, row or group scales", optional=True),
-            Argument("x", f"const {element}*", "input", "[m, k], rows x_stride apart"),
-            Argument("bias", f"const {element}*", "input", "[n], or null", optional=True),
-            Argument("y", f"{element}*", "output", "[m, n], rows y_stride apart"),
-            Argument(
-                "workspace", "void*", "workspace", "what blocks tell each other, or null", optional=True
-            ),
-            Argument("m", "int32_t", "scalar", "rows of x and y"),
-            Argument("x_stride", "int64_t", "scalar", "elements between rows of x"),
-            Argument("y_stride", "int64_t", "scalar", "elements between rows of y"),
-        )
-
-    def problem_constants(self, algorithm: Algorithm) -> tuple[Constant, ...]:
-        """The template's `Matrix`."""
-        tile_rows, tile_columns = algorithm.scope.tile(self.n, self.k)
-        scales = algorithm.scales
-        return (
-            Constant("int", "kRows", self.n, "n, rows of W"),
-            Constant("int", "kColumns", self.k, "k, columns of W"),
-            Constant("int", "kTileRows", min(tile_rows, self.n), "rows that share a codebook"),
-            Constant("int", "kTileColumns", min(tile_columns, self.k), "columns that share a codebook"),
-            Constant(
-                "vqcc::ScaleMode", "kScaleMode", SCALE_MODES[scales.kind], "what multiplies decoded weights"
-            ),
-            Constant("int", "kGroupColumns", scales.group or self.k, "columns that share a scale"),
-        )
 
     def compute_layout(
         self, variant: Variant, *, vector_size: int, exact: bool, aligned: bool
@@ -192,7 +65,7 @@ class Gemv(Op):
         self, variant: Variant, work: Workload, machine: Machine
     ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
         """Tiles to try, the most promising first; later ones leave a thread more registers."""
-        dataflow = _dataflow_of(work)
+        dataflow = self.dataflow_of(work)
         if dataflow is not None:
             assert isinstance(machine, TimedMachine)
             return dataflow.propose(self.n, variant, work, machine)
@@ -203,59 +76,13 @@ class Gemv(Op):
         self, variant: Variant, work: Workload, machine: Machine
     ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
         """All tiles that are worth timing, the most promising first."""
-        dataflow = _dataflow_of(work)
+        dataflow = self.dataflow_of(work)
         if dataflow is not None:
             assert isinstance(machine, TimedMachine)
             return dataflow.rank(self.n, variant, work, machine)
         return self.tiles(variant, work, machine)
 
-    def only(self, variant: Variant) -> Gemv:
-        """The op with that one variant."""
-        return self.model_copy(update={"m": (variant.sizes["m"],), "dtype": (variant.dtype,)})
-
     def traffic(self, variant: Variant, tile: Tile, exchange: Exchange, vector_size: int) -> Traffic:
         """What the kernel moves and executes beside looking entries up."""
         assert isinstance(tile, GemvTile)
         return count_traffic(self.weight_shape, variant, tile, exchange, vector_size)
-
-    def phase_cycles(self, tile: Tile, work: Workload, machine: TimedMachine) -> Mapping[str, float]:
-        """Cycles of a launch of a dataflow past the paper's, phase by phase."""
-        dataflow = _dataflow_of(work)
-        assert dataflow is not None
-        return dataflow.cycles(tile, work, machine)
-
-    def header_values(self, algorithm: Algorithm) -> Mapping[str, int]:
-        """What `_supports` checks against."""
-        return {
-            "n": self.n,
-            "k": self.k,
-            "max_m": max(self.m),
-            "args_bytes": ARGS_BYTES,
-            "x_alignment": activation_alignment(algorithm.vector_size),
-            "needs_scales": int(algorithm.scales.kind != "none"),
-            "needs_stage_scales": int(algorithm.has_codebook_scales),
-        }
-
-    def launch_sizes(self, variant: Variant) -> tuple[Mapping[str, int], ...]:
-        """The variant's bound on m, and a smaller m whose missing rows it must mask."""
-        bound = variant.sizes["m"]
-        return tuple({"m": m} for m in sorted({bound, max(1, bound // 2)}))
-
-    def draw_case(
-        self, variant: Variant, sizes: Mapping[str, int], algorithm: Algorithm, rng: np.random.Generator
-    ) -> LaunchCase:
-        """Draw the inputs of one launch of `sizes`."""
-        return draw_case(self.weight_shape, sizes, variant, algorithm, rng)
-
-    def reference(
-        self,
-        weights: NDArray[np.float64],
-        magnitudes: NDArray[np.float64],
-        inputs: Mapping[str, NDArray[Any]],
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Y [m, n] in float64, and the sum of absolute terms of each element."""
-        return reference(weights, magnitudes, inputs)
-
-    def longest_sum(self, tile: Tile, algorithm: Algorithm) -> int:
-        """Roundings on the way to an output: those of the sums, scale and bias, and of decoding."""
-        return tile.roundings + 2 + 2 * algorithm.residuals + 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vqcc.ops.base import LaunchCase
-from vqcc.ops.gemv.tile import activation_alignment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from vqcc.algorithms.base import Algorithm
     from vqcc.ops.base import Variant
 
 __all__ = ["draw_case", "reference"]
@@ -26,10 +24,10 @@ def draw_case(
     shape: tuple[int, int],
     sizes: Mapping[str, int],
     variant: Variant,
-    algorithm: Algorithm,
+    x_alignment: int,
     rng: np.random.Generator,
 ) -> LaunchCase:
-    """Inputs of one launch with m rows: x and bias like normalized activations, rows of x and y apart.
+    """Inputs of one launch with m rows: x and bias like normalized activations, rows of x `x_alignment` bytes apart.
 
     y and the gaps between rows of x hold NaN: an element that is not written, or a gap that is read, shows.
     """
@@ -39,7 +37,7 @@ def draw_case(
     n, k = shape
     m = sizes["m"]
     dtype = np.dtype(ml_dtypes.bfloat16) if variant.dtype == "bfloat16" else np.dtype(np.float16)
-    step = activation_alignment(algorithm.vector_size) // 2
+    step = x_alignment // 2
     x_stride = (k + step) // step * step
     x = np.full((m, x_stride), np.nan, dtype=dtype)
     x[:, :k] = rng.standard_normal((m, k)).astype(dtype)

@@ -103,6 +103,11 @@ class ScoreTile:
         return self.row_parts * self.column_parts
 
     @property
+    def panel_rows(self) -> int:
+        """One pass serves all rows of x."""
+        return 0
+
+    @property
     def one_item_per_block(self) -> bool:
         """Tables are made for one part of the columns."""
         return True

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from vqcc.ops.base import Dtype, Machine, Variant, Workload
 
-__all__ = ["GemvTile", "Shape", "activation_alignment", "dealt_parts", "make_tile"]
+__all__ = ["GemvTile", "Shape", "activation_alignment", "dealt_parts", "make_tile", "panel_constants"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class GemvTile:
 
     Its threads have `register_cap` registers. `row_blocks` blocks of rows times `parts` of each row are the work; no
     tile of the problem has more row blocks than `arrivals`. `roundings` bounds those of an fp32 sum on its way to an
-    output. `scratch_bytes` of shared memory per warp serve exchanges.
+    output. `scratch_bytes` of shared memory per warp serve exchanges. Up to `panels` panels of `batch` rows of x have
+    blocks of their own; of several, a row has one part.
     """
 
     batch: int
@@ -39,6 +40,7 @@ class GemvTile:
     register_cap: int
     roundings: int
     scratch_bytes: int = 0
+    panels: int = 1
 
     @property
     def warps(self) -> int:
@@ -67,6 +69,11 @@ class GemvTile:
         return round_up(sums + self.warps * self.scratch_bytes, 128)
 
     @property
+    def panel_rows(self) -> int:
+        """Rows of x of each panel; 0 if one serves all."""
+        return self.batch if self.panels > 1 else 0
+
+    @property
     def workspace_bytes(self) -> int:
         """Device memory through which blocks that share rows add up: arrivals, then sums; 0 if none do."""
         return workspace_bytes(self.parts, self.arrivals, self.blocks * self.rows_per_block * self.batch)
@@ -75,6 +82,7 @@ class GemvTile:
         """The template's `Tile`, less where codebooks are."""
         return (
             Constant("int", "kBatch", self.batch, "rows of x served by one pass over the weights"),
+            *panel_constants(self.panels),
             Constant("vqcc::ElementType", "kElement", ELEMENT_TYPES[self.dtype], "type of x, bias and y"),
             Constant("int", "kActivationAlignment", self.activation_alignment, "bytes, of every vector of x"),
             Constant("int", "kRowsPerWarp", self.rows_per_warp, "rows of W that share loaded activations"),
@@ -83,6 +91,12 @@ class GemvTile:
             Constant("int", "kUnroll", self.unroll, "steps of the inner loop that are unrolled"),
             Constant("int", "kOwnSharedBytes", self.shared_bytes, "shared memory before the codebooks"),
         )
+
+
+def panel_constants(panels: int) -> tuple[Constant, ...]:
+    """How many panels of kBatch rows of x a launch has, if there are several."""
+    several = Constant("int", "kPanels", panels, "of kBatch rows of x, at most; each has blocks of its own")
+    return (several,) if panels > 1 else ()
 
 
 def activation_alignment(vector_size: int) -> int:

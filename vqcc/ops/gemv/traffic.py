@@ -73,7 +73,8 @@ def _tensor_traffic(
     """Multiplies on tensor cores: groups of eight rows share loaded activations, four lanes a row."""
     groups = tile.rows_per_warp // GROUP_ROWS
     pairs = vector_size // 2
-    halves = 2 if batch > GROUP_ROWS else 1
+    halves = -(-batch // GROUP_ROWS)  # of the sixteen rows of x of each multiply
+    tiles = -(-halves // 2)
     exchanged = exchange.fusion in {"register", "shared"} and pairs > 1
     loads = halves * (pairs if exchanged else math.ceil(vector_size * ELEMENT_BYTES / 16))
     # A load meets a line for each row of x.
@@ -84,5 +85,5 @@ def _tensor_traffic(
         shared,
         2 * loads / groups,
         STEP_INSTRUCTIONS / groups + 2,
-        max(0.5, pairs / 2),
+        tiles * max(0.5, pairs / 2),
     )

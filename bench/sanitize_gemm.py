@@ -1,0 +1,120 @@
+"""Kernels of gemm under compute-sanitizer's four tools: levels, dataflows, and every kind of a warpgroup's tile.
+
+    python bench/sanitize_gemm.py --gpu h200 -o bench/results/h200/gemm-sanitizer.json
+
+Builds small libraries, ragged, with cut panels of rows of x, then runs `vqcc validate --backend cuda` over all of them
+once under each tool. A tool that is missing, or that reports anything, fails the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sanitizing import build_all, exit_unless_clean, find_sanitizer, meta_of, run_tools, write_report
+
+from vqcc.building import build_library, problems_of
+from vqcc.codegen.toolchain import find
+from vqcc.flow import WEIGHTS
+from vqcc.tuning.candidates import candidates_of
+from vqcc.tuning.session import build_candidate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vqcc.building import Built
+    from vqcc.levels import Dataflow
+    from vqcc.spec.model import Spec
+
+SHAPE, TILED_SHAPE = (300, 1096), (512, 2056)
+GROUPS = (
+    "{family: kmeans, vector_size: 4, entries: 64, residuals: 2, scales: {group: 8}, codebook_dtype: int8}"
+)
+BFLOAT16 = (
+    "{family: kmeans, vector_size: 8, entries: 256, residuals: 2, codebook_dtype: bfloat16, scales: row}"
+)
+#: Algorithms with their type and shape: tables, tiles, computed entries, stages multiplied apart, a long table.
+TRIED = (
+    ("aqlm-2x8", "float16", SHAPE),
+    ("gptvq-2", "float16", TILED_SHAPE),
+    ("quip-4", "float16", SHAPE),
+    (BFLOAT16, "bfloat16", SHAPE),
+    ("aqlm-3", "float16", SHAPE),
+    ("vq-2-8-1", "float16", SHAPE),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A library: an algorithm as a spec writes it, a level, the weight's shape and bounds on m.
+
+    Of one `dataflow` and a kernel whose tile has these constants, whatever the planner would take, if they are given.
+    """
+
+    algorithm: str
+    dtype: str
+    shape: tuple[int, int]
+    level: str = "best"
+    m: tuple[int, ...] = (32, 100)
+    dataflow: Dataflow | None = None
+    tile: Mapping[str, int] = field(default_factory=dict)
+
+    def spec(self, name: str, gpu: str) -> bytes:
+        """The spec to compile."""
+        n, k = self.shape
+        return (
+            f"vqcc: 1\nname: {name}\nalgorithm: {self.algorithm}\nop: {{kind: gemm, m: {list(self.m)}, n: {n}, k: {k}, "
+            f"dtype: {self.dtype}}}\ngpu: {gpu}\nlevel: {self.level}\n"
+        ).encode()
+
+
+def all_cases() -> list[Case]:
+    """Levels, dataflows, and tiles of a warpgroup by rows of x, warpgroups, and more than one part."""
+    return [
+        *(Case(*each, level) for each in TRIED[:3] for level in ("gc", "sc", "o2", "o3", "o4", "best")),
+        Case(GROUPS, "float16", SHAPE, "sc"),
+        *(Case(*each, m=(70,), dataflow="fragment") for each in TRIED[:3]),
+        *(
+            Case(*each, m=(100,), dataflow="warpgroup", tile={"kBatch": rows, "kWarpgroups": groups})
+            for each in TRIED
+            for rows, groups in ((32, 2), (64, 1), (128, 2))
+        ),
+        *(Case(*each, m=(64,), dataflow="warpgroup", tile={"kParts": 2}) for each in TRIED[:3]),
+    ]
+
+
+def main() -> None:
+    """Run the sanitizer."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gpu", default="h200")
+    parser.add_argument("--commit")
+    parser.add_argument("-o", "--output", type=Path, default=Path("gemm-sanitizer.json"))
+    options = parser.parse_args()
+    sanitizer = find_sanitizer()
+    with tempfile.TemporaryDirectory() as directory:
+        built = build_all(all_cases(), Path(directory), options.gpu, build_case)
+        results = run_tools(sanitizer, built)
+    command = f"python bench/sanitize_gemm.py --gpu {options.gpu} -o {options.output.name}"
+    report = write_report(options.output, meta_of(sanitizer, command, options.commit), built, results)
+    exit_unless_clean(report, "there are cases without a library")
+
+
+def build_case(case: Case, spec: Spec) -> Built | str:
+    """The library of a case; of its dataflow, the most promising candidate with its tile that does not spill."""
+    if case.dataflow is None:
+        return build_library(spec, toolchain=find("nvrtc"), cache=None)
+    (problem,) = problems_of(spec, spec.gpu[0])
+    for candidate in candidates_of(WEIGHTS, problem, case.dataflow, 1000):
+        tile = dict(candidate.pick.tile)
+        if all(tile.get(name) == value for name, value in case.tile.items()):
+            built = build_candidate(spec, problem, candidate, find("nvrtc"), None)
+            if not isinstance(built, str):
+                return built
+    return f"no candidate of {case.dataflow} with {dict(case.tile)} compiles"
+
+
+if __name__ == "__main__":
+    main()

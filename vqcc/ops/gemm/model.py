@@ -1,0 +1,122 @@
+"""gemm: products of a quantized weight with 17 to 16384 rows of x (vqcc.ops.linear).
+
+Kernels are gemv's, whose tensor-core engines share what they decode among several tiles of sixteen rows of x. What
+exceeds the rows of one pass is worked on in panels, each by blocks of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from vqcc.ops.base import ComputeLayout, DeviceEngine, TimedMachine, Variant
+from vqcc.ops.fields import as_list, distinct
+from vqcc.ops.gemm.panels import GEMM_DATAFLOWS, MAX_ROWS, decode_panels
+from vqcc.ops.gemv.fma_tile import propose_fma_tiles
+from vqcc.ops.gemv.mma_tile import propose_mma_tiles
+from vqcc.ops.gemv.tile import GemvTile
+from vqcc.ops.gemv.traffic import count_traffic
+from vqcc.ops.linear import Linear
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from vqcc.algorithms.base import Algorithm
+    from vqcc.levels import Dataflow
+    from vqcc.ops.base import Machine, Traffic, Workload
+    from vqcc.ops.gemv.dataflows import GemvDataflow
+    from vqcc.plan import Decision, Exchange, Tile
+
+__all__ = ["Gemm"]
+
+#: Fewer are gemv's.
+MIN_ROWS = 17
+#: Elements of x that are loaded at a time at most.
+WORD_ELEMENTS = 8
+#: Bounds of one spec.
+MAX_BOUNDS = 16
+
+BatchSize = Annotated[int, Field(ge=MIN_ROWS, le=MAX_ROWS)]
+
+
+class Gemm(Linear):
+    """Matrix products with many rows of x."""
+
+    stand_ins: ClassVar[dict[str, Any]] = {"m": MIN_ROWS}
+    staged: ClassVar[bool] = True
+    dataflows: ClassVar[Mapping[Dataflow, GemvDataflow]] = GEMM_DATAFLOWS
+    dataflow_rows: ClassVar[Mapping[Dataflow, int]] = {
+        name: dataflow.rows for name, dataflow in GEMM_DATAFLOWS.items()
+    }
+    tile_types: ClassVar[Mapping[Dataflow, type[Tile]]] = {
+        "decode": GemvTile,
+        **{name: dataflow.tile for name, dataflow in GEMM_DATAFLOWS.items()},
+    }
+    engines: ClassVar[Mapping[str, DeviceEngine]] = {
+        **Linear.engines,
+        **{name: dataflow.engine for name, dataflow in GEMM_DATAFLOWS.items()},
+    }
+
+    kind: Literal["gemm"]
+    m: Annotated[
+        tuple[BatchSize, ...],
+        BeforeValidator(as_list),
+        Field(min_length=1, max_length=MAX_BOUNDS),
+        AfterValidator(distinct),
+    ]
+
+    def compute_layout(
+        self,
+        variant: Variant,  # noqa: ARG002
+        *,
+        vector_size: int,
+        exact: bool,
+        aligned: bool,  # noqa: ARG002
+    ) -> ComputeLayout:
+        """Tensor-core fragments if values are exact in the type, as gemv's; else vectors, on the CUDA cores."""
+        if exact and vector_size in {2, 4, 8, 16}:
+            return ComputeLayout("mma", 2, 4)
+        return ComputeLayout("fma", vector_size, 32)
+
+    def tiles(
+        self, variant: Variant, work: Workload, machine: Machine
+    ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
+        """Tiles to try, the most promising first; later ones leave a thread more registers."""
+        dataflow = self.dataflow_of(work)
+        if dataflow is not None:
+            assert isinstance(machine, TimedMachine)
+            yield from dataflow.propose(self.n, variant, work, machine)
+            return
+        propose = propose_mma_tiles if work.exchange.engine == "mma" else propose_fma_tiles
+        for panel, panels in decode_panels(variant, work.exchange.engine):
+            if panels > 1 and work.split.factor > 1:
+                continue
+            for tile, decisions in propose(self.n, panel, work, machine):
+                yield replace(tile, panels=panels), decisions
+
+    def every_tile(
+        self, variant: Variant, work: Workload, machine: Machine
+    ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
+        """All tiles that are worth timing, the most promising first."""
+        dataflow = self.dataflow_of(work)
+        if dataflow is not None:
+            assert isinstance(machine, TimedMachine)
+            return dataflow.rank(self.n, variant, work, machine)
+        return self.tiles(variant, work, machine)
+
+    def x_alignment(self, algorithm: Algorithm) -> int:
+        """Whole words of 16 bytes, where rows of x have such, as kernels of a warpgroup load them."""
+        return super().x_alignment(algorithm) if self.k % WORD_ELEMENTS else 2 * WORD_ELEMENTS
+
+    def panels(self, tile: Tile) -> int:
+        """Panels of x at the variant's bound."""
+        assert isinstance(tile, GemvTile)
+        return tile.panels
+
+    def traffic(self, variant: Variant, tile: Tile, exchange: Exchange, vector_size: int) -> Traffic:
+        """What a panel's blocks move and execute beside looking entries up."""
+        assert isinstance(tile, GemvTile)
+        panel = replace(variant, sizes={"m": tile.batch})
+        return count_traffic(self.weight_shape, panel, tile, exchange, vector_size)

@@ -1,0 +1,85 @@
+"""Panels: how many rows of x share one decoding of the weights, of those that a launch has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from vqcc.ops.base import DeviceEngine
+from vqcc.ops.gemm.warpgroup_tile import (
+    WARPGROUP_ROWS,
+    WarpgroupTile,
+    count_warpgroup_cycles,
+    every_warpgroup_tile,
+    explain_warpgroup_tile,
+)
+from vqcc.ops.gemv.dataflows import DATAFLOWS, GemvDataflow
+from vqcc.ops.gemv.fragment_tile import FragmentTile, every_fragment_tile
+from vqcc.ops.tiles import round_up
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from vqcc.levels import Dataflow
+    from vqcc.ops.base import TimedMachine, Variant, Workload
+
+__all__ = ["GEMM_DATAFLOWS", "MAX_ROWS", "decode_panels"]
+
+#: Rows of x that one launch takes at most.
+MAX_ROWS = 16384
+#: Rows of x of one multiply.
+TILE_ROWS = 16
+#: Tiles of a panel, by what multiplies: sums of all of them are in registers.
+FRAGMENT_TILES, MMA_TILES = (1, 2, 3, 4, 6, 8), (4, 2, 1)
+#: Rows of x that a kernel on the CUDA cores has at a time.
+SCALAR_ROWS = 8
+
+
+def decode_panels(variant: Variant, engine: str) -> Iterator[tuple[Variant, int]]:
+    """Variants of one panel's rows and their number, for kernels that decode, the most rows first."""
+    if engine == "mma":
+        yield from _panels(variant, [TILE_ROWS * tiles for tiles in MMA_TILES])
+    else:
+        yield from _panels(variant, [SCALAR_ROWS])
+
+
+def _every_panel_tile(
+    rows: int, variant: Variant, work: Workload, machine: TimedMachine
+) -> Iterator[FragmentTile]:
+    for panel, panels in _panels(variant, [TILE_ROWS * tiles for tiles in FRAGMENT_TILES]):
+        yield from every_fragment_tile(rows, panel, work, machine, panels)
+
+
+def _panels(variant: Variant, choices: Sequence[int]) -> Iterator[tuple[Variant, int]]:
+    """Of `choices` of rows those that the bound fills; a panel has no more than the bound, in whole tiles."""
+    bound = variant.sizes["m"]
+    seen = set()
+    for choice in choices:
+        rows = min(choice, round_up(bound, TILE_ROWS))
+        if rows not in seen:
+            seen.add(rows)
+            yield replace(variant, sizes={"m": rows}), -(-bound // rows)
+
+
+def _every_warpgroup_panel_tile(
+    rows: int, variant: Variant, work: Workload, machine: TimedMachine
+) -> Iterator[WarpgroupTile]:
+    bound = variant.sizes["m"]
+    for choice in WARPGROUP_ROWS:
+        if choice < 2 * bound:
+            panel = replace(variant, sizes={"m": choice})
+            yield from every_warpgroup_tile(rows, panel, work, machine, -(-bound // choice))
+
+
+#: Those that there are: score tables and buckets are for few rows.
+GEMM_DATAFLOWS: Mapping[Dataflow, GemvDataflow] = {
+    "fragment": replace(DATAFLOWS["fragment"], every=_every_panel_tile, rows=MAX_ROWS),
+    "warpgroup": GemvDataflow(
+        WarpgroupTile,
+        _every_warpgroup_panel_tile,
+        count_warpgroup_cycles,
+        explain_warpgroup_tile,
+        MAX_ROWS,
+        DeviceEngine("gemm/warpgroup_kernel.cuh", "vqcc::WarpgroupGemm"),
+    ),
+}

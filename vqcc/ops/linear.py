@@ -1,0 +1,210 @@
+"""Linear ops: y[m, n] = sum over k of x[m, k] W[n, k] (+ bias[n]), whatever the rows of x.
+
+W is quantized [n, k]; x and y are float16 or bfloat16 with row strides; sums are fp32 in a fixed order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from vqcc.algorithms.fields import MAX_INDEX
+from vqcc.diagnostics import Finding
+from vqcc.ops.base import Argument, DeviceEngine, Op, Variant
+from vqcc.ops.fields import C_TYPES, Dtypes
+from vqcc.ops.gemv.dataflows import DATAFLOWS, GemvDataflow
+from vqcc.ops.gemv.reference import draw_case, reference
+from vqcc.ops.gemv.tile import GemvTile, activation_alignment
+from vqcc.plan import Constant, Tile
+from vqcc.report.text import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Self
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vqcc.algorithms.base import Algorithm
+    from vqcc.gpus.model import Gpu
+    from vqcc.levels import Dataflow
+    from vqcc.ops.base import LaunchCase, TimedMachine, Workload
+
+__all__ = ["Extent", "Linear"]
+
+#: Rows or columns: a sum of two still fits the kernels' signed 32-bit arithmetic.
+MAX_EXTENT = 2**30
+#: A packed row takes a word at least.
+WORD_BITS = 32
+
+#: Of the header's args, which its template writes out.
+ARGS_BYTES = 96
+
+SCALE_MODES: Mapping[str, str] = {
+    "none": "vqcc::ScaleMode::kNone",
+    "tensor": "vqcc::ScaleMode::kTensor",
+    "row": "vqcc::ScaleMode::kRow",
+    "group": "vqcc::ScaleMode::kGroup",
+}
+
+
+Extent = Annotated[int, Field(ge=1, le=MAX_EXTENT)]
+
+
+class Linear(Op):
+    """Products of rows of x with a quantized weight."""
+
+    axes: ClassVar[tuple[str, ...]] = ("m", "n", "k", "residual")
+    reduce_axes: ClassVar[tuple[str, ...]] = ("k", "residual")
+    template: ClassVar[str] = "gemv.cu.j2"
+    header_template: ClassVar[str] = "gemv.h.j2"
+    tile_types: ClassVar[Mapping[Dataflow, type[Tile]]] = {
+        "decode": GemvTile,
+        **{name: dataflow.tile for name, dataflow in DATAFLOWS.items()},
+    }
+    device_headers: ClassVar[tuple[str, ...]] = ("gemv/work.cuh",)
+    engines: ClassVar[Mapping[str, DeviceEngine]] = {
+        "fma": DeviceEngine("gemv/fma_engine.cuh", "vqcc::FmaGemv"),
+        "mma": DeviceEngine("gemv/mma_engine.cuh", "vqcc::MmaGemv"),
+        **{name: dataflow.engine for name, dataflow in DATAFLOWS.items()},
+    }
+    #: Dataflows past the paper's that the op has.
+    dataflows: ClassVar[Mapping[Dataflow, GemvDataflow]]
+
+    m: tuple[int, ...]
+    n: Extent
+    k: Extent
+    dtype: Dtypes = ("float16",)
+
+    def dataflow_of(self, work: Workload) -> GemvDataflow | None:
+        """The dataflow past the paper's that the work's engine is of: they have the same names."""
+        return next((own for name, own in self.dataflows.items() if name == work.exchange.engine), None)
+
+    @property
+    def weight_shape(self) -> tuple[int, int]:
+        """Shape [n, k] of W."""
+        return (self.n, self.k)
+
+    def input_rows(self, variant: Variant) -> int:
+        """The bound on m."""
+        return variant.sizes["m"]
+
+    def variants(self) -> tuple[Variant, ...]:
+        """One kernel per bound on m and type; a launch takes the smallest bound that covers its m."""
+        return tuple(
+            Variant(f"m{m}_{dtype}", dtype, {"m": m})
+            for dtype in sorted(set(self.dtype))
+            for m in sorted(set(self.m))
+        )
+
+    def check(self, algorithm: Algorithm, gpu: Gpu) -> Iterator[Finding]:
+        """Types the GPU lacks, and offsets past 32 bits."""
+        for dtype in self.dtype:
+            if dtype not in gpu.dtypes:
+                legal = ", ".join(gpu.dtypes)
+                yield Finding(
+                    ("op", "dtype"), "VQ0308", f"{gpu.name} cannot compute in {dtype}", f"use {legal}"
+                )
+        row_bits = self.k // algorithm.vector_size * algorithm.residuals * algorithm.code_bits
+        yield from self._too_many_rows(MAX_INDEX * 8 // max(row_bits, WORD_BITS), "packed codes", "2 GiB")
+        group = algorithm.scales.group
+        if group is not None:
+            yield from self._too_many_rows(MAX_INDEX // -(-self.k // group), "group scales", "2^31 numbers")
+
+    def _too_many_rows(self, limit: int, what: str, reach: str) -> Iterator[Finding]:
+        if self.n > limit:
+            yield Finding(
+                ("op", "n"),
+                "VQ0307",
+                f"the {what} of {self.n} x {self.k} weights pass the {reach} that 32-bit offsets reach",
+                f"split the rows: at most {counted(limit, 'row')} of {counted(self.k, 'column')} fit one library",
+            )
+
+    def element_type(self, variant: Variant) -> str:
+        """`__half` or `__nv_bfloat16`."""
+        return C_TYPES[variant.dtype]
+
+    def arguments(self, variant: Variant) -> tuple[Argument, ...]:
+        """Kernel parameters in order."""
+        element = self.element_type(variant)
+        return (
+            Argument("codes", "const uint32_t*", "weights", "packed codes"),
+            Argument("books", "const uint8_t*", "weights", "codebooks"),
+            Argument("stage_scales", "const float*", "weights", "scales of int8 codebooks", optional=True),
+            Argument("scales", "const void*", "weights", "tensor, row or group scales", optional=True),
+            Argument("x", f"const {element}*", "input", "[m, k], rows x_stride apart"),
+            Argument("bias", f"const {element}*", "input", "[n], or null", optional=True),
+            Argument("y", f"{element}*", "output", "[m, n], rows y_stride apart"),
+            Argument(
+                "workspace", "void*", "workspace", "what blocks tell each other, or null", optional=True
+            ),
+            Argument("m", "int32_t", "scalar", "rows of x and y"),
+            Argument("x_stride", "int64_t", "scalar", "elements between rows of x"),
+            Argument("y_stride", "int64_t", "scalar", "elements between rows of y"),
+        )
+
+    def problem_constants(self, algorithm: Algorithm) -> tuple[Constant, ...]:
+        """The template's `Matrix`."""
+        tile_rows, tile_columns = algorithm.scope.tile(self.n, self.k)
+        scales = algorithm.scales
+        return (
+            Constant("int", "kRows", self.n, "n, rows of W"),
+            Constant("int", "kColumns", self.k, "k, columns of W"),
+            Constant("int", "kTileRows", min(tile_rows, self.n), "rows that share a codebook"),
+            Constant("int", "kTileColumns", min(tile_columns, self.k), "columns that share a codebook"),
+            Constant(
+                "vqcc::ScaleMode", "kScaleMode", SCALE_MODES[scales.kind], "what multiplies decoded weights"
+            ),
+            Constant("int", "kGroupColumns", scales.group or self.k, "columns that share a scale"),
+        )
+
+    def only(self, variant: Variant) -> Self:
+        """The op with that one variant."""
+        return self.model_copy(update={"m": (variant.sizes["m"],), "dtype": (variant.dtype,)})
+
+    def phase_cycles(self, tile: Tile, work: Workload, machine: TimedMachine) -> Mapping[str, float]:
+        """Cycles of a launch of a dataflow past the paper's, phase by phase."""
+        dataflow = self.dataflow_of(work)
+        assert dataflow is not None
+        return dataflow.cycles(tile, work, machine)
+
+    def header_values(self, algorithm: Algorithm) -> Mapping[str, int]:
+        """What `_supports` checks against."""
+        return {
+            "n": self.n,
+            "k": self.k,
+            "max_m": max(self.m),
+            "args_bytes": ARGS_BYTES,
+            "x_alignment": self.x_alignment(algorithm),
+            "needs_scales": int(algorithm.scales.kind != "none"),
+            "needs_stage_scales": int(algorithm.has_codebook_scales),
+        }
+
+    def x_alignment(self, algorithm: Algorithm) -> int:
+        """Bytes that x and its rows must be multiples of."""
+        return activation_alignment(algorithm.vector_size)
+
+    def launch_sizes(self, variant: Variant) -> tuple[Mapping[str, int], ...]:
+        """The variant's bound on m, and a smaller m whose missing rows it must mask."""
+        bound = variant.sizes["m"]
+        return tuple({"m": m} for m in sorted({bound, max(1, bound // 2)}))
+
+    def draw_case(
+        self, variant: Variant, sizes: Mapping[str, int], algorithm: Algorithm, rng: np.random.Generator
+    ) -> LaunchCase:
+        """Draw the inputs of one launch of `sizes`."""
+        return draw_case(self.weight_shape, sizes, variant, self.x_alignment(algorithm), rng)
+
+    def reference(
+        self,
+        weights: NDArray[np.float64],
+        magnitudes: NDArray[np.float64],
+        inputs: Mapping[str, NDArray[Any]],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Y [m, n] in float64, and the sum of absolute terms of each element."""
+        return reference(weights, magnitudes, inputs)
+
+    def longest_sum(self, tile: Tile, algorithm: Algorithm) -> int:
+        """Roundings on the way to an output: those of the sums, scale and bias, and of decoding."""
+        return tile.roundings + 2 + 2 * algorithm.residuals + 1
