@@ -125,10 +125,9 @@ def test_every_way_to_deal_the_work(algorithm: str, cache_directory: Path) -> No
     plan = analyze(task, Strategy("none", dataflow="warpgroup"))
     tiles = {(tile.batch, tile.warpgroups, tile.parts): tile for tile, _ in warpgroup_tiles(task)}
     assert {batch for batch, _, _ in tiles} == {32, 64, 128}
-    assert any(tile.parts > 1 for tile in tiles.values())
-    assert all(tile.parts == 1 for tile in tiles.values() if tile.panels > 1)
+    assert {tile.panels > 1 for tile in tiles.values() if tile.parts > 1} == {False, True}
     rng = np.random.default_rng(5)
-    chosen = [tiles[key] for key in sorted(tiles)[:: max(1, len(tiles) // 8)]]
+    chosen = [tiles[key] for key in sorted(tiles)[:: max(1, len(tiles) // 10)]]
     planned = [
         (task, plan_compiled(task, plan_kernel(task, replace(plan, tile=tile), None), using(64)))
         for tile in chosen

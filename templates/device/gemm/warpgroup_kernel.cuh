@@ -53,13 +53,13 @@ class WarpgroupGemm {
   static_assert(kRoundColumns % kStepColumns == 0 && kRoundColumns % kStageColumns == 0, "rounds are whole either way");
   static_assert(kVectorSize <= kUnitColumns, "a unit is made of whole vectors");
   static_assert((kParts - 1) * kPartRounds < kRounds, "every part has columns");
-  static_assert(PanelsOf<Tile>::kPanels == 1 || kParts == 1, "blocks of several panels share no outputs");
 
   /// Rows of one band of codebook tiles have the same books; of column tiles each lane of a quad has one at a time.
   static constexpr int kBandRows = smaller(Matrix::kTileRows, Matrix::kRows);
   static constexpr int kSetsPerBand = ceil_divide(kBandRows, kRows);
   static constexpr int kBands = ceil_divide(Matrix::kRows, kBandRows);
   static constexpr int kSets = kBands * kSetsPerBand;
+  static_assert(PanelsOf<Tile>::kPanels * kSets <= Tile::kArrivals, "each set of rows of a panel has a counter");
   static constexpr int kColumnTiles = ceil_divide(Matrix::kColumns, Matrix::kTileColumns);
   static constexpr int kSpanRounds = kColumnTiles > 1 ? kSpanColumns / kRoundColumns : kRounds;
   static_assert(kBands == 1 || kBandRows % kBlockRows == 0, "a warp's rows have one band's books");
@@ -114,14 +114,14 @@ class WarpgroupGemm {
   VQCC_DEVICE static void run(const Arguments& launched) {
     allow_next_kernel();
     const Panel<Tile> panel(kSets * kParts);
-    WarpgroupGemm kernel(panel.of(launched), panel.block / kParts, panel.block % kParts);
+    WarpgroupGemm kernel(panel.of(launched), panel.panel, panel.block / kParts, panel.block % kParts);
     kernel.work();
   }
 
  private:
-  VQCC_DEVICE WarpgroupGemm(const Arguments& arguments, int set, int part)
+  VQCC_DEVICE WarpgroupGemm(const Arguments& arguments, int panel, int set, int part)
       : arguments_(arguments),
-        set_(set),
+        counter_(panel * kSets + set),
         part_(part),
         band_(set / kSetsPerBand),
         first_row_(set / kSetsPerBand * kBandRows + set % kSetsPerBand * kRows),
@@ -361,14 +361,14 @@ class WarpgroupGemm {
       for (int i = static_cast<int>(threadIdx.x); i < kOutputs; i += kThreads) store_sum(i, sum_of(i));
     } else {
       reduce_parts<kOutputs, kThreads>(
-          arrival_of(arguments_.workspace, set_),
-          part_sums<Tile::kArrivals>(arguments_.workspace) + static_cast<int64>(set_) * kParts * kOutputs,
+          arrival_of(arguments_.workspace, counter_),
+          part_sums<Tile::kArrivals>(arguments_.workspace) + static_cast<int64>(counter_) * kParts * kOutputs,
           reinterpret_cast<uint32*>(all + kBatch * kSumStride), part_, kParts, sum_of, store_sum);
     }
   }
 
   const Arguments arguments_;
-  int set_;
+  int counter_;  // of the parts of this panel's set of rows
   int part_;
   int band_;
   int first_row_;

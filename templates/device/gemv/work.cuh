@@ -32,8 +32,7 @@ struct PanelsOf<Tile, decltype(static_cast<void>(Tile::kPanels))> {
 };
 
 /// Rows of x that a block works on. Where a launch has more than a pass over the weights serves, kBatch, it has the blocks
-/// of one panel of so many rows after the other's. Blocks of several panels share no outputs, for which each panel would
-/// need counters of its own.
+/// of one panel of so many rows after the other's. Where blocks of several panels share outputs each has counters of its own.
 template <class Tile>
 struct Panel {
   static constexpr int kPanels = PanelsOf<Tile>::kPanels;

@@ -788,8 +788,7 @@ struct PanelsOf<Tile, decltype(static_cast<void>(Tile::kPanels))> {
 };
 
 /// Rows of x that a block works on. Where a launch has more than a pass over the weights serves, kBatch, it has the blocks
-/// of one panel of so many rows after the other's. Blocks of several panels share no outputs, for which each panel would
-/// need counters of its own.
+/// of one panel of so many rows after the other's. Where blocks of several panels share outputs each has counters of its own.
 template <class Tile>
 struct Panel {
   static constexpr int kPanels = PanelsOf<Tile>::kPanels;
@@ -1985,7 +1984,7 @@ struct Tile_m1_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 3) aqlm_2x8_sc_m1_float16_e09ed787(
+extern "C" __global__ void __launch_bounds__(256, 3) aqlm_2x8_sc_m1_float16_5be4628d(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,

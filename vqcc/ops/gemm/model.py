@@ -35,6 +35,8 @@ __all__ = ["Gemm"]
 MIN_ROWS = 17
 #: Elements of x that are loaded at a time at most.
 WORD_ELEMENTS = 8
+#: A decoded vector and a loaded one of x, relative to a product of theirs: roughly, to put tiles in order.
+DECODING, LOADING = 16, 8
 #: Bounds of one spec.
 MAX_BOUNDS = 16
 
@@ -83,18 +85,23 @@ class Gemm(Linear):
     def tiles(
         self, variant: Variant, work: Workload, machine: Machine
     ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
-        """Tiles to try, the most promising first; later ones leave a thread more registers."""
+        """Tiles to try, the most promising first.
+
+        Of those that decode: that with the least work by count, rows of x past the bound included; later ones leave a
+        thread more registers.
+        """
         dataflow = self.dataflow_of(work)
         if dataflow is not None:
             assert isinstance(machine, TimedMachine)
-            yield from dataflow.propose(self.n, variant, work, machine)
-            return
+            return dataflow.propose(self.n, variant, work, machine)
         propose = propose_mma_tiles if work.exchange.engine == "mma" else propose_fma_tiles
-        for panel, panels in decode_panels(variant, work.exchange.engine):
-            if panels > 1 and work.split.factor > 1:
-                continue
-            for tile, decisions in propose(self.n, panel, work, machine):
-                yield replace(tile, panels=panels), decisions
+        found = [
+            (replace(tile, panels=panels), decisions)
+            for panel, panels in decode_panels(variant, work.exchange.engine)
+            if panels == 1 or work.split.factor == 1
+            for tile, decisions in propose(self.n, panel, work, machine)
+        ]
+        return iter(sorted(found, key=lambda pair: _work(pair[0])))
 
     def every_tile(
         self, variant: Variant, work: Workload, machine: Machine
@@ -120,3 +127,8 @@ class Gemm(Linear):
         assert isinstance(tile, GemvTile)
         panel = replace(variant, sizes={"m": tile.batch})
         return count_traffic(self.weight_shape, panel, tile, exchange, vector_size)
+
+
+def _work(tile: GemvTile) -> float:
+    """What a launch takes for a row of W, in products: those, and what its rows of x and other rows of W share."""
+    return tile.panels * tile.batch * (1 + DECODING / tile.batch + LOADING / tile.rows_per_warp)

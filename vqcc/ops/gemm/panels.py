@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vqcc.ops.base import DeviceEngine
 from vqcc.ops.gemm.warpgroup_tile import (
+    MAX_ROWS,
     WARPGROUP_ROWS,
     WarpgroupTile,
     count_warpgroup_cycles,
@@ -25,12 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["GEMM_DATAFLOWS", "MAX_ROWS", "decode_panels"]
 
-#: Rows of x that one launch takes at most.
-MAX_ROWS = 16384
 #: Rows of x of one multiply.
 TILE_ROWS = 16
 #: Tiles of a panel, by what multiplies: sums of all of them are in registers.
-FRAGMENT_TILES, MMA_TILES = (1, 2, 3, 4, 6, 8), (4, 2, 1)
+FRAGMENT_TILES, MMA_TILES = (1, 2, 3, 4, 6, 8), (4, 3, 2, 1)
 #: Rows of x that a kernel on the CUDA cores has at a time.
 SCALAR_ROWS = 8
 

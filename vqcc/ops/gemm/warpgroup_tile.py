@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vqcc.ops.base import Dtype, TimedMachine, Variant, Workload
 
 __all__ = [
+    "MAX_ROWS",
     "WARPGROUP_ROWS",
     "WarpgroupTile",
     "count_warpgroup_cycles",
@@ -39,8 +40,10 @@ WARPS, LANES, QUAD = 4, 32, 4
 WAVEFRONT_BYTES = 128
 #: Registers of a thread: what a block's warps leave.
 REGISTERS = 255
-#: The most parts of the columns.
-MAX_PARTS = 16
+#: The most parts of the columns, and the most memory for their sums.
+MAX_PARTS, MAX_PART_BYTES = 16, 2**28
+#: Rows of x that one launch takes at most.
+MAX_ROWS = 16384
 #: A residual that is added up in float16 is rounded once more: in roundings of fp32; with a factor, thrice.
 FLOAT16_ROUNDING = 2**13
 #: A multiply of m16n8k16 as part of a warpgroup's, relative to a warp's own (tensor_flops of either, PTX ISA).
@@ -48,6 +51,8 @@ MULTIPLY = 0.66
 #: Until the first stage is there, at the end of a block, and where the warps of a stage meet; and how long busy times
 #: are felt, relative to their sum: fitted to eight measured kernels of an H200, within 17 % (docs/performance.md).
 START_CYCLES, END_CYCLES, STAGE_CYCLES, OVERLAP = 3000, 2000, 100, 1.75
+#: Cycles for 128 bytes of sums that a part leaves, or that are added up: threads wait for them.
+PART_CYCLES = 6
 #: Busy times of a stage are summed in this power.
 POWER = 3
 
@@ -58,7 +63,7 @@ class WarpgroupTile:
 
     `sets` of rows have `rounds` rounds of `round_columns` columns of a lane each, dealt to parts by `part_unit`. Stages
     of x are of `stage_blocks` blocks of 64 columns. Books lie as in FragmentTile; `arrivals`, `register_cap`,
-    `roundings` and `panels` are as in GemvTile.
+    `roundings` and `panels` are as in GemvTile, but that each panel has counters of its own.
     """
 
     batch: int
@@ -119,7 +124,8 @@ class WarpgroupTile:
     @property
     def workspace_bytes(self) -> int:
         """Device memory through which parts add up: arrivals, then sums; 0 if none do."""
-        return workspace_bytes(self.parts, self.arrivals, self.blocks * self.rows_per_block * self.batch)
+        sums = self.panels * self.blocks * self.rows_per_block * self.batch
+        return workspace_bytes(self.parts, self.arrivals, sums)
 
     def constants(self) -> tuple[Constant, ...]:
         """The template's `Tile`."""
@@ -162,11 +168,11 @@ def every_warpgroup_tile(
         if columns % step_columns or columns % (BLOCK_COLUMNS * blocks) or (tiled and span_columns % columns):
             continue
         rounds, unit = -(-lane_columns // columns), span_columns // columns if tiled else 1
-        for parts in range(1, min(MAX_PARTS, -(-rounds // unit)) + 1 if panels == 1 else 2):
+        for parts in range(1, min(MAX_PARTS, -(-rounds // unit)) + 1):
             if (parts - 1) * (-(-rounds // (parts * unit)) * unit) >= rounds:
                 continue
             tile = _tile(rows, variant, work, (warpgroups, parts, unit, blocks, columns), panels)
-            if tile.shared_bytes <= machine.shared_bytes_per_block:
+            if tile.shared_bytes <= machine.shared_bytes_per_block and tile.workspace_bytes <= MAX_PART_BYTES:
                 yield tile
 
 
@@ -198,7 +204,8 @@ def _tile(
         quad_tiles=quad_tiles,
         book_buffers=book_buffers,
         book_bytes=book_bytes,
-        arrivals=rows,
+        # As many as any kernel of a library has: one for each set of the fewest rows and panel of the fewest rows of x.
+        arrivals=bands * -(-work.band_rows // GROUP_ROWS) * (MAX_ROWS // WARPGROUP_ROWS[0]),
         register_cap=REGISTERS,
         roundings=ROUNDINGS_PER_PRODUCT * products + parts + work.stage_sums + extra,
         panels=panels,
@@ -212,7 +219,8 @@ def count_warpgroup_cycles(tile: WarpgroupTile, work: Workload, machine: TimedMa
     stage = OVERLAP * sum(each**POWER for each in busy.values()) ** (1 / POWER) + STAGE_CYCLES
     fill = 2 * tile.book_bytes / WAVEFRONT_BYTES
     outputs = tile.rows_per_block * tile.batch
-    end = END_CYCLES + 4 * outputs / WAVEFRONT_BYTES * (2 + (1 + tile.parts if tile.parts > 1 else 0))
+    added = PART_CYCLES * (1 + tile.parts) if tile.parts > 1 else 0
+    end = END_CYCLES + 4 * outputs / WAVEFRONT_BYTES * (2 + added)
     rounds = -(-tile.blocks * tile.panels // machine.sm_count)
     return {
         "start": rounds * (START_CYCLES + fill),
