@@ -19,6 +19,7 @@ from vqcc.building import write_library
 from vqcc.levels import STRATEGIES, Strategy
 from vqcc.library import load_library
 from vqcc.ops.gemm.panels import GEMM_DATAFLOWS
+from vqcc.ops.gemm.warpgroup_tile import WarpgroupTile
 from vqcc.passes.dataflow import refusals
 from vqcc.passes.placement import certain_placement
 from vqcc.passes.tile import machine_of, workload_of
@@ -27,7 +28,6 @@ from vqcc.pipeline import analyze, plan_compiled, plan_kernel
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vqcc.ops.gemm.warpgroup_tile import WarpgroupTile
     from vqcc.problem import Problem
 
 SAMPLE, ALL = 4, 60
@@ -196,3 +196,14 @@ def test_more_rows_take_no_less() -> None:
         task = problem("gptvq-2", kind="gemm", n=8192, k=8192, m=m, level="best")
         times.append(min(cycles for _, cycles in warpgroup_tiles(task)))
     assert times == sorted(times)
+
+
+def test_a_tile_that_spills_is_followed_by_smaller_ones() -> None:
+    """Each proposal leaves a thread more registers than the one before: fewer rows of x, in the end."""
+    task = problem("aqlm-2x8", kind="gemm", n=28672, k=8192, m=256, level="best")
+    plan = analyze(task, Strategy("none", dataflow="warpgroup"))
+    work, machine = workload_of(task, plan, certain_placement(task, plan)), machine_of(task.gpu)
+    tiles = [tile for tile, _ in task.op.tiles(task.variant, work, machine)]
+    batches = [tile.batch for tile in tiles if isinstance(tile, WarpgroupTile)]
+    assert batches[0] == 128
+    assert {64, 32} & set(batches[1:])

@@ -14,6 +14,18 @@ VQCC_DEVICE void show_to_tensor_cores() {
 #endif
 }
 
+/// Holds `value` to what it is here: compilers then move nothing that makes or takes it past the fences and waits around.
+VQCC_DEVICE void settle(uint32& value) {
+#ifndef VQCC_EMULATE
+  asm volatile("" : "+r"(value) : : "memory");
+#endif
+}
+VQCC_DEVICE void settle(float& value) {
+#ifndef VQCC_EMULATE
+  asm volatile("" : "+f"(value) : : "memory");
+#endif
+}
+
 /// Before multiplies of a warpgroup: registers that the warp has written are theirs from here on (PTX wgmma.fence).
 VQCC_DEVICE void begin_multiplies() {
 #ifndef VQCC_EMULATE

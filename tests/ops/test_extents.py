@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from dealing import dealt
 from plans import forced
 from problems import kmeans, problem
 
@@ -12,6 +13,7 @@ from vqcc.codegen.render import render_source
 from vqcc.emulator import build
 from vqcc.levels import STRATEGIES
 from vqcc.ops.gemv import GemvTile
+from vqcc.passes.dataflow import refusals
 from vqcc.plan import Split
 
 if TYPE_CHECKING:
@@ -38,3 +40,15 @@ def test_more_rows_are_refused() -> None:
     stages = kmeans(vector_size=1, entries=16, residuals=2)
     task = problem(stages, n=MOST_ROWS + 1, k=1)
     assert [finding.code for finding in task.op.check(task.algorithm, task.gpu)] == ["VQ0307"]
+
+
+def test_a_warpgroups_kernel_of_the_most_rows(cache_directory: Path) -> None:
+    """Sets of rows, and offsets of codes; parts of so many rows would take more memory than is given for their sums."""
+    task = problem(kmeans(vector_size=8, entries=256), kind="gemm", n=2**26, k=8, m=64, level="best")
+    assert not list(task.op.check(task.algorithm, task.gpu))
+    plan = dealt(task, "warpgroup")
+    assert plan.tile is not None
+    assert plan.tile.workspace_bytes == 0
+    assert build(render_source([task], [plan]), cache_directory=cache_directory) is not None
+    more = problem(kmeans(vector_size=8, entries=256), kind="gemm", n=2**27, k=8, m=64, level="best")
+    assert any("2 GiB" in reason for reason in refusals(more, "warpgroup"))

@@ -59,7 +59,7 @@ class WarpgroupGemm {
   static constexpr int kSetsPerBand = ceil_divide(kBandRows, kRows);
   static constexpr int kBands = ceil_divide(Matrix::kRows, kBandRows);
   static constexpr int kSets = kBands * kSetsPerBand;
-  static_assert(PanelsOf<Tile>::kPanels * kSets <= Tile::kArrivals, "each set of rows of a panel has a counter");
+  static_assert(kParts == 1 || PanelsOf<Tile>::kPanels * kSets <= Tile::kArrivals, "each panel's sets have counters");
   static constexpr int kColumnTiles = ceil_divide(Matrix::kColumns, Matrix::kTileColumns);
   static constexpr int kSpanRounds = kColumnTiles > 1 ? kSpanColumns / kRoundColumns : kRounds;
   static_assert(kBands == 1 || kBandRows % kBlockRows == 0, "a warp's rows have one band's books");
@@ -156,6 +156,11 @@ class WarpgroupGemm {
       }
     }
     wait_for_multiplies_but<0>();
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+      for (int i = 0; i < kBatch / 2; ++i) settle(sums.values[tile][i]);
+    }
     finish(sums);
   }
 
@@ -289,7 +294,11 @@ class WarpgroupGemm {
       for (int operand = 0; operand < kOperands; ++operand) {
         uint32 weights[4][kUnitColumns / 2];  // of four rows
 #pragma unroll
-        for (int row = 0; row < 4; ++row) decode_unit(codes, row, first_vector, operand, weights[row]);
+        for (int row = 0; row < 4; ++row) {
+          decode_unit(codes, row, first_vector, operand, weights[row]);
+#pragma unroll
+          for (int pair = 0; pair < kUnitColumns / 2; ++pair) settle(weights[row][pair]);
+        }
 #pragma unroll
         for (int slice = 0; slice < 2; ++slice) {
           begin_multiplies();

@@ -87,8 +87,8 @@ class Gemm(Linear):
     ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
         """Tiles to try, the most promising first.
 
-        Of those that decode: that with the least work by count, rows of x past the bound included; later ones leave a
-        thread more registers.
+        Of those that decode: that with the least work by count, rows of x past the bound included; of equals later ones
+        leave a thread more registers.
         """
         dataflow = self.dataflow_of(work)
         if dataflow is not None:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from vqcc.ops.base import DeviceEngine
 from vqcc.ops.gemm.warpgroup_tile import (
+    MAX_GRID,
     MAX_ROWS,
     WARPGROUP_ROWS,
     WarpgroupTile,
     count_warpgroup_cycles,
     every_warpgroup_tile,
     explain_warpgroup_tile,
+    spare_warpgroup_registers,
 )
 from vqcc.ops.gemv.dataflows import DATAFLOWS, GemvDataflow
 from vqcc.ops.gemv.fragment_tile import FragmentTile, every_fragment_tile
@@ -46,7 +48,9 @@ def _every_panel_tile(
     rows: int, variant: Variant, work: Workload, machine: TimedMachine
 ) -> Iterator[FragmentTile]:
     for panel, panels in _panels(variant, [TILE_ROWS * tiles for tiles in FRAGMENT_TILES]):
-        yield from every_fragment_tile(rows, panel, work, machine, panels)
+        for tile in every_fragment_tile(rows, panel, work, machine, panels):
+            if tile.blocks * panels <= MAX_GRID:
+                yield tile
 
 
 def _panels(variant: Variant, choices: Sequence[int]) -> Iterator[tuple[Variant, int]]:
@@ -80,5 +84,6 @@ GEMM_DATAFLOWS: Mapping[Dataflow, GemvDataflow] = {
         explain_warpgroup_tile,
         MAX_ROWS,
         DeviceEngine("gemm/warpgroup_kernel.cuh", "vqcc::WarpgroupGemm"),
+        spare_warpgroup_registers,
     ),
 }

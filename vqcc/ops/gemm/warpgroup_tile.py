@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from vqcc.ops.base import Dtype, TimedMachine, Variant, Workload
 
 __all__ = [
+    "MAX_GRID",
     "MAX_ROWS",
     "WARPGROUP_ROWS",
     "WarpgroupTile",
     "count_warpgroup_cycles",
     "every_warpgroup_tile",
     "explain_warpgroup_tile",
+    "spare_warpgroup_registers",
 ]
 
 #: Rows of x that operand B has: columns of wgmma that there are functions for (device/arch_warpgroup.cuh).
@@ -34,8 +36,13 @@ GROUP_ROWS = 128
 BLOCK_COLUMNS, STAGES, ALIGNMENT = 16, 3, 1024
 #: What a thread brings of x: pieces of a row in a block.
 BLOCK_PIECES = 2
-#: Rounds whose codes are on their way.
-AHEAD = 2
+#: Rounds whose codes are on their way, the first preferred: of stages of several blocks, and of one, whose sums leave
+#: no registers for a second. The model tells no difference, an H200 does (docs/performance.md).
+AHEAD_OF_SEVERAL, AHEAD_OF_ONE = (2, 1), (1, 2)
+#: Registers of a thread beside its sums, codes and x: weights of two units, addresses, loop state.
+BASE_REGISTERS = 64
+#: Blocks that a launch has at most.
+MAX_GRID = 2**31 - 1
 WARPS, LANES, QUAD = 4, 32, 4
 WAVEFRONT_BYTES = 128
 #: Registers of a thread: what a block's warps leave.
@@ -62,8 +69,8 @@ class WarpgroupTile:
     """A block has GROUP_ROWS rows of W for each of `warpgroups`, times `batch` rows of x, and one of `parts` of a row.
 
     `sets` of rows have `rounds` rounds of `round_columns` columns of a lane each, dealt to parts by `part_unit`. Stages
-    of x are of `stage_blocks` blocks of 64 columns. Books lie as in FragmentTile; `arrivals`, `register_cap`,
-    `roundings` and `panels` are as in GemvTile, but that each panel has counters of its own.
+    of x are of `stage_blocks` blocks of 64 columns, codes of `ahead` rounds on their way. Books lie as in FragmentTile;
+    `arrivals`, `register_cap`, `roundings` and `panels` are as in GemvTile, but that panels have counters of their own.
     """
 
     batch: int
@@ -72,6 +79,7 @@ class WarpgroupTile:
     parts: int
     part_unit: int
     stage_blocks: int
+    ahead: int
     sets: int
     rounds: int
     round_columns: int
@@ -137,7 +145,7 @@ class WarpgroupTile:
             Constant("int", "kParts", self.parts, "of the columns, for different blocks"),
             Constant("int", "kPartUnit", self.part_unit, "rounds of which parts have a whole number"),
             Constant("int", "kStageBlocks", self.stage_blocks, "of 64 columns of x between two barriers"),
-            Constant("int", "kAhead", AHEAD, "rounds of columns whose codes are on their way"),
+            Constant("int", "kAhead", self.ahead, "rounds of columns whose codes are on their way"),
             Constant("int", "kArrivals", self.arrivals, "counters before the sums in the workspace"),
             Constant("int", "kCopies", self.copies, "copies of an entry, for lanes to look up in turn"),
             Constant("int", "kQuadTiles", self.quad_tiles, "column tiles that the lanes of a quad decode"),
@@ -171,15 +179,35 @@ def every_warpgroup_tile(
         for parts in range(1, min(MAX_PARTS, -(-rounds // unit)) + 1):
             if (parts - 1) * (-(-rounds // (parts * unit)) * unit) >= rounds:
                 continue
-            tile = _tile(rows, variant, work, (warpgroups, parts, unit, blocks, columns), panels)
-            if tile.shared_bytes <= machine.shared_bytes_per_block and tile.workspace_bytes <= MAX_PART_BYTES:
-                yield tile
+            for ahead in AHEAD_OF_SEVERAL if blocks > 1 else AHEAD_OF_ONE:
+                tile = _tile(rows, variant, work, (warpgroups, parts, unit, blocks, columns, ahead), panels)
+                if _fits(tile, machine):
+                    yield tile
+
+
+def _fits(tile: WarpgroupTile, machine: TimedMachine) -> bool:
+    return (
+        tile.shared_bytes <= machine.shared_bytes_per_block
+        and tile.workspace_bytes <= MAX_PART_BYTES
+        and tile.blocks * tile.panels <= MAX_GRID
+    )
+
+
+def spare_warpgroup_registers(tile: WarpgroupTile, work: Workload) -> int:
+    """Registers that the cap leaves a thread beside those it needs, roughly."""
+    layout = work.layout
+    assert isinstance(layout, FragmentLayout)
+    sums = tile.batch  # two multiplies of 64 rows, half a row of x each
+    steps = tile.round_columns // (layout.step_vectors * work.vector_size)
+    codes = (tile.ahead + 1) * 4 * steps * layout.step_words
+    pieces = -(-tile.batch * tile.stage_blocks * BLOCK_PIECES // (LANES * tile.warps))
+    return tile.register_cap - (BASE_REGISTERS + sums + codes + 4 * QUAD * pieces)
 
 
 def _tile(
-    rows: int, variant: Variant, work: Workload, shape: tuple[int, int, int, int, int], panels: int
+    rows: int, variant: Variant, work: Workload, shape: tuple[int, int, int, int, int, int], panels: int
 ) -> WarpgroupTile:
-    warpgroups, parts, part_unit, stage_blocks, round_columns = shape
+    warpgroups, parts, part_unit, stage_blocks, round_columns, ahead = shape
     layout = work.layout
     assert isinstance(layout, FragmentLayout)
     bands = -(-rows // work.band_rows)
@@ -197,6 +225,7 @@ def _tile(
         parts=parts,
         part_unit=part_unit,
         stage_blocks=stage_blocks,
+        ahead=ahead,
         sets=bands * -(-work.band_rows // (GROUP_ROWS * warpgroups)),
         rounds=rounds,
         round_columns=round_columns,
@@ -204,12 +233,16 @@ def _tile(
         quad_tiles=quad_tiles,
         book_buffers=book_buffers,
         book_bytes=book_bytes,
-        # As many as any kernel of a library has: one for each set of the fewest rows and panel of the fewest rows of x.
-        arrivals=bands * -(-work.band_rows // GROUP_ROWS) * (MAX_ROWS // WARPGROUP_ROWS[0]),
+        arrivals=_counters(bands, work) if parts > 1 else 0,
         register_cap=REGISTERS,
         roundings=ROUNDINGS_PER_PRODUCT * products + parts + work.stage_sums + extra,
         panels=panels,
     )
+
+
+def _counters(bands: int, work: Workload) -> int:
+    """As many as any kernel of a library has: one for each set of the fewest rows and panel of the fewest rows of x."""
+    return bands * -(-work.band_rows // GROUP_ROWS) * (MAX_ROWS // WARPGROUP_ROWS[0])
 
 
 def count_warpgroup_cycles(tile: WarpgroupTile, work: Workload, machine: TimedMachine) -> dict[str, float]:
