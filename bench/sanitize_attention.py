@@ -13,10 +13,11 @@ import argparse
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sanitizing import (
     build_all,
+    build_tiled,
     exit_unless_clean,
     find_sanitizer,
     library_name,
@@ -25,19 +26,12 @@ from sanitizing import (
     write_report,
 )
 
-from vqcc.building import build_library
-from vqcc.codegen.toolchain import find
 from vqcc.levels import LEVELS
-from vqcc.subjects import subject_of
-from vqcc.tuning.candidates import candidates_of
-from vqcc.tuning.session import build_candidate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from vqcc.building import Built
     from vqcc.levels import Dataflow
-    from vqcc.spec.model import Spec
 
 PLAIN = "q_heads: 4, kv_heads: 4, head_dim: 128, batch: [1, 3], context: 700"
 RAGGED = (
@@ -111,12 +105,12 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("attention-sanitizer.json"))
     options = parser.parse_args()
     if options.make is not None:
-        build_all(all_cases(), options.make, options.gpu, build_case)
+        build_all(all_cases(), options.make, options.gpu, build_tiled)
         return
     sanitizer = find_sanitizer()
     with tempfile.TemporaryDirectory() as directory:
         built = (
-            build_all(all_cases(), Path(directory), options.gpu, build_case)
+            build_all(all_cases(), Path(directory), options.gpu, build_tiled)
             if options.libraries is None
             else made_before(all_cases(), options.libraries)
         )
@@ -133,22 +127,6 @@ def made_before(cases: list[Case], directory: Path) -> list[tuple[Case, Path | s
     return [
         (case, path if path.is_dir() else "it was not made") for case, path in zip(cases, paths, strict=True)
     ]
-
-
-def build_case(case: Case, spec: Spec) -> Built | str:
-    """The library of a case; of its dataflow, the most promising candidate with its tile that does not spill."""
-    if case.dataflow is None:
-        return build_library(spec, toolchain=find("nvrtc"), cache=None)
-    subject = subject_of(spec)
-    (problem,) = subject.problems_of(spec, spec.gpu[0])
-    candidates: tuple[Any, ...] = candidates_of(subject.flow, problem, case.dataflow, 1000)
-    for candidate in candidates:
-        tile = dict(candidate.pick.tile)
-        if all(tile.get(name) == value for name, value in case.tile.items()):
-            built = build_candidate(spec, problem, candidate, find("nvrtc"), None)
-            if not isinstance(built, str):
-                return built
-    return f"no candidate of {case.dataflow} with {dict(case.tile)} compiles"
 
 
 if __name__ == "__main__":

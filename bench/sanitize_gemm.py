@@ -14,20 +14,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sanitizing import build_all, exit_unless_clean, find_sanitizer, meta_of, run_tools, write_report
-
-from vqcc.building import build_library, problems_of
-from vqcc.codegen.toolchain import find
-from vqcc.flow import WEIGHTS
-from vqcc.tuning.candidates import candidates_of
-from vqcc.tuning.session import build_candidate
+from sanitizing import (
+    build_all,
+    build_tiled,
+    exit_unless_clean,
+    find_sanitizer,
+    meta_of,
+    run_tools,
+    write_report,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from vqcc.building import Built
     from vqcc.levels import Dataflow
-    from vqcc.spec.model import Spec
 
 SHAPE, TILED_SHAPE = (300, 1096), (512, 2056)
 GROUPS = (
@@ -95,25 +95,11 @@ def main() -> None:
     options = parser.parse_args()
     sanitizer = find_sanitizer()
     with tempfile.TemporaryDirectory() as directory:
-        built = build_all(all_cases(), Path(directory), options.gpu, build_case)
+        built = build_all(all_cases(), Path(directory), options.gpu, build_tiled)
         results = run_tools(sanitizer, built)
     command = f"python bench/sanitize_gemm.py --gpu {options.gpu} -o {options.output.name}"
     report = write_report(options.output, meta_of(sanitizer, command, options.commit), built, results)
     exit_unless_clean(report, "there are cases without a library")
-
-
-def build_case(case: Case, spec: Spec) -> Built | str:
-    """The library of a case; of its dataflow, the most promising candidate with its tile that does not spill."""
-    if case.dataflow is None:
-        return build_library(spec, toolchain=find("nvrtc"), cache=None)
-    (problem,) = problems_of(spec, spec.gpu[0])
-    for candidate in candidates_of(WEIGHTS, problem, case.dataflow, 1000):
-        tile = dict(candidate.pick.tile)
-        if all(tile.get(name) == value for name, value in case.tile.items()):
-            built = build_candidate(spec, problem, candidate, find("nvrtc"), None)
-            if not isinstance(built, str):
-                return built
-    return f"no candidate of {case.dataflow} with {dict(case.tile)} compiles"
 
 
 if __name__ == "__main__":

@@ -12,22 +12,28 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
-from vqcc.building import write_library
+from vqcc.building import build_library, write_library
 from vqcc.codegen.toolchain import find
 from vqcc.diagnostics import VqccError
 from vqcc.runtime.bench import describe_run
 from vqcc.runtime.device import open_device
 from vqcc.spec.load import parse_spec
+from vqcc.subjects import subject_of
+from vqcc.tuning.candidates import candidates_of
+from vqcc.tuning.session import build_candidate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from vqcc.building import Built
+    from vqcc.levels import Dataflow
     from vqcc.spec.model import Spec
 
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
 #: Processes of a tool: validation is bound by the CPU.
 PROCESSES = 3
+#: Candidates of a dataflow among which a tile is looked for: all of them.
+MOST_CANDIDATES = 1000
 
 
 class Case(Protocol):
@@ -43,6 +49,13 @@ class Case(Protocol):
 AnyCase = TypeVar("AnyCase", bound=Case)
 
 
+class TiledCase(Case, Protocol):
+    """One that may ask for a `dataflow` and a kernel whose tile has some constants, whatever the planner would take."""
+
+    dataflow: Dataflow | None
+    tile: Mapping[str, int]
+
+
 def library_name(number: int) -> str:
     """The name of a case's library, and of its folder."""
     return f"sanitize-{number}"
@@ -54,6 +67,22 @@ def find_sanitizer() -> str:
     if sanitizer is None:
         sys.exit("compute-sanitizer is not installed")
     return sanitizer
+
+
+def build_tiled(case: TiledCase, spec: Spec) -> Built | str:
+    """The library of a case; of its dataflow, the most promising candidate with its tile that does not spill."""
+    if case.dataflow is None:
+        return build_library(spec, toolchain=find("nvrtc"), cache=None)
+    subject = subject_of(spec)
+    (problem,) = subject.problems_of(spec, spec.gpu[0])
+    candidates: tuple[Any, ...] = candidates_of(subject.flow, problem, case.dataflow, MOST_CANDIDATES)
+    for candidate in candidates:
+        tile = dict(candidate.pick.tile)
+        if all(tile.get(name) == value for name, value in case.tile.items()):
+            built = build_candidate(spec, problem, candidate, find("nvrtc"), None)
+            if not isinstance(built, str):
+                return built
+    return f"no candidate of {case.dataflow} with {dict(case.tile)} compiles"
 
 
 def build_all(

@@ -5,13 +5,14 @@ W is quantized [n, k]; x and y are float16 or bfloat16 with row strides; sums ar
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from vqcc.algorithms.fields import MAX_INDEX
 from vqcc.diagnostics import Finding
-from vqcc.ops.base import Argument, DeviceEngine, Op, Variant
+from vqcc.ops.base import Argument, DeviceEngine, Op, TimedMachine, Variant
 from vqcc.ops.fields import C_TYPES, Dtypes
 from vqcc.ops.gemv.dataflows import DATAFLOWS, GemvDataflow
 from vqcc.ops.gemv.reference import draw_case, reference
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from vqcc.algorithms.base import Algorithm
     from vqcc.gpus.model import Gpu
     from vqcc.levels import Dataflow
-    from vqcc.ops.base import LaunchCase, TimedMachine, Workload
+    from vqcc.ops.base import LaunchCase, Machine, Workload
+    from vqcc.plan import Decision
 
 __all__ = ["Extent", "Linear"]
 
@@ -158,6 +160,32 @@ class Linear(Op):
             ),
             Constant("int", "kGroupColumns", scales.group or self.k, "columns that share a scale"),
         )
+
+    def tiles(
+        self, variant: Variant, work: Workload, machine: Machine
+    ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
+        """Tiles to try, the most promising first; later ones leave a thread more registers."""
+        dataflow = self.dataflow_of(work)
+        if dataflow is not None:
+            assert isinstance(machine, TimedMachine)
+            return dataflow.propose(self.n, variant, work, machine)
+        return self.decoding_tiles(variant, work, machine)
+
+    def every_tile(
+        self, variant: Variant, work: Workload, machine: Machine
+    ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
+        """All tiles that are worth timing, the most promising first."""
+        dataflow = self.dataflow_of(work)
+        if dataflow is not None:
+            assert isinstance(machine, TimedMachine)
+            return dataflow.rank(self.n, variant, work, machine)
+        return self.tiles(variant, work, machine)
+
+    @abstractmethod
+    def decoding_tiles(
+        self, variant: Variant, work: Workload, machine: Machine
+    ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
+        """Those of `tiles` that decode as the paper's do."""
 
     def only(self, variant: Variant) -> Self:
         """The op with that one variant."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from vqcc.ops.base import ComputeLayout, DeviceEngine, TimedMachine, Variant
+from vqcc.ops.base import ComputeLayout, DeviceEngine, Variant
 from vqcc.ops.fields import as_list, distinct
 from vqcc.ops.gemm.panels import GEMM_DATAFLOWS, MAX_ROWS, decode_panels
 from vqcc.ops.gemv.fma_tile import propose_fma_tiles
@@ -82,18 +82,10 @@ class Gemm(Linear):
             return ComputeLayout("mma", 2, 4)
         return ComputeLayout("fma", vector_size, 32)
 
-    def tiles(
+    def decoding_tiles(
         self, variant: Variant, work: Workload, machine: Machine
     ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
-        """Tiles to try, the most promising first.
-
-        Of those that decode: that with the least work by count, rows of x past the bound included; of equals later ones
-        leave a thread more registers.
-        """
-        dataflow = self.dataflow_of(work)
-        if dataflow is not None:
-            assert isinstance(machine, TimedMachine)
-            return dataflow.propose(self.n, variant, work, machine)
+        """First that with the least work by count, rows of x past the bound included; of equals fewer registers."""
         propose = propose_mma_tiles if work.exchange.engine == "mma" else propose_fma_tiles
         found = [
             (replace(tile, panels=panels), decisions)
@@ -102,16 +94,6 @@ class Gemm(Linear):
             for tile, decisions in propose(self.n, panel, work, machine)
         ]
         return iter(sorted(found, key=lambda pair: _work(pair[0])))
-
-    def every_tile(
-        self, variant: Variant, work: Workload, machine: Machine
-    ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
-        """All tiles that are worth timing, the most promising first."""
-        dataflow = self.dataflow_of(work)
-        if dataflow is not None:
-            assert isinstance(machine, TimedMachine)
-            return dataflow.rank(self.n, variant, work, machine)
-        return self.tiles(variant, work, machine)
 
     def x_alignment(self, algorithm: Algorithm) -> int:
         """Whole words of 16 bytes, where rows of x have such, as kernels of a warpgroup load them."""

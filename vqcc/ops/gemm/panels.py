@@ -18,6 +18,7 @@ from vqcc.ops.gemm.warpgroup_tile import (
 )
 from vqcc.ops.gemv.dataflows import DATAFLOWS, GemvDataflow
 from vqcc.ops.gemv.fragment_tile import FragmentTile, every_fragment_tile
+from vqcc.ops.gemv.tile import TILE_ROWS
 from vqcc.ops.tiles import round_up
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["GEMM_DATAFLOWS", "MAX_ROWS", "decode_panels"]
 
-#: Rows of x of one multiply.
-TILE_ROWS = 16
 #: Tiles of a panel, by what multiplies: sums of all of them are in registers.
 FRAGMENT_TILES, MMA_TILES = (1, 2, 3, 4, 6, 8), (4, 3, 2, 1)
 #: Rows of x that a kernel on the CUDA cores has at a time.

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vqcc.ops.gemv.tile import TILE_ROWS
+
 if TYPE_CHECKING:
     from vqcc.code_layouts import FragmentLayout
     from vqcc.ops.base import TimedMachine, Workload
@@ -21,8 +23,6 @@ BYTE_ENTRIES = 256
 #: Rows of x up to which the weights are operand A (device/gemv/fragments.cuh), and columns of a lane that a multiply
 #: takes, with few rows of x and with many.
 FEW_ROWS, FEW_COLUMNS, MANY_COLUMNS = 4, 8, 4
-#: Rows of x of a multiply, where it has more.
-TILE_ROWS = 16
 #: Until the first visit is under way, between visits, and at the end where parts are added up.
 START_CYCLES, VISIT_CYCLES, END_CYCLES = 2054, 2558, 2818
 #: How long a resource's busy time is felt, relative to itself: they overlap in part, and none is ever always busy. What

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vqcc.code_layouts import FragmentLayout
 from vqcc.ops.gemv.fragment_cycles import FEW_ROWS, Counts, VisitShape, count_phases
-from vqcc.ops.gemv.tile import activation_alignment, panel_constants, workspace_bytes
+from vqcc.ops.gemv.tile import TILE_ROWS, activation_alignment, panel_constants, workspace_bytes
 from vqcc.ops.tiles import ELEMENT_TYPES, power_of_two_at_least, round_up
 from vqcc.plan import Constant, Decision, Rejected
 
@@ -28,8 +28,6 @@ __all__ = [
     "spare_registers",
 ]
 
-#: Rows of a tile of x where it has more than FEW_ROWS.
-MANY_ROWS = 16
 #: Bytes of all banks of shared memory; entries of 256 bytes are told apart by a byte.
 BANK_BYTES, BYTE_ENTRIES = 128, 256
 #: Warps of a block, and the registers that they leave a thread.
@@ -210,7 +208,7 @@ def spare_registers(tile: FragmentTile, work: Workload) -> int:
     assert isinstance(work.layout, FragmentLayout)
     groups = 4 * tile.row_blocks
     codes = (tile.ahead + 1) * groups * work.layout.step_words
-    tiles = max(1, tile.input_rows // MANY_ROWS)
+    tiles = max(1, tile.input_rows // TILE_ROWS)
     # A multiply's registers of x, of all vectors of a unit, for the tiles beyond the first.
     more_inputs = 4 * (tiles - 1) * max(1, work.vector_size // 4)
     return tile.register_cap - (BASE_REGISTERS + 4 * groups * work.stage_sums * tiles + codes + more_inputs)
@@ -286,7 +284,7 @@ def _tile(
     assert isinstance(layout, FragmentLayout)
     row_blocks, across, along, ahead, cap = shape
     batch = variant.sizes["m"]
-    input_rows = power_of_two_at_least(batch) if batch <= FEW_ROWS else round_up(batch, MANY_ROWS)
+    input_rows = power_of_two_at_least(batch) if batch <= FEW_ROWS else round_up(batch, TILE_ROWS)
     rows_per_block = layout.BLOCK_ROWS * row_blocks * across
     bands = -(-rows // work.band_rows)
     sets = bands * -(-work.band_rows // rows_per_block)

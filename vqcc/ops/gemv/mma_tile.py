@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from vqcc.ops.exchanges import exchange_scratch_bytes
 from vqcc.ops.gemv.tile import (
+    TILE_ROWS,
     GemvTile,
     Shape,
     fill_decision,
@@ -25,8 +26,6 @@ __all__ = ["propose_mma_tiles"]
 
 #: Rows of W that one multiply takes (PTX ISA, mma.m16n8k16: operand B has eight columns).
 GROUP_ROWS = 8
-#: Rows of x that one multiply takes: operand A has sixteen.
-TILE_ROWS = 16
 #: Groups of a warp share each loaded activation.
 MAX_GROUPS = 4
 #: Instructions of an unrolled loop: past these they outgrow the instruction cache.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from vqcc.ops.base import ComputeLayout, TimedMachine, Variant
+from vqcc.ops.base import ComputeLayout, Variant
 from vqcc.ops.fields import as_list, distinct
 from vqcc.ops.gemv.dataflows import DATAFLOWS, MAX_BATCH, GemvDataflow
 from vqcc.ops.gemv.fma_tile import propose_fma_tiles
@@ -61,26 +61,12 @@ class Gemv(Linear):
             return ComputeLayout("mma", 2, 4)
         return ComputeLayout("fma", vector_size if many else 1, 32)
 
-    def tiles(
+    def decoding_tiles(
         self, variant: Variant, work: Workload, machine: Machine
     ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
-        """Tiles to try, the most promising first; later ones leave a thread more registers."""
-        dataflow = self.dataflow_of(work)
-        if dataflow is not None:
-            assert isinstance(machine, TimedMachine)
-            return dataflow.propose(self.n, variant, work, machine)
+        """On tensor cores or on the CUDA cores, as vectors are exchanged."""
         decoding = propose_mma_tiles if work.exchange.engine == "mma" else propose_fma_tiles
         return decoding(self.n, variant, work, machine)
-
-    def every_tile(
-        self, variant: Variant, work: Workload, machine: Machine
-    ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
-        """All tiles that are worth timing, the most promising first."""
-        dataflow = self.dataflow_of(work)
-        if dataflow is not None:
-            assert isinstance(machine, TimedMachine)
-            return dataflow.rank(self.n, variant, work, machine)
-        return self.tiles(variant, work, machine)
 
     def traffic(self, variant: Variant, tile: Tile, exchange: Exchange, vector_size: int) -> Traffic:
         """What the kernel moves and executes beside looking entries up."""

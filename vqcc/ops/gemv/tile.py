@@ -14,7 +14,18 @@ if TYPE_CHECKING:
 
     from vqcc.ops.base import Dtype, Machine, Variant, Workload
 
-__all__ = ["GemvTile", "Shape", "activation_alignment", "dealt_parts", "make_tile", "panel_constants"]
+__all__ = [
+    "TILE_ROWS",
+    "GemvTile",
+    "Shape",
+    "activation_alignment",
+    "dealt_parts",
+    "make_tile",
+    "panel_constants",
+]
+
+#: Rows of x that one multiply takes as operand A (PTX ISA, mma.m16n8k16).
+TILE_ROWS = 16
 
 
 @dataclass(frozen=True)
