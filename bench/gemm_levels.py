@@ -3,8 +3,8 @@
     python bench/gemm_levels.py --gpu h200 -o bench/results/h200/gemm-levels.json
 
 Every preset and level is checked against float64 on the GPU first, at a ragged shape and several m; then kernels of the
-large shapes are timed over random codes, without a check of their own. `within_bound` of a row is what the check said
-of its preset and level.
+large shapes are timed over random codes, and samples of rows of what they make are held against float64 (sampled.py).
+`within_bound` of a row is what both checks said.
 """
 
 from __future__ import annotations
@@ -63,15 +63,18 @@ class Case:
     shape: tuple[int, int]
     m: tuple[int, ...]
 
-    def build(self, gpu: str) -> Built | str:
-        """The library, or why there is none."""
+    def text(self, gpu: str) -> bytes:
+        """The spec."""
         n, k = self.shape
-        text = (
+        return (
             f"vqcc: 1\nname: timed\nalgorithm: {self.preset}\nop: {{kind: gemm, m: {list(self.m)}, n: {n}, k: {k}}}\n"
             f"gpu: {gpu}\nlevel: {self.level}\n"
-        )
+        ).encode()
+
+    def build(self, gpu: str) -> Built | str:
+        """The library, or why there is none."""
         try:
-            return build_library(parse_spec(text.encode(), self.preset), toolchain=find("nvrtc"), cache=None)
+            return build_library(parse_spec(self.text(gpu), self.preset), toolchain=find("nvrtc"), cache=None)
         except VqccError as error:
             return str(error)
 
@@ -103,10 +106,12 @@ def main() -> None:
         for case, job in timed:
             within = right[case.preset, case.level]
             for row in () if within is None else measure(case, job.result(), device, baselines):
-                rows.append({**row, "within_bound": within})
+                rows.append({**row, "within_bound": within and row["within_bound"]})
                 show(rows[-1])
                 save_document(document_of(rows, device, "gemm_levels", arguments, options), options)
-    if not all(within is not False for within in right.values()):
+    if not all(within is not False for within in right.values()) or not all(
+        row["within_bound"] for row in rows
+    ):
         sys.exit(4)
 
 
@@ -134,7 +139,7 @@ def measure(case: Case, built: Built | str, device: Device, baselines: Baselines
     library = as_loaded(built)
     ((build,), (m,)) = library.builds.values(), case.m
     (kernel,) = build.kernels
-    launched = time_rows(library, kernel, m, Weights(device))
+    launched = time_rows(library, kernel, m, Weights(device), checked=True)
     n, k = case.shape
     row: dict[str, Any] = {
         "op": "gemm",
@@ -147,6 +152,7 @@ def measure(case: Case, built: Built | str, device: Device, baselines: Baselines
         "us": round(launched.us, 3),
         "us_min": round(launched.us_min, 3),
         "us_max": round(launched.us_max, 3),
+        "within_bound": launched.within_bound,
     }
     baseline = baselines.cublas(n, k, m, kernel.variant.dtype)
     if baseline is not None:

@@ -1,6 +1,6 @@
-"""Timing without a check: for many kernels at once, whose results other programs hold against float64.
+"""Timing of many kernels at once, over random words as codes, which every layout takes: nothing is packed on the CPU.
 
-Codes are random words, which every layout takes; nothing is decoded or packed on the CPU.
+Results are held against float64 by other programs, or here in samples.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sampled import compare_samples, samples_of
 
 from vqcc.building import build_library, write_library
+from vqcc.code_layouts import FragmentLayout, PackedLayout
 from vqcc.codegen.toolchain import find
 from vqcc.library import load_library
 from vqcc.runtime.backend import CudaBackend
@@ -22,10 +24,14 @@ from vqcc.tensors.packing import pack_codes
 from vqcc.verify.harness import make_workspace
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from sampled import Sample
+
     from vqcc.building import Built
     from vqcc.library import Kernel, Library
     from vqcc.runtime.device import Device, DeviceArray
     from vqcc.spec.model import Spec
+    from vqcc.tensors.vq_tensor import VQTensor
 
 #: Rows of the small tensor of which books are taken: entries and scales are those of any weight.
 BOOK_ROWS = 64
@@ -66,12 +72,16 @@ def row_head(preset: str, shape: tuple[int, int], m: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Launched:
-    """A launch: its microseconds (median, smallest and largest over replays), and the bytes that must move for it."""
+    """A launch: its microseconds (median, smallest and largest over replays), and the bytes that must move for it.
+
+    `within_bound` says whether samples of rows of y were, if they were looked at.
+    """
 
     us: float
     moved_bytes: int
     us_min: float
     us_max: float
+    within_bound: bool | None = None
 
 
 class Weights:
@@ -80,16 +90,24 @@ class Weights:
     def __init__(self, device: Device, seed: int = 0) -> None:
         self.device, self.seed = device, seed
         self._held: dict[str, list[dict[str, DeviceArray]]] = {}
+        self._samples: dict[str, tuple[Sample, ...]] = {}
 
     def copies(self, library: Library) -> list[dict[str, DeviceArray]]:
         """The weights of a library, copy by copy."""
         if library.layout_id not in self._held:
-            arrays = weights_of(library, np.random.default_rng(self.seed))
+            arrays, book = weights_of(library, np.random.default_rng(self.seed))
+            if isinstance(library.layout, FragmentLayout | PackedLayout):
+                self._samples[library.layout_id] = samples_of(library, arrays["codes"], book)
             moved = sum(array.nbytes for array in arrays.values())
             first = {name: self.device.upload(array) for name, array in arrays.items()}
             count = copies_past_cache(moved, self.device.l2_bytes)
             self._held[library.layout_id] = [first, *(self._clone(first) for _ in range(count - 1))]
         return self._held[library.layout_id]
+
+    def samples(self, library: Library) -> tuple[Sample, ...]:
+        """Some rows of these weights in float64; none of layouts of which rows cannot be taken out."""
+        self.copies(library)
+        return self._samples.get(library.layout_id, ())
 
     def _clone(self, arrays: dict[str, DeviceArray]) -> dict[str, DeviceArray]:
         return {name: self.device.clone(array) for name, array in arrays.items()}
@@ -109,12 +127,18 @@ def as_loaded(built: Built) -> Library:
         return load_library(Path(directory) / built.name)
 
 
-def time_rows(library: Library, kernel: Kernel, m: int, weights: Weights) -> Launched:
-    """A launch of `m` rows of x, at most as many as the kernel takes; a bias is added, whatever m is."""
+def time_rows(
+    library: Library, kernel: Kernel, m: int, weights: Weights, *, checked: bool = False
+) -> Launched:
+    """A launch of `m` rows of x, at most as many as the kernel takes; a bias is added, whatever m is.
+
+    With `checked` the results of a first launch are held against float64, in samples of rows of W, and those of the
+    last one against them.
+    """
     device = weights.device
     rng = np.random.default_rng(weights.seed)
     gpu = next(iter(library.builds))
-    case = library.op.draw_case(kernel.variant, kernel.variant.sizes, library.algorithm, rng)
+    case = library.op.draw_case(kernel.variant, kernel.variant.sizes, library.algorithm, rng, gaps=False)
     rows = {**case.inputs, **case.outputs}
     first = {name: device.upload(array) for name, array in rows.items()}
     held = weights.copies(library)
@@ -124,14 +148,35 @@ def time_rows(library: Library, kernel: Kernel, m: int, weights: Weights) -> Lau
         shared = device.upload(make_workspace(library, gpu))
         copies = [{**copy, "workspace": shared} for copy in copies]
     runner = CudaBackend(device).load(library, gpu)
-    timing = time_kernel(device, runner, kernel, copies, {**case.scalars, "m": m})
+    scalars = {**case.scalars, "m": m}
+    samples = weights.samples(library) if checked else ()
+
+    def result() -> NDArray[Any]:
+        y = np.empty_like(case.outputs["y"])
+        device.download(copies[0]["y"], y)
+        return y
+
+    within = None
+    if samples:
+        runner.enqueue(kernel, copies[0], scalars)
+        device.synchronize()
+        first_result = result()
+        inputs = {name: array[:m] if name == "x" else array for name, array in case.inputs.items()}
+        found = compare_samples(library, kernel, samples, inputs, first_result[:m])
+        within = all(each.passed for each in found)
+    timing = time_kernel(device, runner, kernel, copies, scalars)
+    if samples and not np.array_equal(first_result.view(np.uint16), result().view(np.uint16)):
+        within = False  # launches one after the other must have the same bits
     moved = sum(array.size for array in held[0].values())
     moved += sum(array.nbytes if name == "bias" else array[:m].nbytes for name, array in rows.items())
-    return Launched(timing.us, moved, timing.us_min, timing.us_max)
+    return Launched(timing.us, moved, timing.us_min, timing.us_max, within)
 
 
-def weights_of(library: Library, rng: np.random.Generator) -> dict[str, Any]:
-    """Random codes of the library's layout; books and scales of a small tensor, as often as there are books."""
+def weights_of(library: Library, rng: np.random.Generator) -> tuple[dict[str, Any], VQTensor]:
+    """Random codes of the library's layout, with books of a small tensor, as often as there are books, and scales of 1.
+
+    The small tensor comes with them.
+    """
     algorithm, (n, k) = library.algorithm, library.op.weight_shape
     rows, columns = algorithm.scope.tile(n, k)
     small = algorithm.random_tensor(rng, "random", min(rows, n, BOOK_ROWS), min(columns, k))
@@ -148,4 +193,4 @@ def weights_of(library: Library, rng: np.random.Generator) -> dict[str, Any]:
     shape = algorithm.scales.shape(n, k)
     if shape is not None:
         found["scales"] = np.ones(shape, np.float16 if algorithm.scales.kind == "group" else np.float32)
-    return found
+    return found, small

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vqcc.passes.choice import DOUBT
+from vqcc.passes.agreement import DOUBT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

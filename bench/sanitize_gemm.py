@@ -72,7 +72,10 @@ class Case:
 
 
 def all_cases() -> list[Case]:
-    """Levels, dataflows, and tiles of a warpgroup by rows of x, warpgroups, and more than one part."""
+    """Levels, dataflows, and tiles of a warpgroup by rows of x, warpgroups and stages of a round.
+
+    So few tiles of outputs are shared by many blocks.
+    """
     return [
         *(Case(*each, level) for each in TRIED[:3] for level in ("gc", "sc", "o2", "o3", "o4", "best")),
         Case(GROUPS, "float16", SHAPE, "sc"),
@@ -82,7 +85,13 @@ def all_cases() -> list[Case]:
             for each in TRIED
             for rows, groups in ((32, 2), (64, 1), (128, 2))
         ),
-        *(Case(*each, m=(64,), dataflow="warpgroup", tile={"kParts": 2}) for each in TRIED[:3]),
+        *(
+            Case(*each, m=(64,), dataflow="warpgroup", tile={"kRoundStages": stages, "kAhead": 2})
+            for each in TRIED[:3]
+            for stages in (1, 2)
+        ),
+        *(Case(*each, m=(300,), dataflow="dense") for each in TRIED),
+        Case(GROUPS, "float16", SHAPE, m=(300,), dataflow="dense"),
     ]
 
 

@@ -131,7 +131,7 @@ def hot_table(rows: Sequence[Row]) -> Iterator[str]:
 
 
 #: How a dataflow is marked in tables of level best; most rows are over fragments.
-MARKS = {"decode": " d", "score": " s", "fragment": "", "bucket": " b", "warpgroup": " w"}
+MARKS = {"decode": " d", "score": " s", "fragment": "", "bucket": " b", "warpgroup": " w", "dense": " m"}
 
 
 def best_table(rows: Sequence[Row]) -> Iterator[str]:

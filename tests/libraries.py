@@ -30,11 +30,13 @@ _KERNEL = re.compile(r"__launch_bounds__\(\d+, \d+\) (\w+)\(")
 class FakeToolchain:
     """Says that every kernel needs the same resources: plans then depend on no compiler's version.
 
-    The first `spills` compilations report a spill. `targets` collects what was asked for.
+    The first `spills` compilations report a spill; all say `serialized` of multiplies. `targets` collects what was
+    asked for.
     """
 
     registers: int = 40
     spills: int = 0
+    serialized: str = ""
     name: str = "fake"
     identity: str = "fake 1.0"
     options: tuple[str, ...] = ()
@@ -44,7 +46,7 @@ class FakeToolchain:
     def compile(self, source: str, *, target: str, want_ptx: bool, file_name: str) -> Compiled:
         spilled = 8 if len(self.targets) < self.spills else 0
         self.targets.append(target)
-        used = Resources(self.registers, 0, 0, spilled, spilled, 1)
+        used = Resources(self.registers, 0, 0, spilled, spilled, 1, self.serialized)
         return Compiled(
             f"cubin of {file_name} for {target}".encode(),
             f"// ptx of {file_name}" if want_ptx else None,

@@ -15,7 +15,7 @@ from vqcc.codegen.cache import CompileCache, compile_cached
 from vqcc.codegen.toolchain import find
 from vqcc.diagnostics import VqccError
 from vqcc.flow import CACHES
-from vqcc.passes.choice import Agreed
+from vqcc.passes.agreement import Agreed
 from vqcc.picks import tile_identity
 from vqcc.racing import first_that_fits
 from vqcc.tuning.candidates import candidates_of, possible_dataflows

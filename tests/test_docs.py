@@ -28,8 +28,8 @@ from vqcc.diagnostics.reasons import REASONS
 from vqcc.gpus import names as gpu_names
 from vqcc.levels import LEVELS
 from vqcc.library import layout_identity
+from vqcc.passes.agreement import refusals_of_all
 from vqcc.passes.bucket import bucket_layout
-from vqcc.passes.choice import refusals_of_all
 from vqcc.passes.layout import choose_layout
 from vqcc.passes.score import rotated_layout
 from vqcc.spec.load import load_spec, parse_spec

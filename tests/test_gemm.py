@@ -46,6 +46,8 @@ WARPGROUP_CASES: list[dict[str, Any]] = [
     {"algorithm": "gptvq-4", "n": 270, "k": 1304, "m": 17},
     {"algorithm": TILED, "n": 256, "k": 712, "m": 100, "dtype": "bfloat16"},
     {"algorithm": kmeans(vector_size=4, entries=1024), "n": 50, "k": 264, "m": 90},
+    {"algorithm": "vq-4-8-1", "n": 40, "k": 516, "m": 50},
+    {"algorithm": "vq-2-8-1", "n": 40, "k": 262, "m": 50},
 ]
 
 
@@ -120,20 +122,41 @@ def warpgroup_tiles(task: Problem) -> list[tuple[WarpgroupTile, float]]:
 
 @pytest.mark.parametrize("algorithm", ["aqlm-2x8", "gptvq-2"])
 def test_every_way_to_deal_the_work(algorithm: str, cache_directory: Path) -> None:
-    """One kernel for each number of warpgroups, rows of x and parts, on the same weights and workspace."""
+    """One kernel for each number of warpgroups, rows of x and stages of a round, on the same weights and workspace."""
     task = task_of({"algorithm": algorithm, "n": 300, "k": 2056, "m": 100, "kind": "gemm"})
     plan = analyze(task, Strategy("none", dataflow="warpgroup"))
-    tiles = {(tile.batch, tile.warpgroups, tile.parts): tile for tile, _ in warpgroup_tiles(task)}
-    assert {batch for batch, _, _ in tiles} == {32, 64, 128}
-    assert {tile.panels > 1 for tile in tiles.values() if tile.parts > 1} == {False, True}
+    tiles = {
+        (tile.batch, tile.warpgroups, tile.round_stages, tile.ahead, tile.splits): tile
+        for tile, _ in warpgroup_tiles(task)
+    }
+    assert {batch for batch, *_ in tiles} == {32, 64, 128}
+    assert {tile.panels > 1 for tile in tiles.values()} == {False, True}
     rng = np.random.default_rng(5)
-    chosen = [tiles[key] for key in sorted(tiles)[:: max(1, len(tiles) // 10)]]
+    chosen = [tiles[key] for key in sorted(tiles)[:: max(1, len(tiles) // 5)]]
+    assert {tile.splits for tile in chosen} == {False, True}
     planned = [
         (task, plan_compiled(task, plan_kernel(task, replace(plan, tile=tile), None), using(64)))
         for tile in chosen
     ]
     tensor = task.algorithm.random_tensor(rng, "w", *task.op.weight_shape)
     check_kernels(Kernels(planned, tensor, cache_directory), rng)
+
+
+@pytest.mark.parametrize(("blocks", "m"), [(2, 20), (3, 70), (4, 70), (5, 130), (7, 33), (64, 70)])
+def test_blocks_share_tiles(blocks: int, m: int, cache_directory: Path) -> None:
+    """Fewer tiles than blocks, more, and parts of one by three and more blocks."""
+    task = task_of({"algorithm": "vq-4-8-1", "n": 300, "k": 776, "m": 130, "kind": "gemm"})
+    plan = analyze(task, Strategy("none", dataflow="warpgroup"))
+    tile = next(
+        tile
+        for tile, _ in warpgroup_tiles(task)
+        if tile.batch == 32 and tile.round_stages == 1 and tile.splits
+    )
+    plan = plan_compiled(
+        task, plan_kernel(task, replace(plan, tile=replace(tile, blocks=blocks)), None), using(64)
+    )
+    for outcome in launched(task, plan, cache_directory, m=m):
+        assert outcome.comparison.passed, outcome.comparison
 
 
 def test_a_nan_stays_in_its_row(cache_directory: Path) -> None:
@@ -154,7 +177,6 @@ def test_a_nan_stays_in_its_row(cache_directory: Path) -> None:
         ({"gpu": "rtx4090"}, "rtx4090 has no multiplies of a warpgroup"),
         ({"gpu": "b200"}, "b200 has no multiplies of a warpgroup"),
         ({"algorithm": "vq-16-8-1"}, "vectors of 16 are longer"),
-        ({"algorithm": "vq-4-8-1", "k": 516}, "no whole words of 16 bytes"),
         ({"algorithm": "quip-4", "dtype": "bfloat16"}, "stages with factors"),
         ({"kind": "gemv", "m": 1}, "gemv has no such kernels"),
     ],

@@ -228,3 +228,31 @@ def _damage(document: Any, generator: random.Random) -> None:
         del document[key]
     else:
         document[key] = generator.choice([None, -1, "x", [], {}, [1], {"kind": "x"}, 1.5, True])
+
+
+@pytest.mark.parametrize(("dtype", "refused"), [("float16", True), ("bfloat16", False)])
+def test_stages_that_add_up_past_float16_are_not_packed(dtype: str, refused: bool, tmp_path: Path) -> None:
+    """Where kernels add them in that type: whatever codes the tensor has, padding may have others."""
+    algorithm = {
+        "family": "kmeans",
+        "vector_size": 8,
+        "entries": 256,
+        "residuals": 2,
+        "codebook_dtype": dtype,
+        "scales": "none",
+    }
+    write_library(
+        build_fake(algorithm, kind="gemm", m=64, n=28672, k=8192, dtype=[dtype], level="best"), tmp_path / "a"
+    )
+    library = load_library(tmp_path / "a")
+    assert any(kernel.tile for build in library.builds.values() for kernel in build.kernels)
+    tensor = library.algorithm.random_tensor(np.random.default_rng(0), "w", 64, 8192)
+    assert tensor.codebooks is not None
+    large = tensor.codebooks.copy()
+    large[:, :, 3] = 40000
+    if refused:
+        with pytest.raises(VqccError, match="'w' may add up to 80000") as raised:
+            library.pack(replace(tensor, codebooks=large))
+        assert [each.code for each in raised.value.diagnostics] == ["VQ0547"]
+        large[:, 1] = 0  # of one stage alone
+    library.pack(replace(tensor, codebooks=large))

@@ -20,12 +20,14 @@ from vqcc.algorithms import from_mapping
 from vqcc.algorithms.presets import resolve
 from vqcc.hotness import profile_tensor
 from vqcc.levels import LEVELS, STRATEGIES, Strategy
+from vqcc.ops.gemm.dense_tile import DenseTile
 from vqcc.ops.gemm.warpgroup_tile import WarpgroupTile
-from vqcc.ops.gemv import GemvTile
 from vqcc.ops.gemv.bucket_tile import BucketTile
 from vqcc.ops.gemv.fragment_tile import FragmentTile
 from vqcc.ops.gemv.score_tile import ScoreTile
-from vqcc.passes.choice import DATAFLOWS, Agreed
+from vqcc.ops.linear.tile import LinearTile
+from vqcc.passes.agreement import Agreed
+from vqcc.passes.choice import DATAFLOWS
 from vqcc.passes.dataflow import refusals
 from vqcc.passes.placement import certain_placement
 from vqcc.passes.tile import plan_tile
@@ -178,7 +180,9 @@ def described(kernel: Kernel) -> str:
 
 def arrivals(kernels: Kernels, plan: Plan) -> Any:
     """What a plan's kernel must leave zero of the workspace."""
-    assert isinstance(plan.tile, GemvTile | ScoreTile | FragmentTile | BucketTile | WarpgroupTile)
+    assert isinstance(
+        plan.tile, LinearTile | ScoreTile | FragmentTile | BucketTile | WarpgroupTile | DenseTile
+    )
     return kernels.workspace[: 4 * plan.tile.arrivals]
 
 
@@ -186,7 +190,7 @@ def summing(plan: Plan) -> object:
     """What the order of a kernel's sums depends on: not where entries lie, nor how far loops are unrolled."""
     assert plan.tile is not None
     assert plan.placement is not None
-    if not isinstance(plan.tile, GemvTile):
+    if not isinstance(plan.tile, LinearTile):
         return plan.tile
     tile = replace(plan.tile, register_cap=1, unroll=1)
     return tile, plan.placement.resident_tiles, plan.split, plan.exchange

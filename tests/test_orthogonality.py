@@ -118,11 +118,13 @@ def test_device_algorithms_know_no_op(path: Path) -> None:
     assert found({*OPS, *gpus.names()}, without_comments(path.read_text())) == []
 
 
-@pytest.mark.parametrize("op", OPS)
-def test_device_ops_know_no_algorithm(op: str) -> None:
-    package = OPS[op].__module__.split(".")[2]  # device headers lie as the op's modules do
+@pytest.mark.parametrize(
+    "package", sorted({path.parent.name for path in DEVICE.glob("*/*.cuh")} - {"algorithms"})
+)
+def test_device_ops_know_no_algorithm(package: str) -> None:
+    """Device headers lie as the ops' packages do, of which linear is made of others'."""
+    assert (PACKAGE / "ops" / package).is_dir()
     headers = sorted((DEVICE / package).glob("*.cuh"))
-    assert headers
     for path in headers:
         text = without_comments(path.read_text())
         assert found({*FAMILIES, *presets(), *gpus.names()}, text) == [], path.name
@@ -130,7 +132,7 @@ def test_device_ops_know_no_algorithm(op: str) -> None:
 
 def test_the_words_are_found_where_they_are() -> None:
     """These tests can fail."""
-    assert found(set(OPS), (PACKAGE / "ops" / "gemv" / "model.py").read_text()) == ["gemv"]
+    assert "gemv" in found(set(OPS), (PACKAGE / "ops" / "gemv" / "model.py").read_text())
     assert "h200" in found(set(gpus.names()), 'if gpu.name == "h200": pass')
     assert found({"kmeans"}, "using Algorithm = vqcc::KMeans<Codes>;") == ["kmeans"]
     assert found({"a40"}, "a400") == []

@@ -149,6 +149,46 @@ def test_a_stack_frame_or_either_spill_is_one(spilled: Resources) -> None:
     assert plan.tile != plan_base(task, STRATEGIES["gc"]).tile  # type: ignore[union-attr]
 
 
+SERIALIZED = replace(using(), serialized="insufficient register resources for the wgmma pipeline")
+
+
+@pytest.mark.parametrize("level", ["gc", "o2"])
+def test_a_kernel_whose_multiplies_are_serialized_gets_the_next_tile(level: str) -> None:
+    task = problem("aqlm-2x8", level=level, m=8, n=4096, k=4096)
+    finals: list[str] = []
+
+    def answer(number: int, name: str) -> Resources:
+        if is_base(name):
+            return using()
+        finals.append(name)
+        return SERIALIZED if len(finals) == 1 else using()
+
+    plan, _ = compiled_with(task, answer)
+    wanted = plan_base(task, STRATEGIES[level], 1)
+    assert wanted is not None
+    assert plan.tile == wanted.tile
+    assert plan.resources == using()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_kernel_that_is_always_serialized_is_the_first_tile_after_all(level: str) -> None:
+    task = problem("aqlm-2x8", level=level, m=16)
+    plan, _ = compiled_with(task, lambda number, name: SERIALIZED)
+    assert plan.resources is not None
+    assert plan.resources.serialized
+    if level != "best":
+        first = plan_base(task, STRATEGIES[level])
+        assert first is not None
+        assert plan.tile == first.tile
+
+
+def test_nothing_serialized_is_taken_where_another_tile_will_do() -> None:
+    task = problem("aqlm-2x8", level="best", m=16, n=4096, k=4096)
+    plan, compiler = compiled_with(task, lambda number, name: using() if number else SERIALIZED)
+    assert len(compiler.sources) > 1
+    assert plan.resources == using()
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_kernel_that_always_spills_is_an_error_that_says_so(level: str) -> None:
     task = problem("aqlm-2x8", level=level, m=16)

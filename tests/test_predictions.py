@@ -15,7 +15,7 @@ from problems import kmeans, problem
 
 from vqcc.hotness import profile_tensor
 from vqcc.levels import STRATEGIES, Strategy
-from vqcc.ops.gemv import GemvTile
+from vqcc.ops.linear.tile import LinearTile
 from vqcc.passes.cost import count
 from vqcc.passes.hotness import covered
 from vqcc.passes.wavefronts import copied_wavefronts
@@ -59,7 +59,7 @@ def counted(
 
 def whole(task: Problem, plan: Plan) -> Plan:
     """The plan, if no warp repeats a row and no lane lacks a vector: counts are then exact."""
-    assert isinstance(plan.tile, GemvTile)
+    assert isinstance(plan.tile, LinearTile)
     assert plan.layout is not None
     rows, _ = task.op.weight_shape
     assert plan.tile.row_blocks * plan.tile.rows_per_block == rows

@@ -10,7 +10,7 @@ from vqcc.codegen.bundle import write_bundle
 from vqcc.codegen.cache import compile_cached
 from vqcc.codegen.device_parts import target_of
 from vqcc.diagnostics import DiagnosticList, VqccError
-from vqcc.passes.choice import Agreed
+from vqcc.passes.agreement import Agreed
 from vqcc.picks import PickError
 from vqcc.plan import Rejected
 from vqcc.racing import first_that_fits, spills_everywhere
@@ -81,9 +81,22 @@ def build_library(
     built = assemble(spec, builds, subject.describe(spec, builds), toolchain, emit)
     if lock is None or spec.level != "best":
         return built
-    made = {} if tuned is None or lost else {gpu: tuple(own) for gpu, own in tuned.picks.items()}
+    made = {} if tuned is None or lost else _picked(tuned.picks, builds)
     told = lost or complaints(lock, problems, toolchain.identity, tuned)
     return replace(built, lock_use=LockUse(made, told))
+
+
+def _picked(picks: Picks, builds: Sequence[AnyBuild]) -> dict[str, tuple[str, ...]]:
+    """Kernels that were made as picked, by GPU: a library may do without some that were measured."""
+    return {
+        build.gpu.name: tuple(
+            suffix
+            for suffix in picks[build.gpu.name]
+            if suffix in {problem.variant.suffix for problem in build.problems}
+        )
+        for build in builds
+        if build.gpu.name in picks
+    }
 
 
 def build_picked(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from vqcc.codegen.toolchain import Compiled
     from vqcc.gpus.model import Gpu
-    from vqcc.passes.choice import Agreed
+    from vqcc.passes.agreement import Agreed
     from vqcc.picks import Pick
     from vqcc.plan import CachePlan
     from vqcc.spec.model import Spec

@@ -129,7 +129,7 @@ def describe_cache_kernel(problem: CacheProblem, plan: CachePlan) -> dict[str, A
         "strategy": asdict(plan.strategy),
         "tile": {constant.name: constant.value for constant in plan.tile.constants()},
         "launch": asdict(plan.launch),
-        "resources": asdict(plan.resources),
+        "resources": plan.resources.to_json(),
         "arguments": [asdict(argument) for argument in problem.op.arguments(problem.variant)],
     }
 
@@ -144,7 +144,7 @@ def describe_append(problem: CacheProblem, plan: AppendPlan) -> dict[str, Any]:
         "single": plan.single,
         "tile": {constant.name: constant.value for constant in plan.tile.constants()},
         "launch": asdict(plan.launch),
-        "resources": asdict(plan.resources),
+        "resources": plan.resources.to_json(),
         "arguments": [asdict(argument) for argument in problem.op.append_arguments(problem.variant)],
     }
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from vqcc.codegen.toolchain import Compiled
+    from vqcc.passes.agreement import Agreed
     from vqcc.passes.cache.append import AppendPlan
-    from vqcc.passes.choice import Agreed
     from vqcc.picks import Pick
     from vqcc.plan import CachePlan
     from vqcc.problem import CacheProblem

@@ -164,6 +164,7 @@ def _kernel_summary(kernel: str, resources: Resources | None, launch: Launch | N
         "threads": launch.threads,
         "blocks_per_sm": launch.blocks_per_sm,
         "workspace_bytes": launch.workspace_bytes,
+        **({"serialized": resources.serialized} if resources.serialized else {}),
     }
 
 

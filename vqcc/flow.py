@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from vqcc import pipeline
 from vqcc.codegen.render import render_source
 from vqcc.codegen.render_cache import render_cache_source
+from vqcc.passes.agreement import agree
 from vqcc.passes.cache import pipeline as cache_pipeline
 from vqcc.passes.cache.append import plan_appends
 from vqcc.passes.cache.choice import CACHE_STRATEGIES, agree_on_cache
-from vqcc.passes.choice import agree, legal_strategies
+from vqcc.passes.choice import legal_strategies
 from vqcc.picks import tile_identity
 from vqcc.plan import CachePlan, KernelPlan, Plan
 from vqcc.problem import CacheProblem, KernelProblem, Problem
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from vqcc.codegen.resources import Resources
     from vqcc.levels import Dataflow, Strategy
-    from vqcc.passes.choice import Agreed
+    from vqcc.passes.agreement import Agreed
     from vqcc.picks import TileIdentity
 
 __all__ = ["CACHES", "WEIGHTS", "Flow"]

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Literal, get_args
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DATAFLOW_WORDS", "LEVELS", "STRATEGIES", "Caching", "Dataflow", "Fusion", "Level", "Strategy"]
+__all__ = [
+    "CODE_ORDERS",
+    "DATAFLOW_WORDS",
+    "LEVELS",
+    "STRATEGIES",
+    "Caching",
+    "Dataflow",
+    "Fusion",
+    "Level",
+    "Strategy",
+]
 
 #: `best` is whatever the planner predicts to be fastest, dataflows beyond the paper's included.
 Level = Literal["gc", "sc", "o1", "o2", "o3", "o4", "best"]
@@ -18,14 +28,26 @@ Caching = Literal["none", "global", "all", "slack"]
 Fusion = Literal["none", "exchange", "aligned"]
 #: What becomes of a code: its entry is decoded and multiplied, it looks up a score that is added, it is decoded into an
 #: operand of tensor cores, in whose order codes are packed (a warp's, or a warpgroup's), or its entry is such an
-#: operand, codes being packed by the part of the book that has it.
-Dataflow = Literal["decode", "score", "fragment", "bucket", "warpgroup"]
+#: operand, codes being packed by the part of the book that has it. Or weights are decoded to memory first, once for all
+#: rows of inputs.
+Dataflow = Literal["decode", "score", "fragment", "bucket", "warpgroup", "dense"]
 #: Dataflows past the paper's in words.
 DATAFLOW_WORDS: Mapping[Dataflow, str] = {
     "score": "score tables",
     "fragment": "codes in the order of fragments",
     "bucket": "codes in buckets",
     "warpgroup": "codes in the order of a warpgroup's operands",
+    "dense": "weights decoded to memory first",
+}
+#: How codes of a weight are packed for each dataflow, by the kind of their layout (vqcc.code_layouts): kernels of
+#: dataflows that have one in common read the same packed file.
+CODE_ORDERS: Mapping[Dataflow, str] = {
+    "decode": "chunked",
+    "score": "rotated",
+    "fragment": "fragment",
+    "bucket": "bucket",
+    "warpgroup": "fragment",
+    "dense": "fragment",
 }
 
 

@@ -83,9 +83,16 @@ class Library(CompiledLibrary[Kernel]):
 
         For a library built from a profile, entries are renamed by how often the tensor's own codes look them up:
         wherever vqcc packs it is here, so that kernels with hot entries meet them where they were planned.
-        """
-        from vqcc.tensors.packing import pack_tensor
 
+        Raises VQ0547 for stages that may add up past float16, where kernels add them in that type.
+        """
+        from vqcc.tensors.packing import check_stage_sums, pack_tensor
+
+        kernels = (kernel for build in self.builds.values() for kernel in build.kernels)
+        if self.algorithm.residuals > 1 and any(
+            self.op.adds_stages(kernel.tile, kernel.variant.dtype) for kernel in kernels
+        ):
+            check_stage_sums(tensor)
         return pack_tensor(tensor, self.layout, by_frequency=bool(self.profile_codes))
 
 
@@ -106,7 +113,7 @@ def describe_kernel(problem: Problem, plan: Plan) -> dict[str, Any]:
         "strategy": asdict(plan.strategy),
         "tile": asdict(plan.tile),  # type: ignore[call-overload]
         "launch": asdict(plan.launch),
-        "resources": asdict(plan.resources),
+        "resources": plan.resources.to_json(),
         "arguments": [asdict(argument) for argument in problem.op.arguments(problem.variant)],
     }
 

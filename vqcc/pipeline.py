@@ -11,13 +11,12 @@ from vqcc.diagnostics import VqccError
 from vqcc.passes.bounds import plan_bounds, promised_registers
 from vqcc.passes.bucket import plan_bucket_layout, plan_buckets
 from vqcc.passes.choice import predicted
-from vqcc.passes.cost import plan_cost
 from vqcc.passes.exchange import plan_exchange
-from vqcc.passes.fragment import plan_fragment_layout, plan_fragments, plan_warpgroups
+from vqcc.passes.fragment import plan_dense, plan_fragment_layout, plan_fragments, plan_warpgroups
 from vqcc.passes.hotness import plan_hotness
 from vqcc.passes.launch import plan_launch
 from vqcc.passes.layout import plan_layout
-from vqcc.passes.phases import place_nothing, plan_phase_cost
+from vqcc.passes.phases import place_nothing, plan_time
 from vqcc.passes.placement import certain_placement, place_all, place_none, place_slack
 from vqcc.passes.score import plan_look_ups, plan_rotated_layout
 from vqcc.passes.slack import plan_slack
@@ -42,6 +41,7 @@ _PASSES: Mapping[str, tuple[_Pass, _Pass]] = {
     "fragment": (plan_fragment_layout, plan_fragments),
     "bucket": (plan_bucket_layout, plan_buckets),
     "warpgroup": (plan_fragment_layout, plan_warpgroups),
+    "dense": (plan_fragment_layout, plan_dense),
 }
 
 
@@ -114,7 +114,7 @@ def plan_kernel(
 
 def plan_compiled(problem: Problem, plan: Plan, resources: Resources) -> Plan:
     """Launch the kernel with what the compiler says it needs, and predict its time."""
-    return _timed(problem, plan_launch(problem, plan, resources))
+    return plan_time(problem, plan_launch(problem, plan, resources))
 
 
 def estimate(
@@ -128,14 +128,9 @@ def _estimated(problem: Problem, base: Plan | None) -> Plan | None:
     if base is None:
         return None
     promised = Resources(promised_registers(problem, base_kernel(problem, base)), 0, 0, 0, 0, 0)
-    return _timed(problem, plan_kernel(problem, base, promised))
+    return plan_time(problem, plan_kernel(problem, base, promised))
 
 
 def _empty(problem: Problem, base: Plan) -> Plan:
     """The plan with an empty cache."""
     return (place_none if base.strategy.dataflow == "decode" else place_nothing)(problem, base)
-
-
-def _timed(problem: Problem, plan: Plan) -> Plan:
-    """The plan with its predicted time."""
-    return (plan_cost if plan.strategy.dataflow == "decode" else plan_phase_cost)(problem, plan)

@@ -156,15 +156,15 @@ class Split:
 class Exchange:
     """How decoded elements reach the threads that multiply them (Sec. VI-B, Algorithm 1).
 
-    `engine` multiplies with fused multiply-adds (`fma`) or tensor cores (`mma`; `fragment`, `warpgroup` and `bucket`
-    where codes are packed for them), or adds looked-up products (`score`).
+    `engine` multiplies with fused multiply-adds (`fma`) or tensor cores (`mma`; `fragment`, `warpgroup`, `dense`
+    and `bucket` where codes are packed for them), or adds looked-up products (`score`).
     `width` consecutive elements of a row belong to one thread, the next `width` to the next of `lanes` threads.
     `fusion` is how they get there: not at all (a thread multiplies what it decodes, wherever that lies), through
     registers (`shuffles` xor-shuffles inside mini-warps of `mini_warp` threads), through shared memory, or not at all
     because the sum's order was permuted (`aligned`). Thread t of the `lanes` decodes vector `vector_of_lane[t]`.
     """
 
-    engine: Literal["fma", "mma", "score", "fragment", "bucket", "warpgroup"] = "fma"
+    engine: Literal["fma", "mma", "score", "fragment", "bucket", "warpgroup", "dense"] = "fma"
     fusion: Literal["none", "register", "shared", "aligned"] = "none"
     width: int = 0
     lanes: int = 32

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from vqcc.codegen.toolchain import Compiled
     from vqcc.flow import Flow
     from vqcc.levels import Strategy
-    from vqcc.passes.choice import Agreed, Contenders
+    from vqcc.passes.agreement import Agreed
+    from vqcc.passes.choice import Contenders
     from vqcc.picks import Pick
     from vqcc.trial import Settled
 
@@ -126,7 +127,11 @@ class Race(Generic[AnyProblem, AnyPlan]):
         self.finished: dict[Trial[AnyProblem, AnyPlan], AnyPlan] = {}
 
     def next_trial(self) -> Trial[AnyProblem, AnyPlan]:
-        """Start the most promising strategy that waits."""
+        """Start the most promising strategy that waits; if none does, the first whose multiplies are serialized."""
+        if not self.waiting:
+            trial = self._conceding[0]
+            trial.concede()
+            return trial
         _, strategy = self.waiting.pop(0)
         pinned = None if self.pick is None else self.pick.tile
         self.started.append(Trial(self.flow, self.problem, strategy, pinned=pinned))
@@ -141,10 +146,15 @@ class Race(Generic[AnyProblem, AnyPlan]):
         for trial in self.started:
             if trial.exhausted:
                 self.finished.pop(trial, None)
-        if not self.finished and not self.waiting:
+        if not self.finished and not self.waiting and not self._conceding:
             if self.pick is not None:
                 raise _not_as_picked(self.started[0])
             raise _nothing_fits(self.problem, asked=self.asked_for_registers)
+
+    @property
+    def _conceding(self) -> list[Trial[AnyProblem, AnyPlan]]:
+        """Trials that nothing but serialized multiplies speaks against."""
+        return [trial for trial in self.started if trial.serialized is not None and not trial.concedes]
 
     @property
     def decided(self) -> bool:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from vqcc.codegen.toolchain import Compiled
-    from vqcc.passes.choice import Agreed, Contenders
+    from vqcc.passes.agreement import Agreed
+    from vqcc.passes.choice import Contenders
     from vqcc.picks import Pick
     from vqcc.plan import Plan
     from vqcc.problem import Problem
@@ -33,16 +34,17 @@ def compile_plans(
 
     Base kernels, with an empty codebook cache, are compiled first: what they leave is the slack. A kernel with a
     stack frame or spills is planned again with its op's next tile, one that overruns its slack with fewer register
-    entries. Without a dataflow that the library's GPUs have `agreed` on, these kernels agree by themselves. Where
-    `picks` has a variant's kernel by its suffix, that is made. Raises VQ0607 for a kernel that spills with every tile
-    of every strategy it may have, PickError for one that cannot be made as picked.
+    entries. Without a dataflow that the library's GPUs have `agreed` on, these kernels agree by themselves; all of them
+    are made. Where `picks` has a variant's kernel by its suffix, that is made. Raises VQ0607 for a kernel that spills
+    with every tile of every strategy it may have, PickError for one that cannot be made as picked.
     """
     if agreed is None:
         return first_that_fits(
             WEIGHTS.agree(problems), lambda each: compile_plans(problems, compile_source, each, picks)
         )
     races = [_race(problem, agreed, picks.get(problem.variant.suffix)) for problem in problems]
-    return compile_racing(races, compile_source)
+    source, plans, compiled = compile_racing(races, compile_source)
+    return source, tuple(map(agreed.explained, problems, plans)), compiled
 
 
 def _race(problem: Problem, agreed: Agreed, pick: Pick | None) -> Race[Problem, Plan]:
@@ -55,4 +57,4 @@ def _race(problem: Problem, agreed: Agreed, pick: Pick | None) -> Race[Problem, 
 def _waiting(problem: Problem, agreed: Agreed) -> Contenders:
     if problem.level != "best":
         return [(0.0, STRATEGIES[problem.level])]
-    return contenders(problem, estimate, agreed.dataflow)
+    return contenders(problem, estimate, *agreed.dataflows)

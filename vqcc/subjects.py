@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vqcc.assembling import Description, GpuBuild
     from vqcc.codegen.toolchain import Compiled
     from vqcc.gpus.model import Gpu
-    from vqcc.passes.choice import Agreed
+    from vqcc.passes.agreement import Agreed
     from vqcc.picks import Pick
     from vqcc.runtime.device import Device
     from vqcc.spec.model import Spec

@@ -1,7 +1,8 @@
 """Trials: kernels on their way through the pipeline and the compiler, until each is as planned or has run out of tiles.
 
 The compiler has its say on registers, so a plan is planned anew where its kernel spills or overruns its slack: with
-fewer register entries, then without the demand on occupancy, then with the op's next tile.
+fewer register entries, then without the demand on occupancy, then with the op's next tile. A kernel whose multiplies of
+warpgroups it serializes (its notices C7510 and C7511) gets the next tile too, and is taken if nothing else compiles.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ class Trial(Generic[AnyProblem, AnyPlan]):
     pinned: TileIdentity | None = None
     #: There was no further tile to try: nothing of this strategy compiles.
     exhausted: bool = False
+    #: The first tile that does not spill but whose multiplies the assembler serializes; whether it has to do.
+    serialized: int | None = None
+    concedes: bool = False
 
     @property
     def needs_base(self) -> bool:
@@ -71,6 +75,12 @@ class Trial(Generic[AnyProblem, AnyPlan]):
         self.attempt, self.cut, self.replans = self.attempt + 1, 0, 0
         self.base, self.base_resources, self.overrun = None, None, None
 
+    def concede(self) -> None:
+        """Go back to the first tile whose multiplies are serialized: nothing better compiles."""
+        assert self.serialized is not None
+        self.next_tile()
+        self.attempt, self.exhausted, self.concedes = self.serialized, False, True
+
     def plan(self) -> AnyPlan:
         """The plan of the tile at hand, which has been taken, and whose base kernel has been compiled."""
         assert self.base is not None
@@ -81,14 +91,17 @@ class Trial(Generic[AnyProblem, AnyPlan]):
         """Whether the compiled kernel is as planned; otherwise the trial is set for the next plan."""
         if plan.slack is not None and self.cut < MAX_REPLANS:
             overrun = _overrun(self.problem, plan, resources)
-            if overrun is None:
-                return True
-            # Without register entries to give up, only the demand on occupancy is left to drop.
-            free = self.flow.may_cut(self.problem, plan)
-            self.cut = self.cut + 1 if free else MAX_REPLANS
-            self.replans, self.overrun = self.replans + 1, overrun
+            if overrun is not None:
+                # Without register entries to give up, only the demand on occupancy is left to drop.
+                free = self.flow.may_cut(self.problem, plan)
+                self.cut = self.cut + 1 if free else MAX_REPLANS
+                self.replans, self.overrun = self.replans + 1, overrun
+                return False
+        elif spills(resources):
+            self.next_tile()
             return False
-        if spills(resources):
+        if resources.serialized and not self.concedes:
+            self.serialized = self.attempt if self.serialized is None else self.serialized
             self.next_tile()
             return False
         return True

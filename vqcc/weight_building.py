@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from vqcc.codegen.toolchain import Compiled
     from vqcc.gpus.model import Gpu
-    from vqcc.passes.choice import Agreed
+    from vqcc.passes.agreement import Agreed
     from vqcc.picks import Pick
     from vqcc.plan import Plan
     from vqcc.spec.model import Spec
@@ -43,9 +43,10 @@ def build_weights(
     agreed: Agreed,
     picks: Mapping[str, Pick],
 ) -> WeightBuild:
-    """The kernels of one GPU, as `compile_plans` makes them of a dataflow; raises what that raises."""
-    source, plans, compiled = compile_plans(problems, compile_source, agreed, picks)
-    return GpuBuild(problems[0].gpu, tuple(problems), plans, source, compiled)
+    """The kernels of one GPU that are made, as `compile_plans` makes them of a dataflow; raises what that raises."""
+    made = agreed.made(problems)
+    source, plans, compiled = compile_plans(made, compile_source, agreed, picks)
+    return GpuBuild(made[0].gpu, made, plans, source, compiled)
 
 
 @dataclass(frozen=True)

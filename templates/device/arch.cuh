@@ -1,4 +1,4 @@
-// The machine: every intrinsic, every memory access width and every line of PTX lives here, behind a named
+// The machine: every intrinsic, every memory access width and every line of PTX lives here and in arch_*.cuh, behind a named
 // function. All other headers are plain C++ over these names, so a port or a CPU run replaces one file.
 //
 // Built for the CPU emulator (VQCC_EMULATE) the same names have host bodies; its headers stand in for CUDA's.

@@ -9,7 +9,9 @@ namespace vqcc {
 /// Makes what this thread has stored in shared memory visible to the tensor cores' own reads of it, once a barrier has
 /// told others (PTX fence.proxy.async).
 VQCC_DEVICE void show_to_tensor_cores() {
-#ifndef VQCC_EMULATE
+#ifdef VQCC_EMULATE
+  vqcc_emulator::show_stores();
+#else
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 #endif
 }
@@ -17,25 +19,29 @@ VQCC_DEVICE void show_to_tensor_cores() {
 /// Holds `value` to what it is here: compilers then move nothing that makes or takes it past the fences and waits around.
 VQCC_DEVICE void settle(uint32& value) {
 #ifndef VQCC_EMULATE
-  asm volatile("" : "+r"(value) : : "memory");
+  asm volatile("" : "+r"(value));
 #endif
 }
 VQCC_DEVICE void settle(float& value) {
 #ifndef VQCC_EMULATE
-  asm volatile("" : "+f"(value) : : "memory");
+  asm volatile("" : "+f"(value));
 #endif
 }
 
 /// Before multiplies of a warpgroup: registers that the warp has written are theirs from here on (PTX wgmma.fence).
 VQCC_DEVICE void begin_multiplies() {
-#ifndef VQCC_EMULATE
+#ifdef VQCC_EMULATE
+  vqcc_emulator::begin_multiplies();
+#else
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #endif
 }
 
 /// Ends a group of multiplies (PTX wgmma.commit_group).
 VQCC_DEVICE void commit_multiplies() {
-#ifndef VQCC_EMULATE
+#ifdef VQCC_EMULATE
+  vqcc_emulator::commit_multiplies();
+#else
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 #endif
 }
@@ -44,7 +50,9 @@ VQCC_DEVICE void commit_multiplies() {
 /// read (PTX wgmma.wait_group).
 template <int kGroups>
 VQCC_DEVICE void wait_for_multiplies_but() {
-#ifndef VQCC_EMULATE
+#ifdef VQCC_EMULATE
+  vqcc_emulator::wait_for_multiplies(kGroups);
+#else
   asm volatile("wgmma.wait_group.sync.aligned %0;" : : "n"(kGroups) : "memory");
 #endif
 }
@@ -60,6 +68,27 @@ struct SwizzledRows {
     return row * kRowBytes + (piece ^ row % 8) * kPieceBytes;
   }
 };
+
+/// Stores four 8 x 8 matrices of 16-bit elements, transposed, in shared memory. Lane 4g + t has elements 2t and 2t + 1 of
+/// row g of each; `row` of lane l is where column l % 8 of matrix l / 8 goes, 16 bytes, aligned. Every lane of the warp
+/// calls it (PTX stmatrix, .x4.trans).
+VQCC_DEVICE void store_transposed(const uint32 (&matrices)[4], uint8* row) {
+#ifdef VQCC_EMULATE
+  const auto own = static_cast<uint32>(row - dynamic_shared());
+  for (int i = 0; i < 4; ++i) {
+    for (int e = 0; e < 2; ++e) {
+      uint8* target = dynamic_shared() + value_of_lane(own, 8 * i + lane_index() % 4 * 2 + e);
+      store(reinterpret_cast<uint16*>(target) + lane_index() / 4, static_cast<uint16>(matrices[i] >> 16 * e));
+    }
+  }
+#else
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};"
+               :
+               : "r"(static_cast<uint32>(__cvta_generic_to_shared(row))), "r"(matrices[0]), "r"(matrices[1]),
+                 "r"(matrices[2]), "r"(matrices[3])
+               : "memory");
+#endif
+}
 
 #ifndef VQCC_EMULATE
 /// PTX wgmma, "Matrix Descriptor Format": start, stride between groups of eight rows, and the swizzling mode.
@@ -102,26 +131,15 @@ VQCC_DEVICE unsigned long long describe(const uint8* rows) {
 /// in fp32; every lane of the four warps calls it. Warp w has rows 16 w to 16 w + 15 of A and of the sums: `a` as in
 /// multiply_fragments, sums[4 j] to sums[4 j + 3] as its sums of columns 8 j to 8 j + 7. B's column c is row c of `rows`
 /// (SwizzledRows), at elements 16 `slice` to 16 `slice` + 15 (PTX wgmma.mma_async, "Register Fragments for
-/// wgmma.mma_async.m64nNk16"). On the emulator it is done when it returns.
+/// wgmma.mma_async.m64nNk16"). On the emulator the sums are NaN until they have been waited for.
 template <ElementType kType, int kColumns>
 VQCC_DEVICE void start_multiply(float (&sums)[kColumns / 2], const uint32 (&a)[4], const uint8* rows, int slice) {
   static_assert(kColumns == 32 || kColumns == 64 || kColumns == 128, "columns of B");
   static_assert(kType == ElementType::kFloat16 || kType == ElementType::kBfloat16, "tensor cores take 16-bit floats");
 #ifdef VQCC_EMULATE
-  const int group = lane_index() / 4;
-  const int pair_bytes = lane_index() % 4 * 4;
-  for (int j = 0; j < kColumns / 8; ++j) {
-    const uint8* row = rows + SwizzledRows::place(8 * j + group, 0) - group * SwizzledRows::kPieceBytes;
-    uint32 b[2];
-    for (int half = 0; half < 2; ++half) {
-      const int piece = (2 * slice + half) ^ group;
-      b[half] = load<Space::kShared>(
-          reinterpret_cast<const uint32*>(row + piece * SwizzledRows::kPieceBytes + pair_bytes));
-    }
-    float own[4] = {sums[4 * j], sums[4 * j + 1], sums[4 * j + 2], sums[4 * j + 3]};
-    multiply_fragments<kType>(own, a, b);
-    for (int i = 0; i < 4; ++i) sums[4 * j + i] = own[i];
-  }
+  constexpr auto kFormat =
+      kType == ElementType::kFloat16 ? vqcc_emulator::TensorFormat::f16 : vqcc_emulator::TensorFormat::bf16;
+  vqcc_emulator::start_multiply({kFormat, static_cast<uint8>(slice), kColumns}, sums, {{a[0], a[1], a[2], a[3]}}, rows);
 #else
   const unsigned long long b = describe(rows + slice * 2 * SwizzledRows::kPieceBytes);
   if constexpr (kType == ElementType::kFloat16) {

@@ -14,7 +14,7 @@ namespace vqcc {
 /// indexed by a byte lie in pairs, entry e of either 256 bytes after entry e - 1: the byte then is the second one of the
 /// entry's offset, put there in one permutation. `Tile` names kQuadTiles, kCopies and kBookBuffers: with two, other books
 /// arrive while these are looked up.
-template <class Algorithm, class Tile, int kThreads>
+template <class Algorithm, class Tile, int kThreads, int kFirstThread = 0>
 class BookCopies {
   using Entry = typename Algorithm::Entry;
 
@@ -47,8 +47,9 @@ class BookCopies {
 
   VQCC_DEVICE BookCopies() { use(0); }
 
-  /// Starts to bring books: for lanes that look up tile t of a quad's, book `book_of(t)` of `books`. Every thread of the
-  /// block calls it, and later finish_loading. One copy of each entry goes to where only this thread looks for it.
+  /// Starts to bring books: for lanes that look up tile t of a quad's, book `book_of(t)` of `books`. Each of kThreads
+  /// threads from kFirstThread on calls it, and later finish_loading. One copy of each entry goes to where only this thread
+  /// looks for it.
   template <class BookOf>
   VQCC_DEVICE void start_loading(const uint8* books, int buffer, const BookOf& book_of) const {
     for_own_pieces([&](int table, int tile, int entry, int part, int piece) {
@@ -92,7 +93,7 @@ class BookCopies {
   /// Calls `use(table, tile, entry, part, piece)` for the pieces that this thread brings.
   template <class Use>
   VQCC_DEVICE static void for_own_pieces(const Use& use) {
-    for (int piece = static_cast<int>(threadIdx.x); piece < kPieces; piece += kThreads) {
+    for (int piece = static_cast<int>(threadIdx.x) - kFirstThread; piece < kPieces; piece += kThreads) {
       const int entry = piece / kParts / kQuadTiles;
       use(entry / kEntries, piece / kParts % kQuadTiles, entry % kEntries, piece % kParts, piece);
     }

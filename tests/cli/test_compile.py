@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from command import run
-from libraries import spec_text
+from libraries import FakeToolchain, spec_text
 
 from vqcc.codegen.bundle import read_bundle
 from vqcc.codegen.cubin import read_cubin
@@ -413,3 +413,22 @@ def test_what_planning_refuses_is_shown_in_the_file(
         line = lines[found["line"] - 1]
         assert '"cache"' in line or '"registers"' in line
         assert line[found["column"] - 1 : found["end_column"] - 1] == shown
+
+
+def test_serialized_multiplies_are_warned_about(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = "insufficient register resources for the wgmma pipeline"
+    monkeypatch.setattr("vqcc.cli.compile.find_toolchain", lambda *_: FakeToolchain(serialized=reason))
+    done = run("compile", spec, "-o", tmp_path / "out", "--no-cache", "--dry-run", "--json")
+    assert done.exit_code == 0
+    told = json.loads(done.stdout)
+    kernels = told["libraries"][0]["gpus"]["h200"]
+    assert {kernel["serialized"] for kernel in kernels} == {reason}
+    warnings = [item for item in told["diagnostics"] if item["code"] == "VQ0608"]
+    assert [item["severity"] for item in warnings] == ["warning"] * len(kernels)
+    for item, kernel in zip(warnings, kernels, strict=True):
+        assert (
+            f"h200: the assembler serializes the multiplies of {kernel['kernel']}, due to {reason}"
+            in item["message"]
+        )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from libraries import build_fake, with_workspace
 
-from vqcc.ops.gemv.tile import activation_alignment
+from vqcc.ops.linear.tile import activation_alignment
 
 if TYPE_CHECKING:
     from vqcc.building import Built
@@ -74,12 +74,28 @@ def libraries() -> dict[str, Built]:
             level="gc",
         ),
         "delta": build_fake("aqlm-2x8", kind="gemm", name="delta", m=[32, 300], n=72, k=264),
+        "epsilon": build_fake(
+            "aqlm-2x8",
+            kind="linear",
+            name="epsilon",
+            m={"min": 2, "max": 200},
+            n=9000,
+            k=4096,
+            gpu=["h200", "rtx4090"],
+            dtype=["float16", "bfloat16"],
+        ),
     }
 
 
 def write_headers(directory: Path, libraries: dict[str, Built]) -> None:
     for name, built in libraries.items():
         (directory / f"{name}.h").write_bytes(built.files[f"{name}.h"])
+
+
+def bounds_of(built: Built, dtype: str) -> list[int]:
+    """Bounds on m of the kernels of a type."""
+    variants = [kernel["variant"] for kernel in next(iter(built.fields["gpus"].values()))["kernels"]]
+    return [int(name[1:].partition("_")[0]) for name in variants if name.endswith(f"_{dtype}")]
 
 
 def expected(built: Built, includes: list[str]) -> str:
@@ -90,10 +106,13 @@ def expected(built: Built, includes: list[str]) -> str:
     variants = [kernel["variant"] for kernel in kernels[0]]
     selections = []
     for dtype in fields["op"]["dtype"]:
-        for m in range(1, max(fields["op"]["m"]) + 1):
-            bound = min(bound for bound in fields["op"]["m"] if bound >= m)
+        bounds = bounds_of(built, dtype)
+        for m in range(1, max(bounds) + 1):
+            bound = min(bound for bound in bounds if bound >= m)
             kernel = variants.index(f"m{bound}_{dtype}")
-            workspace = max(row[kernel]["launch"]["workspace_bytes"] for row in kernels)
+            # Who asks for the most rows of x has enough for fewer.
+            fewer = [variants.index(f"m{other}_{dtype}") for other in bounds if other <= bound]
+            workspace = max(row[i]["launch"]["workspace_bytes"] for row in kernels for i in fewer)
             selections.append((m, types[dtype], kernel, workspace))
     n, k = fields["op"]["n"], fields["op"]["k"]
     algorithm = built.gpus[0].problems[0].algorithm
@@ -150,7 +169,7 @@ def test_compiles_without_a_warning(
     """Included twice, beside other libraries, in two files of one program."""
     write_headers(tmp_path, libraries)
     suffix = "c" if language == "cc" else "cpp"
-    lines = [f'#include "{name}.h"' for name in ("alpha", "beta", "gamma", "delta", "beta", "alpha")]
+    lines = [f'#include "{name}.h"' for name in (*libraries, "beta", "alpha")]
     calls = " + ".join(f"(int){name}_workspace_bytes(NULL)" for name in libraries)
     for part in ("one", "two"):
         body = f"int {part}(void);\nint {part}(void) {{ return {calls}; }}\n"
@@ -165,7 +184,7 @@ def test_compiles_without_a_warning(
 
 
 @pytest.mark.parametrize(("language", "standard"), [("cc", "c99"), ("c++", "c++17")])
-@pytest.mark.parametrize("name", ["alpha", "beta", "gamma", "delta"])
+@pytest.mark.parametrize("name", ["alpha", "beta", "gamma", "delta", "epsilon"])
 def test_every_path(
     name: str, language: str, standard: str, libraries: dict[str, Built], tmp_path: Path
 ) -> None:
@@ -221,8 +240,9 @@ def test_numbers_the_header_states(libraries: dict[str, Built]) -> None:
         text = built.files[f"{name}.h"].decode()
         macros = dict(re.findall(rf"#define {name.upper()}_(\w+) (?:INT64_C\()?(\d+)\b", text))
         op, algorithm = built.fields["op"], built.gpus[0].problems[0].algorithm
-        assert (int(macros["N"]), int(macros["K"]), int(macros["MAX_M"])) == (op["n"], op["k"], max(op["m"]))
-        words = op["kind"] == "gemm" and op["k"] % 8 == 0
+        most = max(bounds_of(built, op["dtype"][0]))
+        assert (int(macros["N"]), int(macros["K"]), int(macros["MAX_M"])) == (op["n"], op["k"], most)
+        words = op["kind"] != "gemv" and op["k"] % 8 == 0
         assert int(macros["X_ALIGNMENT"]) == (16 if words else activation_alignment(algorithm.vector_size))
         for index, build in enumerate(built.gpus):
             gpu = build.gpu

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from vqcc.codegen.resources import Resources, parse_resources, without_timing
 
 TWO_KERNELS = """\
@@ -53,3 +57,39 @@ def test_only_timing_leaves_the_log() -> None:
     kept = without_timing(TWO_KERNELS)
     assert "Compile time" not in kept
     assert kept.count("\n") == TWO_KERNELS.count("\n") - 2
+
+
+REASONS = (
+    "insufficient register resources for the wgmma pipeline",
+    "non wgmma instructions defining accumulator registers of a wgmma between start and end of the pipeline stage",
+)
+
+
+@pytest.mark.parametrize("reason", REASONS)
+@pytest.mark.parametrize("number", ["(C7510) ", "(C7511) ", ""])
+@pytest.mark.parametrize("line", [" in line 111", ""])
+@pytest.mark.parametrize("the", ["the ", ""])
+@pytest.mark.parametrize("first", [True, False])
+def test_serialized_multiplies_are_the_kernels_that_the_notice_names(
+    reason: str, number: str, the: str, line: str, first: bool
+) -> None:
+    notice = (
+        f"ptxas info    : {number}Potential Performance Loss: wgmma.mma_async instructions are serialized "
+        f"due to {reason} in {the}function 'first'{line}\n"
+    )
+    found = parse_resources(notice + TWO_KERNELS if first else TWO_KERNELS + notice)
+    assert found == {
+        "first": Resources(32, 1024, 272, 12, 16, 2, reason),
+        "second": Resources(8, 0, 0, 0, 0, 0),
+    }
+
+
+def test_a_notice_that_names_no_kernel_is_of_all() -> None:
+    notice = f"ptxas info : wgmma.mma_async instructions are serialized due to {REASONS[0]}\n"
+    assert {used.serialized for used in parse_resources(TWO_KERNELS + notice).values()} == {REASONS[0]}
+
+
+def test_manifests_keep_the_reason_where_there_is_one() -> None:
+    used = Resources(32, 0, 0, 0, 0, 1)
+    assert "serialized" not in used.to_json()
+    assert replace(used, serialized=REASONS[0]).to_json()["serialized"] == REASONS[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -21,12 +21,14 @@ COLUMNS = (32, 64, 128)
 SLICES = 4  # of sixteen elements, in a row of operand B
 ROWS_OF_A = 64
 
-_SOURCE = "".join(
-    f"""
+_SOURCE = (
+    "".join(
+        f"""
 extern "C" __global__ void multiply_{type_}_{columns}(const uint32* a, const uint4* b, float* out) {{
   const int t = threadIdx.x;
+  uint8* rows = align_shared<1024>(dynamic_shared());
   for (int i = t; i < {columns} * 8; i += 128) {{  // pieces of 16 bytes, in rows of eight
-    store(reinterpret_cast<uint4*>(dynamic_shared() + SwizzledRows::place(i / 8, i % 8)), b[i]);
+    store(reinterpret_cast<uint4*>(rows + SwizzledRows::place(i / 8, i % 8)), b[i]);
   }}
   show_to_tensor_cores();
   block_barrier();
@@ -35,15 +37,21 @@ extern "C" __global__ void multiply_{type_}_{columns}(const uint32* a, const uin
     uint32 left[4];
     for (int i = 0; i < 4; ++i) left[i] = a[(slice * 128 + t) * 4 + i];
     begin_multiplies();
-    start_multiply<ElementType::{type_}, {columns}>(sums, left, dynamic_shared(), slice);
+    start_multiply<ElementType::{type_}, {columns}>(sums, left, rows, slice);
     commit_multiplies();
   }}
   wait_for_multiplies_but<0>();
   for (int i = 0; i < {columns} / 2; ++i) out[t * {columns} / 2 + i] = sums[i];
 }}
 """
-    for type_ in TYPES
-    for columns in COLUMNS
+        for type_ in TYPES
+        for columns in COLUMNS
+    )
+    + """
+extern "C" __global__ void places(int* out) {
+  out[threadIdx.x] = SwizzledRows::place(static_cast<int>(threadIdx.x) / 8, static_cast<int>(threadIdx.x) % 8);
+}
+"""
 )
 
 
@@ -75,7 +83,7 @@ def multiply(
         Buffer("b", rows, "input"),
         Buffer("out", out, "output"),
     ]
-    kernels.launch(f"multiply_{type_}_{columns}", (1, 1, 1), (128, 1, 1), columns * 128, arguments)
+    kernels.launch(f"multiply_{type_}_{columns}", (1, 1, 1), (128, 1, 1), columns * 128 + 1024, arguments)
     found = np.empty((ROWS_OF_A, columns), np.float32)
     i = np.arange(columns // 2)
     found[
@@ -107,13 +115,15 @@ def test_random_numbers_against_float64(kernels: Emulated, type_: str, columns: 
     assert (np.abs(multiply(kernels, type_, a, b) - a @ b.T) <= bound).all()
 
 
-def test_pieces_of_rows_lie_apart() -> None:
-    """The swizzling is a permutation of a tile's pieces, and eight rows' pieces of one number meet no bank."""
-
-    def place(row: int, piece: int) -> int:
-        return row * 128 + (piece ^ row % 8) * 16
-
-    places: set[Any] = {place(row, piece) for row in range(64) for piece in range(8)}
-    assert places == set(range(0, 64 * 128, 16))
+def test_pieces_of_rows_lie_apart(kernels: Emulated) -> None:
+    """The swizzling is a permutation of each row's pieces, and eight rows' pieces of one number meet no bank."""
+    out = np.zeros(64 * 8, np.int32)
+    kernels.launch("places", (1, 1, 1), (out.size, 1, 1), 0, [Buffer("out", out, "output")])
+    places = out.reshape(64, 8)
+    pieces = places // 16
+    assert (places % 16 == 0).all()
+    for row in range(64):
+        assert set(pieces[row]) == set(range(8 * row, 8 * row + 8))
+        assert pieces[row, 0] % 8 == row % 8  # by the PTX ISA: address bits 4 to 6 xor bits 7 to 9
     for piece in range(8):
-        assert {place(row, piece) // 16 % 8 for row in range(8)} == set(range(8))
+        assert len(set(pieces[:8, piece] % 8)) == 8

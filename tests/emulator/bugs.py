@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vqcc.emulator import BugKind
 
-__all__ = ["BUGS", "SOURCE", "Bug"]
+__all__ = ["BUGS", "SOURCE", "Bug", "source_of"]
 
 
 @dataclass(frozen=True)
@@ -1019,19 +1019,28 @@ _CLUSTERS = (
 BUGS = (*_MEMORY, *_ALIGNMENT, *_RACES, *_COPIES, *_BLOCKS, *_DIVERGENCE, *_FAULTS, *_CLUSTERS)
 
 
-def _kernel(bug: Bug, which: str, body: str) -> str:
+def _kernel(bug: Bug, which: str, body: str, names: str) -> str:
     cluster = f"__cluster_dims__({bug.cluster}, 1, 1) " if bug.cluster else ""
     return f"""
 extern "C" __global__ void {cluster}{bug.name}_{which}(const float* in, float* out, unsigned* counted, int n) {{
   const int t = threadIdx.x, lane = t % 32, rank = static_cast<int>(vqcc_emulator::cluster_rank());
   float* s = shared_array();
+  {names}
   {body}
   (void)t, (void)lane, (void)s, (void)rank;
 }}
 """
 
 
-SOURCE = """
+def source_of(prelude: str, bugs: tuple[Bug, ...], names: str = "") -> str:
+    """A source of the two kernels of each bug, whose bodies begin with `names`."""
+    return prelude + "".join(
+        _kernel(bug, "wrong", bug.wrong, names) + _kernel(bug, "right", bug.right, names) for bug in bugs
+    )
+
+
+SOURCE = source_of(
+    """
 __device__ int module_variable[64];
 __device__ const int module_constant[4] = {1, 2, 3, 4};
 __device__ __noinline__ int recursion(int depth) {
@@ -1046,4 +1055,6 @@ __device__ __noinline__ int recursion(int depth) {
 #define THERE(place, rank) vqcc_emulator::load_whole(vqcc_emulator::shared_of(place, rank), place)
 #define PUT(place, rank, value) \\
   vqcc_emulator::store_whole(reinterpret_cast<float*>(vqcc_emulator::shared_of(place, rank)), value)
-""" + "".join(_kernel(bug, "wrong", bug.wrong) + _kernel(bug, "right", bug.right) for bug in BUGS)
+""",
+    BUGS,
+)

@@ -7,6 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from emulator.bugs import BUGS, SOURCE, Bug
+from emulator.multiply_bugs import (
+    MULTIPLY_BUGS,
+    MULTIPLY_SOURCE,
+    PLAIN_MULTIPLY_BUGS,
+    PLAIN_MULTIPLY_SOURCE,
+)
+from emulator.stage_bugs import STAGE_BUGS, STAGE_SOURCE
 
 from vqcc.diagnostics import ExitCode
 from vqcc.emulator import Buffer, BugKind, EmulationError, LaunchReport
@@ -22,28 +29,98 @@ def kernels(emulate: Callable[[str], Emulated]) -> Emulated:
     return emulate(SOURCE)
 
 
-def run(kernels: Emulated, name: str, blocks: int = 1, **options: bool) -> LaunchReport:
+@pytest.fixture(scope="module")
+def stage_kernels(emulate: Callable[[str], Emulated]) -> Emulated:
+    return emulate(STAGE_SOURCE)
+
+
+@pytest.fixture(scope="module")
+def multiply_kernels(emulate: Callable[[str], Emulated]) -> Emulated:
+    return emulate(MULTIPLY_SOURCE)
+
+
+@pytest.fixture(scope="module")
+def plain_multiply_kernels(emulate: Callable[[str], Emulated]) -> Emulated:
+    return emulate(PLAIN_MULTIPLY_SOURCE)
+
+
+@pytest.fixture(scope="module")
+def exact_kernels(emulate: Callable[[str], Emulated]) -> Emulated:
+    return emulate(
+        SOURCE + 'extern "C" __global__ void group(int) { vqcc_emulator::group_barrier(1, blockDim.x); }'
+    )
+
+
+def run(
+    kernels: Emulated,
+    name: str,
+    blocks: int = 1,
+    threads: int = 64,
+    shared_bytes: int = 1024,
+    **options: bool,
+) -> LaunchReport:
     buffers = [
         Buffer("in", np.arange(1, 65, dtype=np.float32), "input"),
         Buffer("out", np.zeros(64, np.float32), "output"),
         Buffer("counted", np.zeros(64, np.uint32), "inout"),
     ]
     return kernels.launch(
-        name, (blocks, 1, 1), (64, 1, 1), 1024, [*buffers, 64], step_limit=1_000_000, **options
+        name,
+        (blocks, 1, 1),
+        (threads, 1, 1),
+        shared_bytes,
+        [*buffers, 64],
+        step_limit=1_000_000,
+        **options,
     )
 
 
-def line_marked(bug: Bug) -> int:
+def line_marked(source: str, bug: Bug) -> int:
     """The line of the composed source that the bug's marker stands on."""
-    after = SOURCE.index(f"{bug.name}_wrong(")
-    return SOURCE.count("\n", 0, SOURCE.index("//!", after)) + 1
+    after = source.index(f"{bug.name}_wrong(")
+    return source.count("\n", 0, source.index("//!", after)) + 1
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 @pytest.mark.parametrize("count", [False, True], ids=["checking", "counting"])
 def test_planted_bug_is_found_and_its_twin_passes(kernels: Emulated, bug: Bug, count: bool) -> None:
+    check_bug(kernels, SOURCE, bug, count)
+
+
+@pytest.mark.parametrize("bug", STAGE_BUGS, ids=lambda bug: bug.name)
+@pytest.mark.parametrize("count", [False, True], ids=["checking", "counting"])
+def test_planted_bug_of_stages_is_found_and_its_twin_passes(
+    stage_kernels: Emulated, bug: Bug, count: bool
+) -> None:
+    check_bug(stage_kernels, STAGE_SOURCE, bug, count)
+
+
+@pytest.mark.parametrize("bug", MULTIPLY_BUGS, ids=lambda bug: bug.name)
+@pytest.mark.parametrize("count", [False, True], ids=["checking", "counting"])
+def test_planted_bug_of_multiplies_is_found_and_its_twin_passes(
+    multiply_kernels: Emulated, bug: Bug, count: bool
+) -> None:
+    check_bug(multiply_kernels, MULTIPLY_SOURCE, bug, count, threads=128, shared_bytes=16384)
+
+
+@pytest.mark.parametrize("bug", PLAIN_MULTIPLY_BUGS, ids=lambda bug: bug.name)
+def test_multiplies_without_barriers_of_stages(plain_multiply_kernels: Emulated, bug: Bug) -> None:
+    check_bug(
+        plain_multiply_kernels, PLAIN_MULTIPLY_SOURCE, bug, count=False, threads=128, shared_bytes=16384
+    )
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_order_that_barriers_of_stages_need_finds_the_same(exact_kernels: Emulated, bug: Bug) -> None:
+    """In a module with such barriers all readers of a place are told apart: that changes nothing for others."""
+    check_bug(exact_kernels, SOURCE, bug, count=False)
+
+
+def check_bug(
+    kernels: Emulated, source: str, bug: Bug, count: bool, threads: int = 64, shared_bytes: int = 1024
+) -> None:
     with pytest.raises(EmulationError) as caught:
-        run(kernels, f"{bug.name}_wrong", bug.blocks, count=count)
+        run(kernels, f"{bug.name}_wrong", bug.blocks, threads, shared_bytes, count=count)
     finding = caught.value.finding
     assert finding.kind is bug.kind, finding.message
     for part in bug.names:
@@ -51,12 +128,12 @@ def test_planted_bug_is_found_and_its_twin_passes(kernels: Emulated, bug: Bug, c
     if bug.located:
         location = finding.location
         assert location is not None
-        assert (location.file, location.line) == ("kernel.cu", line_marked(bug)), finding.message
-    run(kernels, f"{bug.name}_right", bug.blocks, count=count)
+        assert (location.file, location.line) == ("kernel.cu", line_marked(source, bug)), finding.message
+    run(kernels, f"{bug.name}_right", bug.blocks, threads, shared_bytes, count=count)
 
 
 def test_every_kind_of_bug_is_planted() -> None:
-    assert {bug.kind for bug in BUGS} == set(BugKind) - {BugKind.FAULT}
+    assert {bug.kind for bug in (*BUGS, *STAGE_BUGS, *MULTIPLY_BUGS)} == set(BugKind) - {BugKind.FAULT}
 
 
 def test_finding_has_structured_fields(kernels: Emulated) -> None:

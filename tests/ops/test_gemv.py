@@ -19,7 +19,8 @@ from vqcc.algorithms import from_mapping
 from vqcc.algorithms.presets import resolve
 from vqcc.diagnostics import VqccError
 from vqcc.ops import OPS, WEIGHT_OPS
-from vqcc.ops.gemv import Gemv, GemvTile
+from vqcc.ops.gemv import Gemv
+from vqcc.ops.linear.tile import LinearTile
 from vqcc.passes.placement import part_tiles
 from vqcc.spec.load import parse_spec
 from vqcc.verify.tolerance import compare
@@ -216,7 +217,7 @@ def test_the_longest_sum_counts_every_term(task: Problem, strategy: Strategy) ->
         return
     plan = forced(task, strategy)
     assert plan.layout is not None
-    assert isinstance(plan.tile, GemvTile)
+    assert isinstance(plan.tile, LinearTile)
     roundings = task.op.longest_sum(plan.tile, task.algorithm)
     _, columns = task.op.weight_shape
     stages = task.algorithm.residuals // plan.split.stages

@@ -16,20 +16,12 @@ from problems import changed, kmeans, problem, problems
 from vqcc import pipeline
 from vqcc.code_layouts import CODE_LAYOUTS
 from vqcc.diagnostics import VqccError
-from vqcc.levels import DATAFLOW_WORDS, STRATEGIES
+from vqcc.levels import CODE_ORDERS, DATAFLOW_WORDS, STRATEGIES
 from vqcc.ops.gemm import Gemm
 from vqcc.ops.gemv import Gemv
-from vqcc.passes.choice import (
-    DATAFLOWS,
-    DOUBT,
-    PAST_THE_PAPER,
-    Agreed,
-    agree,
-    contenders,
-    describe,
-    explain_choice,
-    predicted,
-)
+from vqcc.ops.linear.model import Linear
+from vqcc.passes.agreement import DOUBT, Agreed, agree
+from vqcc.passes.choice import DATAFLOWS, PAST_THE_PAPER, contenders, describe, explain_choice, predicted
 from vqcc.passes.placement import part_tiles
 from vqcc.pipeline import estimate
 from vqcc.problem import Boundaries
@@ -312,8 +304,10 @@ def test_whatever_is_by_dataflow_has_all_of_them() -> None:
     past = set(DATAFLOWS) - {"decode"}
     assert set(DATAFLOW_WORDS) == past
     assert set(pipeline._PASSES) == past
-    assert set(Gemv.dataflow_rows) | set(Gemm.dataflow_rows) == past
-    for op in (Gemv, Gemm):
+    assert set(CODE_ORDERS) == set(DATAFLOWS)
+    assert set(CODE_ORDERS.values()) == set(CODE_LAYOUTS)
+    assert set(Gemv.dataflow_rows) | set(Gemm.dataflow_rows) == set(Linear.dataflow_rows) == past
+    for op in (Gemv, Gemm, Linear):
         assert set(op.tile_types) == {"decode", *op.dataflow_rows} == {"decode", *op.dataflows}
         assert set(op.dataflow_rows) < set(op.engines)
     assert set(CODE_LAYOUTS.values()) == set(packing._PACKERS)

@@ -264,7 +264,7 @@ def task(vector_size: int, compute: ComputeLayout, **facts: Any) -> Any:
             exact_in=lambda dtype: dtype == facts.get("exact", "float16"),
             scales=SimpleNamespace(kind=facts.get("scales", "row")),
         ),
-        op=SimpleNamespace(compute_layout=layout, staged=False),
+        op=SimpleNamespace(compute_layout=layout, staged=lambda _: False),
         variant=SimpleNamespace(dtype="float16"),
         gpu=card.model_copy(update={"shared_roundtrip_per_shuffle": fact}),
     )

@@ -10,7 +10,7 @@ from problems import problem
 
 from vqcc.levels import STRATEGIES
 from vqcc.ops.base import ComputeLayout
-from vqcc.ops.gemv import GemvTile
+from vqcc.ops.linear.tile import LinearTile
 from vqcc.passes.exchange import choose_fusion, shuffle_count
 from vqcc.passes.layout import plan_layout
 from vqcc.passes.split import SUM_BYTES, plan_split
@@ -89,7 +89,7 @@ def test_output_of_a_block_is_less_than_a_kilobyte(preset: str) -> None:
             continue
         attempt = 0
         while (plan := plan_base(task, strategy, attempt)) is not None:
-            assert isinstance(plan.tile, GemvTile)
+            assert isinstance(plan.tile, LinearTile)
             assert plan.tile.rows_per_block * plan.tile.batch * SUM_BYTES < 1024
             attempt += 1
         assert attempt

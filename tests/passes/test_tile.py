@@ -14,7 +14,7 @@ from problems import gemv, kmeans, problem, problems
 
 from vqcc.gpus.occupancy import blocks_per_sm
 from vqcc.levels import STRATEGIES, Strategy
-from vqcc.ops.gemv import GemvTile
+from vqcc.ops.linear.tile import LinearTile
 from vqcc.passes.placement import part_tiles
 from vqcc.pipeline import base_kernel, plan_base, plan_kernel
 
@@ -36,7 +36,7 @@ def proposals(task: Problem, strategy: Strategy = STRATEGIES["gc"]) -> list[Plan
     return found
 
 
-def first(task: Problem, strategy: Strategy = STRATEGIES["gc"]) -> GemvTile:
+def first(task: Problem, strategy: Strategy = STRATEGIES["gc"]) -> LinearTile:
     return tile_of(proposals(task, strategy)[0])
 
 
@@ -45,8 +45,8 @@ def kernel_of(task: Problem, plan: Plan) -> Plan:
     return base_kernel(task, plan) if plan.strategy.caching == "slack" else plan_kernel(task, plan, None)
 
 
-def tile_of(plan: Plan) -> GemvTile:
-    assert isinstance(plan.tile, GemvTile)
+def tile_of(plan: Plan) -> LinearTile:
+    assert isinstance(plan.tile, LinearTile)
     return plan.tile
 
 

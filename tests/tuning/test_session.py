@@ -17,9 +17,10 @@ from vqcc.building import build_library
 from vqcc.diagnostics import Diagnostic, VqccError
 from vqcc.flow import CACHES
 from vqcc.ops.attention.cluster_tile import ClusterTile
+from vqcc.passes.agreement import Agreed
 from vqcc.passes.cache.choice import cache_contenders
 from vqcc.passes.cache.pipeline import estimate
-from vqcc.passes.choice import DATAFLOWS, Agreed
+from vqcc.passes.choice import DATAFLOWS
 from vqcc.picks import tile_identity
 from vqcc.plan import Rejected
 from vqcc.subjects import subject_of
@@ -325,11 +326,11 @@ def test_dataflows_that_were_tuned_are_compared_by_what_they_took(of: Tunable) -
         refused, why = of.refused
         assert why in reasons[refused]
     assert {plan.decisions[0].formula for plan in further.plans} == {
-        "least predicted time of the levels' strategies and those past the paper; one dataflow for the whole "
-        "library, the one that took least on the GPUs that were tuned"
+        "least predicted time of the levels' strategies and those past the paper; one order of codes for the "
+        "whole library, the one that took least on the GPUs that were tuned"
     }
     assert {plan.decisions[0].formula for plan in h200.plans} == {
-        "least measured time of those that were tuned; one dataflow for the whole library"
+        "least measured time of those that were tuned; one order of codes for the whole library"
     }
 
 

@@ -146,7 +146,11 @@ def command(
         tuple(failures.diagnostics),
         failures.exit_code,
         as_json=as_json,
-        warnings=(*_lock_warnings(results), *(() if cache is None else cache.warnings)),
+        warnings=(
+            *_lock_warnings(results),
+            *_serialized_warnings(results),
+            *(() if cache is None else cache.warnings),
+        ),
     )
 
 
@@ -158,6 +162,25 @@ def _lock_warnings(results: list[dict[str, Any]]) -> list[Diagnostic]:
     from vqcc.tuning.use import lock_warnings
 
     return [item for lock, spec in told for item in lock_warnings(lock["file"], spec, lock["complaints"])]
+
+
+def _serialized_warnings(results: list[dict[str, Any]]) -> list[Diagnostic]:
+    """Kernels that were taken although the assembler serializes their multiplies."""
+    from vqcc.diagnostics import Diagnostic
+
+    return [
+        Diagnostic(
+            "VQ0608",
+            f"{result['name']}, {gpu}: the assembler serializes the multiplies of {kernel['kernel']}, "
+            f"due to {kernel['serialized']}",
+            help="every other tile spills, or is serialized too; another level or GPU may have a faster kernel",
+            severity="warning",
+        )
+        for result in results
+        for gpu, kernels in result["gpus"].items()
+        for kernel in kernels
+        if "serialized" in kernel
+    ]
 
 
 def _lock_line(lock: dict[str, Any], gpus: Iterable[str]) -> str:

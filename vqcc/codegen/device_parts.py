@@ -15,7 +15,7 @@ __all__ = ["inline_headers", "target_of"]
 
 _LOCAL_INCLUDE = re.compile(r'#include "([^"]+)"')
 _WIDTH = 112
-#: The header of instructions that no later architecture has (PTX ISA, target sm_90a).
+#: The header of instructions that no later architecture has (PTX ISA, target sm_90a). Others of them include it.
 _SPECIFIC = "arch_warpgroup.cuh"
 
 

@@ -114,7 +114,7 @@ def render_header(
                 tuple(_kernel(*pair) for pair in zip(*row, strict=True))
                 for row in zip(problems, plans, strict=True)
             ),
-            workspace_bytes=tuple(max(map(_workspace_bytes, column)) for column in zip(*plans, strict=True)),
+            workspace_bytes=_workspaces(problems[0], plans),
             launch=HeaderLaunch.of(
                 "launch", "args", "supports", "select", "m", op.arguments(problem.variant)
             ),
@@ -170,6 +170,23 @@ def _kernel(problem: Problem, plan: Plan) -> HeaderKernel:
     assert plan.launch is not None
     variant = problem.variant
     return header_kernel(plan.kernel, variant.dtype, variant.sizes.values(), plan.launch, problem.gpu)
+
+
+def _workspaces(problems: Sequence[Problem], plans: Sequence[Sequence[Plan]]) -> tuple[int, ...]:
+    """Bytes for each kernel, on any GPU, and for those of its type that serve fewer rows.
+
+    Who asks once, for the most rows of x, has enough for fewer: kernels of these may take more than its own.
+    """
+    found: list[int] = []
+    for problem, column in zip(problems, zip(*plans, strict=True), strict=True):
+        own = max(map(_workspace_bytes, column))
+        less = [
+            size
+            for other, size in zip(problems, found, strict=False)
+            if other.variant.dtype == problem.variant.dtype
+        ]
+        found.append(max([own, *less]))
+    return tuple(found)
 
 
 def _workspace_bytes(plan: Plan) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 _ENTRY = re.compile(r"Compiling entry function '([^']+)' for '[^']+'")
 _PROPERTIES = re.compile(r"Function properties for (\S+)")
@@ -12,6 +13,11 @@ _USED = re.compile(r"Used (\d+) registers")
 _BARRIERS = re.compile(r"used (\d+) barriers")
 _SHARED = re.compile(r"(\d+) bytes smem")
 _CUMULATIVE_STACK = re.compile(r"(\d+) bytes cumulative stack size")
+# Notices C7510 to C7513; older assemblers give no number. They name the kernel, mostly before its own lines.
+_SERIALIZED = re.compile(
+    r"wgmma\.mma_async instructions are serialized due to (.+?)"
+    r"(?: in (?:the )?function '([^']+)'(?: in line \d+)?)?\s*$"
+)
 _TIMING = re.compile(r"^.*Compile time = .*$\n?", re.MULTILINE)
 
 
@@ -21,7 +27,8 @@ class Resources:
 
     A stack frame or a spill means that an array of the kernel is indexed at run time or that registers
     ran out. Functions that were not inlined serve every kernel of their file: their stack and spills
-    are counted in each.
+    are counted in each. `serialized` is why the assembler lets multiplies of warpgroups wait for one another, which
+    makes such a kernel slow; empty where it does not.
     """
 
     registers: int
@@ -30,6 +37,11 @@ class Resources:
     spill_store_bytes: int
     spill_load_bytes: int
     barriers: int
+    serialized: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As manifests keep it: `serialized` where there is something to say."""
+        return {name: value for name, value in asdict(self).items() if name != "serialized" or value}
 
 
 def parse_resources(log: str) -> dict[str, Resources]:
@@ -38,8 +50,11 @@ def parse_resources(log: str) -> dict[str, Resources]:
     used: dict[str, str] = {}
     entry: str | None = None
     function: str | None = None
+    serialized: dict[str | None, str] = {}
     for line in log.splitlines():
-        if match := _ENTRY.search(line):
+        if match := _SERIALIZED.search(line):
+            serialized.setdefault(match[2], match[1])
+        elif match := _ENTRY.search(line):
             entry = match[1]
         elif match := _PROPERTIES.search(line):
             function = match[1]
@@ -49,7 +64,12 @@ def parse_resources(log: str) -> dict[str, Resources]:
             # The line belongs to the entry last announced; functions of their own have none.
             used[entry], entry = line, None
     shared = [sizes for name, sizes in memory.items() if name not in used]
-    return {name: _resources(used[name], memory.get(name, (0, 0, 0)), shared) for name in sorted(used)}
+    return {
+        name: _resources(
+            used[name], memory.get(name, (0, 0, 0)), shared, serialized.get(name, serialized.get(None, ""))
+        )
+        for name in sorted(used)
+    }
 
 
 def without_timing(log: str) -> str:
@@ -57,7 +77,9 @@ def without_timing(log: str) -> str:
     return _TIMING.sub("", log)
 
 
-def _resources(line: str, own: tuple[int, int, int], functions: list[tuple[int, int, int]]) -> Resources:
+def _resources(
+    line: str, own: tuple[int, int, int], functions: list[tuple[int, int, int]], serialized: str
+) -> Resources:
     deepest = max((stack for stack, _, _ in functions), default=0)
     return Resources(
         registers=_number(_USED, line),
@@ -66,6 +88,7 @@ def _resources(line: str, own: tuple[int, int, int], functions: list[tuple[int, 
         spill_store_bytes=own[1] + sum(stores for _, stores, _ in functions),
         spill_load_bytes=own[2] + sum(loads for _, _, loads in functions),
         barriers=_number(_BARRIERS, line),
+        serialized=serialized,
     )
 
 

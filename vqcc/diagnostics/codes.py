@@ -128,6 +128,7 @@ _TENSOR = {
     "VQ0544": "weights were packed in another order of entries",
     "VQ0545": "packed weights are not those of the tensor",
     "VQ0546": "Fisher weights for a weight",
+    "VQ0547": "residual stages add up past float16",
 }
 
 _TOOLCHAIN = {
@@ -138,6 +139,7 @@ _TOOLCHAIN = {
     "VQ0605": "the toolchain cannot be run",
     "VQ0606": "the cubin is not what was asked for",
     "VQ0607": "no tile of the kernel fits the registers",
+    "VQ0608": "multiplies are serialized",
 }
 
 _FILES = {
@@ -185,6 +187,8 @@ _VALIDATION = {
     "VQ0839": "the kernel was stopped by a fault",
     "VQ0840": "an asynchronous copy was never waited for",
     "VQ0841": "shared memory of a block that may not be there",
+    "VQ0842": "misuse of a barrier of stages",
+    "VQ0843": "misuse of a multiply that takes its time",
 }
 
 _INTERNAL = {

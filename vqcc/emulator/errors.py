@@ -44,6 +44,25 @@ class BugKind(IntEnum):
     ABSENT_BLOCK = 25
     DIVERGENT_CLUSTER_BARRIER = 26
     CLUSTER_BARRIER_ORDER = 27
+    UNMADE_BARRIER = 28
+    UNSHOWN_BARRIER = 29
+    REMADE_BARRIER = 30
+    BARRIER_BYTES = 31
+    EXCESS_ARRIVAL = 32
+    BARRIER_LIMIT = 33
+    UNANNOUNCED_COPY = 34
+    MISSED_PHASE = 35
+    STALLED = 36
+    GROUP_MISMATCH = 37
+    GROUP_THREADS = 38
+    UNSHOWN_OPERAND = 39
+    OPERAND_OVERWRITTEN = 40
+    SUMS_IN_FLIGHT = 41
+    LOST_SUMS = 42
+    UNFENCED_MULTIPLY = 43
+    PENDING_MULTIPLY = 44
+    WARPGROUP_MISMATCH = 45
+    HIDDEN_BARRIER = 46
 
 
 _CODES: Mapping[BugKind, str] = MappingProxyType(
@@ -74,13 +93,33 @@ _CODES: Mapping[BugKind, str] = MappingProxyType(
         BugKind.ABSENT_BLOCK: "VQ0841",
         BugKind.DIVERGENT_CLUSTER_BARRIER: "VQ0836",
         BugKind.CLUSTER_BARRIER_ORDER: "VQ0836",
+        BugKind.UNMADE_BARRIER: "VQ0842",
+        BugKind.UNSHOWN_BARRIER: "VQ0842",
+        BugKind.REMADE_BARRIER: "VQ0842",
+        BugKind.BARRIER_BYTES: "VQ0842",
+        BugKind.EXCESS_ARRIVAL: "VQ0842",
+        BugKind.BARRIER_LIMIT: "VQ0842",
+        BugKind.UNANNOUNCED_COPY: "VQ0842",
+        BugKind.MISSED_PHASE: "VQ0842",
+        BugKind.HIDDEN_BARRIER: "VQ0842",
+        BugKind.STALLED: "VQ0836",
+        BugKind.GROUP_MISMATCH: "VQ0836",
+        BugKind.GROUP_THREADS: "VQ0836",
+        BugKind.UNSHOWN_OPERAND: "VQ0843",
+        BugKind.OPERAND_OVERWRITTEN: "VQ0843",
+        BugKind.SUMS_IN_FLIGHT: "VQ0843",
+        BugKind.LOST_SUMS: "VQ0843",
+        BugKind.UNFENCED_MULTIPLY: "VQ0843",
+        BugKind.PENDING_MULTIPLY: "VQ0843",
+        BugKind.WARPGROUP_MISMATCH: "VQ0843",
     }
 )
 
 _HELP: Mapping[BugKind, str] = MappingProxyType(
     {
         BugKind.RACE: "a __syncthreads() must lie between the two, or within one warp a __syncwarp() or shuffle "
-        "that both lanes take part in",
+        "that both lanes take part in; between warps also an arrival at a barrier of stages after the first and a wait "
+        "for its phase before the second",
         BugKind.CROSS_BLOCK_RACE: "blocks run in any order: use atomics, or a thread fence and an atomic counter",
         BugKind.STALE_READ: "what other blocks of the launch wrote is read by load_fresh, past the caches of the SM",
         BugKind.CLUSTER_RACE: "a cluster barrier must lie between the two: nothing else orders what blocks do in "
@@ -89,6 +128,24 @@ _HELP: Mapping[BugKind, str] = MappingProxyType(
         "and one between the last and that block's end",
         BugKind.DIVERGENT_CLUSTER_BARRIER: "every thread of the cluster must arrive at the barrier",
         BugKind.CLUSTER_BARRIER_ORDER: "each thread arrives once, then waits once",
+        BugKind.UNSHOWN_BARRIER: "a block barrier must lie between the making of a barrier and its use by others",
+        BugKind.HIDDEN_BARRIER: "the thread that makes barriers calls show_barriers() before the block barrier",
+        BugKind.BARRIER_BYTES: "the 8 bytes of a barrier belong to it until the block ends",
+        BugKind.EXCESS_ARRIVAL: "each phase has as many arrivals as the barrier was made for",
+        BugKind.UNANNOUNCED_COPY: "an arrival of the phase announces the bytes of copies, before these are started",
+        BugKind.MISSED_PHASE: "a thread that waits for a phase must be one that the end of the next phase "
+        "needs, by an arrival here or elsewhere",
+        BugKind.STALLED: "check the parities, the counts that barriers were made for, and the bytes announced",
+        BugKind.UNSHOWN_OPERAND: "show_to_tensor_cores() must lie between: called by who stores, before the barrier or "
+        "arrival that tells others, or by all who multiply, after it",
+        BugKind.OPERAND_OVERWRITTEN: "wait for the multiply's group before what tells others that they may write",
+        BugKind.SUMS_IN_FLIGHT: "wait_for_multiplies_but<0>() must lie before any access to the sums",
+        BugKind.LOST_SUMS: "sums are local variables that live from the first multiply to the wait",
+        BugKind.UNFENCED_MULTIPLY: "call begin_multiplies() after registers were written, and again after a commit "
+        "or a wait",
+        BugKind.PENDING_MULTIPLY: "commit_multiplies() and a wait for no group left must follow the last multiply",
+        BugKind.WARPGROUP_MISMATCH: "four warps, the first one's index a multiple of four, issue the same multiplies "
+        "of the same rows",
         BugKind.DIVERGENT_BARRIER: "every thread of the block must reach the same __syncthreads()",
         BugKind.DIVERGENT_WARP_OPERATION: "every lane named in the mask must reach the operation, with that mask",
         BugKind.STEP_LIMIT: "the limit counts memory accesses and barriers of all threads; raise it for a long run",

@@ -10,7 +10,12 @@ __all__ = ["make_finding"]
 _NO_THREAD = 0xFFFF
 # These sentences name the places themselves.
 _PLACED = frozenset(
-    {BugKind.DIVERGENT_BARRIER, BugKind.DIVERGENT_CLUSTER_BARRIER, BugKind.DIVERGENT_WARP_OPERATION}
+    {
+        BugKind.DIVERGENT_BARRIER,
+        BugKind.DIVERGENT_CLUSTER_BARRIER,
+        BugKind.DIVERGENT_WARP_OPERATION,
+        BugKind.STALLED,
+    }
 )
 _RACES = frozenset({BugKind.RACE, BugKind.CROSS_BLOCK_RACE, BugKind.STALE_READ, BugKind.CLUSTER_RACE})
 

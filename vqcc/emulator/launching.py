@@ -39,7 +39,8 @@ class Counters:
 
     Wavefronts are a warp's shared accesses with bank conflicts, `ideal` without; sectors are the 32-byte sectors
     each warp access touches, requests the warp accesses. Shuffles, votes, tensor multiplies and barriers count
-    once per warp, block or cluster. Accesses to shared memory of other blocks of the cluster are `remote`, and
+    once per warp, block or cluster, arrivals at barriers of stages and waits there once per thread. A bulk copy is a
+    load of global memory too. Accesses to shared memory of other blocks of the cluster are `remote`, and
     counted nowhere else.
     """
 
@@ -71,6 +72,11 @@ class Counters:
     remote_load_requests: int
     remote_store_requests: int
     cluster_barriers: int
+    stage_arrivals: int
+    stage_waits: int
+    group_barriers: int
+    bulk_copies: int
+    bulk_copy_bytes: int
 
 
 @dataclass(frozen=True)

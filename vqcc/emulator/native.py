@@ -40,6 +40,11 @@ COUNTER_NAMES = (  # in the order of the runtime's structure
     "remote_load_requests",
     "remote_store_requests",
     "cluster_barriers",
+    "stage_arrivals",
+    "stage_waits",
+    "group_barriers",
+    "bulk_copies",
+    "bulk_copy_bytes",
 )
 
 __all__ = [

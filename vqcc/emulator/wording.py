@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["UNKNOWN_THREAD", "Record", "sentence"]
 
 UNKNOWN_THREAD = 0xFFFFFFFF  # in a record: several threads, of which none was kept
-_WAIT_WARP, _WAIT_BARRIER, _EXITED, _WAIT_CLUSTER = 1, 2, 3, 4
+_WAIT_WARP, _WAIT_BARRIER, _EXITED, _WAIT_CLUSTER, _WAIT_STAGE, _WAIT_GROUP = 1, 2, 3, 4, 5, 6
 _ACCESSES = ("an access", "a read", "a write", "an atomic operation")
 _VERBS = ("accesses", "reads", "writes", "updates atomically")
 _OPERATIONS = [
@@ -42,6 +42,10 @@ _OPERATIONS = [
     "ldmatrix",
     "barrier.cluster.arrive",
     "barrier.cluster.wait",
+    "wgmma.fence",
+    "wgmma.mma_async",
+    "wgmma.commit_group",
+    "wgmma.wait_group",
 ]
 
 
@@ -177,13 +181,112 @@ def _standing(c: Record, thread: int) -> tuple[str, str]:
     state = c.failure.threads[thread]
     if state.wait == _EXITED:
         return "has exited", "have exited"
-    if state.wait not in (_WAIT_BARRIER, _WAIT_WARP, _WAIT_CLUSTER):
+    if state.wait not in _WAITS:
         return "has not come this far", "have not come this far"
-    at = "__syncthreads" if state.wait == _WAIT_BARRIER else "the cluster's barrier"
-    if state.wait == _WAIT_WARP:
-        at = f"{_OPERATIONS[state.operation]} with mask {state.mask:#010x}"
-    at += f" at {c.places.text(state.site)}"
-    return f"waits at {at}", f"wait at {at}"
+    at = f"{_WAITS[state.wait](state)} at {c.places.text(state.site)}"
+    return f"waits {at}", f"wait {at}"
+
+
+_WAITS: Mapping[int, Callable[[Any], str]] = MappingProxyType(
+    {
+        _WAIT_BARRIER: lambda _: "at __syncthreads",
+        _WAIT_WARP: lambda state: f"at {_OPERATIONS[state.operation]} with mask {state.mask:#010x}",
+        _WAIT_CLUSTER: lambda _: "at the cluster's barrier",
+        _WAIT_STAGE: lambda state: (
+            f"for a phase of parity {state.operation} of the barrier at byte {state.mask} of shared memory"
+        ),
+        _WAIT_GROUP: lambda state: f"at barrier {state.operation} of {state.mask} threads",
+    }
+)
+
+
+def _stalled(c: Record) -> str:
+    f = c.failure
+    lacks = ""
+    if c.region is not None:
+        wanted = [counted(f.mask, "arrival")] if f.mask else []
+        wanted += [counted(f.bytes, "announced byte")] if f.bytes else []
+        lacks = f": the barrier in {c.where} lacks {' and '.join(wanted) or 'nothing in this phase'}"
+    return f"no thread of the block can go on{lacks}; {_standings(c, range(f.thread_count))}"
+
+
+def _unshown_barrier(c: Record) -> str:
+    return f"uses the barrier in {c.where}, and nothing orders this after thread {c.failure.other_thread} made it"
+
+
+def _excess_arrival(c: Record) -> str:
+    made = counted(c.failure.mask, "arrival")
+    return (
+        f"arrives at the barrier in {c.where} again in a phase that has had its {made} and still lacks bytes"
+    )
+
+
+def _barrier_limit(c: Record) -> str:
+    return (
+        f"gives the barrier in {c.where} what it does not take: {c.failure.mask:,} as arrivals or announced bytes "
+        "(1 to 1,048,575), as a parity (0 or 1) or as bytes of a copy (whole 16, to shared memory of the block)"
+    )
+
+
+def _unannounced_copy(c: Record) -> str:
+    copied = counted(c.failure.mask, "byte")
+    return (
+        f"starts to copy {copied} that the phase of the barrier in {c.where} does not wait for: not announced"
+    )
+
+
+def _missed_phase(c: Record) -> str:
+    return (
+        f"waits for a phase of parity {c.failure.mask} of the barrier in {c.where}, and another one may end "
+        "before it has seen the end of this one"
+    )
+
+
+def _unshown_operand(c: Record) -> str:
+    f = c.failure
+    return (
+        f"multiplies what lies in {c.where}, and {_ACCESSES[f.other_access]} by thread {f.other_thread} "
+        f"at {c.places.text(f.other_site)} was not shown to tensor cores before it was handed over"
+    )
+
+
+def _operand_overwritten(c: Record) -> str:
+    f = c.failure
+    return (
+        f"{c.verb}: {c.where}, which a multiply of warp {f.other_thread // 32} that was started "
+        f"at {c.places.text(f.other_site)} may still read"
+    )
+
+
+def _warpgroup_mismatch(c: Record) -> str:
+    other = f", where another one issues the multiply at {c.places.text(c.failure.other_site)}"
+    return "warps of a warpgroup do not issue the same multiplies" + (other if c.failure.other_site else "")
+
+
+def _sums_in_flight(c: Record) -> str:
+    started = c.places.text(c.failure.other_site)
+    return f"{c.verb} of the sums of a multiply that was started at {started} and not waited for"
+
+
+def _pending_multiply(c: Record) -> str:
+    missing = "committed" if c.failure.mask else "waited for"
+    return f"ends before a multiply that it started was {missing}"
+
+
+def _group_mismatch(c: Record) -> str:
+    f = c.failure
+    return (
+        f"comes to barrier {f.bytes} for {f.mask} threads, where others wait for another count: "
+        f"{_standings(c, [i for i in range(f.thread_count) if f.threads[i].wait == _WAIT_GROUP])}"
+    )
+
+
+def _group_threads(c: Record) -> str:
+    f = c.failure
+    return (
+        f"barrier {f.bytes} of {f.mask} threads: the name is 1 to 15, and whole warps of the block must come, "
+        "all lanes of each"
+    )
 
 
 def _ranges(numbers: Sequence[int]) -> str:
@@ -198,10 +301,13 @@ def _ranges(numbers: Sequence[int]) -> str:
     return f"thread{'s' if len(numbers) > 1 else ''} {text}"
 
 
+def _place(c: Record) -> str:
+    return c.where if c.region is not None else f"address {c.failure.address:#x}"
+
+
 def _misaligned(c: Record) -> str:
     f = c.failure
-    where = c.where if c.region is not None else f"address {f.address:#x}"
-    return f"accesses {counted(f.bytes, 'byte')} at {where}, which is only {math.gcd(f.address, 16)}-byte aligned"
+    return f"accesses {counted(f.bytes, 'byte')} at {_place(c)}, which is only {math.gcd(f.address, 1024)}-byte aligned"
 
 
 def _inactive_source_lane(c: Record) -> str:
@@ -239,6 +345,28 @@ _SENTENCES: Mapping[BugKind, str | Callable[[Record], str]] = MappingProxyType(
         BugKind.DIVISION_BY_ZERO: "an integer division by zero",
         BugKind.TRAP: "the kernel trapped",
         BugKind.STALE_READ: _stale_read,
+        BugKind.UNMADE_BARRIER: lambda c: f"uses a barrier that nobody made: {_place(c)}",
+        BugKind.UNSHOWN_BARRIER: _unshown_barrier,
+        BugKind.REMADE_BARRIER: lambda c: f"makes a barrier where there is one: {c.where}",
+        BugKind.BARRIER_BYTES: lambda c: f"{c.verb} of a barrier: {c.where}",
+        BugKind.HIDDEN_BARRIER: lambda c: (
+            f"starts a copy that reports to the barrier in {c.where}, which thread {c.failure.mask} made "
+            "and did not show to copies"
+        ),
+        BugKind.EXCESS_ARRIVAL: _excess_arrival,
+        BugKind.BARRIER_LIMIT: _barrier_limit,
+        BugKind.UNANNOUNCED_COPY: _unannounced_copy,
+        BugKind.MISSED_PHASE: _missed_phase,
+        BugKind.STALLED: _stalled,
+        BugKind.GROUP_MISMATCH: _group_mismatch,
+        BugKind.GROUP_THREADS: _group_threads,
+        BugKind.UNSHOWN_OPERAND: _unshown_operand,
+        BugKind.OPERAND_OVERWRITTEN: _operand_overwritten,
+        BugKind.SUMS_IN_FLIGHT: _sums_in_flight,
+        BugKind.LOST_SUMS: "the sums of a multiply are not, or no longer, registers of its thread when it ends",
+        BugKind.UNFENCED_MULTIPLY: "starts a multiply without a fence since the last group or wait",
+        BugKind.PENDING_MULTIPLY: _pending_multiply,
+        BugKind.WARPGROUP_MISMATCH: _warpgroup_mismatch,
         BugKind.PENDING_COPY: "ends before an asynchronous copy it started was waited for",
     }
 )

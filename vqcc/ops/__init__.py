@@ -9,16 +9,17 @@ from pydantic import Field
 from vqcc.ops.attention.model import AttentionDecode
 from vqcc.ops.gemm import Gemm
 from vqcc.ops.gemv import Gemv
+from vqcc.ops.linear.model import Linear
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vqcc.ops.base import Op
 
-__all__ = ["OPS", "WEIGHT_OPS", "AnyOp", "AttentionDecode", "Gemm", "Gemv"]
+__all__ = ["OPS", "WEIGHT_OPS", "AnyOp", "AttentionDecode", "Gemm", "Gemv", "Linear"]
 
 #: Ops over a quantized weight.
-WEIGHT_OPS: Mapping[str, type[Op]] = {"gemv": Gemv, "gemm": Gemm}
+WEIGHT_OPS: Mapping[str, type[Op]] = {"gemv": Gemv, "gemm": Gemm, "linear": Linear}
 OPS: Mapping[str, type[Op | AttentionDecode]] = {**WEIGHT_OPS, "attention_decode": AttentionDecode}
 
-AnyOp = Annotated[Gemv | Gemm | AttentionDecode, Field(discriminator="kind")]
+AnyOp = Annotated[Gemv | Gemm | Linear | AttentionDecode, Field(discriminator="kind")]

@@ -109,7 +109,8 @@ class Workload:
     `stage_sums` of the stages are summed apart. `entry_words` are the 32-bit registers of a looked-up entry,
     `entry_operations` what it takes to decode it; a book has `tables` of `table_entries` each, constants included, and
     codes of `code_bits`; `book_bytes` is the shared memory that books take for certain;
-    `band_rows` the rows that share their books.
+    `band_rows` the rows that share their books. If weights are `rounded`, what entries and scales of groups make is no
+    number of the inputs' type.
     """
 
     layout: CodeLayout
@@ -127,6 +128,7 @@ class Workload:
     book_bytes: int
     split: Split
     exchange: Exchange
+    rounded: bool = False
 
     @property
     def chunked(self) -> PackedLayout:
@@ -205,10 +207,10 @@ class Op(BaseModel, ABC):
     tile_types: ClassVar[Mapping[Dataflow, type[Tile]]]
     #: The most rows of inputs that kernels of a dataflow past the paper's serve, of those that the op has.
     dataflow_rows: ClassVar[Mapping[Dataflow, int]] = {}
+    #: Whether a library may do without some of the `variants`: the planner makes those that pay.
+    chosen_by_time: ClassVar[bool] = False
     #: Device headers the template builds on, beside the algorithm's own and the engine's.
     device_headers: ClassVar[tuple[str, ...]]
-    #: Whether levels that exchange nothing by Algorithm 1 still multiply on tensor cores, through shared memory.
-    staged: ClassVar[bool] = False
     #: What multiplies decoded vectors, by the names of `Exchange.engine`.
     engines: ClassVar[Mapping[str, DeviceEngine]]
 
@@ -252,6 +254,10 @@ class Op(BaseModel, ABC):
         `exact`: decoded values are exact in the variant's type, so that tensor cores may take them.
         """
 
+    def staged(self, variant: Variant) -> bool:  # noqa: ARG002
+        """Whether levels that exchange nothing by Algorithm 1 still multiply on tensor cores, through shared memory."""
+        return False
+
     @abstractmethod
     def tiles(
         self, variant: Variant, work: Workload, machine: Machine
@@ -270,6 +276,18 @@ class Op(BaseModel, ABC):
     def panels(self, tile: Tile) -> int:  # noqa: ARG002
         """Passes over the weights that a launch makes at the variant's bound."""
         return 1
+
+    def rows_of(self, variant: Variant, dataflow: Dataflow) -> int:  # noqa: ARG002
+        """The most rows of inputs that kernels of a dataflow past the paper's serve, as `variant` has them; 0: none."""
+        return self.dataflow_rows.get(dataflow, 0)
+
+    def tile_at(self, tile: Tile, rows: int) -> Tile:  # noqa: ARG002
+        """What a launch of no more than `rows` rows of inputs has of a tile: fewer panels, if it has several."""
+        return tile
+
+    def made_as(self, variant: Variant) -> str:  # noqa: ARG002
+        """The kind of op whose kernel serves the variant."""
+        return self.kind
 
     @abstractmethod
     def only(self, variant: Variant) -> Self:
@@ -291,11 +309,21 @@ class Op(BaseModel, ABC):
     def launch_sizes(self, variant: Variant) -> tuple[Mapping[str, int], ...]:
         """Run-time sizes at which the variant is validated: its bound, and smaller ones it must mask."""
 
+    def adds_stages(self, tile: Tile, dtype: Dtype) -> bool:  # noqa: ARG002
+        """Whether a kernel of `tile` adds residual stages up in float16 before it multiplies them."""
+        return False
+
     @abstractmethod
     def draw_case(
-        self, variant: Variant, sizes: Mapping[str, int], algorithm: Algorithm, rng: np.random.Generator
+        self,
+        variant: Variant,
+        sizes: Mapping[str, int],
+        algorithm: Algorithm,
+        rng: np.random.Generator,
+        *,
+        gaps: bool = True,
     ) -> LaunchCase:
-        """Draw the inputs of one launch of `sizes`."""
+        """Draw the inputs of one launch of `sizes`; without `gaps` rows lie next to each other."""
 
     @abstractmethod
     def reference(

@@ -6,8 +6,7 @@ compiled; the pipeline compiles the first, and others while their estimate is be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, get_args
 
 from vqcc.diagnostics import VqccError
@@ -18,24 +17,19 @@ from vqcc.plan import Decision, Rejected
 from vqcc.problem import Boundaries, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from vqcc.passes.agreement import Agreed
     from vqcc.picks import Pick
     from vqcc.plan import KernelPlan, Plan
 
 __all__ = [
     "DATAFLOWS",
     "PAST_THE_PAPER",
-    "Agreed",
-    "agree",
     "contenders",
     "describe",
     "explain_choice",
     "explain_pick",
     "legal_strategies",
     "predicted",
-    "refusals_of_all",
-    "weigh",
 ]
 
 #: Dataflows by what the packed codes of their kernels are like: a library has one layout of codes.
@@ -62,99 +56,20 @@ Estimate = Callable[[Problem, Strategy], "Plan | None"]
 Contenders = list[tuple[float, Strategy]]
 
 
-#: How much longer than predicted a dataflow is taken to be where dataflows are weighed. Predictions of kernels that
-#: decode are off by 19 % (root mean square), those of the others by 5 to 6 % (docs/performance.md), and the least of
-#: several that are off is too low.
-DOUBT: Mapping[Dataflow, float] = {"decode": 1.1}
-
-
-@dataclass(frozen=True)
-class Agreed:
-    """A dataflow that all kernels of a library can have, and why the library does without the others.
-
-    If `measured`, it took least where the library was tuned, whatever the model says of it.
-    """
-
-    dataflow: Dataflow
-    others: tuple[Rejected, ...] = ()
-    measured: bool = False
-
-
-def agree(problems: Sequence[Problem], estimate: Estimate) -> tuple[Agreed, ...]:
-    """The dataflows that all kernels of a library can have, on all of its GPUs, the fastest in sum first.
-
-    All of them read the same packed codes, so they share one. Levels of the paper decode. Raises VQ0406 if dataflows
-    have to be weighed and no strategy can have the spec's boundaries.
-    """
-    if problems[0].level != "best":
-        return (Agreed("decode"),)
-    against = {dataflow: refusals_of_all(problems, dataflow) for dataflow in DATAFLOWS}
-    reasons = {dataflow: "; ".join(found) for dataflow, found in against.items() if found}
-    possible = [dataflow for dataflow in DATAFLOWS if dataflow not in reasons]
-    if len(possible) == 1:  # nothing to plan yet: whoever compiles it will
-        return (Agreed(possible[0], _refused(reasons)),)
-    totals: dict[Dataflow, float] = {}
-    for dataflow in possible:
-        ranked = [contenders(problem, estimate, dataflow) for problem in problems]
-        if all(ranked):
-            totals[dataflow] = DOUBT.get(dataflow, 1.0) * sum(times[0][0] for times in ranked)
-        else:
-            reasons[dataflow] = "no tile of it fits"
-    return weigh(totals, reasons, len(problems))
-
-
-def weigh(
-    totals: Mapping[Dataflow, float], reasons: Mapping[Dataflow, str], kernels: int
-) -> tuple[Agreed, ...]:
-    """Dataflows by the microseconds of all kernels of a library, the fastest first; `reasons` speak against others."""
-    return tuple(
-        Agreed(dataflow, (*_refused(reasons), *_slower(dataflow, totals, kernels)))
-        for dataflow in sorted(totals, key=lambda dataflow: totals[dataflow])
-    )
-
-
-def _refused(reasons: Mapping[Dataflow, str]) -> tuple[Rejected, ...]:
-    return tuple(Rejected(dataflow, why) for dataflow, why in reasons.items())
-
-
-def _slower(chosen: Dataflow, totals: Mapping[Dataflow, float], kernels: int) -> Iterator[Rejected]:
-    """The other dataflows that a library could have, each beside the chosen one, both as they were weighed."""
-    whole = "" if kernels == 1 else f" for the library's {kernels} kernels together"
-    for other, total in totals.items():
-        if other != chosen:
-            told, own = _weighed(other, total), _weighed(chosen, totals[chosen])
-            yield Rejected(other, f"estimated {told}{whole}, this one {own}, before compiling either")
-
-
-def _weighed(dataflow: Dataflow, total: float) -> str:
-    doubt = f" ({DOUBT[dataflow]:g} times what is predicted)" if dataflow in DOUBT else ""
-    return f"{total:.5g} us{doubt}"
-
-
-def refusals_of_all(problems: Sequence[Problem], dataflow: Dataflow) -> list[str]:
-    """What stands against a dataflow for a library, with the kernels that it is true of if not of all."""
-    found: dict[str, list[str]] = {}
-    for problem in problems:
-        for reason in refusals(problem, dataflow):
-            found.setdefault(reason, []).append(problem.variant.suffix)
-    variants = {problem.variant.suffix for problem in problems}
-    return [
-        reason if set(names) == variants else f"{', '.join(dict.fromkeys(names))} of this library: {reason}"
-        for reason, names in found.items()
-    ]
-
-
-def contenders(problem: Problem, estimate: Estimate, dataflow: Dataflow = "decode") -> Contenders:
+def contenders(
+    problem: Problem, estimate: Estimate, dataflow: Dataflow = "decode", *beside: Dataflow
+) -> Contenders:
     """Estimated microseconds and strategies that stay in the race, the most promising first; the first on a tie.
 
-    `estimate` plans a strategy before anything is compiled; None if it has no tile. The last one is there in case
-    nothing else compiles. Raises VQ0406 if no strategy can have the spec's boundaries.
+    They are of `dataflow` and of those `beside` it. `estimate` plans a strategy before anything is compiled; None if it
+    has no tile. The last ones are there in case nothing else compiles. Raises VQ0406 if no strategy can have the spec's
+    boundaries.
     """
     seen: set[object] = set()
     refused: list[VqccError] = []
     ranked: list[tuple[float, Strategy]] = []
-    plain: list[tuple[float, Strategy]] = []
-    for strategy in legal_strategies(problem, dataflow):
+    plain: dict[Dataflow, tuple[float, Strategy]] = {}
+    for strategy in (each for own in (dataflow, *beside) for each in legal_strategies(problem, own)):
         try:
             plan = estimate(problem, strategy)
         except VqccError as error:  # boundaries that this strategy's blocks cannot have
@@ -168,15 +83,15 @@ def contenders(problem: Problem, estimate: Estimate, dataflow: Dataflow = "decod
         seen.add(identity)
         ranked.append((predicted(plan), strategy))
         if strategy.fusion == "none":
-            plain.append(ranked[-1])
+            plain.setdefault(strategy.dataflow, ranked[-1])
     if not ranked and refused:
         raise refused[0]
     if not ranked:  # no strategy has a tile: whoever plans the first one finds out
         return [(0.0, STRATEGIES["gc"])] if dataflow == "decode" else []
     ranked.sort(key=lambda pair: pair[0])
     chosen = [(time, strategy) for time, strategy in ranked[:FINALISTS] if time <= RACE * ranked[0][0]]
-    # Were every tile of these to spill, the plainest kernel would still do.
-    return chosen + [pair for pair in plain[:1] if pair not in chosen]
+    # Were every tile of these to spill, the plainest kernel of a dataflow would still do.
+    return chosen + [pair for pair in plain.values() if pair not in chosen]
 
 
 def legal_strategies(problem: Problem, dataflow: Dataflow) -> tuple[Strategy, ...]:
@@ -215,7 +130,7 @@ def explain_choice(
     losers += [Rejected(describe(other), f"{its:g} us as estimated") for its, other in estimated]
     losers += [Rejected(describe(other), "each of its tiles spills registers") for other in spilled]
     losers += () if agreed is None else agreed.others
-    whole_library = "one dataflow for the whole library"
+    whole_library = "one order of codes for the whole library"
     if agreed is not None and agreed.measured:
         whole_library += ", the one that took least on the GPUs that were tuned"
     return Decision(
@@ -241,7 +156,7 @@ def explain_pick(pick: Pick, others: Sequence[Rejected] = ()) -> Decision:
     return Decision(
         "strategy",
         describe(pick.strategy),
-        "least measured time of those that were tuned; one dataflow for the whole library",
+        "least measured time of those that were tuned; one order of codes for the whole library",
         {"measured_us": pick.us},
         f"recorded by `vqcc tune`, on {pick.measured_on}",
         "",

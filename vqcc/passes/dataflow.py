@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from vqcc.algorithms.fields import MAX_INDEX
 from vqcc.code_layouts import FragmentLayout
 from vqcc.passes.bucket import BUCKET_VECTOR, bucket_layout
-from vqcc.passes.fragment import LANE_COLUMNS, MAX_STEP_WORDS, fragment_layout
+from vqcc.passes.fragment import LANE_COLUMNS, MAX_STEP_WORDS, layout_of
 from vqcc.passes.score import rotated_layout
 from vqcc.problem import Boundaries
 from vqcc.report.text import counted
@@ -41,27 +41,33 @@ def refusals(problem: Problem, dataflow: Dataflow) -> Iterator[str]:
     if dataflow == "decode":
         return
     op = problem.op
-    rows, most = op.input_rows(problem.variant), op.dataflow_rows.get(dataflow, 0)
+    rows, most = op.input_rows(problem.variant), op.rows_of(problem.variant, dataflow)
     if most == 0:
-        yield f"{op.kind} has no such kernels"
+        yield f"{op.made_as(problem.variant)} has no such kernels"
     elif rows > most:
         yield f"it serves {counted(most, 'row')} of inputs, not {rows}"
     if problem.boundaries != Boundaries():
         yield "the spec's cache is of kernels that decode"
-    yield from _refusals_of_algorithm(problem)
+    yield from _refusals_of_algorithm(problem, rounds=dataflow == "dense")
     yield from {
         "score": _refusals_of_scores,
         "fragment": _refusals_of_fragments,
         "bucket": _refusals_of_buckets,
         "warpgroup": _refusals_of_warpgroups,
+        "dense": _refusals_of_dense,
     }[dataflow](problem)
 
 
-def _refusals_of_algorithm(problem: Problem) -> Iterator[str]:
-    """What all of them need: tensor cores multiply entries, and sums are of columns with one scale."""
+def _refusals_of_algorithm(problem: Problem, *, rounds: bool) -> Iterator[str]:
+    """What all of them need: tensor cores multiply entries, and sums are of columns with one scale.
+
+    A dataflow that `rounds` multiplies weights that it has made of entries, scales of groups included.
+    """
     algorithm = problem.algorithm
     if algorithm.vector_size not in FRAGMENT_VECTORS:
         yield f"vectors of {algorithm.vector_size} do not fill registers of a fragment"
+    if rounds:
+        return
     if algorithm.scales.group is not None:
         yield "columns with different scales are added up"
     if not algorithm.exact_in(problem.variant.dtype):
@@ -84,12 +90,12 @@ def _refusals_of_scores(problem: Problem) -> Iterator[str]:
         yield "codes, padding included, pass the 2 GiB that 32-bit offsets reach"
 
 
-def _refusals_of_fragments(problem: Problem, *, halving: bool = False) -> Iterator[str]:
+def _refusals_of_fragments(problem: Problem) -> Iterator[str]:
     algorithm, shape = problem.algorithm, problem.op.weight_shape
     tile_rows, _ = algorithm.scope.tile(*shape)
     if tile_rows < shape[0] and tile_rows % FragmentLayout.BLOCK_ROWS:
         yield f"tiles of {tile_rows} rows are no whole blocks of {FragmentLayout.BLOCK_ROWS}"
-    layout = fragment_layout(algorithm, shape, halving=halving)
+    layout = layout_of(problem)
     if layout is None:
         tiled = algorithm.scope.tile(*shape)[1] < shape[1]
         yield (
@@ -107,11 +113,17 @@ def _refusals_of_warpgroups(problem: Problem) -> Iterator[str]:
         yield f"{gpu.name} has no multiplies of a warpgroup: compute capability 9.0 alone has"
     if algorithm.vector_size > WARPGROUP_VECTOR:
         yield f"vectors of {algorithm.vector_size} are longer than what a lane has of two multiplies"
-    if problem.op.weight_shape[1] % WARPGROUP_VECTOR:
-        yield "rows of x are no whole words of 16 bytes"
     if algorithm.stage_sums > 1 and problem.variant.dtype != "float16":
         yield "stages with factors are added up in float16"
-    yield from _refusals_of_fragments(problem, halving=True)
+    yield from _refusals_of_fragments(problem)
+
+
+def _refusals_of_dense(problem: Problem) -> Iterator[str]:
+    if problem.gpu.sm != WARPGROUP_SM:
+        yield f"{problem.gpu.name} has no multiplies of a warpgroup: compute capability 9.0 alone has"
+    if problem.op.weight_shape[1] % WARPGROUP_VECTOR:
+        yield "rows of x are no whole words of 16 bytes"
+    yield from _refusals_of_fragments(problem)
 
 
 def _refusals_of_buckets(problem: Problem) -> Iterator[str]:

@@ -165,7 +165,7 @@ def choose_fusion(shuffles: int, shared_roundtrip_per_shuffle: float) -> Literal
 def plan_exchange(problem: Problem, plan: Plan) -> Plan:
     """Choose engine, layout and the way there, as far as the level's strategy lets it."""
     vector_size = problem.algorithm.vector_size
-    if plan.strategy.fusion == "none" and problem.op.staged:
+    if plan.strategy.fusion == "none" and problem.op.staged(problem.variant):
         return _plan_staged(problem, plan)
     if plan.strategy.fusion == "none":
         return plan.decide(

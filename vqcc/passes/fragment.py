@@ -16,6 +16,7 @@ from vqcc.report.text import counted
 
 if TYPE_CHECKING:
     from vqcc.algorithms.base import Algorithm
+    from vqcc.levels import Dataflow
     from vqcc.plan import Plan
     from vqcc.problem import Problem
 
@@ -23,6 +24,8 @@ __all__ = [
     "LANE_COLUMNS",
     "MAX_STEP_WORDS",
     "fragment_layout",
+    "layout_of",
+    "plan_dense",
     "plan_fragment_layout",
     "plan_fragments",
     "plan_warpgroups",
@@ -34,6 +37,8 @@ LANE_COLUMNS = 8
 SPAN_COLUMNS = 4
 #: The most columns and words of a lane in one step: its codes are on their way in registers.
 MAX_STEP_COLUMNS, MAX_STEP_WORDS = 64, 4
+#: Dataflows for which steps of codes and stages of x must be whole numbers of one another.
+HALVING: frozenset[Dataflow] = frozenset({"warpgroup", "dense"})
 
 
 def fragment_layout(
@@ -65,12 +70,20 @@ def fragment_layout(
     )
 
 
+def layout_of(problem: Problem) -> FragmentLayout | None:
+    """The layout of a problem's weight: one for all of its op's dataflows, whichever a kernel has; None: there is none.
+
+    So kernels of a library may have different ones, on different GPUs too.
+    """
+    halving = not HALVING.isdisjoint(problem.op.dataflow_rows)
+    return fragment_layout(problem.algorithm, problem.op.weight_shape, halving=halving)
+
+
 def plan_fragment_layout(problem: Problem, plan: Plan) -> Plan:
     """Lay codes out by lanes of a warp and steps along k."""
     algorithm = problem.algorithm
     rows, _ = problem.op.weight_shape
-    halving = plan.strategy.dataflow == "warpgroup"
-    layout = fragment_layout(algorithm, problem.op.weight_shape, halving=halving)
+    layout = layout_of(problem)
     assert layout is not None, "vqcc.passes.dataflow has refused what has none"
     steps, blocks, words = layout.code_shape(rows)
     needed = rows * layout.vectors * algorithm.residuals * algorithm.code_bits
@@ -122,4 +135,18 @@ def plan_warpgroups(problem: Problem, plan: Plan) -> Plan:
             "nothing is exchanged: a sum over k runs in the order of decoding, in which x is stored",
         ),
         exchange=Exchange("warpgroup"),
+    )
+
+
+def plan_dense(problem: Problem, plan: Plan) -> Plan:
+    """Decode to memory, in the order in which tensor cores take weights from shared memory."""
+    return plan.decide(
+        Decision(
+            "dataflow",
+            "dense",
+            "lane 4 g + t decodes rows g, g + 8, g + 16 and g + 24 of 32, and writes them where stages have them",
+            {"vector_size": problem.algorithm.vector_size, "entries": problem.algorithm.table_entries},
+            "each weight is decoded once, whatever the rows of x, and read from L2 from then on",
+        ),
+        exchange=Exchange("dense"),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from vqcc.passes.cost import plan_cost
 from vqcc.passes.placement import certain_placement
 from vqcc.passes.tile import RATES, machine_of, workload_of
 from vqcc.plan import Decision
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from vqcc.plan import Plan
     from vqcc.problem import Problem
 
-__all__ = ["place_nothing", "plan_phase_cost"]
+__all__ = ["place_nothing", "plan_phase_cost", "plan_time"]
 
 
 def place_nothing(problem: Problem, plan: Plan) -> Plan:
@@ -48,3 +49,8 @@ def plan_phase_cost(problem: Problem, plan: Plan) -> Plan:
         ),
         predicted_us=round(1e6 * seconds, 2),
     )
+
+
+def plan_time(problem: Problem, plan: Plan) -> Plan:
+    """Note the predicted time, as the plan's dataflow counts it."""
+    return (plan_cost if plan.strategy.dataflow == "decode" else plan_phase_cost)(problem, plan)

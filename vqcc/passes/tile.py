@@ -86,6 +86,9 @@ def workload_of(problem: Problem, plan: Plan, certain: Placement) -> Workload:
         book_bytes=certain.shared_bytes,
         split=plan.split,
         exchange=plan.exchange,
+        rounded=stages > 1
+        or algorithm.scales.group is not None
+        or not algorithm.exact_in(problem.variant.dtype),
     )
 
 

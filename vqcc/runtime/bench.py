@@ -119,7 +119,10 @@ def bench_library(
         bandwidth = library.builds[gpu].dram_bytes_per_second
         workspace = make_workspace(library, gpu)
         for kernel in library.builds[gpu].kernels:
-            case = library.op.draw_case(kernel.variant, kernel.variant.sizes, library.algorithm, rng)
+            # Rows next to each other, as the baseline's are.
+            case = library.op.draw_case(
+                kernel.variant, kernel.variant.sizes, library.algorithm, rng, gaps=False
+            )
             blank = blank_outputs(case)
             found = run_case(library, runner, kernel, case, packed, decoded, workspace)
             if kernel.launch.workspace_bytes:

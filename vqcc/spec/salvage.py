@@ -31,6 +31,7 @@ _ALGORITHMS = (("family", "vector_size", "scope", "scales"), ("family", "vector_
 _OPS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "gemv": (("kind", "n", "k"),),
     "gemm": (("kind", "n", "k"),),
+    "linear": (("kind", "n", "k"),),
     "attention_decode": (("kind", "q_heads", "kv_heads", "head_dim"),),
 }
 _MODELS: Mapping[str, Mapping[str, Any]] = {"algorithm": FAMILIES, "op": OPS}

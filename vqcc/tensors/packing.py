@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vqcc.code_layouts import BucketLayout, FragmentLayout, PackedLayout, RotatedLayout
+from vqcc.diagnostics import Diagnostic, VqccError
 from vqcc.tensors.buckets import deal_orders, pack_buckets, unpack_buckets
 from vqcc.tensors.fragment_codes import pack_fragments, unpack_fragments
 from vqcc.tensors.rotated_codes import pack_rotated, unpack_rotated
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from vqcc.code_layouts import CodeLayout
     from vqcc.tensors.vq_tensor import VQTensor
 
-__all__ = ["PackedTensor", "pack_codes", "pack_tensor", "unpack_codes"]
+__all__ = ["PackedTensor", "check_stage_sums", "pack_codes", "pack_tensor", "unpack_codes"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,25 @@ def pack_tensor(tensor: VQTensor, layout: CodeLayout, *, by_frequency: bool = Fa
         stage_scales=tensor.codebook_scales,
         scales=scales,
     )
+
+
+def check_stage_sums(tensor: VQTensor) -> None:
+    """Raise VQ0547 if entries of the tensor's residual stages may add up past the largest float16.
+
+    Any combination counts, whether a code has it or not: kernels decode padding too, and infinity times 0 is no number.
+    """
+    if tensor.codebooks is None:
+        return
+    largest = np.abs(tensor.codebooks.astype(np.float64)).max(axis=(2, 3)).sum(axis=1).max()
+    if largest > float(np.finfo(np.float16).max):
+        raise VqccError(
+            Diagnostic(
+                "VQ0547",
+                f"entries of the residual stages of '{tensor.name}' may add up to {largest:.6g}: kernels of the "
+                "library add them in float16",
+                help="use a level of the paper or bfloat16, or scale the weight down and x up",
+            )
+        )
 
 
 def _vector_of_slot(layout: PackedLayout) -> NDArray[np.int64]:

@@ -38,7 +38,7 @@ def possible_dataflows(
     flow: Flow[AnyProblem, AnyPlan], problems: Sequence[AnyProblem]
 ) -> tuple[Dataflow, ...]:
     """Dataflows that all of a library's kernels can have, on all of its GPUs: they share packed codes."""
-    possible = {agreed.dataflow for agreed in flow.agree(problems)}
+    possible = {dataflow for agreed in flow.agree(problems) for dataflow in agreed.dataflows}
     return tuple(dataflow for dataflow in DATAFLOWS if dataflow in possible)
 
 

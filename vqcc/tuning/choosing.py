@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vqcc.data_files import templates_identity
 from vqcc.levels import Strategy
-from vqcc.passes.choice import Agreed
+from vqcc.passes.agreement import Agreed, total
 from vqcc.picks import Pick
 from vqcc.plan import Rejected
 from vqcc.tuning.lock import problem_identity
@@ -45,15 +45,18 @@ def choose(
         return None
     found = _tuned_gpus(lock, problems, toolchain)
     kernels = [kernel for of_gpu in found.values() for kernel in of_gpu.values()]
-    totals = _totals(kernels, [agreed.dataflow for agreed in choices])
+    totals = _totals(kernels, choices, problems) if kernels else {}
     if not totals:
         return None
-    chosen = min(totals, key=lambda dataflow: totals[dataflow])
+    chosen = min(
+        (each for each in choices if each.dataflow in totals), key=lambda each: totals[each.dataflow]
+    )
     picks = {
         gpu: {suffix: _pick(kernel, chosen) for suffix, kernel in of_gpu.items()}
         for gpu, of_gpu in found.items()
     }
-    return Tuned(_agreed(chosen, totals, len(kernels), choices), picks)
+    whole = "" if len(kernels) == 1 else f" for the {len(kernels)} tuned kernels together"
+    return Tuned(_agreed(chosen, totals, whole, choices), picks)
 
 
 def _tuned_gpus(lock: Lock, problems: Sequence[KernelProblem], toolchain: str) -> _Found:
@@ -70,23 +73,23 @@ def _tuned_gpus(lock: Lock, problems: Sequence[KernelProblem], toolchain: str) -
     return whole
 
 
-def _totals(kernels: Sequence[LockedKernel], possible: Sequence[Dataflow]) -> dict[Dataflow, float]:
-    """Microseconds of all kernels together, of each possible dataflow that all were timed with; in the file's order."""
-    timed = dict.fromkeys(each.strategy.dataflow for kernel in kernels for each in kernel.measured)
+def _totals(
+    kernels: Sequence[LockedKernel], choices: Sequence[Agreed], problems: Sequence[KernelProblem]
+) -> dict[Dataflow, float]:
+    """What choices are weighed by that all kernels were timed with, by the first dataflow of each."""
     totals = {}
-    for dataflow in timed:
-        bests = [best.us for kernel in kernels if (best := kernel.best(dataflow)) is not None]
-        if dataflow in possible and len(bests) == len(kernels):
-            totals[dataflow] = sum(bests)
+    for agreed in choices:
+        bests = [best.us for kernel in kernels if (best := kernel.best(*agreed.dataflows)) is not None]
+        if len(bests) == len(kernels):
+            totals[agreed.dataflow] = total(problems, bests)
     return totals
 
 
 def _agreed(
-    chosen: Dataflow, totals: Mapping[Dataflow, float], kernels: int, choices: Sequence[Agreed]
+    chosen: Agreed, totals: Mapping[Dataflow, float], whole: str, choices: Sequence[Agreed]
 ) -> Agreed:
     """The chosen dataflow, and why not another: by what they took, or as the model has it of what cannot be had."""
-    whole = "" if kernels == 1 else f" for the {kernels} tuned kernels together"
-    possible = {agreed.dataflow: agreed for agreed in choices}
+    possible = [agreed.dataflow for agreed in choices]
 
     def against(other: Rejected) -> Rejected:
         dataflow = next((each for each in possible if each == other.value), None)
@@ -95,14 +98,14 @@ def _agreed(
         if dataflow not in totals:
             return Rejected(dataflow, "not timed for every kernel that was tuned")
         return Rejected(
-            dataflow, f"measured {totals[dataflow]:.5g} us{whole}, this one {totals[chosen]:.5g} us"
+            dataflow, f"measured {totals[dataflow]:.5g} us{whole}, this one {totals[chosen.dataflow]:.5g} us"
         )
 
-    return Agreed(chosen, tuple(map(against, possible[chosen].others)), measured=True)
+    return replace(chosen, others=tuple(map(against, chosen.others)), measured=True)
 
 
-def _pick(kernel: LockedKernel, dataflow: Dataflow) -> Pick:
-    best = kernel.best(dataflow)
+def _pick(kernel: LockedKernel, agreed: Agreed) -> Pick:
+    best = kernel.best(*agreed.dataflows)
     assert best is not None
     strategy = Strategy(**best.strategy.model_dump())
     measured_on = f"{kernel.device}, {kernel.toolchain}"

@@ -117,9 +117,9 @@ class LockedKernel(BaseModel):
         """What tells the kernels of a lock file apart."""
         return (self.gpu, self.problem, self.toolchain, self.device, self.templates)
 
-    def best(self, dataflow: Dataflow) -> Measured | None:
-        """The fastest of a dataflow; the first on a tie."""
-        own = [each for each in self.measured if each.strategy.dataflow == dataflow]
+    def best(self, *dataflows: Dataflow) -> Measured | None:
+        """The fastest of some dataflows; the first on a tie."""
+        own = [each for each in self.measured if each.strategy.dataflow in dataflows]
         return min(own, key=lambda each: each.us, default=None)
 
 

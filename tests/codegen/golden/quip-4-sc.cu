@@ -6,7 +6,7 @@
 // This file belongs to whoever generated it. Parts of it come from vqcc's templates (Apache-2.0), which
 // may be used in emitted sources and binaries without the licence's conditions: see vqcc's NOTICE.
 // ==== arch.cuh ===============================================================================================
-// The machine: every intrinsic, every memory access width and every line of PTX lives here, behind a named
+// The machine: every intrinsic, every memory access width and every line of PTX lives here and in arch_*.cuh, behind a named
 // function. All other headers are plain C++ over these names, so a port or a CPU run replaces one file.
 //
 // Built for the CPU emulator (VQCC_EMULATE) the same names have host bodies; its headers stand in for CUDA's.
@@ -2000,7 +2000,7 @@ struct Tile_m1_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_dd2146fb(
+extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_48e190e2(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,
@@ -2065,7 +2065,7 @@ struct Tile_m4_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 3) quip_4_sc_m4_float16_dd2146fb(
+extern "C" __global__ void __launch_bounds__(256, 3) quip_4_sc_m4_float16_48e190e2(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,

@@ -33,6 +33,11 @@ REASONS = {
         "would spill.",
         "Lower `cache.registers` or leave it out; without it, report the spec.",
     ),
+    "VQ0608": (
+        "The assembler lets multiplies of warpgroups wait for one another (its notices C7510 and C7511), in every "
+        "tile that does not spill. The kernel is right but slow.",
+        "Report the spec; another level or GPU may have a faster kernel.",
+    ),
     "VQ0701": (
         "A directory or a stream cannot be read or written: permissions, a full disk, a name that is a "
         "file. Bundles are whole, the old or the new one.",

@@ -235,4 +235,9 @@ REASONS = {
         "`--fisher` says how much keys or values count in the clustering; the algorithm quantizes a weight.",
         "Leave it out, or use a preset of KV caches.",
     ),
+    "VQ0547": (
+        "Kernels of the library add up residual stages in float16. The largest entries of the tensor's stages add up "
+        "to more than that type has: combinations, also such as padding has, would be infinite.",
+        "Use a level of the paper, or bfloat16, or scale the weight down and x up.",
+    ),
 }

@@ -97,7 +97,8 @@ REASONS = {
         "A bug of vqcc: report the spec. In a kernel of your own, align the address.",
     ),
     "VQ0836": (
-        "Some threads of a block or a cluster wait at a barrier that others never reach.",
+        "Some threads of a block or a cluster wait at a barrier that others never reach, or for a phase that never "
+        "ends.",
         "A bug of vqcc: report the spec. In a kernel of your own, let all threads reach it.",
     ),
     "VQ0837": (
@@ -120,6 +121,16 @@ REASONS = {
         "A block uses shared memory of another one of its cluster before a cluster barrier tells that it has begun, "
         "with none between that and its end, or of one that there is not.",
         "A bug of vqcc: report the spec. In a kernel of your own, let the blocks meet at a cluster barrier.",
+    ),
+    "VQ0842": (
+        "A barrier of stages is used before it is seen to be made, by plain accesses, or by more arrivals, bytes or "
+        "phases than it was made for or told of.",
+        "A bug of vqcc: report the spec. In a kernel of your own, keep to the protocol that the message names.",
+    ),
+    "VQ0843": (
+        "Operands or sums of a warpgroup's multiply are touched while it may still read or write them, it is not "
+        "fenced, committed or waited for, or the warpgroup's warps do not issue the same.",
+        "A bug of vqcc: report the spec. In a kernel of your own, add the fence or the wait that the message names.",
     ),
     "VQ0901": (
         "Something happened in vqcc that its authors did not foresee.",

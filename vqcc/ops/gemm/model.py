@@ -11,23 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from vqcc.ops.base import ComputeLayout, DeviceEngine, Variant
+from vqcc.ops.base import ComputeLayout, Variant
 from vqcc.ops.fields import as_list, distinct
 from vqcc.ops.gemm.panels import GEMM_DATAFLOWS, MAX_ROWS, decode_panels
 from vqcc.ops.gemv.fma_tile import propose_fma_tiles
 from vqcc.ops.gemv.mma_tile import propose_mma_tiles
-from vqcc.ops.gemv.tile import GemvTile
-from vqcc.ops.gemv.traffic import count_traffic
-from vqcc.ops.linear import Linear
+from vqcc.ops.linear.base import BoundedOp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from vqcc.algorithms.base import Algorithm
     from vqcc.levels import Dataflow
-    from vqcc.ops.base import Machine, Traffic, Workload
-    from vqcc.ops.gemv.dataflows import GemvDataflow
-    from vqcc.plan import Decision, Exchange, Tile
+    from vqcc.ops.base import Machine, Workload
+    from vqcc.ops.linear.dataflow import LinearDataflow
+    from vqcc.ops.linear.tile import LinearTile
+    from vqcc.plan import Decision, Tile
 
 __all__ = ["Gemm"]
 
@@ -43,23 +42,11 @@ MAX_BOUNDS = 16
 BatchSize = Annotated[int, Field(ge=MIN_ROWS, le=MAX_ROWS)]
 
 
-class Gemm(Linear):
+class Gemm(BoundedOp):
     """Matrix products with many rows of x."""
 
     stand_ins: ClassVar[dict[str, Any]] = {"m": MIN_ROWS}
-    staged: ClassVar[bool] = True
-    dataflows: ClassVar[Mapping[Dataflow, GemvDataflow]] = GEMM_DATAFLOWS
-    dataflow_rows: ClassVar[Mapping[Dataflow, int]] = {
-        name: dataflow.rows for name, dataflow in GEMM_DATAFLOWS.items()
-    }
-    tile_types: ClassVar[Mapping[Dataflow, type[Tile]]] = {
-        "decode": GemvTile,
-        **{name: dataflow.tile for name, dataflow in GEMM_DATAFLOWS.items()},
-    }
-    engines: ClassVar[Mapping[str, DeviceEngine]] = {
-        **Linear.engines,
-        **{name: dataflow.engine for name, dataflow in GEMM_DATAFLOWS.items()},
-    }
+    dataflows: ClassVar[Mapping[Dataflow, LinearDataflow]] = GEMM_DATAFLOWS
 
     kind: Literal["gemm"]
     m: Annotated[
@@ -82,6 +69,10 @@ class Gemm(Linear):
             return ComputeLayout("mma", 2, 4)
         return ComputeLayout("fma", vector_size, 32)
 
+    def staged(self, variant: Variant) -> bool:  # noqa: ARG002
+        """Always: vectors of x are many."""
+        return True
+
     def decoding_tiles(
         self, variant: Variant, work: Workload, machine: Machine
     ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
@@ -96,21 +87,10 @@ class Gemm(Linear):
         return iter(sorted(found, key=lambda pair: _work(pair[0])))
 
     def x_alignment(self, algorithm: Algorithm) -> int:
-        """Whole words of 16 bytes, where rows of x have such, as kernels of a warpgroup load them."""
+        """Whole words of 16 bytes, where rows of x have such: kernels of many rows load them so."""
         return super().x_alignment(algorithm) if self.k % WORD_ELEMENTS else 2 * WORD_ELEMENTS
 
-    def panels(self, tile: Tile) -> int:
-        """Panels of x at the variant's bound."""
-        assert isinstance(tile, GemvTile)
-        return tile.panels
 
-    def traffic(self, variant: Variant, tile: Tile, exchange: Exchange, vector_size: int) -> Traffic:
-        """What a panel's blocks move and execute beside looking entries up."""
-        assert isinstance(tile, GemvTile)
-        panel = replace(variant, sizes={"m": tile.batch})
-        return count_traffic(self.weight_shape, panel, tile, exchange, vector_size)
-
-
-def _work(tile: GemvTile) -> float:
+def _work(tile: LinearTile) -> float:
     """What a launch takes for a row of W, in products: those, and what its rows of x and other rows of W share."""
     return tile.panels * tile.batch * (1 + DECODING / tile.batch + LOADING / tile.rows_per_warp)

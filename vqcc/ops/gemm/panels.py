@@ -6,6 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vqcc.ops.base import DeviceEngine
+from vqcc.ops.gemm.dense_tile import (
+    DenseTile,
+    count_dense_cycles,
+    every_dense_tile,
+    explain_dense_tile,
+)
 from vqcc.ops.gemm.warpgroup_tile import (
     MAX_GRID,
     MAX_ROWS,
@@ -16,9 +22,10 @@ from vqcc.ops.gemm.warpgroup_tile import (
     explain_warpgroup_tile,
     spare_warpgroup_registers,
 )
-from vqcc.ops.gemv.dataflows import DATAFLOWS, GemvDataflow
+from vqcc.ops.gemv.dataflows import DATAFLOWS
 from vqcc.ops.gemv.fragment_tile import FragmentTile, every_fragment_tile
-from vqcc.ops.gemv.tile import TILE_ROWS
+from vqcc.ops.linear.dataflow import LinearDataflow
+from vqcc.ops.linear.tile import TILE_ROWS
 from vqcc.ops.tiles import round_up
 
 if TYPE_CHECKING:
@@ -27,7 +34,7 @@ if TYPE_CHECKING:
     from vqcc.levels import Dataflow
     from vqcc.ops.base import TimedMachine, Variant, Workload
 
-__all__ = ["GEMM_DATAFLOWS", "MAX_ROWS", "decode_panels"]
+__all__ = ["GEMM_DATAFLOWS", "MAX_ROWS", "counters_of", "decode_panels"]
 
 #: Tiles of a panel, by what multiplies: sums of all of them are in registers.
 FRAGMENT_TILES, MMA_TILES = (1, 2, 3, 4, 6, 8), (4, 3, 2, 1)
@@ -46,10 +53,23 @@ def decode_panels(variant: Variant, engine: str) -> Iterator[tuple[Variant, int]
 def _every_panel_tile(
     rows: int, variant: Variant, work: Workload, machine: TimedMachine
 ) -> Iterator[FragmentTile]:
+    counters = counters_of(rows, variant, work, machine)
     for panel, panels in _panels(variant, [TILE_ROWS * tiles for tiles in FRAGMENT_TILES]):
         for tile in every_fragment_tile(rows, panel, work, machine, panels):
             if tile.blocks * panels <= MAX_GRID:
-                yield tile
+                yield replace(tile, arrivals=counters)
+
+
+def counters_of(rows: int, variant: Variant, work: Workload, machine: TimedMachine) -> int:
+    """Counters of arrivals at the head of the workspace, of kernels over this order of codes for W of `rows` rows.
+
+    As many as any of them needs, whatever the rows of x: they share a workspace, and sums must lie past all counters.
+    """
+    panel = replace(variant, sizes={"m": WARPGROUP_ROWS[0]})
+    of_warpgroups = [tile.arrivals for tile in every_warpgroup_tile(rows, panel, work, machine)]
+    return max(
+        [rows, *of_warpgroups, *(tile.arrivals for tile in every_dense_tile(rows, panel, work, machine))]
+    )
 
 
 def _panels(variant: Variant, choices: Sequence[int]) -> Iterator[tuple[Variant, int]]:
@@ -66,17 +86,26 @@ def _panels(variant: Variant, choices: Sequence[int]) -> Iterator[tuple[Variant,
 def _every_warpgroup_panel_tile(
     rows: int, variant: Variant, work: Workload, machine: TimedMachine
 ) -> Iterator[WarpgroupTile]:
-    bound = variant.sizes["m"]
+    bound, counters = variant.sizes["m"], counters_of(rows, variant, work, machine)
     for choice in WARPGROUP_ROWS:
         if choice < 2 * bound:
             panel = replace(variant, sizes={"m": choice})
-            yield from every_warpgroup_tile(rows, panel, work, machine, -(-bound // choice))
+            for tile in every_warpgroup_tile(rows, panel, work, machine, -(-bound // choice)):
+                yield replace(tile, arrivals=counters)
+
+
+def _every_dense_panel_tile(
+    rows: int, variant: Variant, work: Workload, machine: TimedMachine
+) -> Iterator[DenseTile]:
+    counters = counters_of(rows, variant, work, machine)
+    for tile in every_dense_tile(rows, variant, work, machine):
+        yield replace(tile, arrivals=counters)
 
 
 #: Those that there are: score tables and buckets are for few rows.
-GEMM_DATAFLOWS: Mapping[Dataflow, GemvDataflow] = {
+GEMM_DATAFLOWS: Mapping[Dataflow, LinearDataflow] = {
     "fragment": replace(DATAFLOWS["fragment"], every=_every_panel_tile, rows=MAX_ROWS),
-    "warpgroup": GemvDataflow(
+    "warpgroup": LinearDataflow(
         WarpgroupTile,
         _every_warpgroup_panel_tile,
         count_warpgroup_cycles,
@@ -84,5 +113,14 @@ GEMM_DATAFLOWS: Mapping[Dataflow, GemvDataflow] = {
         MAX_ROWS,
         DeviceEngine("gemm/warpgroup_kernel.cuh", "vqcc::WarpgroupGemm"),
         spare_warpgroup_registers,
+        adds_stages=True,
+    ),
+    "dense": LinearDataflow(
+        DenseTile,
+        _every_dense_panel_tile,
+        count_dense_cycles,
+        explain_dense_tile,
+        MAX_ROWS,
+        DeviceEngine("gemm/dense_kernel.cuh", "vqcc::DenseGemm"),
     ),
 }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 from vqcc.code_layouts import FragmentLayout
 from vqcc.ops.gemv.fragment_cycles import CONFLICTS
-from vqcc.ops.gemv.fragment_tile import ROUNDINGS_PER_PRODUCT, SUM_PADDING, books_of
-from vqcc.ops.gemv.tile import panel_constants, workspace_bytes
+from vqcc.ops.gemv.fragment_tile import ROUNDINGS_PER_PRODUCT, books_of
 from vqcc.ops.tiles import ELEMENT_TYPES, round_up
 from vqcc.plan import Constant, Decision, Rejected
 
@@ -32,128 +32,170 @@ __all__ = [
 WARPGROUP_ROWS = (32, 64, 128)
 #: Rows of W that a warpgroup has: 32 of each warp, of two multiplies.
 GROUP_ROWS = 128
-#: Columns of a lane in a block of x, stages of blocks in shared memory, and what they are aligned to there.
-BLOCK_COLUMNS, STAGES, ALIGNMENT = 16, 3, 1024
-#: What a thread brings of x: pieces of a row in a block.
-BLOCK_PIECES = 2
-#: Rounds whose codes are on their way, the first preferred: of stages of several blocks, and of one, whose sums leave
-#: no registers for a second. The model tells no difference, an H200 does (docs/performance.md).
-AHEAD_OF_SEVERAL, AHEAD_OF_ONE = (2, 1), (1, 2)
-#: Registers of a thread beside its sums, codes and x: weights of two units, addresses, loop state.
-BASE_REGISTERS = 64
-#: Blocks that a launch has at most.
+#: Columns of a lane in a stage of x, bytes of all stages in shared memory, and what they are aligned to there.
+STAGE_COLUMNS, RING_BYTES, ALIGNMENT = 16, 65536, 1024
+#: Stages that there are at most, and of a round.
+MIN_STAGES, MAX_STAGES, ROUND_STAGES = 3, 8, (4, 2, 1)
+#: Shared memory of a warp for outputs on their way, and of all barriers, at most.
+OUTPUT_BYTES, BARRIER_BYTES = 2560, 256
+#: Rounds whose codes are on their way.
+AHEAD = (2, 1)
+#: Warpgroups that multiply, and blocks of an SM. Another warpgroup of each block helps.
+SHAPES = ((2, 1), (3, 1), (4, 1), (1, 1), (1, 2), (2, 2))
+MAX_GROUPS = max(groups * blocks for groups, blocks in SHAPES)
+#: Registers of a thread that helps; of the others beside sums, codes and weights: addresses, loop state.
+HELPING_REGISTERS, BASE_REGISTERS, WEIGHT_REGISTERS = 32, 30, 32
+#: Registers that can be taken at most, and in which steps (PTX setmaxnreg, less what no thread can name).
+MOST_REGISTERS, REGISTER_STEP = 240, 8
+#: Blocks that a launch has at most, which its tiles are counted like.
 MAX_GRID = 2**31 - 1
 WARPS, LANES, QUAD = 4, 32, 4
 WAVEFRONT_BYTES = 128
-#: Registers of a thread: what a block's warps leave.
-REGISTERS = 255
-#: The most parts of the columns, and the most memory for their sums.
-MAX_PARTS, MAX_PART_BYTES = 16, 2**28
+#: The most memory for sums of parts, and for x as operand B takes it.
+MAX_PART_BYTES, MAX_INPUT_BYTES = 2**28, 2**30
+#: Counters of groups of x that are taken and blocks that are done; and of each panel, those that are there.
+INPUT_COUNTERS = 2
 #: Rows of x that one launch takes at most.
 MAX_ROWS = 16384
 #: A residual that is added up in float16 is rounded once more: in roundings of fp32; with a factor, thrice.
 FLOAT16_ROUNDING = 2**13
 #: A multiply of m16n8k16 as part of a warpgroup's, relative to a warp's own (tensor_flops of either, PTX ISA).
 MULTIPLY = 0.66
-#: Until the first stage is there, at the end of a block, and where the warps of a stage meet; and how long busy times
-#: are felt, relative to their sum: fitted to eight measured kernels of an H200, within 17 % (docs/performance.md).
-START_CYCLES, END_CYCLES, STAGE_CYCLES, OVERLAP = 3000, 2000, 100, 1.75
-#: Cycles for 128 bytes of sums that a part leaves, or that are added up: threads wait for them.
-PART_CYCLES = 6
+#: Until the first stage is there, and at the end of a piece; and how long busy times are felt, relative to their sum.
+START_CYCLES, END_CYCLES, OVERLAP = 3000, 800, 1.3
+#: Cycles for 128 bytes of sums that a part leaves or adds up, and of outputs.
+PART_CYCLES, OUTPUT_CYCLES = 3, 6
 #: Busy times of a stage are summed in this power.
 POWER = 3
 
 
 @dataclass(frozen=True)
 class WarpgroupTile:
-    """A block has GROUP_ROWS rows of W for each of `warpgroups`, times `batch` rows of x, and one of `parts` of a row.
+    """A block has GROUP_ROWS rows of W for each of `warpgroups`, times `batch` rows of x: a tile of outputs.
 
-    `sets` of rows have `rounds` rounds of `round_columns` columns of a lane each, dealt to parts by `part_unit`. Stages
-    of x are of `stage_blocks` blocks of 64 columns, codes of `ahead` rounds on their way. Books lie as in FragmentTile;
-    `arrivals`, `register_cap`, `roundings` and `panels` are as in GemvTile, but that panels have counters of their own.
+    `blocks` blocks, `resident` of an SM, stay and take the tiles of all `panels` of x: `sets` of rows of W each. Those
+    past whole rounds are dealt by units of `part_unit` rounds, of the `rounds` of `round_stages` stages of 64 columns;
+    `splits` says that there may be such. `stages` stages of x are in shared memory, codes of `ahead` rounds on their
+    way. Books lie as in FragmentTile; `arrivals`, `register_cap` and `roundings` are as in LinearTile. Threads that
+    multiply take `multiplying_registers` in all, if not 0, of those that others give. x has counters from
+    `input_counters` on.
     """
 
     batch: int
     dtype: Dtype
     warpgroups: int
-    parts: int
+    resident: int
+    blocks: int
+    splits: bool
     part_unit: int
-    stage_blocks: int
+    round_stages: int
+    stages: int
     ahead: int
     sets: int
+    panels: int
     rounds: int
-    round_columns: int
     copies: int
     quad_tiles: int
     book_buffers: int
     book_bytes: int
     arrivals: int
+    input_counters: int
     register_cap: int
     roundings: int
-    panels: int = 1
+    multiplying_registers: int = 0
 
     @property
     def warps(self) -> int:
-        """Warps of a block."""
-        return WARPS * self.warpgroups
+        """Warps of a block, those that help included."""
+        return WARPS * (self.warpgroups + 1)
 
     @property
     def rows_per_block(self) -> int:
-        """Rows of W of a block."""
+        """Rows of W of a tile of outputs."""
         return GROUP_ROWS * self.warpgroups
 
     @property
-    def blocks(self) -> int:
-        """Of a panel."""
-        return self.sets * self.parts
-
-    @property
     def one_item_per_block(self) -> bool:
-        """A block has a set of rows, or a part of one."""
+        """Blocks are as many as are resident, and share all work."""
         return True
 
     @property
     def panel_rows(self) -> int:
-        """Rows of x of each panel; 0 if one serves all."""
-        return self.batch if self.panels > 1 else 0
+        """0: blocks take the tiles of all panels."""
+        return 0
 
     @property
-    def part_rounds(self) -> int:
-        """Rounds of a part, at most."""
-        return -(-self.rounds // (self.parts * self.part_unit)) * self.part_unit
+    def units(self) -> int:
+        """Units of a tile of outputs, which parts have a whole number of."""
+        return -(-self.rounds // self.part_unit)
 
     @property
     def shared_bytes(self) -> int:
-        """Books and stages of x; at the end sums in their place."""
-        stages = STAGES * self.stage_blocks * self.batch * BLOCK_COLUMNS * QUAD * 2
-        sums = 4 * (self.rows_per_block + SUM_PADDING) * self.batch + 16
-        return round_up(max(round_up(self.book_bytes, ALIGNMENT) + stages + ALIGNMENT, sums), 128)
+        """Books, stages of x, outputs on their way, and barriers."""
+        stages = self.stages * self.stage_bytes
+        outputs = WARPS * self.warpgroups * OUTPUT_BYTES
+        return round_up(self.book_bytes, ALIGNMENT) + ALIGNMENT + stages + outputs + BARRIER_BYTES
+
+    @property
+    def stage_bytes(self) -> int:
+        """Of 64 columns of a panel's rows of x."""
+        return 2 * self.batch * STAGE_COLUMNS * QUAD
+
+    @property
+    def tile_stages(self) -> int:
+        """Stages of a tile of outputs, whole units of them."""
+        return self.units * self.part_unit * self.round_stages
+
+    @property
+    def sum_bytes(self) -> int:
+        """Device memory of the sums of parts: a block leaves those of one at most."""
+        return 4 * self.blocks * self.rows_per_block * self.batch if self.splits else 0
+
+    @property
+    def input_bytes(self) -> int:
+        """Device memory of x as operand B takes it."""
+        return self.panels * self.tile_stages * self.stage_bytes
+
+    @property
+    def inputs_offset(self) -> int:
+        """Where it begins, after counters and sums of parts."""
+        return round_up(4 * self.arrivals, 256) + self.sum_bytes
 
     @property
     def workspace_bytes(self) -> int:
-        """Device memory through which parts add up: arrivals, then sums; 0 if none do."""
-        sums = self.panels * self.blocks * self.rows_per_block * self.batch
-        return workspace_bytes(self.parts, self.arrivals, sums)
+        """Device memory through which blocks work together: counters, sums of parts, x as operand B takes it."""
+        return self.inputs_offset + self.input_bytes
 
     def constants(self) -> tuple[Constant, ...]:
         """The template's `Tile`."""
         return (
-            Constant("int", "kBatch", self.batch, "rows of x of a block"),
-            *panel_constants(self.panels),
+            Constant("int", "kBatch", self.batch, "rows of x of a tile of outputs"),
             Constant("vqcc::ElementType", "kElement", ELEMENT_TYPES[self.dtype], "type of x, bias and y"),
-            Constant("int", "kWarpgroups", self.warpgroups, "of four warps, 128 rows of W each"),
-            Constant("int", "kParts", self.parts, "of the columns, for different blocks"),
+            Constant(
+                "int", "kWarpgroups", self.warpgroups, "that multiply, 128 rows of W each; one more helps"
+            ),
+            Constant("int", "kBlocks", self.blocks, "that share all tiles"),
             Constant("int", "kPartUnit", self.part_unit, "rounds of which parts have a whole number"),
-            Constant("int", "kStageBlocks", self.stage_blocks, "of 64 columns of x between two barriers"),
+            Constant("int", "kRoundStages", self.round_stages, "of 64 columns in a round"),
+            Constant(
+                "int", "kTileStages", self.tile_stages, "of a tile of outputs: as many as x has room for"
+            ),
+            Constant("int", "kStages", self.stages, "of x, which take turns"),
             Constant("int", "kAhead", self.ahead, "rounds of columns whose codes are on their way"),
             Constant("int", "kArrivals", self.arrivals, "counters before the sums in the workspace"),
+            Constant("int", "kInputCounters", self.input_counters, "the first of those that tell of x"),
+            Constant("int", "kInputsOffset", self.inputs_offset, "bytes of the workspace before x"),
             Constant("int", "kCopies", self.copies, "copies of an entry, for lanes to look up in turn"),
             Constant("int", "kQuadTiles", self.quad_tiles, "column tiles that the lanes of a quad decode"),
+            Constant("int", "kBookBuffers", self.book_buffers, "with two, the next books arrive ahead"),
             Constant(
-                "int", "kBookBuffers", self.book_buffers, "with two, the next tiles' books arrive ahead"
+                "int",
+                "kMultiplyingRegisters",
+                self.multiplying_registers,
+                "that a multiplying thread takes, or 0",
             ),
-            Constant("int", "kSumPadding", SUM_PADDING, "floats between sums of one row of x and the next's"),
-            Constant("int", "kOwnSharedBytes", self.shared_bytes, "of a block: books and x, then sums"),
+            Constant("int", "kHelpingRegisters", HELPING_REGISTERS, "that a helping thread keeps then"),
+            Constant("int", "kOwnSharedBytes", self.shared_bytes, "of a block: books, x, outputs, barriers"),
         )
 
 
@@ -165,107 +207,145 @@ def every_warpgroup_tile(
     assert isinstance(layout, FragmentLayout)
     step_columns = layout.step_vectors * work.vector_size
     span_columns = layout.span_vectors * work.vector_size
-    lane_columns = layout.lane_vectors * work.vector_size
     tiled = work.column_tiles > 1
-    for warpgroups in (2, 1):
-        per_block = GROUP_ROWS * warpgroups
-        if work.band_rows < rows and work.band_rows % per_block:
+    for (warpgroups, resident), depth, ahead in product(SHAPES, ROUND_STAGES, AHEAD):
+        columns = depth * STAGE_COLUMNS
+        if columns % step_columns or (tiled and span_columns % columns):
             continue
-        blocks = max(1, WARPS * LANES * warpgroups // (BLOCK_PIECES * variant.sizes["m"]))
-        columns = max(step_columns, BLOCK_COLUMNS * blocks)
-        if columns % step_columns or columns % (BLOCK_COLUMNS * blocks) or (tiled and span_columns % columns):
+        if work.band_rows < rows and work.band_rows % (GROUP_ROWS * warpgroups):
             continue
-        rounds, unit = -(-lane_columns // columns), span_columns // columns if tiled else 1
-        for parts in range(1, min(MAX_PARTS, -(-rounds // unit)) + 1):
-            if (parts - 1) * (-(-rounds // (parts * unit)) * unit) >= rounds:
+        unit = span_columns // columns if tiled else ahead
+        if unit % ahead:
+            continue
+        tiles = panels * _sets(rows, work, warpgroups)
+        most = resident * machine.sm_count
+        for grid in {most, tiles} if panels == 1 and tiles < most else {most}:
+            stages = min(
+                MAX_STAGES, RING_BYTES // resident // (2 * variant.sizes["m"] * STAGE_COLUMNS * QUAD)
+            )
+            if stages < MIN_STAGES:
                 continue
-            for ahead in AHEAD_OF_SEVERAL if blocks > 1 else AHEAD_OF_ONE:
-                tile = _tile(rows, variant, work, (warpgroups, parts, unit, blocks, columns, ahead), panels)
-                if _fits(tile, machine):
-                    yield tile
+            shape = _Shape(warpgroups, resident, grid, unit, depth, stages, ahead)
+            tile = _tile(rows, variant, work, machine, shape, panels)
+            if _fits(tile, machine):
+                yield tile
+
+
+@dataclass(frozen=True)
+class _Shape:
+    warpgroups: int
+    resident: int
+    blocks: int
+    part_unit: int
+    round_stages: int
+    stages: int
+    ahead: int
+
+
+def _sets(rows: int, work: Workload, warpgroups: int) -> int:
+    return -(-rows // work.band_rows) * -(-work.band_rows // (GROUP_ROWS * warpgroups))
 
 
 def _fits(tile: WarpgroupTile, machine: TimedMachine) -> bool:
+    shared = tile.shared_bytes + machine.shared_bytes_reserved
     return (
         tile.shared_bytes <= machine.shared_bytes_per_block
-        and tile.workspace_bytes <= MAX_PART_BYTES
-        and tile.blocks * tile.panels <= MAX_GRID
+        and tile.resident * shared <= machine.shared_bytes_per_sm
+        and tile.sum_bytes <= MAX_PART_BYTES
+        and tile.input_bytes <= MAX_INPUT_BYTES
+        and tile.sets * tile.panels <= MAX_GRID
+        and 32 * tile.warps <= machine.threads_per_block
     )
 
 
 def spare_warpgroup_registers(tile: WarpgroupTile, work: Workload) -> int:
-    """Registers that the cap leaves a thread beside those it needs, roughly."""
+    """Registers that a thread that multiplies has beside those it needs, roughly."""
     layout = work.layout
     assert isinstance(layout, FragmentLayout)
     sums = tile.batch  # two multiplies of 64 rows, half a row of x each
-    steps = tile.round_columns // (layout.step_vectors * work.vector_size)
+    steps = tile.round_stages * STAGE_COLUMNS // (layout.step_vectors * work.vector_size)
     codes = (tile.ahead + 1) * 4 * steps * layout.step_words
-    pieces = -(-tile.batch * tile.stage_blocks * BLOCK_PIECES // (LANES * tile.warps))
-    return tile.register_cap - (BASE_REGISTERS + sums + codes + 4 * QUAD * pieces)
+    return (tile.multiplying_registers or tile.register_cap) - (
+        BASE_REGISTERS + WEIGHT_REGISTERS + sums + codes
+    )
+
+
+def _registers(machine: TimedMachine, groups: int, resident: int) -> tuple[int, int]:
+    """Registers of a thread of `groups` warpgroups and one that helps, of `resident` blocks of an SM.
+
+    At the launch, and of those that multiply once that one has given its own; 0 if none need be given.
+    """
+
+    def whole(registers: int) -> int:
+        return registers // REGISTER_STEP * REGISTER_STEP
+
+    launched = whole(machine.registers_per_block // (resident * WARPS * LANES * (groups + 1)))
+    taken = min(whole((launched * (groups + 1) - HELPING_REGISTERS) // groups), MOST_REGISTERS)
+    if taken <= launched:  # there are enough for all
+        return min(launched, machine.registers_per_thread), 0
+    return launched, taken
 
 
 def _tile(
-    rows: int, variant: Variant, work: Workload, shape: tuple[int, int, int, int, int, int], panels: int
+    rows: int, variant: Variant, work: Workload, machine: TimedMachine, shape: _Shape, panels: int
 ) -> WarpgroupTile:
-    warpgroups, parts, part_unit, stage_blocks, round_columns, ahead = shape
     layout = work.layout
     assert isinstance(layout, FragmentLayout)
     bands = -(-rows // work.band_rows)
     quad_tiles = layout.QUAD if work.column_tiles > 1 else 1
-    copies, book_buffers, book_bytes = books_of(work, quad_tiles, several=work.column_tiles > 1)
-    rounds = -(-layout.lane_vectors * work.vector_size // round_columns)
-    columns = rounds * round_columns * QUAD
+    copies, book_buffers, book_bytes = books_of(work, quad_tiles, several=work.column_tiles * bands > 1)
+    rounds = -(-layout.lane_vectors * work.vector_size // (shape.round_stages * STAGE_COLUMNS))
+    columns = rounds * shape.round_stages * STAGE_COLUMNS * QUAD
     added = variant.dtype == "float16" and work.stages > 1
     extra = (work.stages - 1) * FLOAT16_ROUNDING * (3 if work.stage_sums > 1 else 1) if added else 0
     products = columns * (1 if added else work.stages)
+    sets = _sets(rows, work, shape.warpgroups)
+    splits = panels > 1 or sets % shape.blocks != 0
+    launched, taken = _registers(machine, shape.warpgroups, shape.resident)
+    parts = -(-rounds // shape.part_unit) if splits else 1
     return WarpgroupTile(
         batch=variant.sizes["m"],
         dtype=variant.dtype,
-        warpgroups=warpgroups,
-        parts=parts,
-        part_unit=part_unit,
-        stage_blocks=stage_blocks,
-        ahead=ahead,
-        sets=bands * -(-work.band_rows // (GROUP_ROWS * warpgroups)),
+        **{name: getattr(shape, name) for name in _Shape.__dataclass_fields__},
+        splits=splits,
+        sets=sets,
+        panels=panels,
         rounds=rounds,
-        round_columns=round_columns,
         copies=copies,
         quad_tiles=quad_tiles,
         book_buffers=book_buffers,
         book_bytes=book_bytes,
-        arrivals=_counters(bands, work) if parts > 1 else 0,
-        register_cap=REGISTERS,
+        # Of any kernel of a library: each warp of a tile that blocks share has a counter.
+        arrivals=machine.sm_count * WARPS * MAX_GROUPS + INPUT_COUNTERS + MAX_ROWS // WARPGROUP_ROWS[0],
+        input_counters=machine.sm_count * WARPS * MAX_GROUPS,
+        register_cap=launched,
+        multiplying_registers=taken,
         roundings=ROUNDINGS_PER_PRODUCT * products + parts + work.stage_sums + extra,
-        panels=panels,
     )
 
 
-def _counters(bands: int, work: Workload) -> int:
-    """As many as any kernel of a library has: one for each set of the fewest rows and panel of the fewest rows of x."""
-    return bands * -(-work.band_rows // GROUP_ROWS) * (MAX_ROWS // WARPGROUP_ROWS[0])
-
-
 def count_warpgroup_cycles(tile: WarpgroupTile, work: Workload, machine: TimedMachine) -> dict[str, float]:
-    """Cycles of a launch by its phases: those of the SM that has most blocks, one after the other."""
+    """Cycles of a launch by its phases: those of the SM that has most to do."""
     busy = _stage_cycles(tile, work, machine)
-    stages = tile.part_rounds * tile.round_columns / (BLOCK_COLUMNS * tile.stage_blocks)
-    stage = OVERLAP * sum(each**POWER for each in busy.values()) ** (1 / POWER) + STAGE_CYCLES
-    fill = 2 * tile.book_bytes / WAVEFRONT_BYTES
-    outputs = tile.rows_per_block * tile.batch
-    added = PART_CYCLES * (1 + tile.parts) if tile.parts > 1 else 0
-    end = END_CYCLES + 4 * outputs / WAVEFRONT_BYTES * (2 + added)
-    rounds = -(-tile.blocks * tile.panels // machine.sm_count)
+    stage = OVERLAP * tile.resident * sum(each**POWER for each in busy.values()) ** (1 / POWER)
+    whole, shared = divmod(tile.sets * tile.panels, tile.blocks)
+    units = whole * tile.units + -(-shared * tile.units // tile.blocks)
+    stages = units * tile.part_unit * tile.round_stages
+    lines = 4 * tile.rows_per_block * tile.batch / WAVEFRONT_BYTES * tile.resident
+    # A block has two parts, of which others are added up to one, or begins and ends with one.
+    parts = (2 + 2) * PART_CYCLES * lines + 2 * END_CYCLES if shared else 0
     return {
-        "start": rounds * (START_CYCLES + fill),
-        "stages": rounds * stages * stage,
-        "end": rounds * end,
+        "start": START_CYCLES + 2 * tile.resident * tile.book_bytes / WAVEFRONT_BYTES,
+        "stages": stages * stage,
+        "parts": parts,
+        "end": max(1, whole) * (END_CYCLES + OUTPUT_CYCLES * lines / 2),
     }
 
 
 def _stage_cycles(tile: WarpgroupTile, work: Workload, machine: TimedMachine) -> dict[str, float]:
-    """What a stage keeps busy."""
+    """What a stage of a block keeps busy."""
     rows, batch = tile.rows_per_block, tile.batch
-    columns = BLOCK_COLUMNS * tile.stage_blocks * QUAD
+    columns = STAGE_COLUMNS * QUAD
     codes = rows * columns / work.vector_size * work.stages / LANES
     lookups = codes * (2 if work.entry_operations else 1)
     entry = 4 * work.entry_words * LANES / WAVEFRONT_BYTES
@@ -275,11 +355,11 @@ def _stage_cycles(tile: WarpgroupTile, work: Workload, machine: TimedMachine) ->
     multiplies = rows / 16 * batch / 8 * columns / 16
     if tile.dtype != "float16":  # stages are multiplied one after the other
         multiplies *= work.stages
-    loads = batch * columns * 2 / 16 / LANES
-    instructions = lookups * 2 + codes * work.entry_operations + codes * work.entry_words * 2 + 2 * loads * 2
+    loads = batch * columns * 2 / WAVEFRONT_BYTES
+    instructions = lookups * 2 + codes * work.entry_operations + codes * work.entry_words * 2
     bits = work.code_bits * work.stages / work.vector_size
     return {
-        "shared": lookups * entry + operand + 4 * loads,
+        "shared": lookups * entry + operand + loads,
         "issue": instructions / machine.sub_partitions,
         "tensor": multiplies * MULTIPLY * machine.multiply_cycles / machine.sub_partitions,
         "dram": rows * columns * bits / 8 * machine.sm_count / machine.dram_bytes_per_cycle,
@@ -297,19 +377,20 @@ def explain_warpgroup_tile(
     return (
         Decision(
             "blocks",
-            f"{tile.blocks * tile.panels}, of {tile.rows_per_block} rows of W and {tile.batch} of x",
-            "least start + stages * what a stage keeps busy + sums, in cycles of the SM that has most blocks",
+            f"{tile.blocks}, for {tile.sets * tile.panels} tiles: {tile.rows_per_block} rows of W by {tile.batch} of x",
+            "least start + stages * what a stage keeps busy + parts + ends, in cycles of the SM that has most to do",
             {
                 "sets_of_rows": tile.sets,
-                "parts": tile.parts,
                 "panels": tile.panels,
+                "blocks_per_sm": tile.resident,
+                "units_of_a_tile": tile.units,
                 **{f"{name}_cycles": round(value) for name, value in cycles.items()},
             },
             "each decoded weight serves all of a block's rows of x",
             "",
             tuple(
                 Rejected(
-                    f"{other.rows_per_block} rows by {other.batch}, {other.parts} parts",
+                    f"{other.rows_per_block} rows by {other.batch}, {other.blocks} blocks, {other.stages} stages",
                     f"{sum(count_warpgroup_cycles(other, work, machine).values()):.0f} cycles, not {least:.0f}",
                 )
                 for other in candidates[1:4]

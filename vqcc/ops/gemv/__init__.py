@@ -3,6 +3,5 @@
 from __future__ import annotations
 
 from vqcc.ops.gemv.model import Gemv
-from vqcc.ops.gemv.tile import GemvTile
 
-__all__ = ["Gemv", "GemvTile"]
+__all__ = ["Gemv"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vqcc.code_layouts import BucketLayout
-from vqcc.ops.gemv.tile import activation_alignment, dealt_parts, workspace_bytes
+from vqcc.ops.linear.tile import activation_alignment, dealt_parts, workspace_bytes
 from vqcc.ops.tiles import ELEMENT_TYPES, round_up
 from vqcc.plan import Constant, Decision, Rejected
 
@@ -64,7 +64,7 @@ class BucketTile:
 
     A block takes its buckets one after another, and keeps `resident_bytes` of the book and of x for each. Each warp has
     `ahead` chunks of codes in shared memory. `row_blocks` and `buckets` are those of the whole weight. `arrivals`,
-    `register_cap` and `roundings` are as in GemvTile.
+    `register_cap` and `roundings` are as in LinearTile.
     """
 
     dtype: Dtype

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vqcc.ops.exchanges import exchange_scratch_bytes
-from vqcc.ops.gemv.tile import (
-    GemvTile,
+from vqcc.ops.linear.tile import (
+    LinearTile,
     Shape,
     fill_decision,
     make_tile,
@@ -39,7 +39,7 @@ BLOCKS = ((16, 64), (8, 80), (16, 128), (8, 255))
 
 def propose_fma_tiles(
     rows: int, variant: Variant, work: Workload, machine: Machine
-) -> Iterator[tuple[GemvTile, tuple[Decision, ...]]]:
+) -> Iterator[tuple[LinearTile, tuple[Decision, ...]]]:
     """Tiles for W of `rows` rows, the most promising first; later ones leave a thread more registers.
 
     Measured on an H200 over rows, block sizes and register caps (docs/performance.md): sharing activations
@@ -102,7 +102,7 @@ def _registers(rows: int, variant: Variant, work: Workload) -> int:
 
 def _tile(
     rows: int, variant: Variant, work: Workload, machine: Machine, choice: tuple[int, int, int]
-) -> tuple[GemvTile, tuple[Decision, ...]]:
+) -> tuple[LinearTile, tuple[Decision, ...]]:
     rows_per_warp, warps, cap = choice
     batch = variant.sizes["m"]
     along = power_of_two_at_most(min(warps, _visits(work), 4))

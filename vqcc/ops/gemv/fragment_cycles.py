@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vqcc.ops.gemv.tile import TILE_ROWS
+from vqcc.ops.linear.tile import TILE_ROWS
 
 if TYPE_CHECKING:
     from vqcc.code_layouts import FragmentLayout

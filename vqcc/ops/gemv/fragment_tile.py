@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vqcc.code_layouts import FragmentLayout
 from vqcc.ops.gemv.fragment_cycles import FEW_ROWS, Counts, VisitShape, count_phases
-from vqcc.ops.gemv.tile import TILE_ROWS, activation_alignment, panel_constants, workspace_bytes
+from vqcc.ops.linear.tile import TILE_ROWS, activation_alignment, panel_constants, workspace_bytes
 from vqcc.ops.tiles import ELEMENT_TYPES, power_of_two_at_least, round_up
 from vqcc.plan import Constant, Decision, Rejected
 
@@ -48,7 +48,7 @@ class FragmentTile:
 
     `sets` of rows have `visits` each; `blocks` blocks take all of them in order, so that up to `max_parts` blocks share
     a set. `input_rows` rows of x are kept for a visit, and books with `copies` of each entry, of `quad_tiles` column
-    tiles next to each other. `arrivals`, `register_cap`, `roundings` and `panels` are as in GemvTile.
+    tiles next to each other. `arrivals`, `register_cap`, `roundings` and `panels` are as in LinearTile.
     """
 
     batch: int

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vqcc.ops.exchanges import exchange_scratch_bytes
-from vqcc.ops.gemv.tile import (
+from vqcc.ops.linear.tile import (
     TILE_ROWS,
-    GemvTile,
+    LinearTile,
     Shape,
     fill_decision,
     make_tile,
@@ -42,7 +42,7 @@ ROUNDINGS_PER_PRODUCT = 4
 
 def propose_mma_tiles(
     rows: int, variant: Variant, work: Workload, machine: Machine
-) -> Iterator[tuple[GemvTile, tuple[Decision, ...]]]:
+) -> Iterator[tuple[LinearTile, tuple[Decision, ...]]]:
     """Tiles for W of `rows` rows, the most promising first; later ones leave a thread more registers."""
     groups, decision = _groups(rows, variant, work, machine)
     while groups:

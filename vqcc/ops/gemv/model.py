@@ -8,19 +8,18 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from vqcc.ops.base import ComputeLayout, Variant
 from vqcc.ops.fields import as_list, distinct
-from vqcc.ops.gemv.dataflows import DATAFLOWS, MAX_BATCH, GemvDataflow
+from vqcc.ops.gemv.dataflows import DATAFLOWS, MAX_BATCH
 from vqcc.ops.gemv.fma_tile import propose_fma_tiles
 from vqcc.ops.gemv.mma_tile import propose_mma_tiles
-from vqcc.ops.gemv.tile import GemvTile
-from vqcc.ops.gemv.traffic import count_traffic
-from vqcc.ops.linear import Linear
+from vqcc.ops.linear.base import BoundedOp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from vqcc.levels import Dataflow
-    from vqcc.ops.base import Machine, Traffic, Workload
-    from vqcc.plan import Decision, Exchange, Tile
+    from vqcc.ops.base import Machine, Workload
+    from vqcc.ops.linear.dataflow import LinearDataflow
+    from vqcc.plan import Decision, Tile
 
 __all__ = ["Gemv"]
 
@@ -30,14 +29,11 @@ MIN_TENSOR_BATCH = 5
 BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH)]
 
 
-class Gemv(Linear):
+class Gemv(BoundedOp):
     """Matrix-vector products with up to 16 vectors at a time."""
 
     stand_ins: ClassVar[dict[str, Any]] = {"m": 1}
-    dataflows: ClassVar[Mapping[Dataflow, GemvDataflow]] = DATAFLOWS
-    dataflow_rows: ClassVar[Mapping[Dataflow, int]] = {
-        name: dataflow.rows for name, dataflow in DATAFLOWS.items()
-    }
+    dataflows: ClassVar[Mapping[Dataflow, LinearDataflow]] = DATAFLOWS
 
     kind: Literal["gemv"]
     m: Annotated[
@@ -67,8 +63,3 @@ class Gemv(Linear):
         """On tensor cores or on the CUDA cores, as vectors are exchanged."""
         decoding = propose_mma_tiles if work.exchange.engine == "mma" else propose_fma_tiles
         return decoding(self.n, variant, work, machine)
-
-    def traffic(self, variant: Variant, tile: Tile, exchange: Exchange, vector_size: int) -> Traffic:
-        """What the kernel moves and executes beside looking entries up."""
-        assert isinstance(tile, GemvTile)
-        return count_traffic(self.weight_shape, variant, tile, exchange, vector_size)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vqcc.code_layouts import RotatedLayout
-from vqcc.ops.gemv.tile import activation_alignment, dealt_parts, workspace_bytes
+from vqcc.ops.linear.tile import activation_alignment, dealt_parts, workspace_bytes
 from vqcc.ops.tiles import ELEMENT_TYPES, round_up
 from vqcc.plan import Constant, Decision, Rejected
 
@@ -80,7 +80,7 @@ class ScoreTile:
 
     Tables have scores of `input_rows` rows of x, 1, 2 or 4, for codes of `code_bits`. A block tabulates a round of its
     columns at a time, into one of `regions`, and a warp looks a group of 32 of its rows up. `rounds` and `row_groups`
-    are those of the whole weight. `arrivals` and `roundings` are as in GemvTile.
+    are those of the whole weight. `arrivals` and `roundings` are as in LinearTile.
     """
 
     dtype: Dtype

@@ -6,8 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from vqcc.levels import STRATEGIES, Strategy
+from vqcc.passes.agreement import DOUBT, Agreed, of_kernels, weigh
 from vqcc.passes.cache.dataflow import CACHE_DATAFLOWS, cache_refusals
-from vqcc.passes.choice import DOUBT, Agreed, predicted, weigh
+from vqcc.passes.choice import predicted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +58,7 @@ def agree_on_cache(problems: Sequence[CacheProblem], estimate: Estimate) -> tupl
             )
             reasons[dataflow] = f"no tile of it fits {', '.join(without)}"
     # Where not even decoding has a tile, the compiler's search says so.
-    return weigh(totals, reasons, len(problems)) or (Agreed("decode"),)
+    return weigh(totals, reasons, of_kernels(problems)) or (Agreed("decode"),)
 
 
 def refusals_of_library(problems: Sequence[CacheProblem], dataflow: Dataflow) -> list[str]:

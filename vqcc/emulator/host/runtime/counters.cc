@@ -123,6 +123,10 @@ void count_operation(WarpOperation operation) {
     case WarpOperation::matrix_load:  // counted as what its lanes load
     case WarpOperation::cluster_arrive:
     case WarpOperation::cluster_wait:  // once for the cluster
+    case WarpOperation::multiply_begin:
+    case WarpOperation::multiply_start:  // by its columns
+    case WarpOperation::multiply_commit:
+    case WarpOperation::multiply_wait:
       break;
     default:
       ++counters.votes;

@@ -7,18 +7,21 @@
 
 #include "fences.h"
 #include "memory.h"
+#include "order.h"
 
 namespace vqcc_emulator {
 
 namespace {
 
 // What is ordered before fences that threads of one warp made before atomic operations on one address: the block's
-// accesses of earlier epochs, and of this one those that the warp's lanes had done by these clocks.
+// accesses of earlier epochs, and of this one those that the warp's lanes, and by `others` further threads, had done by
+// these clocks.
 struct Published {
   uint32_t block;  // number
   uint32_t epoch;
   uint8_t warp;
   uint32_t clocks[warp_size];
+  Clocks others;
 };
 
 // Publications on one address, by blocks.
@@ -38,6 +41,25 @@ std::vector<uint32_t> first_epochs;                                 // of cluste
 std::unordered_map<uint64_t, Address> published;                   // by arena offset
 std::unordered_map<uint64_t, Observed> observed[maximum_cluster];  // by arena offset, of each block that runs
 
+// What fences of threads of a block ordered before their atomic operations on an address, in one epoch.
+struct Shared {
+  Clocks clocks;
+  uint32_t epoch = 0;
+};
+std::unordered_map<uint64_t, Shared> shared_in_block[maximum_cluster];  // by arena offset
+
+// Between threads of a block: one that does an atomic operation knows what others had published by one on the same address.
+void share_within_block(uint64_t offset) {
+  Shared& shared = shared_in_block[block->rank][offset];
+  if (shared.epoch != block->epoch) {
+    shared = {nullptr, block->epoch};
+  }
+  learn(*current, shared.clocks);
+  if (current->fence_epoch == block->epoch) {
+    shared.clocks = join(shared.clocks, current->fence_all);
+  }
+}
+
 bool is_before(const Published& entry, uint32_t number) { return entry.block < number; }
 
 // Adds what is ordered before the thread's last fence.
@@ -51,12 +73,13 @@ void publish(Address& address, const Thread& me) {
         const uint32_t kept = entry->epoch == me.fence_epoch ? entry->clocks[lane] : 0;
         entry->clocks[lane] = std::max(kept, me.fence_clocks[lane]);
       }
+      entry->others = entry->epoch == me.fence_epoch ? join(entry->others, me.fence_seen) : me.fence_seen;
       entry->epoch = me.fence_epoch;
       return;
     }
   }
   address.blocks += first;
-  entry = entries.insert(entry, {block->number, me.fence_epoch, me.warp, {}});
+  entry = entries.insert(entry, {block->number, me.fence_epoch, me.warp, {}, me.fence_seen});
   std::copy_n(me.fence_clocks, warp_size, entry->clocks);
 }
 
@@ -69,6 +92,9 @@ struct Earlier {
 };
 
 bool covers(const Published& entry, const Earlier& access) {
+  if (entry.epoch == access.epoch && !access.several_warps && are_in(entry.others, access.warp, access.lanes, access.clock)) {
+    return true;
+  }
   if (entry.epoch != access.epoch || access.several_warps || entry.warp != access.warp) {
     return access.epoch < entry.epoch;
   }
@@ -84,7 +110,8 @@ bool covers(const Published& entry, const Earlier& access) {
 bool has_seen(const Observed& seen, const Thread& me) {
   return seen.epoch < block->epoch || seen.several || seen.thread == me.index ||
          (seen.thread / warp_size == me.warp &&
-          ordered(seen.clock, seen.thread % warp_size, block->warps[me.warp], me.lane));
+          ordered(seen.clock, seen.thread % warp_size, block->warps[me.warp], me.lane)) ||
+         (launch.staged && is_known(seen.thread, seen.clock, me));
 }
 
 bool ordered_after(const Earlier& access, const Thread& me) {
@@ -126,6 +153,9 @@ void begin_cluster_order() {
   for (auto& of_block : observed) {
     of_block.clear();
   }
+  for (auto& of_block : shared_in_block) {
+    of_block.clear();
+  }
 }
 
 void note_global_atomic(uint64_t offset) {
@@ -134,6 +164,9 @@ void note_global_atomic(uint64_t offset) {
   const auto [seen, first] = observed[block->rank].try_emplace(offset, Observed{block->epoch, clock, me.index, false});
   if (!first && seen->second.epoch == block->epoch && seen->second.thread != me.index) {
     seen->second.several = true;
+  }
+  if (launch.staged) {
+    share_within_block(offset);
   }
   if (me.fence_epoch != 0) {
     publish(published[offset], me);
@@ -176,6 +209,10 @@ void thread_fence() {
   Thread& me = *current;
   Warp& warp = block->warps[me.warp];
   me.fence_epoch = block->epoch;
+  if (launch.staged) {
+    me.fence_seen = me.seen;
+    me.fence_all = publish_all(me);
+  }
   for (unsigned lane = 0; lane < warp_size; ++lane) {
     me.fence_clocks[lane] = std::max(warp.known[warp.row[me.lane]][lane], warp.full_clock - 1);
   }

@@ -1,9 +1,9 @@
 // The functions Python calls: place the buffers, launch, fetch the results.
 #include <dlfcn.h>
-#include <link.h>
 
 #include "faults.h"
 #include "fences.h"
+#include "image.h"
 #include "memory.h"
 #include "schedule.h"
 
@@ -88,26 +88,6 @@ void forget_buffers() {
     madvise(arena.shadow.bytes, bytes_capacity, MADV_DONTNEED);
     madvise(arena.visits, visits_capacity, MADV_DONTNEED);
   }
-}
-
-// The kernel's module, from its program headers.
-int find_image(dl_phdr_info* info, size_t, void* data) {
-  const uintptr_t function = reinterpret_cast<uintptr_t>(data);
-  uintptr_t low = ~uintptr_t(0), high = 0;
-  for (int i = 0; i < info->dlpi_phnum; ++i) {
-    const auto& header = info->dlpi_phdr[i];
-    if (header.p_type == PT_LOAD) {
-      const uintptr_t start = info->dlpi_addr + header.p_vaddr;
-      low = start < low ? start : low;
-      high = start + header.p_memsz > high ? start + header.p_memsz : high;
-    }
-  }
-  if (function < low || function >= high) {
-    return 0;
-  }
-  launch.image_low = low;
-  launch.image_high = high;
-  return 1;
 }
 
 // The blocks that run together.
@@ -210,7 +190,7 @@ VQCC_EXPORT void vqcc_emulator_launch(const Request* request, Result* out) {
   result.counters = Counters();
   result.failure.kind = ErrorKind::none;
   current = nullptr;
-  dl_iterate_phdr(find_image, request->kernel->function);
+  find_image(request->kernel->function);
   begin_launch_order();
   bool prepared = true;
   for (unsigned rank = 0; rank < cluster.size; ++rank) {
@@ -244,7 +224,7 @@ VQCC_EXPORT void vqcc_emulator_fetch(uint64_t index, uint8_t* data, uint8_t* wri
 
 // Name of the function a site lies in and the distance from its start, for machines without addr2line.
 VQCC_EXPORT const char* vqcc_emulator_symbol(const Kernel* kernel, uint32_t site, uint64_t* distance) {
-  dl_iterate_phdr(find_image, kernel->function);
+  find_image(kernel->function);
   Dl_info info;
   const uintptr_t address = launch.image_low + site;
   if (dladdr(reinterpret_cast<void*>(address), &info) == 0 || info.dli_sname == nullptr) {

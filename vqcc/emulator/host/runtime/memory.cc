@@ -1,5 +1,7 @@
 #include "memory.h"
 
+#include "order.h"
+
 namespace vqcc_emulator {
 
 Arena arena;
@@ -11,13 +13,15 @@ void report_race(const Cell& cell, const Stamp& stamp, Access access, Access oth
   failure.access = access;
   failure.other_access = other;
   if (other == Access::read) {
-    const uint32_t lanes = cell.read_lanes & ~(cell.read_warp == stamp.thread->warp ? 1u << stamp.thread->lane : 0u);
-    failure.other_site = cell.read_site;
+    const Reader reader = unknown_reader(cell, *stamp.thread);
+    const uint32_t lanes = reader.lanes & ~(reader.warp == stamp.thread->warp ? 1u << stamp.thread->lane : 0u);
+    failure.other_site = reader.site;
     // Of several readers one is kept; 0xffffffff where that one is this thread.
-    failure.other_thread = lanes == 0 ? ~0u : cell.read_warp * warp_size + static_cast<unsigned>(__builtin_ctz(lanes));
+    failure.other_thread = reader.lanes == 0 ? reader.warp * warp_size
+                           : lanes == 0 ? ~0u : reader.warp * warp_size + static_cast<unsigned>(__builtin_ctz(lanes));
   } else {
     failure.other_site = cell.write_site;
-    failure.other_thread = cell.write_thread;
+    failure.other_thread = cell.write_bulk ? ~0u : cell.write_thread;  // of a bulk copy that knows its barrier alone
   }
   abandon();
 }
@@ -26,6 +30,9 @@ void check_elsewhere(const void* address, uint64_t bytes, Access access, Site si
   const uintptr_t first = reinterpret_cast<uintptr_t>(address);
   const uintptr_t stack = reinterpret_cast<uintptr_t>(current->stack);
   if (first - stack < stack_bytes && bytes <= stack_bytes - (first - stack)) {
+    if (block->multiplying != 0) {
+      check_sums(address, bytes, access, site);
+    }
     return;
   }
   const bool in_image = first >= launch.image_low && first + bytes <= launch.image_high;

@@ -11,11 +11,13 @@
 
 #include "cluster.h"
 #include "counters.h"
+#include "multiplies.h"
 #include "race.h"
 
 namespace vqcc_emulator {
 
-enum Flag : uint8_t { mapped = 1, written = 2, writable = 4 };
+// The bytes of a barrier of stages are `mapped` and neither of the others: no access to them is right.
+enum Flag : uint8_t { mapped = 1, written = 2, writable = 4, barrier_word = 8 };
 
 struct Region {
   uint64_t offset, bytes;
@@ -84,6 +86,9 @@ inline void locate(Failure& failure, uint64_t offset) {
     fail_at(ErrorKind::misaligned, offset, bytes, access, site);
   }
   for (uint64_t i = offset; i < offset + bytes; ++i) {
+    if (arena.flags[i] & barrier_word) {
+      fail_at(ErrorKind::barrier_bytes, i, bytes, access, site);
+    }
     if (access != Access::read && !(arena.flags[i] & writable)) {
       fail_at(ErrorKind::read_only_write, i, bytes, access, site);
     }
@@ -150,6 +155,9 @@ inline void check(const void* address, uint64_t bytes, uint64_t alignment, Site 
   }
   if (offset >= arena.tracked_end) {
     return;
+  }
+  if (access != Access::read && shared && __builtin_expect(block->multiplying != 0, false)) {
+    check_operands(offset, bytes, access, site);
   }
   const Warp& warp = block->warps[current->warp];
   const Stamp stamp = {block->epoch, warp.clock[current->lane], shared ? block->first_epoch : launch.first_epoch, site,

@@ -9,19 +9,21 @@
 
 namespace vqcc_emulator {
 
+constexpr uint8_t listed = 0x20;          // readers are in a list, whose number `read_lanes` is (see order.h)
 constexpr uint8_t several_warps = 0x40;   // readers of one epoch that no warp operation can order with a writer
 constexpr uint8_t several_blocks = 0x80;  // readers in different blocks of this launch
 
 // For 4 bytes, or for a single byte once threads have accessed parts of the 4 bytes separately (`split`).
 // `plain_in_block`: the block of the last write has also written other than by atomics, which other blocks' atomics
-// race with.
+// race with. `write_bulk`: the last write is a bulk copy's, `write_thread` its barrier's number, `write_clock` the phase
+// after which it is there.
 struct Cell {
   uint32_t write_epoch, write_clock;
   Site write_site;
   uint32_t read_epoch, read_clock;
   Site read_site;
   uint32_t read_lanes;
-  uint16_t write_thread : 10, write_atomic : 1, plain_in_block : 1, split : 1;
+  uint16_t write_thread : 10, write_atomic : 1, plain_in_block : 1, split : 1, write_bulk : 1;
   uint8_t read_warp;
   uint8_t read_state;
 };
@@ -71,6 +73,13 @@ inline void synchronize(Warp& warp, uint32_t mask) {
   }
 }
 
+// Order by barriers of stages and of groups of warps, where the kernel has such (see order.h).
+bool write_is_known(const Cell& cell, const Thread& observer);
+bool reads_are_known(const Cell& cell, const Thread& observer);
+void record_read_exactly(Cell& cell, const Stamp& stamp);
+// A list of readers for a copy of a cell.
+void copy_readers(Cell& cell);
+
 // Reports and does not return. Defined in memory.h, which knows the regions.
 [[noreturn]] void report_race(const Cell& cell, const Stamp& stamp, Access access, Access other, uint64_t offset);
 // Whether a barrier of clusters orders an earlier access of this block to a word of shared memory before the observer.
@@ -84,10 +93,10 @@ inline void check_against_write(const Cell& cell, const Stamp& stamp, Access acc
   }
   if (cell.write_epoch == stamp.epoch) {
     const Thread& me = *stamp.thread;
-    if (cell.write_thread != me.index && !(access == Access::atomic && cell.write_atomic) &&
-        (cell.write_thread / warp_size != me.warp ||
+    if ((cell.write_thread != me.index || cell.write_bulk) && !(access == Access::atomic && cell.write_atomic) &&
+        (cell.write_thread / warp_size != me.warp || cell.write_bulk ||
          !ordered(cell.write_clock, cell.write_thread % warp_size, block->warps[me.warp], me.lane)) &&
-        !ordered_by_cluster(me, Access::write, offset)) {
+        !(launch.staged && write_is_known(cell, me)) && !ordered_by_cluster(me, Access::write, offset)) {
       report_race(cell, stamp, access, cell.write_atomic ? Access::atomic : Access::write, offset);
     }
   } else if (__builtin_expect(of_another_block(cell.write_epoch), false) &&
@@ -115,7 +124,7 @@ inline void check_against_reads(const Cell& cell, const Stamp& stamp, Access acc
   }
   if (cell.read_epoch == stamp.epoch && ((cell.read_state & several_warps) || cell.read_warp != stamp.thread->warp ||
                                          !readers_ordered(cell, *stamp.thread)) &&
-      !ordered_by_cluster(*stamp.thread, Access::read, offset)) {
+      !(launch.staged && reads_are_known(cell, *stamp.thread)) && !ordered_by_cluster(*stamp.thread, Access::read, offset)) {
     report_race(cell, stamp, access, Access::read, offset);
   }
 }
@@ -123,6 +132,10 @@ inline void check_against_reads(const Cell& cell, const Stamp& stamp, Access acc
 inline void record_read(Cell& cell, const Stamp& stamp) {
   const Thread& me = *stamp.thread;
   if (cell.read_epoch == stamp.epoch) {
+    if (__builtin_expect(launch.staged, false)) {
+      record_read_exactly(cell, stamp);
+      return;
+    }
     if (cell.read_state & several_warps) {
       return;
     }
@@ -163,6 +176,7 @@ inline void touch(Cell& cell, const Stamp& stamp, uint64_t offset) {
   cell.write_site = stamp.site;
   cell.write_thread = stamp.thread->index & 0x3ff;
   cell.write_atomic = access == Access::atomic;
+  cell.write_bulk = 0;
   cell.read_epoch = 0;
 }
 
@@ -180,6 +194,9 @@ inline void touch_bytes(Shadow& shadow, const Stamp& stamp, uint64_t offset, uin
       Cell copy = word.split ? Cell() : word;
       for (unsigned j = 0; j < 4; ++j) {
         shadow.bytes[i / 4 * 4 + j] = copy;
+        if (copy.read_epoch == stamp.epoch && (copy.read_state & listed)) {
+          copy_readers(shadow.bytes[i / 4 * 4 + j]);
+        }
       }
       word.split = 1;
     }

@@ -36,6 +36,25 @@ enum class ErrorKind : int32_t {
   absent_block,
   divergent_cluster_barrier,
   cluster_barrier_order,
+  unmade_barrier,
+  unshown_barrier,
+  remade_barrier,
+  barrier_bytes,
+  excess_arrival,
+  barrier_limit,
+  unannounced_copy,
+  missed_phase,
+  stalled,
+  group_mismatch,
+  group_threads,
+  unshown_operand,
+  operand_overwritten,
+  sums_in_flight,
+  lost_sums,
+  unfenced_multiply,
+  pending_multiply,
+  warpgroup_mismatch,
+  hidden_barrier,
 };
 
 enum class Access : uint8_t { none, read, write, atomic };
@@ -88,6 +107,10 @@ struct Counters {
   uint64_t remote_load_bytes, remote_store_bytes;
   uint64_t remote_load_requests, remote_store_requests;
   uint64_t cluster_barriers;  // of clusters
+  // Of threads: arrivals at barriers of stages and waits for their phases. Of groups of warps: their barriers.
+  uint64_t stage_arrivals, stage_waits;
+  uint64_t group_barriers;
+  uint64_t bulk_copies, bulk_copy_bytes;  // also counted as loads of global memory
 };
 
 struct Result {

@@ -6,7 +6,11 @@
 #include "copy_async.h"
 #include "fail.h"
 #include "fences.h"
+#include "groups.h"
 #include "memory.h"
+#include "multiplies.h"
+#include "order.h"
+#include "stages.h"
 
 namespace vqcc_emulator {
 
@@ -24,11 +28,15 @@ void run_thread() {
   launch.kernel->invoke(launch.kernel->function, launch.arguments);
   Thread& self = *current;
   check_no_pending_copies(self);
+  if (launch.multiplies) {
+    check_no_multiplies(self);
+  }
   Warp& warp = block->warps[self.warp];
   self.wait = Wait::exited;
   warp.exited |= 1u << self.lane;
   warp.runnable &= ~(1u << self.lane);
   if (++block->exited == block->thread_count) {
+    check_no_flying_copies();
     check_exit(self);
   }
   switch_away();
@@ -56,10 +64,20 @@ void begin_block() {
     Thread& thread = block->threads[i];
     thread.wait = Wait::none;
     thread.fence_epoch = 0;
+    thread.fence_seen.reset();
     thread.arrival = thread.awaited = cluster.barrier;
     prepare(thread.context, thread.stack, run_thread);
   }
   clear_pending_copies();
+  begin_block_stages();
+  if (launch.staged) {
+    begin_block_groups();
+  }
+  if (launch.staged || launch.multiplies) {
+    forget_clocks();
+    begin_block_multiplies();
+    begin_block_showing();
+  }
 }
 
 // No thread of the block can run and some have not ended: tells who does not meet whom.
@@ -76,10 +94,36 @@ void fail_stalled() {
       first = &thread;
     }
   }
+  for (unsigned i = 0; i < block->thread_count && kind != ErrorKind::stalled; ++i) {
+    const Thread& thread = block->threads[i];
+    // Whatever others wait for, they may wait for what these would do then.
+    if (thread.wait == Wait::stage || thread.wait == Wait::group) {
+      kind = ErrorKind::stalled;
+      first = &thread;
+    }
+  }
   Failure& failure = new_failure(kind, first->site);
   failure.thread = first->index;
   failure.mask = kind == ErrorKind::divergent_warp_operation ? first->mask : 0;
   describe_threads(failure);
+  if (kind == ErrorKind::stalled) {
+    describe_groups(failure);
+    describe_stages(failure, *first);
+  }
+}
+
+// No other thread can run: those that let others run go on. Returns whether there are any.
+bool resume_patient() {
+  bool found = false;
+  for (unsigned i = 0; i < block->thread_count; ++i) {
+    Thread& thread = block->threads[i];
+    if (thread.wait == Wait::others) {
+      thread.wait = Wait::none;
+      block->warps[thread.warp].runnable |= 1u << thread.lane;
+      found = true;
+    }
+  }
+  return found;
 }
 
 // Runs the block until each of its threads has exited or waits for other blocks. Returns whether any has run.
@@ -99,6 +143,11 @@ bool run_block() {
     }
     has_run |= again;
     again |= block->at_barrier == block->thread_count && release_barrier();
+    again = again || (launch.staged && land_copies());
+    again = again || (result.failure.kind == ErrorKind::none && resume_patient());
+    if (result.failure.kind != ErrorKind::none) {
+      return true;
+    }
   }
   if (block->exited != block->thread_count && !waits_for_cluster(*block)) {
     fail_stalled();
@@ -144,6 +193,15 @@ unsigned char* dynamic_shared() {
   return reinterpret_cast<unsigned char*>(arena.base + arena.shared[block->rank].offset);
 }
 unsigned dynamic_shared_bytes() { return launch.shared_bytes; }
+void let_others_run() {
+  const Site site = VQCC_HERE;
+  take_step(site);
+  Thread& self = *current;
+  self.site = site;
+  self.wait = Wait::others;
+  block->warps[self.warp].runnable &= ~(1u << self.lane);
+  switch_away();
+}
 void trap() { fail(ErrorKind::trap, VQCC_HERE); }
 
 }  // namespace vqcc_emulator

@@ -3,6 +3,7 @@
 
 #include <setjmp.h>
 
+#include <memory>
 #include <vector>
 
 #include "../include/vqcc_emulator/interface.h"
@@ -19,7 +20,10 @@ constexpr unsigned maximum_cluster = 8;  // blocks
 
 using Site = uint32_t;  // code address as an offset into the kernel's module; 0 where there is none
 
-enum class Wait : uint8_t { none, warp, barrier, exited, cluster };
+enum class Wait : uint8_t { none, warp, barrier, exited, cluster, stage, group, others };
+
+// Of each thread of a block, the clock up to which what it did is known (see order.h). Never changed, as many share one.
+using Clocks = std::shared_ptr<const std::vector<uint32_t>>;
 
 // An asynchronous copy not yet waited for.
 struct PendingCopy {
@@ -56,6 +60,11 @@ struct Thread {
   // What was ordered before its last thread fence (see fences.cc); epoch 0: it had none.
   uint32_t fence_epoch = 0;
   uint32_t fence_clocks[warp_size] = {};
+
+  // In kernels whose warps meet other than at block barriers: what it knows of other threads of the block, what it knew
+  // at its last thread fence, and the barrier and phase that it waits for, with what the phase's end has told it.
+  Clocks seen, fence_seen, fence_all, told;
+  uint32_t stage = 0, phase = 0;
 };
 
 // A warp's lanes, and who has synchronized with whom since when (see race.h).
@@ -80,6 +89,7 @@ struct Block {
   unsigned warp_count = 0;
   unsigned exited = 0;
   unsigned at_barrier = 0;
+  unsigned multiplying = 0;  // multiplies of warpgroups that are on their way
   uint32_t first_epoch = 0;  // of the accesses of this block
   uint32_t epoch = 0;        // of the accesses since its last barrier
   Warp warps[maximum_warps];
@@ -102,6 +112,8 @@ struct Launch {
   uint32_t shared_bytes = 0;
   bool counting = false;
   bool clustered = false;     // the kernel names a cluster size
+  bool staged = false;        // the kernel's module has barriers of stages or of groups of warps (see order.h)
+  bool multiplies = false;    // and multiplies of warpgroups
   uint32_t epoch_ranks = 0;  // bits of an epoch that are its block's rank: so those of blocks that run together differ
   int64_t steps_left = 0;
   uintptr_t image_low = 0, image_high = 0;  // the kernel's module, code and constants
@@ -115,6 +127,8 @@ extern Block* block;     // that runs
 extern Thread* current;  // that runs; null in the scheduler
 extern Context scheduler;
 extern sigjmp_buf fault_exit;
+
+inline Thread& lane_of(unsigned warp, unsigned lane) { return block->threads[warp * warp_size + lane]; }
 
 inline bool counts() { return __builtin_expect(launch.counting, false); }
 

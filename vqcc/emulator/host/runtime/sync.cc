@@ -1,15 +1,14 @@
 // Warp operations and block barriers: where fibers wait for each other.
 #include "counters.h"
 #include "fail.h"
-#include "race.h"
+#include "multiplies.h"
+#include "order.h"
 #include "schedule.h"
 #include "tensor.h"
 
 namespace vqcc_emulator {
 
 namespace {
-
-Thread& lane_of(unsigned warp, unsigned lane) { return block->threads[warp * warp_size + lane]; }
 
 bool is_shuffle(WarpOperation operation) {
   return operation >= WarpOperation::shuffle_index && operation <= WarpOperation::shuffle_xor;
@@ -153,6 +152,14 @@ void release(unsigned warp_index, uint32_t mask, WarpOperation operation) {
     multiply(warp_index);
   } else if (operation == WarpOperation::matrix_load) {
     deal(warp_index);
+  } else if (operation == WarpOperation::multiply_begin) {
+    fence_registers(warp_index);
+  } else if (operation == WarpOperation::multiply_start) {
+    issue_multiply(warp_index);
+  } else if (operation == WarpOperation::multiply_commit) {
+    end_group(warp_index);
+  } else if (operation == WarpOperation::multiply_wait) {
+    finish_multiplies(warp_index);
   } else {
     vote(warp_index, mask, operation);
   }
@@ -162,6 +169,9 @@ void release(unsigned warp_index, uint32_t mask, WarpOperation operation) {
   }
   if (orders_memory(operation)) {
     synchronize(warp, mask);
+    if (launch.staged || launch.multiplies) {
+      share_clocks(warp_index, mask);
+    }
   }
   for (uint32_t lanes = mask; lanes != 0; lanes &= lanes - 1) {
     lane_of(warp_index, static_cast<unsigned>(__builtin_ctz(lanes))).wait = Wait::none;
@@ -251,6 +261,10 @@ bool release_barrier() {
     count += block->threads[i].value;
   }
   block->epoch = next_epoch();
+  if (launch.staged || launch.multiplies) {
+    meet_all();
+    forget_clocks();
+  }
   block->at_barrier = 0;
   result.counters.block_barriers += counts();
   for (unsigned i = 0; i < block->thread_count; ++i) {

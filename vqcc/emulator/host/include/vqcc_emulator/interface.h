@@ -40,6 +40,10 @@ enum class WarpOperation : uint8_t {
   matrix_load,
   cluster_arrive,
   cluster_wait,
+  multiply_begin,
+  multiply_start,
+  multiply_commit,
+  multiply_wait,
 };
 enum class BarrierOperation : uint8_t { sync, count, all, any };
 enum class AtomicOperation : uint8_t {
@@ -70,6 +74,13 @@ struct FragmentSums {
 // ldmatrix).
 struct MatrixWords {
   uint32_t words[4];
+};
+
+// A multiply of a warpgroup (wgmma.m64nNk16): sixteen elements, from 16 `slice` on, of rows of 64 in shared memory.
+struct MultiplyShape {
+  TensorFormat format;
+  uint8_t slice;
+  uint16_t columns;
 };
 
 // Up to 16 bytes on their way from or to memory.
@@ -104,6 +115,19 @@ VQCC_WAITS FragmentSums multiply_fragments(TensorFormat format, Fragments operan
 // Each has read its row before.
 VQCC_WAITS MatrixWords deal_matrices(MatrixWords row);
 
+// The same for a warpgroup, whose multiplies take their time. `sums` are registers of the lane: an array on its stack, which
+// holds NaN until a wait for the group of the last multiply that adds to it. `a` are registers too, taken at the start.
+// `rows` are columns of operand B. Every lane of the four warps comes to each.
+VQCC_WAITS void begin_multiplies();
+VQCC_WAITS void start_multiply(MultiplyShape shape, float* sums, MatrixWords a, const void* rows);
+// Operand A in shared memory too: 64 rows, of which each warp takes its sixteen.
+VQCC_WAITS void start_shared_multiply(MultiplyShape shape, float* sums, const void* a_rows, const void* rows);
+VQCC_WAITS void commit_multiplies();
+VQCC_WAITS void wait_for_multiplies(unsigned groups_left);
+
+// Shows what this thread has stored to tensor cores' and bulk copies' own ways to shared memory (fence.proxy.async).
+void show_stores();
+
 // The block's number in its cluster, which the kernel's __cluster_dims__ makes; the barrier of the cluster's threads, in
 // two halves, at each of which the lanes of a warp must be together.
 __attribute__((const)) unsigned cluster_rank();
@@ -136,6 +160,24 @@ void copy_async(void* shared, const void* global, size_t bytes, size_t source_by
 void copy_async_commit();
 void copy_async_wait(unsigned groups_left);
 void copy_async_wait_all();
+
+// Barriers of stages (mbarrier): 8 bytes of shared memory, which only these may touch. A phase ends with its last arrival
+// once all bytes that arrivals announced are there; a wait is for the end of the last phase of its parity, and returns at
+// once for parity 1 of a new barrier. An arrival publishes what its thread did before, a wait makes it known.
+void barrier_init(void* barrier, unsigned arrivals);
+void barrier_arrive(void* barrier);
+void barrier_arrive_expecting(void* barrier, unsigned bytes);
+VQCC_WAITS void barrier_wait(void* barrier, unsigned parity);
+
+// A copy of whole 16 bytes by one thread (cp.async.bulk), which land as late as they can: when no thread can go on without.
+void bulk_copy(void* shared, const void* global, size_t bytes, void* barrier);
+
+// A wait for exactly `threads` threads, whole warps, that name the same barrier, 1 to 15 (barrier.sync).
+VQCC_WAITS void group_barrier(unsigned name, unsigned threads);
+
+// Lets all other threads of the block go on that can, copies land included, before this one: for a thread that looks again
+// and again at what another changes by an atomic operation.
+VQCC_WAITS void let_others_run();
 
 // Ends the launch with an error, as a trap on a GPU does.
 [[noreturn]] void trap();

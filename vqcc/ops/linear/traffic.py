@@ -10,7 +10,7 @@ from vqcc.ops.exchanges import exchange_instructions, exchange_wavefronts
 
 if TYPE_CHECKING:
     from vqcc.ops.base import Variant
-    from vqcc.ops.gemv.tile import GemvTile
+    from vqcc.ops.linear.tile import LinearTile
     from vqcc.plan import Exchange
 
 __all__ = ["count_traffic"]
@@ -24,7 +24,7 @@ GROUP_ROWS = 8
 
 
 def count_traffic(
-    shape: tuple[int, int], variant: Variant, tile: GemvTile, exchange: Exchange, vector_size: int
+    shape: tuple[int, int], variant: Variant, tile: LinearTile, exchange: Exchange, vector_size: int
 ) -> Traffic:
     """Per vector of a lane; `shape` is W's [n, k]."""
     n, k = shape
@@ -47,7 +47,7 @@ def count_traffic(
 
 
 def _scalar_traffic(
-    batch: int, tile: GemvTile, exchange: Exchange, vector_size: int
+    batch: int, tile: LinearTile, exchange: Exchange, vector_size: int
 ) -> tuple[float, float, float, float, float]:
     """Multiply-adds on the CUDA cores: rows of a warp share loaded and converted activations."""
     rows = tile.rows_per_warp
@@ -68,7 +68,7 @@ def _scalar_traffic(
 
 
 def _tensor_traffic(
-    batch: int, tile: GemvTile, exchange: Exchange, vector_size: int
+    batch: int, tile: LinearTile, exchange: Exchange, vector_size: int
 ) -> tuple[float, float, float, float, float]:
     """Multiplies on tensor cores: groups of eight rows share loaded activations, four lanes a row."""
     groups = tile.rows_per_warp // GROUP_ROWS

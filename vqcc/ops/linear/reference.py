@@ -1,10 +1,11 @@
-"""What gemv computes, in float64, and launches that check a kernel against it."""
+"""What linear ops compute, in float64, and launches that check a kernel against it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from vqcc.ops.base import LaunchCase
+from vqcc.ops.tiles import round_up
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_case", "reference"]
 
-#: Elements between rows of y that a kernel must not touch.
-_GAP = 3
+#: Elements between rows of y, at least, that a kernel must not touch; and those that kernels store at once.
+_GAP, _STORED = 3, 8
 
 
 def draw_case(
@@ -26,10 +27,14 @@ def draw_case(
     variant: Variant,
     x_alignment: int,
     rng: np.random.Generator,
+    *,
+    gaps: bool = True,
 ) -> LaunchCase:
-    """Inputs of one launch with m rows: x and bias like normalized activations, rows of x `x_alignment` bytes apart.
+    """Inputs of one launch with m rows: x and bias like normalized activations.
 
-    y and the gaps between rows of x hold NaN: an element that is not written, or a gap that is read, shows.
+    With `gaps`, `x_alignment` bytes at least lie between rows of x, and some elements between those of y: at the bound
+    so many that rows are aligned to what kernels store at once, else so few that they are not. y and the gaps hold
+    NaN: an element that is not written, or a gap that is read, shows.
     """
     import ml_dtypes
     import numpy as np
@@ -38,17 +43,19 @@ def draw_case(
     m = sizes["m"]
     dtype = np.dtype(ml_dtypes.bfloat16) if variant.dtype == "bfloat16" else np.dtype(np.float16)
     step = x_alignment // 2
-    x_stride = (k + step) // step * step
+    x_stride = (k + step) // step * step if gaps else k
     x = np.full((m, x_stride), np.nan, dtype=dtype)
     x[:, :k] = rng.standard_normal((m, k)).astype(dtype)
     # The bound runs with a bias, smaller sizes without.
-    bias = {"bias": rng.standard_normal(n).astype(dtype)} if m == variant.sizes["m"] else {}
-    y = np.full((m, n + _GAP), np.nan, dtype=dtype)
+    bound = m == variant.sizes["m"]
+    bias = {"bias": rng.standard_normal(n).astype(dtype)} if bound else {}
+    y_stride = (round_up(n + _GAP, _STORED) if bound else n + _GAP) if gaps else n
+    y = np.full((m, y_stride), np.nan, dtype=dtype)
     return LaunchCase(
         sizes=sizes,
         inputs={"x": x, **bias},
         outputs={"y": y},
-        scalars={"m": m, "x_stride": x_stride, "y_stride": n + _GAP},
+        scalars={"m": m, "x_stride": x_stride, "y_stride": y_stride},
         result=lambda outputs: outputs["y"][:, :n],
         untouched=lambda outputs: outputs["y"][:, n:],
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from vqcc.ops.tiles import ELEMENT_TYPES, round_up
 from vqcc.plan import Constant, Decision
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TILE_ROWS",
-    "GemvTile",
+    "LinearTile",
+    "PanelTile",
     "Shape",
     "activation_alignment",
     "dealt_parts",
@@ -29,7 +30,7 @@ TILE_ROWS = 16
 
 
 @dataclass(frozen=True)
-class GemvTile:
+class LinearTile:
     """A warp owns `rows_per_warp` rows; `warps_along_row` warps share them and split their columns.
 
     Its threads have `register_cap` registers. `row_blocks` blocks of rows times `parts` of each row are the work; no
@@ -104,6 +105,21 @@ class GemvTile:
         )
 
 
+@runtime_checkable
+class PanelTile(Protocol):
+    """A tile of which a launch may have several panels of `batch` rows of x."""
+
+    @property
+    def batch(self) -> int:
+        """Rows of x of a panel."""
+        ...
+
+    @property
+    def panels(self) -> int:
+        """Panels at the variant's bound."""
+        ...
+
+
 def panel_constants(panels: int) -> tuple[Constant, ...]:
     """How many panels of kBatch rows of x a launch has, if there are several."""
     several = Constant("int", "kPanels", panels, "of kBatch rows of x, at most; each has blocks of its own")
@@ -134,10 +150,10 @@ def make_tile(
     *,
     scratch: int,
     roundings: int,
-) -> GemvTile:
+) -> LinearTile:
     """The tile of `shape` for W of `rows` rows; `scratch` bytes a warp, `roundings` of one warp's sum."""
     rows_per_block = shape.rows_per_warp * shape.warps_across_rows
-    return GemvTile(
+    return LinearTile(
         batch=variant.sizes["m"],
         dtype=variant.dtype,
         rows_per_warp=shape.rows_per_warp,
@@ -172,7 +188,7 @@ def row_blocks(rows: int, band_rows: int, rows_per_block: int) -> int:
     return -(-rows // band_rows) * -(-band_rows // rows_per_block)
 
 
-def fill_decision(tile: GemvTile, machine: Machine, formula: str, registers: int) -> Decision:
+def fill_decision(tile: LinearTile, machine: Machine, formula: str, registers: int) -> Decision:
     """Why a block has the warps it has."""
     return Decision(
         "warps",

@@ -6,6 +6,7 @@ W is quantized [n, k]; x and y are float16 or bfloat16 with row strides; sums ar
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -14,10 +15,10 @@ from vqcc.algorithms.fields import MAX_INDEX
 from vqcc.diagnostics import Finding
 from vqcc.ops.base import Argument, DeviceEngine, Op, TimedMachine, Variant
 from vqcc.ops.fields import C_TYPES, Dtypes
-from vqcc.ops.gemv.dataflows import DATAFLOWS, GemvDataflow
-from vqcc.ops.gemv.reference import draw_case, reference
-from vqcc.ops.gemv.tile import GemvTile, activation_alignment
-from vqcc.plan import Constant, Tile
+from vqcc.ops.linear.reference import draw_case, reference
+from vqcc.ops.linear.tile import LinearTile, PanelTile, activation_alignment
+from vqcc.ops.linear.traffic import count_traffic
+from vqcc.plan import Constant
 from vqcc.report.text import counted
 
 if TYPE_CHECKING:
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
     from vqcc.algorithms.base import Algorithm
     from vqcc.gpus.model import Gpu
     from vqcc.levels import Dataflow
-    from vqcc.ops.base import LaunchCase, Machine, Workload
-    from vqcc.plan import Decision
+    from vqcc.ops.base import Dtype, LaunchCase, Machine, Traffic, Workload
+    from vqcc.ops.linear.dataflow import LinearDataflow
+    from vqcc.plan import Decision, Exchange, Tile
 
-__all__ = ["Extent", "Linear"]
+__all__ = ["DECODING_ENGINES", "BoundedOp", "Extent", "LinearOp"]
 
 #: Rows or columns: a sum of two still fits the kernels' signed 32-bit arithmetic.
 MAX_EXTENT = 2**30
@@ -50,36 +52,47 @@ SCALE_MODES: Mapping[str, str] = {
     "group": "vqcc::ScaleMode::kGroup",
 }
 
+#: What multiplies the vectors of kernels that decode.
+DECODING_ENGINES: Mapping[str, DeviceEngine] = {
+    "fma": DeviceEngine("gemv/fma_engine.cuh", "vqcc::FmaGemv"),
+    "mma": DeviceEngine("gemv/mma_engine.cuh", "vqcc::MmaGemv"),
+}
 
 Extent = Annotated[int, Field(ge=1, le=MAX_EXTENT)]
 
 
-class Linear(Op):
+class LinearOp(Op):
     """Products of rows of x with a quantized weight."""
 
     axes: ClassVar[tuple[str, ...]] = ("m", "n", "k", "residual")
     reduce_axes: ClassVar[tuple[str, ...]] = ("k", "residual")
-    template: ClassVar[str] = "gemv.cu.j2"
-    header_template: ClassVar[str] = "gemv.h.j2"
-    tile_types: ClassVar[Mapping[Dataflow, type[Tile]]] = {
-        "decode": GemvTile,
-        **{name: dataflow.tile for name, dataflow in DATAFLOWS.items()},
-    }
+    template: ClassVar[str] = "linear.cu.j2"
+    header_template: ClassVar[str] = "linear.h.j2"
     device_headers: ClassVar[tuple[str, ...]] = ("gemv/work.cuh",)
-    engines: ClassVar[Mapping[str, DeviceEngine]] = {
-        "fma": DeviceEngine("gemv/fma_engine.cuh", "vqcc::FmaGemv"),
-        "mma": DeviceEngine("gemv/mma_engine.cuh", "vqcc::MmaGemv"),
-        **{name: dataflow.engine for name, dataflow in DATAFLOWS.items()},
-    }
     #: Dataflows past the paper's that the op has.
-    dataflows: ClassVar[Mapping[Dataflow, GemvDataflow]]
+    dataflows: ClassVar[Mapping[Dataflow, LinearDataflow]] = {}
 
-    m: tuple[int, ...]
+    #: The rows of x that launches have, as a spec of the op says it.
+    m: Any
     n: Extent
     k: Extent
     dtype: Dtypes = ("float16",)
 
-    def dataflow_of(self, work: Workload) -> GemvDataflow | None:
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Take tiles, engines and rows of inputs from the dataflows of a subclass."""
+        super().__pydantic_init_subclass__(**kwargs)
+        own = cls.dataflows
+        cls.tile_types = {"decode": LinearTile, **{name: dataflow.tile for name, dataflow in own.items()}}
+        cls.engines = {**DECODING_ENGINES, **{name: dataflow.engine for name, dataflow in own.items()}}
+        cls.dataflow_rows = {name: dataflow.rows for name, dataflow in own.items()}
+
+    @property
+    @abstractmethod
+    def bounds(self) -> tuple[int, ...]:
+        """Bounds on m of the kernels that a library may have, ascending."""
+
+    def dataflow_of(self, work: Workload) -> LinearDataflow | None:
         """The dataflow past the paper's that the work's engine is of: they have the same names."""
         return next((own for name, own in self.dataflows.items() if name == work.exchange.engine), None)
 
@@ -97,7 +110,7 @@ class Linear(Op):
         return tuple(
             Variant(f"m{m}_{dtype}", dtype, {"m": m})
             for dtype in sorted(set(self.dtype))
-            for m in sorted(set(self.m))
+            for m in self.bounds
         )
 
     def check(self, algorithm: Algorithm, gpu: Gpu) -> Iterator[Finding]:
@@ -187,9 +200,21 @@ class Linear(Op):
     ) -> Iterator[tuple[Tile, tuple[Decision, ...]]]:
         """Those of `tiles` that decode as the paper's do."""
 
-    def only(self, variant: Variant) -> Self:
-        """The op with that one variant."""
-        return self.model_copy(update={"m": (variant.sizes["m"],), "dtype": (variant.dtype,)})
+    def panels(self, tile: Tile) -> int:
+        """Panels of x at the variant's bound."""
+        assert isinstance(tile, LinearTile)
+        return tile.panels
+
+    def tile_at(self, tile: Tile, rows: int) -> Tile:
+        """The tile with the panels that so many rows of x have."""
+        several = isinstance(tile, PanelTile) and tile.panels > 1
+        return replace(tile, panels=-(-rows // tile.batch)) if several else tile  # type: ignore[attr-defined,type-var]
+
+    def traffic(self, variant: Variant, tile: Tile, exchange: Exchange, vector_size: int) -> Traffic:
+        """What a panel's blocks move and execute beside looking entries up."""
+        assert isinstance(tile, LinearTile)
+        panel = replace(variant, sizes={"m": tile.batch})
+        return count_traffic(self.weight_shape, panel, tile, exchange, vector_size)
 
     def phase_cycles(self, tile: Tile, work: Workload, machine: TimedMachine) -> Mapping[str, float]:
         """Cycles of a launch of a dataflow past the paper's, phase by phase."""
@@ -202,12 +227,17 @@ class Linear(Op):
         return {
             "n": self.n,
             "k": self.k,
-            "max_m": max(self.m),
+            "max_m": self.bounds[-1],
             "args_bytes": ARGS_BYTES,
             "x_alignment": self.x_alignment(algorithm),
             "needs_scales": int(algorithm.scales.kind != "none"),
             "needs_stage_scales": int(algorithm.has_codebook_scales),
         }
+
+    def adds_stages(self, tile: Tile, dtype: Dtype) -> bool:
+        """Whether a kernel of `tile` adds residual stages up in float16 before it multiplies them."""
+        flows = (flow for flow in self.dataflows.values() if isinstance(tile, flow.tile))
+        return dtype == "float16" and any(flow.adds_stages for flow in flows)
 
     def x_alignment(self, algorithm: Algorithm) -> int:
         """Bytes that x and its rows must be multiples of."""
@@ -219,10 +249,16 @@ class Linear(Op):
         return tuple({"m": m} for m in sorted({bound, max(1, bound // 2)}))
 
     def draw_case(
-        self, variant: Variant, sizes: Mapping[str, int], algorithm: Algorithm, rng: np.random.Generator
+        self,
+        variant: Variant,
+        sizes: Mapping[str, int],
+        algorithm: Algorithm,
+        rng: np.random.Generator,
+        *,
+        gaps: bool = True,
     ) -> LaunchCase:
-        """Draw the inputs of one launch of `sizes`."""
-        return draw_case(self.weight_shape, sizes, variant, self.x_alignment(algorithm), rng)
+        """Draw the inputs of one launch of `sizes`; without `gaps` rows of x and y lie next to each other."""
+        return draw_case(self.weight_shape, sizes, variant, self.x_alignment(algorithm), rng, gaps=gaps)
 
     def reference(
         self,
@@ -236,3 +272,18 @@ class Linear(Op):
     def longest_sum(self, tile: Tile, algorithm: Algorithm) -> int:
         """Roundings on the way to an output: those of the sums, scale and bias, and of decoding."""
         return tile.roundings + 2 + 2 * algorithm.residuals + 1
+
+
+class BoundedOp(LinearOp):
+    """A linear op whose spec lists the bounds on m: each makes a kernel."""
+
+    m: tuple[int, ...]
+
+    @property
+    def bounds(self) -> tuple[int, ...]:
+        """Bounds on m of the library's kernels, ascending."""
+        return tuple(sorted(set(self.m)))
+
+    def only(self, variant: Variant) -> Self:
+        """The op with that one variant."""
+        return self.model_copy(update={"m": (variant.sizes["m"],), "dtype": (variant.dtype,)})
