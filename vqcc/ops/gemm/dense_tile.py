@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 
 from vqcc.code_layouts import FragmentLayout
 from vqcc.ops.gemm.warpgroup_tile import (
-    GROUP_ROWS,
     INPUT_COUNTERS,
     MAX_INPUT_BYTES,
     MAX_ROWS,
-    WARPGROUP_ROWS,
 )
 from vqcc.ops.gemv.fragment_cycles import CONFLICTS
 from vqcc.ops.gemv.fragment_tile import ROUNDINGS_PER_PRODUCT
@@ -205,7 +203,7 @@ def _tile(
         shared_books=shared_books,
         book_bytes=round_up(quad_tiles * work.tables * work.table_entries * 4 * work.entry_words, 16),
         rounded=work.rounded,
-        arrivals=_counters(rows, bands, work),
+        arrivals=_counters(bands, work),
         register_cap=REGISTERS,
         roundings=ROUNDINGS_PER_PRODUCT * columns
         + 1
@@ -213,12 +211,10 @@ def _tile(
     )
 
 
-def _counters(rows: int, bands: int, work: Workload) -> int:
-    """No fewer than any kernel of a library has: pieces must not lie where others have counters."""
-    of_warpgroups = bands * -(-work.band_rows // GROUP_ROWS) * (MAX_ROWS // WARPGROUP_ROWS[0])
+def _counters(bands: int, work: Workload) -> int:
+    """Of turns, of x, and of pieces; other kernels of a library may need more (ops/gemm/panels.counters_of)."""
     pieces = bands * -(-work.band_rows // PIECE_ROWS)
-    of_inputs = INPUT_COUNTERS + MAX_ROWS // PANEL_ROWS
-    return max(rows, of_warpgroups, OWN_COUNTERS + of_inputs + PIECE_COUNTERS * pieces)
+    return OWN_COUNTERS + INPUT_COUNTERS + MAX_ROWS // PANEL_ROWS + PIECE_COUNTERS * pieces
 
 
 def count_dense_cycles(tile: DenseTile, work: Workload, machine: TimedMachine) -> dict[str, float]:
