@@ -57,7 +57,7 @@ typedef struct vqcc_driver {
 #endif
 
 #define QUIP_4_SC_ABI_VERSION 3
-#define QUIP_4_SC_BUILD_ID "43e107d815102962"
+#define QUIP_4_SC_BUILD_ID "1bd26781af95c8a7"
 #define QUIP_4_SC_LAYOUT_ID "72a1e3c01b20" /* packed weights carry the same */
 #define QUIP_4_SC_N INT64_C(512)
 #define QUIP_4_SC_K INT64_C(4096)
@@ -177,8 +177,8 @@ static inline int32_t quip_4_sc_select(int32_t gpu, int32_t type, int32_t m) {
   return best;
 }
 
-/* Device memory that launches of this type and m need beside their arguments: the most that any GPU's kernel needs,
- * so that the answer needs no handle. 0 for args that no kernel serves. */
+/* Device memory that suffices for launches of this type with m rows or fewer: the most that any GPU's kernels need, so
+ * that the answer needs no handle. 0 for args that no kernel serves. */
 static inline size_t quip_4_sc_workspace_bytes(const quip_4_sc_args* args) {
   static const uint64_t bytes[QUIP_4_SC_KERNEL_COUNT] = {
       UINT64_C(0),
