@@ -12,7 +12,7 @@ from vqcc.ops.base import Dtype
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["C_TYPES", "Dtypes", "as_list", "distinct"]
+__all__ = ["C_TYPES", "Dtypes", "as_bounds", "as_list", "distinct"]
 
 #: CUDA types of a launch's inputs and outputs.
 C_TYPES: Mapping[str, str] = {"float16": "__half", "bfloat16": "__nv_bfloat16"}
@@ -21,6 +21,17 @@ C_TYPES: Mapping[str, str] = {"float16": "__half", "bfloat16": "__nv_bfloat16"}
 def as_list(value: object) -> object:
     """A list as a tuple; of a single value a tuple of it alone."""
     return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def as_bounds(value: object) -> object:
+    """Bounds on the rows of x as a tuple. Raises VQ0203 for a range, which another op has."""
+    if isinstance(value, dict):
+        raise field_error(
+            "VQ0203",
+            "m must be the most rows of x that a kernel serves, or a list of such bounds",
+            "use kind: linear for a range of rows, or name each bound: m: [32, 256]",
+        )
+    return as_list(value)
 
 
 def distinct(values: tuple[object, ...]) -> tuple[object, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from vqcc.ops.base import ComputeLayout, Variant
-from vqcc.ops.fields import as_list, distinct
+from vqcc.ops.fields import as_bounds, distinct
 from vqcc.ops.gemv.dataflows import DATAFLOWS, MAX_BATCH
 from vqcc.ops.gemv.fma_tile import propose_fma_tiles
 from vqcc.ops.gemv.mma_tile import propose_mma_tiles
@@ -38,7 +38,7 @@ class Gemv(BoundedOp):
     kind: Literal["gemv"]
     m: Annotated[
         tuple[BatchSize, ...],
-        BeforeValidator(as_list),
+        BeforeValidator(as_bounds),
         Field(min_length=1, max_length=MAX_BATCH),
         AfterValidator(distinct),
     ]
