@@ -51,6 +51,13 @@ def test_random_data(compiled: Path) -> None:
     assert done.stdout.count("relative error ") == done.stdout.count("max error ") == 3
 
 
+def test_few_rows_of_x(compiled: Path) -> None:
+    """Each kernel once, with no more rows; a number that is none is refused."""
+    results = run("validate", compiled, "--rows", "1", "--json").json["results"]
+    assert [(result["kernel"][:7], result["m"]) for result in results] == [("tiny_m1", 1), ("tiny_m3", 1)]
+    assert run("validate", compiled, "--rows", "0").exit_code == 2
+
+
 def test_given_tensors(compiled: Path, quantized: Path) -> None:
     done = run("validate", compiled, "--tensors", quantized, "--tensor", "w", "--gpu", "h200", "--json")
     assert (done.exit_code, done.stderr) == (0, "")

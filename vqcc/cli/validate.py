@@ -59,6 +59,13 @@ _PACKED_HELP = "the packed file may hold other weights than --tensors; without -
     help="Run the emitted source on the CPU, or the cubin on the GPU of this machine.",
 )
 @click.option("--gpu", "gpus", multiple=True, metavar="NAME", help="Only the kernels for these GPUs.")
+@click.option(
+    "--rows",
+    "most_rows",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Launches of at most N rows of x: kernels for many take long on the emulator.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of random weights and inputs.")
 @json_option
 @reports_errors
@@ -71,6 +78,7 @@ def command(
     values: str | None,
     backend: str,
     gpus: tuple[str, ...],
+    most_rows: int | None,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -103,6 +111,7 @@ def command(
             packed_path,
             gpus,
             seed,
+            most_rows,
         )
         if loaded:
             with _open_backend(backend, warnings) as running:
@@ -144,6 +153,7 @@ class _Inputs:
     packed: Path | None
     gpus: tuple[str, ...]
     seed: int
+    most_rows: int | None
 
 
 def _load_tensors(path: Path | None, names: tuple[str, ...]) -> tuple[VQTensor, ...]:
@@ -219,7 +229,13 @@ def _run_weights(
             altered = check_contents(inputs.packed, library, packed, inputs.tensors)
             failures.add(altered, ExitCode.MISMATCH)
         yield from validate(
-            library, backend, tensors=inputs.tensors, packed=packed, gpus=chosen, seed=inputs.seed
+            library,
+            backend,
+            tensors=inputs.tensors,
+            packed=packed,
+            gpus=chosen,
+            seed=inputs.seed,
+            most_rows=inputs.most_rows,
         )
 
 

@@ -94,17 +94,18 @@ def validate(
     packed: Mapping[str, Mapping[str, NDArray[Any]]] | None = None,
     gpus: Sequence[str] = (),
     seed: int = 0,
+    most_rows: int | None = None,
 ) -> Iterator[CaseResult]:
     """Run every kernel of `gpus` (default: all) on each tensor, or on random weights if there are none.
 
     `packed` holds the packed arrays of every tensor by name, as a file has them; else they are packed here,
     by `Library.pack`.
 
-    Each kernel runs at its bounds, and at smaller sizes that it must mask. All kernels of a GPU share one
-    workspace, which is zeroed once. After all of them, those that have a workspace run again: they must find it
-    usable whatever the others left there, and add their sums in the same order. Raises VQ0803 for a tensor that does
-    not fit, VQ0808 for another result the second time, VQ08xx for what a backend finds; a result outside its bound
-    is yielded, not raised.
+    Each kernel runs at its bounds, and at smaller sizes that it must mask; with `most_rows` of x at most. All kernels
+    of a GPU share one workspace, which is zeroed once. After all of them, those that have a workspace run again: they
+    must find it usable whatever the others left there, and add their sums in the same order. Raises VQ0803 for a
+    tensor that does not fit, VQ0808 for another result the second time, VQ08xx for what a backend finds; a result
+    outside its bound is yielded, not raised.
     """
     import numpy as np
 
@@ -122,7 +123,7 @@ def validate(
         for gpu, runner in runners.items():
             launched = []
             for kernel in library.builds[gpu].kernels:
-                for sizes in library.op.launch_sizes(kernel.variant):
+                for sizes in _no_larger(library.op.launch_sizes(kernel.variant), most_rows):
                     case = library.op.draw_case(kernel.variant, sizes, library.algorithm, rng)
                     blank = blank_outputs(case)
                     comparison = run_case(library, runner, kernel, case, arrays, decoded, workspaces[gpu])
@@ -131,6 +132,16 @@ def validate(
                         launched.append((kernel, case, blank))
             for kernel, case, blank in launched:
                 repeat_case(runner, kernel, case, blank, arrays, workspaces[gpu])
+
+
+def _no_larger(launches: Sequence[Mapping[str, int]], most: int | None) -> list[Mapping[str, int]]:
+    """Sizes of launches, none larger than `most`, none twice."""
+    smaller: list[Mapping[str, int]] = []
+    for sizes in launches:
+        own = sizes if most is None else {name: min(size, most) for name, size in sizes.items()}
+        if own not in smaller:
+            smaller.append(own)
+    return smaller
 
 
 def run_case(
