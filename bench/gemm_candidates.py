@@ -146,7 +146,7 @@ def check(built: Built | str, device: Device) -> bool:
 def measure(built: Built, m: int, device: Device) -> float:
     """Microseconds of a launch."""
     library = as_loaded(built)
-    ((build,),) = (library.builds.values(),)
+    (build,) = library.builds.values()
     (kernel,) = build.kernels
     return time_rows(library, kernel, m, Weights(device)).us
 

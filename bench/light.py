@@ -95,9 +95,7 @@ class Weights:
     def copies(self, library: Library) -> list[dict[str, DeviceArray]]:
         """The weights of a library, copy by copy."""
         if library.layout_id not in self._held:
-            arrays, book = weights_of(library, np.random.default_rng(self.seed))
-            if isinstance(library.layout, FragmentLayout | PackedLayout):
-                self._samples[library.layout_id] = samples_of(library, arrays["codes"], book)
+            arrays, _ = weights_of(library, np.random.default_rng(self.seed))
             moved = sum(array.nbytes for array in arrays.values())
             first = {name: self.device.upload(array) for name, array in arrays.items()}
             count = copies_past_cache(moved, self.device.l2_bytes)
@@ -106,8 +104,12 @@ class Weights:
 
     def samples(self, library: Library) -> tuple[Sample, ...]:
         """Some rows of these weights in float64; none of layouts of which rows cannot be taken out."""
-        self.copies(library)
-        return self._samples.get(library.layout_id, ())
+        if not isinstance(library.layout, FragmentLayout | PackedLayout):
+            return ()
+        if library.layout_id not in self._samples:
+            arrays, book = weights_of(library, np.random.default_rng(self.seed))
+            self._samples[library.layout_id] = samples_of(library, arrays["codes"], book)
+        return self._samples[library.layout_id]
 
     def _clone(self, arrays: dict[str, DeviceArray]) -> dict[str, DeviceArray]:
         return {name: self.device.clone(array) for name, array in arrays.items()}

@@ -489,6 +489,11 @@ VQCC_DEVICE uint32 to_bfloat16_pair(float2 values) {
   const __nv_bfloat162 pair = __float22bfloat162_rn(values);
   return reinterpret_cast<const uint32&>(pair);
 }
+template <ElementType kType>
+VQCC_DEVICE uint32 round_pair(float2 values) {
+  static_assert(kType == ElementType::kFloat16 || kType == ElementType::kBfloat16, "pairs of 16-bit floats");
+  return kType == ElementType::kFloat16 ? to_float16_pair(values) : to_bfloat16_pair(values);
+}
 
 /// One of the two float16 values of a pair, number `which`, twice. A multiply takes it from where it is.
 VQCC_DEVICE uint32 float16_twice(uint32 pair, int which) {

@@ -52,7 +52,7 @@ struct ScoreScales {
   VQCC_DEVICE uint32 up(int r, uint32 pair) const {
     const float scale = power(exponent_of(r));
     const float2 both = make_float2(scale, scale);
-    return multiply_pairs<kType>(pair, kType == ElementType::kFloat16 ? to_float16_pair(both) : to_bfloat16_pair(both));
+    return multiply_pairs<kType>(pair, round_pair<kType>(both));
   }
 
   /// What undoes the scale of row `r`.

@@ -8,7 +8,7 @@ sum along k may run in any order. Hotness, tile, bounds and launch are the same 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from vqcc.code_layouts import FragmentLayout
 from vqcc.plan import Decision, Exchange
@@ -112,41 +112,45 @@ def plan_fragment_layout(problem: Problem, plan: Plan) -> Plan:
 
 def plan_fragments(problem: Problem, plan: Plan) -> Plan:
     """Decode straight into operands: x is read in the order that the codes have."""
-    return plan.decide(
-        Decision(
-            "dataflow",
-            "fragment",
-            "lane 4 g + t decodes row g of eight, at the columns that its registers of the operand stand for",
-            {"vector_size": problem.algorithm.vector_size, "entries": problem.algorithm.table_entries},
-            "nothing is exchanged and every row of x shares one decoding",
-        ),
-        exchange=Exchange("fragment"),
+    return _plan_dataflow(
+        problem,
+        plan,
+        "fragment",
+        "lane 4 g + t decodes row g of eight, at the columns that its registers of the operand stand for",
+        "nothing is exchanged and every row of x shares one decoding",
     )
 
 
 def plan_warpgroups(problem: Problem, plan: Plan) -> Plan:
     """Decode straight into a warpgroup's operand A: x is stored in the order that the codes have."""
-    return plan.decide(
-        Decision(
-            "dataflow",
-            "warpgroup",
-            "lane 4 g + t decodes rows g, g + 8, g + 16 and g + 24 of a warp's, at the k of operand A's registers",
-            {"vector_size": problem.algorithm.vector_size, "entries": problem.algorithm.table_entries},
-            "nothing is exchanged: a sum over k runs in the order of decoding, in which x is stored",
-        ),
-        exchange=Exchange("warpgroup"),
+    return _plan_dataflow(
+        problem,
+        plan,
+        "warpgroup",
+        "lane 4 g + t decodes rows g, g + 8, g + 16 and g + 24 of a warp's, at the k of operand A's registers",
+        "nothing is exchanged: a sum over k runs in the order of decoding, in which x is stored",
     )
 
 
 def plan_dense(problem: Problem, plan: Plan) -> Plan:
     """Decode to memory, in the order in which tensor cores take weights from shared memory."""
-    return plan.decide(
-        Decision(
-            "dataflow",
-            "dense",
-            "lane 4 g + t decodes rows g, g + 8, g + 16 and g + 24 of 32, and writes them where stages have them",
-            {"vector_size": problem.algorithm.vector_size, "entries": problem.algorithm.table_entries},
-            "each weight is decoded once, whatever the rows of x, and read from L2 from then on",
-        ),
-        exchange=Exchange("dense"),
+    return _plan_dataflow(
+        problem,
+        plan,
+        "dense",
+        "lane 4 g + t decodes rows g, g + 8, g + 16 and g + 24 of 32, and writes them where stages have them",
+        "each weight is decoded once, whatever the rows of x, and read from L2 from then on",
     )
+
+
+def _plan_dataflow(
+    problem: Problem,
+    plan: Plan,
+    dataflow: Literal["fragment", "warpgroup", "dense"],
+    formula: str,
+    reason: str,
+) -> Plan:
+    """Note what lanes decode, and why; the dataflow's engine has its name."""
+    algorithm = problem.algorithm
+    inputs = {"vector_size": algorithm.vector_size, "entries": algorithm.table_entries}
+    return plan.decide(Decision("dataflow", dataflow, formula, inputs, reason), exchange=Exchange(dataflow))

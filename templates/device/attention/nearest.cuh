@@ -71,7 +71,7 @@ class NearestEntries {
     for (int part = 0; part < kParts; ++part) {
 #pragma unroll
       for (int p = 0; p < kPairs; ++p) {
-        const uint32 pair = to_pair(make_float2(left[2 * p], left[2 * p + 1]));
+        const uint32 pair = round_pair<kType>(make_float2(left[2 * p], left[2 * p + 1]));
         const float2 taken = of_pair(pair);
         pairs_[(part * kStored + lane_index()) * kPairs + p] = pair;
         left[2 * p] -= taken.x;
@@ -103,9 +103,6 @@ class NearestEntries {
   uint32* pairs_;    // [kParts, kStored, kPairs] of -2 x
   float* limits_;    // [kStored] by how much a score may be above the least, but for that one's share
 
-  VQCC_DEVICE static uint32 to_pair(float2 values) {
-    return kType == ElementType::kFloat16 ? to_float16_pair(values) : to_bfloat16_pair(values);
-  }
   VQCC_DEVICE static float2 of_pair(uint32 pair) {
     return kType == ElementType::kFloat16 ? float16_pair(pair) : bfloat16_pair(pair);
   }

@@ -7,14 +7,6 @@
 
 namespace vqcc {
 
-/// Two floats rounded to a 16-bit type and packed, x in the low half.
-template <ElementType kType>
-VQCC_DEVICE uint32 round_pair(float2 values) {
-  static_assert(kType == ElementType::kFloat16 || kType == ElementType::kBfloat16, "pairs of 16-bit floats");
-  if constexpr (kType == ElementType::kFloat16) return to_float16_pair(values);
-  return to_bfloat16_pair(values);
-}
-
 /// W is cut into pieces of kPieceRows rows, which are decoded to the workspace, and x into panels of kPanelRows rows. A piece
 /// times a panel is a tile of y, one after the other in order of the pieces, the panels of each inner.
 ///

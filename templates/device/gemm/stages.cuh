@@ -21,6 +21,14 @@ struct Turn {
   }
 };
 
+/// A word of a stage's row: its column in x past the stage's first one, and its place in the row, a piece of 16 bytes and the
+/// word in it.
+struct InputWord {
+  int column;
+  int piece;
+  int word;
+};
+
 /// The columns of W that lane t of a quad has, in the order in which it decodes them: of each kQuad spans of kSpan columns
 /// it has span t. A sum over k may run in any order: pair p of a unit of eight is where operand A has k 2t or 2t + 8 (p odd)
 /// of multiply p / 2 of the unit. So x has pair p of all lanes of a quad, in the order of lanes, in piece 4 unit + p of a
@@ -41,14 +49,8 @@ struct InputOrder {
     return own / kSpan * kQuad * kSpan + own % kSpan;
   }
 
-  /// Word `word` of a stage's row, by its address in x: its column past the stage's first one, and its place in the row: a
-  /// piece of 16 bytes, and the word in it.
-  struct Word {
-    int column;
-    int piece;
-    int word;
-  };
-  VQCC_DEVICE static Word word(int word) {
+  /// Word `word` of a stage's row, by its address in x.
+  VQCC_DEVICE static InputWord word(int word) {
     const int lane = word / kRunWords % kQuad;
     const int own = word / (kQuad * kRunWords) * kRun + word % kRunWords * 2;  // of that lane's columns in the stage
     const int column = (own / kSpan * kQuad + lane) * kSpan + own % kSpan;
@@ -63,12 +65,7 @@ struct PlainOrder {
 
   VQCC_DEVICE static int first_column(int stage) { return stage * SwizzledRows::kColumns; }
 
-  struct Word {
-    int column;
-    int piece;
-    int word;
-  };
-  VQCC_DEVICE static Word word(int word) { return {word * kWordBytes / 2, word, 0}; }
+  VQCC_DEVICE static InputWord word(int word) { return {word * kWordBytes / 2, word, 0}; }
 };
 
 /// x as an operand in shared memory, stage by stage: for each panel of kRows rows, kStages stages of 64 columns as they lie
@@ -113,7 +110,7 @@ class ArrangedInputs {
   VQCC_DEVICE void arrange(const Element* x, int64 stride, int rows, int warps) const {
     const int groups = ceil_divide(rows, kRows) * kGroups;
     const int granted = ceil_divide(groups, kTurns * warps);
-    const typename Order::Word word = Order::word(lane_index() % kRowWords);
+    const InputWord word = Order::word(lane_index() % kRowWords);
     for (;;) {
       uint32 turn = 0;
       if (lane_index() == 0) turn = take_number(counters_.taken);
@@ -149,7 +146,7 @@ class ArrangedInputs {
  private:
   /// A group's rows of one stage: zeros past the rows and columns. Lanes take the words of kWarpRows rows at once, from
   /// neighbouring addresses to neighbouring ones. x may have been written while this kernel already ran.
-  VQCC_DEVICE void arrange_group(const Element* x, int64 stride, int rows, int group, typename Order::Word word) const {
+  VQCC_DEVICE void arrange_group(const Element* x, int64 stride, int rows, int group, InputWord word) const {
     const int panel = group / kGroups;
     const int stage_index = group % kGroups / (kRows / kGroupRows);
     const int first_row = group % (kRows / kGroupRows) * kGroupRows + lane_index() / kRowWords;  // of this lane

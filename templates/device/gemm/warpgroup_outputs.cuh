@@ -112,7 +112,8 @@ class WarpOutputs {
 #pragma unroll
         for (int i = 0; i < kQuad; ++i) {
           const float* pair = &sums.values[i / 2][(first / kGroup + group) * 4 + i % 2 * 2];
-          matrices[i] = rounded(make_float2(scales[i] * pair[0] + biases[i], scales[i] * pair[1] + biases[i]));
+          const float2 outputs = make_float2(scales[i] * pair[0] + biases[i], scales[i] * pair[1] + biases[i]);
+          matrices[i] = round_pair<Tile::kElement>(outputs);
         }
         store_transposed(matrices, place(group * kGroup + lane_index() % kGroup, lane_index() / kGroup));
       }
@@ -127,10 +128,6 @@ class WarpOutputs {
   }
 
  private:
-  VQCC_DEVICE static uint32 rounded(float2 values) {
-    return Tile::kElement == ElementType::kFloat16 ? to_float16_pair(values) : to_bfloat16_pair(values);
-  }
-
   VQCC_DEVICE uint8* place(int b, int piece) const { return shared_ + b * kStride + piece * 2 * kPieceRows; }
 
   /// Rows of W from the warp's row `own` on, of row b of x.

@@ -496,6 +496,11 @@ VQCC_DEVICE uint32 to_bfloat16_pair(float2 values) {
   const __nv_bfloat162 pair = __float22bfloat162_rn(values);
   return reinterpret_cast<const uint32&>(pair);
 }
+template <ElementType kType>
+VQCC_DEVICE uint32 round_pair(float2 values) {
+  static_assert(kType == ElementType::kFloat16 || kType == ElementType::kBfloat16, "pairs of 16-bit floats");
+  return kType == ElementType::kFloat16 ? to_float16_pair(values) : to_bfloat16_pair(values);
+}
 
 /// One of the two float16 values of a pair, number `which`, twice. A multiply takes it from where it is.
 VQCC_DEVICE uint32 float16_twice(uint32 pair, int which) {
@@ -2000,7 +2005,7 @@ struct Tile_m1_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_48e190e2(
+extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_91bc4462(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,
@@ -2065,7 +2070,7 @@ struct Tile_m4_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 3) quip_4_sc_m4_float16_48e190e2(
+extern "C" __global__ void __launch_bounds__(256, 3) quip_4_sc_m4_float16_91bc4462(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,

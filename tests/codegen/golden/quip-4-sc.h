@@ -57,7 +57,7 @@ typedef struct vqcc_driver {
 #endif
 
 #define QUIP_4_SC_ABI_VERSION 3
-#define QUIP_4_SC_BUILD_ID "1bd26781af95c8a7"
+#define QUIP_4_SC_BUILD_ID "307b289f72f32829"
 #define QUIP_4_SC_LAYOUT_ID "72a1e3c01b20" /* packed weights carry the same */
 #define QUIP_4_SC_N INT64_C(512)
 #define QUIP_4_SC_K INT64_C(4096)
@@ -156,9 +156,9 @@ static inline const char* quip_4_sc_status_string(quip_4_sc_status status) {
 static inline const quip_4_sc_kernel* quip_4_sc_kernel_info(int32_t gpu, int32_t index) {
   static const quip_4_sc_kernel kernels[1][QUIP_4_SC_KERNEL_COUNT] = {
     {
-      {"quip_4_sc_m1_float16_48e190e2", 0, 1, 128u, 256u, 2176u,
+      {"quip_4_sc_m1_float16_91bc4462", 0, 1, 128u, 256u, 2176u,
        UINT64_C(0), 19, 0, 0},
-      {"quip_4_sc_m4_float16_48e190e2", 0, 4, 128u, 256u, 2304u,
+      {"quip_4_sc_m4_float16_91bc4462", 0, 4, 128u, 256u, 2304u,
        UINT64_C(0), 19, 0, 0},
     },
   };

@@ -13,6 +13,7 @@ from vqcc.ops.gemm.warpgroup_tile import (
 )
 from vqcc.ops.gemv.fragment_cycles import CONFLICTS
 from vqcc.ops.gemv.fragment_tile import ROUNDINGS_PER_PRODUCT
+from vqcc.ops.linear.tile import counter_bytes
 from vqcc.ops.tiles import ELEMENT_TYPES, round_up
 from vqcc.plan import Constant, Decision, Rejected
 
@@ -125,7 +126,7 @@ class DenseTile:
     @property
     def workspace_bytes(self) -> int:
         """Counters, decoded pieces, and x."""
-        return round_up(4 * self.arrivals, 256) + self.ring * self.piece_bytes + self.input_bytes
+        return counter_bytes(self.arrivals) + self.ring * self.piece_bytes + self.input_bytes
 
     def constants(self) -> tuple[Constant, ...]:
         """The template's `Tile`."""

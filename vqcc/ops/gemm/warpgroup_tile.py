@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from vqcc.code_layouts import FragmentLayout
 from vqcc.ops.gemv.fragment_cycles import CONFLICTS
 from vqcc.ops.gemv.fragment_tile import ROUNDINGS_PER_PRODUCT, books_of
+from vqcc.ops.linear.tile import counter_bytes
 from vqcc.ops.tiles import ELEMENT_TYPES, round_up
 from vqcc.plan import Constant, Decision, Rejected
 
@@ -159,7 +160,7 @@ class WarpgroupTile:
     @property
     def inputs_offset(self) -> int:
         """Where it begins, after counters and sums of parts."""
-        return round_up(4 * self.arrivals, 256) + self.sum_bytes
+        return counter_bytes(self.arrivals) + self.sum_bytes
 
     @property
     def workspace_bytes(self) -> int:

@@ -172,7 +172,12 @@ def make_tile(
 
 def workspace_bytes(parts: int, arrivals: int, sums: int) -> int:
     """Device memory through which `parts` add up: counters of arrivals, then all sums in fp32; 0 for one part."""
-    return 0 if parts == 1 else round_up(4 * arrivals, 256) + 4 * sums
+    return 0 if parts == 1 else counter_bytes(arrivals) + 4 * sums
+
+
+def counter_bytes(arrivals: int) -> int:
+    """Device memory of counters of arrivals at the head of a workspace; what follows is aligned to 256 bytes."""
+    return round_up(4 * arrivals, 256)
 
 
 def phases(work: Workload) -> int:
