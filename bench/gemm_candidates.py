@@ -116,7 +116,7 @@ def candidates(
     subject = subject_of(spec)
     (problem,) = subject.problems_of(spec, spec.gpu[0])
     found = []
-    for candidate in candidates_of(subject.flow, problem, options.dataflow, MOST):
+    for candidate in candidates_of(subject.flow, problem, options.dataflow, MOST, tiles=MOST):
         tile = dict(candidate.pick.tile)
         if all(str(tile.get(name)) in values for name, values in wanted.items()):
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gemv_levels import add_common, document_of, planned, restricted_to, save_document, shapes_of
+from gemv_levels import add_common, cache_of, document_of, planned, restricted_to, save_document, shapes_of
 from light import Weights, as_loaded, time_rows
 
 from vqcc.building import build_library, write_library
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vqcc.building import Built
+    from vqcc.codegen.cache import CompileCache
     from vqcc.runtime.device import Device
 
 PRESETS = ("gptvq-2", "aqlm-2x8", "quip-4", "aqlm-3", "vq-2-8-1")
@@ -71,10 +73,12 @@ class Case:
             f"gpu: {gpu}\nlevel: {self.level}\n"
         ).encode()
 
-    def build(self, gpu: str) -> Built | str:
+    def build(self, gpu: str, cache: CompileCache | None = None) -> Built | str:
         """The library, or why there is none."""
         try:
-            return build_library(parse_spec(self.text(gpu), self.preset), toolchain=find("nvrtc"), cache=None)
+            return build_library(
+                parse_spec(self.text(gpu), self.preset), toolchain=find("nvrtc"), cache=cache
+            )
         except VqccError as error:
             return str(error)
 
@@ -86,21 +90,21 @@ def main() -> None:
     parser.add_argument("--level", action="append", choices=LEVELS)
     parser.add_argument("--shape", action="append", metavar="NxK", help="only these shapes")
     parser.add_argument("--m", action="append", type=int, help="only these rows of x")
+    parser.add_argument("--only-compile", action="store_true", help="into --cache; needs no GPU")
     options = add_common(parser, output=Path("gemm-levels.json")).parse_args()
     kinds = [(preset, level) for preset in options.preset or PRESETS for level in options.level or LEVELS]
     shapes, rows_of_x = shapes_of(options, SHAPES), options.m or ROWS
     rows: list[dict[str, Any]] = []
     arguments = restricted_to(options, "preset", "level", "shape", "m")
+    checks = [Case(*kind, CHECK_SHAPE, CHECK_ROWS) for kind in kinds]
+    cases = [Case(*kind, shape, (m,)) for shape in shapes for m in rows_of_x for kind in kinds]
+    if options.only_compile:
+        compile_all([*checks, *cases], options)
+        return
     with open_device() as device, ThreadPoolExecutor(COMPILERS) as compilers:
-        checked = [
-            compilers.submit(Case(*kind, CHECK_SHAPE, CHECK_ROWS).build, options.gpu) for kind in kinds
-        ]
-        timed = [
-            (Case(*kind, shape, (m,)), compilers.submit(Case(*kind, shape, (m,)).build, options.gpu))
-            for shape in shapes
-            for m in rows_of_x
-            for kind in kinds
-        ]
+        cache = cache_of(options)
+        checked = [compilers.submit(case.build, options.gpu, cache) for case in checks]
+        timed = [(case, compilers.submit(case.build, options.gpu, cache)) for case in cases]
         right = {kind: check(kind, job.result(), device) for kind, job in zip(kinds, checked, strict=True)}
         baselines = Baselines(device.l2_bytes)
         for case, job in timed:
@@ -113,6 +117,22 @@ def main() -> None:
         row["within_bound"] for row in rows
     ):
         sys.exit(4)
+
+
+def compile_all(cases: list[Case], options: argparse.Namespace) -> None:
+    """Compile every case into the cache."""
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as compilers:
+        jobs = [compilers.submit(compile_case, case, options) for case in cases]
+        for number, job in enumerate(jobs, 1):
+            print(f"{number} of {len(jobs)}: {job.result()}", flush=True)
+
+
+def compile_case(case: Case, options: argparse.Namespace) -> str:
+    """Compile a case into the cache, and say which."""
+    built = case.build(options.gpu, cache_of(options))
+    return f"{case.preset} {case.level} {case.shape} m={case.m}" + (
+        f": {built}" if isinstance(built, str) else ""
+    )
 
 
 def check(kind: tuple[str, str], built: Built | str, device: Device) -> bool | None:

@@ -25,6 +25,7 @@ from zipf import save_zipf_profile, zipf_tensor
 
 from vqcc.algorithms.presets import resolve
 from vqcc.building import build_library, write_library
+from vqcc.codegen.cache import CompileCache
 from vqcc.codegen.toolchain import find
 from vqcc.diagnostics import VqccError
 from vqcc.levels import LEVELS
@@ -47,6 +48,8 @@ SHAPES = ((4096, 4096), (11008, 4096), (4096, 11008), (8192, 8192), (22016, 8192
 BATCHES = (1, 16)
 #: Libraries compiled at a time, and weights made at a time: the latter take gigabytes.
 COMPILERS, PACKERS = 14, 3
+#: The most that `--cache` keeps.
+CACHE_BYTES = 2**32
 
 Group = tuple[str, tuple[int, int]]
 
@@ -173,8 +176,14 @@ def add_common(parser: argparse.ArgumentParser, *, output: Path | None = None) -
     """Options of all programs that measure; where to write must be said if there is no `output`."""
     parser.add_argument("--gpu", default="h200")
     parser.add_argument("--commit", help="where the tree is no checkout")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="compiled kernels are kept and found there")
     parser.add_argument("-o", "--output", type=Path, required=output is None, default=output)
     return parser
+
+
+def cache_of(options: argparse.Namespace) -> CompileCache | None:
+    """Where compiled kernels are kept, if `--cache` says so."""
+    return None if options.cache is None else CompileCache(options.cache, CACHE_BYTES)
 
 
 def run(

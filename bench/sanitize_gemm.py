@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import tempfile
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gemv_levels import cache_of
 from sanitizing import (
     build_all,
     build_tiled,
@@ -86,9 +88,9 @@ def all_cases() -> list[Case]:
             for rows, groups in ((32, 2), (64, 1), (128, 2))
         ),
         *(
-            Case(*each, m=(64,), dataflow="warpgroup", tile={"kRoundStages": stages, "kAhead": 2})
+            Case(*each, m=(64,), dataflow="warpgroup", tile={"kRoundStages": stages})
             for each in TRIED[:3]
-            for stages in (1, 2)
+            for stages in (1, 2, 4)
         ),
         *(Case(*each, m=(300,), dataflow="dense") for each in TRIED),
         Case(GROUPS, "float16", SHAPE, m=(300,), dataflow="dense"),
@@ -100,11 +102,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gpu", default="h200")
     parser.add_argument("--commit")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="compiled kernels are kept and found there")
+    parser.add_argument("--only-compile", action="store_true", help="into --cache; needs no GPU")
     parser.add_argument("-o", "--output", type=Path, default=Path("gemm-sanitizer.json"))
     options = parser.parse_args()
-    sanitizer = find_sanitizer()
+    build_case = partial(build_tiled, cache=cache_of(options))
     with tempfile.TemporaryDirectory() as directory:
-        built = build_all(all_cases(), Path(directory), options.gpu, build_tiled)
+        built = build_all(all_cases(), Path(directory), options.gpu, build_case)
+        if options.only_compile:
+            return
+        sanitizer = find_sanitizer()
         results = run_tools(sanitizer, built)
     command = f"python bench/sanitize_gemm.py --gpu {options.gpu} -o {options.output.name}"
     report = write_report(options.output, meta_of(sanitizer, command, options.commit), built, results)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from vqcc.building import Built
+    from vqcc.codegen.cache import CompileCache
     from vqcc.levels import Dataflow
     from vqcc.spec.model import Spec
 
@@ -69,17 +70,19 @@ def find_sanitizer() -> str:
     return sanitizer
 
 
-def build_tiled(case: TiledCase, spec: Spec) -> Built | str:
+def build_tiled(case: TiledCase, spec: Spec, cache: CompileCache | None = None) -> Built | str:
     """The library of a case; of its dataflow, the most promising candidate with its tile that does not spill."""
     if case.dataflow is None:
-        return build_library(spec, toolchain=find("nvrtc"), cache=None)
+        return build_library(spec, toolchain=find("nvrtc"), cache=cache)
     subject = subject_of(spec)
     (problem,) = subject.problems_of(spec, spec.gpu[0])
-    candidates: tuple[Any, ...] = candidates_of(subject.flow, problem, case.dataflow, MOST_CANDIDATES)
+    candidates: tuple[Any, ...] = candidates_of(
+        subject.flow, problem, case.dataflow, MOST_CANDIDATES, tiles=MOST_CANDIDATES
+    )
     for candidate in candidates:
         tile = dict(candidate.pick.tile)
         if all(tile.get(name) == value for name, value in case.tile.items()):
-            built = build_candidate(spec, problem, candidate, find("nvrtc"), None)
+            built = build_candidate(spec, problem, candidate, find("nvrtc"), cache)
             if not isinstance(built, str):
                 return built
     return f"no candidate of {case.dataflow} with {dict(case.tile)} compiles"

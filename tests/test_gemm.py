@@ -126,7 +126,7 @@ def test_every_way_to_deal_the_work(algorithm: str, cache_directory: Path) -> No
     task = task_of({"algorithm": algorithm, "n": 300, "k": 2056, "m": 100, "kind": "gemm"})
     plan = analyze(task, Strategy("none", dataflow="warpgroup"))
     tiles = {
-        (tile.batch, tile.warpgroups, tile.round_stages, tile.ahead, tile.splits): tile
+        (tile.batch, tile.warpgroups, tile.round_stages, tile.splits): tile
         for tile, _ in warpgroup_tiles(task)
     }
     assert {batch for batch, *_ in tiles} == {32, 64, 128}
@@ -157,6 +157,27 @@ def test_blocks_share_tiles(blocks: int, m: int, cache_directory: Path) -> None:
     )
     for outcome in launched(task, plan, cache_directory, m=m):
         assert outcome.comparison.passed, outcome.comparison
+
+
+@pytest.mark.parametrize(("group", "m"), [(2, 130), (4, 130), (2, 90), (4, 20)])
+@pytest.mark.parametrize("algorithm", ["vq-4-8-1", "gptvq-2"])
+def test_panels_take_turns(algorithm: str, group: int, m: int, cache_directory: Path) -> None:
+    """In groups, and past the last whole one; with books that stay and that change."""
+    task = task_of({"algorithm": algorithm, "n": 300, "k": 1032, "m": 130, "kind": "gemm"})
+    plan = analyze(task, Strategy("none", dataflow="warpgroup"))
+    tile = next(tile for tile, _ in warpgroup_tiles(task) if tile.batch == 32 and tile.splits)
+    plan = replace(plan, tile=replace(tile, blocks=3, panel_group=group))
+    for outcome in launched(
+        task, plan_compiled(task, plan_kernel(task, plan, None), using(64)), cache_directory, m=m
+    ):
+        assert outcome.comparison.passed, outcome.comparison
+
+
+def test_x_of_a_group_fits_the_second_level_cache() -> None:
+    for (n, k), m, group in (((28672, 8192), 4096, 8), ((8192, 28672), 4096, 2), ((8192, 8192), 256, 2)):
+        task = problem("gptvq-2", kind="gemm", n=n, k=k, m=m, level="best")
+        tile = next(tile for tile, _ in warpgroup_tiles(task) if tile.batch == 128 and tile.warpgroups == 2)
+        assert tile.panel_group == group
 
 
 def test_a_nan_stays_in_its_row(cache_directory: Path) -> None:

@@ -157,12 +157,13 @@ class Machine:
 class TimedMachine(Machine):
     """Limits, and how long things take, for tiles whose op counts the cycles of a block, at the clock under load.
 
-    `dram_bytes_per_cycle` are the whole GPU's, `l2_bytes_per_cycle` an SM's, `dram_latency_cycles` those until a load
-    that misses the second-level cache is there. A sub-partition of an SM takes `multiply_cycles` for an m16n8k16 of
-    fp16, `integer_cycles` for a warp's integer or bit instruction.
+    `l2_bytes` and `dram_bytes_per_cycle` are the whole GPU's, `l2_bytes_per_cycle` an SM's, `dram_latency_cycles`
+    those until a load that misses the second-level cache is there. A sub-partition of an SM takes `multiply_cycles` for
+    an m16n8k16 of fp16, `integer_cycles` for a warp's integer or bit instruction.
     """
 
     sub_partitions: int
+    l2_bytes: int
     dram_bytes_per_cycle: float
     l2_bytes_per_cycle: float
     dram_latency_cycles: float

@@ -110,6 +110,7 @@ def machine_of(gpu: Gpu) -> TimedMachine:
     return TimedMachine(
         **asdict(limits_of(gpu)),
         sub_partitions=gpu.sub_partitions.integer,
+        l2_bytes=gpu.l2_bytes.integer,
         dram_bytes_per_cycle=float(gpu.dram_bytes_per_second.value) / float(gpu.sustained_hertz.value),
         l2_bytes_per_cycle=float(gpu.l2_bytes_per_cycle.value),
         dram_latency_cycles=float(gpu.dram_latency_cycles.value),

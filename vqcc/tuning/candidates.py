@@ -43,15 +43,16 @@ def possible_dataflows(
 
 
 def candidates_of(
-    flow: Flow[AnyProblem, AnyPlan], problem: AnyProblem, dataflow: Dataflow, most: int
+    flow: Flow[AnyProblem, AnyPlan], problem: AnyProblem, dataflow: Dataflow, most: int, *, tiles: int = TILES
 ) -> tuple[Candidate, ...]:
     """The `most` promising ways to make a kernel with a dataflow, by predicted time; each kernel once.
 
-    Of equally promising ones those come first whose tiles the op proposes first, of one strategy after another.
+    Of each strategy `tiles` tiles are looked at. Of equally promising ones those come first whose tiles the op proposes
+    first, of one strategy after another.
     """
     found: dict[object, tuple[float, int, Candidate]] = {}
     for strategy in flow.strategies(problem, dataflow):
-        for number, plan in enumerate(islice(flow.proposals(problem, strategy), TILES)):
+        for number, plan in enumerate(islice(flow.proposals(problem, strategy), tiles)):
             assert plan.tile is not None
             tile, us = tile_identity(plan.tile), predicted(plan)
             candidate = Candidate(Pick(strategy, tile), us)

@@ -146,6 +146,7 @@ class DenseGemm {
     const auto counters = Work::counters(arguments_.workspace);
     const auto panels = static_cast<uint32>(Work::panels_of(arguments_.m));
     uint32 next = take_number(counters.next_tile());
+    if (Tile::kFirstPieces > 0) begin_together();
     Turn<kStages> turn;
 #pragma unroll 1
     for (;;) {
@@ -165,6 +166,15 @@ class DenseGemm {
       show_to_copies();
       load_tile(piece, panel, turn);
     }
+  }
+
+  /// Waits for all that the first tiles of all blocks need: tiles that read the same of W and x then do so at about the same
+  /// time, and find it in L2.
+  VQCC_DEVICE void begin_together() const {
+    const int panels = Work::panels_of(arguments_.m);
+    const int pieces = smaller(Tile::kFirstPieces, Work::kPieces);
+    wait_for_arrivals(Work::counters(arguments_.workspace).decoded(pieces - 1), Work::kPieceUnits);
+    Work::inputs(arguments_.workspace).wait_for_panel(panels - 1);
   }
 
   VQCC_DEVICE void load_tile(int piece, int panel, Turn<kStages>& turn) const {

@@ -22,6 +22,7 @@ struct DenseWork {
   static constexpr int kImageBytes = kPieceRows * SwizzledRows::kRowBytes;
   static constexpr int64 kPieceBytes = static_cast<int64>(kStages) * kImageBytes;
   static constexpr int kRing = Tile::kRing;
+  static_assert(Tile::kFirstPieces <= kRing, "what blocks wait for has room before anything is multiplied");
   using Inputs = ArrangedInputs<Tile::kElement, kPanelRows, kStages, PlainOrder, Matrix::kColumns>;
 
   /// Pieces; none crosses from one band of codebook tiles to the next.

@@ -16,15 +16,16 @@ struct WorkPiece {
   VQCC_DEVICE bool whole() const { return tile < 0; }
 };
 
-/// Deals kSets tiles of each panel to kBlocks blocks. Tiles follow one another by panels, so that blocks that run together
-/// have x in common. What is left of whole rounds of kBlocks tiles comes first and is dealt by units: each place in the row
-/// of blocks has as many, give or take one, of the tiles that follow one another.
+/// Deals kSets tiles of each panel to kBlocks blocks. Tiles follow one another by groups of kGroup panels, in each of them set
+/// by set: blocks that run together have codes in common, and x of a group stays in L2 while all sets pass. Panels past the
+/// last whole group follow one by one. What is left of whole rounds of kBlocks tiles comes first and is dealt by units: each
+/// place in the row of blocks has as many, give or take one, of the tiles that follow one another.
 ///
 /// The place that has a tile's first units adds up its parts. It has them last of its units, the others have theirs first,
 /// so that it seldom waits. Places go against the numbers of blocks: what a block waits for is of blocks that were started
 /// before it. No more are launched than run at a time; where others hold some SMs, blocks have begun in the order of their
 /// numbers on every GPU so far, which CUDA does not promise.
-template <int kBlocks, int kSets, int kUnits>
+template <int kBlocks, int kSets, int kUnits, int kGroup>
 struct StreamWork {
   int tiles;         // of all panels
   int whole_rounds;  // of kBlocks tiles each
@@ -68,8 +69,12 @@ struct StreamWork {
       piece.first_unit = 0;
       piece.end_unit = kUnits;
     }
-    piece.panel = tile / kSets;
-    piece.set = tile % kSets;
+    constexpr int kGroupTiles = kGroup * kSets;
+    const int group = tile / kGroupTiles;
+    const int own = tile - group * kGroupTiles;
+    const bool whole_group = (group + 1) * kGroupTiles <= tiles;
+    piece.panel = group * kGroup + (whole_group ? own % kGroup : own / kSets);
+    piece.set = whole_group ? own / kGroup : own % kSets;
     piece.tile = shared && piece.end_unit - piece.first_unit < kUnits ? tile : -1;
     return true;
   }

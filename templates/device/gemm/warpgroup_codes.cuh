@@ -1,4 +1,4 @@
-// A lane's codes of WarpgroupGemm: on their way some rounds ahead, and decoded into operand A.
+// A lane's codes of WarpgroupGemm: on their way a round ahead, and decoded into operand A.
 #pragma once
 
 #include "stream_work.cuh"
@@ -41,21 +41,26 @@ class CodeStream {
       if (kPadded && round_ * Shape::kRoundSteps + s >= Shape::kSteps) step = codes_ + lane_index();
 #pragma unroll
       for (int word = 0; word < Layout::kStepWords; ++word) {
-        to_registers(load_streaming(step + word * kWarpSize), codes.words[s][word]);
+        to_registers(load_words(step + word * kWarpSize), codes.words[s][word]);
       }
     }
     next_ += Shape::kRoundSteps * kStepPlaces;
     if (++round_ == end_) take_piece(work);
   }
 
-  /// Has what `load` takes first brought near, that of kAhead rounds.
+  /// Has what `load` takes first brought near.
   VQCC_DEVICE void prefetch() const {
-    for (int s = 0; s < smaller(Shape::kAhead * Shape::kRoundSteps, Shape::kSteps - round_ * Shape::kRoundSteps); ++s) {
+    for (int s = 0; s < smaller(Shape::kRoundSteps, Shape::kSteps - round_ * Shape::kRoundSteps); ++s) {
       for (int word = 0; word < Layout::kStepWords; ++word) prefetch_line(next_ + s * kStepPlaces + word * kWarpSize);
     }
   }
 
  private:
+  /// Codes of a group of panels are read by so many blocks, and stay in the caches until then; those of one are read once.
+  VQCC_DEVICE static uint4 load_words(const uint4* place) {
+    return Shape::kPanelGroup > 1 ? vqcc::load<Space::kGlobal>(place) : load_streaming(place);
+  }
+
   VQCC_DEVICE void take_piece(const Work& work) {
     WorkPiece piece = {};
     const bool found = work.find(++number_, piece);

@@ -17,20 +17,19 @@ namespace vqcc {
 /// First all warps arrange x in the workspace (ArrangedInputs). Then warpgroups run free of one another. The last one of a
 /// block helps: one lane brings x, in stages that take turns, and where books change along the work, other warps bring the
 /// next ones. Each stage and each buffer of books has a barrier that says it is full and one that says all have read it.
-/// Codes of kAhead rounds are on their way in registers.
+/// Codes of the next round are on their way in registers.
 template <class Algorithm, class Matrix, class Layout, class Tile>
 class WarpgroupGemm {
   using Shape = WarpgroupShape<Algorithm, Matrix, Layout, Tile>;
   using Element = typename ElementTraits<Tile::kElement>::Type;
   using Arguments = GemvArguments<Element>;
   static constexpr int kBatch = Tile::kBatch;
-  static constexpr int kAhead = Tile::kAhead;
   static constexpr int kPartUnit = Tile::kPartUnit;
   static constexpr int kMultiplying = Shape::kMultiplying;  // warps
   static constexpr int kHelping = Shape::kHelping;
   static constexpr int kThreads = Shape::kThreads;
   static constexpr bool kBooksChange = Shape::kBooksChange;
-  using Work = StreamWork<Tile::kBlocks, Shape::kSets, Shape::kParts>;
+  using Work = StreamWork<Tile::kBlocks, Shape::kSets, Shape::kParts, Shape::kPanelGroup>;
   using Parts = WarpParts<kBatch, kMultiplying, Tile::kArrivals>;
   using Outputs = WarpOutputs<Tile, Matrix, Arguments>;
   using Sums = WarpSums<kBatch>;
@@ -93,7 +92,7 @@ class WarpgroupGemm {
     block_barrier();
     if (warp < kMultiplying) {
       if constexpr (kGivesRegisters) take_registers<Tile::kMultiplyingRegisters>();
-      multiply(warp);
+      multiply();
     } else {
       if constexpr (kGivesRegisters) give_registers<Tile::kHelpingRegisters>();
       if (threadIdx.x == kMultiplying * kWarpSize) bring_inputs();
@@ -190,20 +189,18 @@ class WarpgroupGemm {
     Books books;
   };
 
-  VQCC_DEVICE void multiply(int warp) const {
+  VQCC_DEVICE void multiply() const {
     Stream later(arguments_.codes, dealt());
-    Codes codes[kAhead];
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) later.load(dealt(), codes[i]);
+    Codes codes;
+    later.load(dealt(), codes);
     Progress progress;
     WorkPiece piece;
     for (int number = 0; dealt().find(number, piece); ++number) {
       Sums sums = {};
       const int end = piece.end_unit * kPartUnit;
 #pragma unroll 1
-      for (int round = piece.first_unit * kPartUnit; round < end; round += kAhead) {
-#pragma unroll
-        for (int i = 0; i < kAhead; ++i) multiply_round(round + i, end, later, codes[i], progress, sums);
+      for (int round = piece.first_unit * kPartUnit; round < end; ++round) {
+        multiply_round(round, end, later, codes, progress, sums);
       }
       wait_for_multiplies_but<0>();
 #pragma unroll
@@ -215,11 +212,11 @@ class WarpgroupGemm {
       progress.read_stage = -1;
       // What only the end needs is counted anew there.
       dealt().find(computed_anew(number), piece);
-      finish(warp, piece, sums);
+      finish(piece, sums);
     }
   }
 
-  /// Multiplies a round. `codes` are its own, and then those of kAhead rounds later.
+  /// Multiplies a round. `codes` are its own, and then those of the next.
   VQCC_DEVICE void multiply_round(int round, int end, Stream& later, Codes& codes, Progress& progress,
                                   Sums& sums) const {
     const Codes own = codes;
@@ -279,7 +276,8 @@ class WarpgroupGemm {
   }
 
   /// Stores the sums of a piece, or leaves them to the block that has the tile's first part.
-  VQCC_DEVICE void finish(int warp, const WorkPiece& piece, Sums& sums) const {
+  VQCC_DEVICE void finish(const WorkPiece& piece, Sums& sums) const {
+    const int warp = computed_anew(warp_index());
     if (!piece.whole()) {
       const Parts parts(arguments_.workspace, piece.tile, warp);
       if (piece.first_unit > 0) {

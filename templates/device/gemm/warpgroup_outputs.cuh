@@ -65,8 +65,8 @@ class WarpParts {
 
  private:
   VQCC_DEVICE uint4* words_of(int place) const {
-    const int64 warps = static_cast<int64>(place) * kWarps + warp_;
-    return reinterpret_cast<uint4*>(part_sums<kArrivals>(workspace_)) + warps * kWords * kWarpSize + lane_index();
+    const int first = (place * kWarps + warp_) * kWords * kWarpSize;  // all places have few bytes enough for an int
+    return reinterpret_cast<uint4*>(part_sums<kArrivals>(workspace_)) + first + lane_index();
   }
 
   uint8* workspace_;

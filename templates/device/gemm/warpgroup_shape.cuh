@@ -29,7 +29,6 @@ struct WarpgroupShape {
   /// A stage is 64 columns of x, sixteen of a lane: four multiplies deep. A round is kRoundStages of them, and whole steps;
   /// a unit of work kPartUnit rounds.
   static constexpr int kStageColumns = Order::kStageColumns;
-  static constexpr int kAhead = Tile::kAhead;
   static constexpr int kRoundStages = Tile::kRoundStages;
   static constexpr int kRoundColumns = kRoundStages * kStageColumns;
   static constexpr int kRoundSteps = kRoundColumns / kStepColumns;
@@ -37,12 +36,12 @@ struct WarpgroupShape {
   static constexpr int kStageUnits = kStageColumns / kUnitColumns;
   static constexpr int kRounds = ceil_divide(kLaneColumns, kRoundColumns);
   static constexpr int kPartUnit = Tile::kPartUnit;
+  static constexpr int kPanelGroup = Tile::kPanelGroup;
   static constexpr int kParts = ceil_divide(kRounds, kPartUnit);
   static constexpr int kTileStages = kParts * kPartUnit * kRoundStages;
   static_assert(kTileStages == Tile::kTileStages, "the workspace has room for x");
   static_assert(kRoundColumns % kStepColumns == 0, "rounds are of whole steps");
   static_assert(kVectorSize <= kUnitColumns, "multiplies are decoded in whole vectors");
-  static_assert(kPartUnit % kAhead == 0, "codes on their way take turns in the same order in every unit");
 
   /// Rows of one band of codebook tiles have the same books; of column tiles each lane of a quad has one at a time.
   static constexpr int kBandRows = smaller(Matrix::kTileRows, Matrix::kRows);

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vqcc.code_layouts import FragmentLayout
@@ -38,8 +38,11 @@ CONTROL_BYTES, TERM_BYTES = 256, 2 * PIECE_ROWS * 8
 OWN_COUNTERS, PIECE_COUNTERS = 3, 2
 #: Stages in shared memory, as many as fit. With fewer no copy is far enough ahead.
 STAGES = (4, 3)
-#: Columns of a unit, about: few enough that a piece is soon there, many enough that counters cost nothing.
-UNIT_COLUMNS = 512
+#: Columns of a unit, about: few enough that all SMs have as much to decode at any time, so that tiles take equally long
+#: and those that share x stay together; where a unit brings its own books, enough that these cost little.
+UNIT_COLUMNS, TILED_UNIT_COLUMNS = 64, 512
+#: Blocks begin together, where that costs no more than so much of a tile.
+TOGETHER = 0.25
 #: Pieces in the workspace beside those that are multiplied at a time: ahead, and one that ends while others begin.
 SPARE_PIECES = 3
 #: The most memory for them.
@@ -48,11 +51,15 @@ MAX_RING_BYTES = 2**28
 WEIGHT_ROUNDINGS: Mapping[Dtype, int] = {"float16": 2**13, "bfloat16": 2**16}
 #: A multiply of m16n8k16 as part of a warpgroup's, relative to a warp's own, stages' waits included: fitted to one
 #: kernel of an H200 (docs/performance.md).
-MULTIPLY = 1.15
-#: Until the first stage is there; at the end of a tile, while nothing is multiplied; and of a look-up of a warp and of
-#: what it stores, beside wavefronts: latency that few warps hide but for this.
-START_CYCLES, END_CYCLES, LOOKUP_CYCLES = 3000, 2000, 24
-LANES, WAVEFRONT_BYTES = 32, 128
+MULTIPLY = 0.95
+#: Until the first stage is there, and at the end of a tile, while nothing is multiplied.
+START_CYCLES, END_CYCLES = 3000, 2000
+#: Of a look-up of a warp, beside wavefronts: latency that few warps hide but for this; and of each line that a store of
+#: decoded weights touches.
+LOOKUP_CYCLES, LINE_CYCLES = 80, 7.5
+#: Of the time of decoding what is felt beside multiplies: both read shared memory, and draw power.
+FELT = 0.3
+LANES, WAVEFRONT_BYTES, STORE_COLUMNS = 32, 128, 8
 
 
 @dataclass(frozen=True)
@@ -60,9 +67,10 @@ class DenseTile:
     """Blocks take tiles of PIECE_ROWS rows of W times PANEL_ROWS of x; `pieces` times `panels` of them at most.
 
     A piece has `piece_stages` stages and is decoded in units of `unit_steps` steps, `piece_units` of them, by
-    `decoding_warps` of a block; `ring` of them have room in the workspace, `stages` stages in shared memory. With
-    `shared_books` the `book_bytes` of `quad_tiles` column tiles are there too. If weights are `rounded`, they are no
-    entries. `arrivals`, `register_cap` and `roundings` are as in LinearTile.
+    `decoding_warps` of a block. The first `first_pieces` are there before any is multiplied; `ring` of them have room
+    in the workspace, `stages` stages in shared memory. With `shared_books` the `book_bytes` of `quad_tiles` column
+    tiles are there too. If weights are `rounded`, they are no entries. `arrivals`, `register_cap` and `roundings` are
+    as in LinearTile.
     """
 
     dtype: Dtype
@@ -81,6 +89,7 @@ class DenseTile:
     arrivals: int
     register_cap: int
     roundings: int
+    first_pieces: int = 0
 
     @property
     def warps(self) -> int:
@@ -134,6 +143,7 @@ class DenseTile:
             Constant("vqcc::ElementType", "kElement", ELEMENT_TYPES[self.dtype], "type of x, bias and y"),
             Constant("int", "kPanels", self.panels, "of 128 rows of x, at most"),
             Constant("int", "kStages", self.stages, "of 64 columns, on their way or being multiplied"),
+            Constant("int", "kFirstPieces", self.first_pieces, "that are decoded before any is multiplied"),
             Constant("int", "kRing", self.ring, "decoded pieces of 256 rows of W that have room"),
             Constant("int", "kDecodingWarps", self.decoding_warps, "of the first four; the first one loads"),
             Constant("int", "kUnitSteps", self.unit_steps, "steps along k that are decoded at a time"),
@@ -158,7 +168,7 @@ def every_dense_tile(
         for shared_books in (True, False):
             tile = _tile(rows, variant, work, machine, stages, shared_books=shared_books)
             if _fits(tile, machine):
-                yield tile
+                yield replace(tile, first_pieces=_first_pieces(tile, work, machine))
 
 
 def _fits(tile: DenseTile, machine: TimedMachine) -> bool:
@@ -183,7 +193,8 @@ def _tile(
     turn = max(step_columns, layout.span_vectors * work.vector_size)
     quads = layout.QUAD * turn
     steps = -(-piece_stages * STAGE_COLUMNS // quads) * (turn // step_columns)
-    unit_steps = max(1, min(steps, UNIT_COLUMNS // (layout.QUAD * step_columns)))
+    unit_columns = TILED_UNIT_COLUMNS if tiled else UNIT_COLUMNS
+    unit_steps = max(1, min(steps, unit_columns // (layout.QUAD * step_columns)))
     while tiled and turn // step_columns % unit_steps:
         unit_steps -= 1
     quad_tiles = layout.QUAD if tiled else 1
@@ -218,26 +229,41 @@ def _counters(bands: int, work: Workload) -> int:
     return OWN_COUNTERS + INPUT_COUNTERS + MAX_ROWS // PANEL_ROWS + PIECE_COUNTERS * pieces
 
 
-def count_dense_cycles(tile: DenseTile, work: Workload, machine: TimedMachine) -> dict[str, float]:
-    """Cycles of a launch by its phases: those of the SM that has most tiles; decoding goes on meanwhile."""
+def _first_pieces(tile: DenseTile, work: Workload, machine: TimedMachine) -> int:
+    """Pieces of the tiles that all blocks have first, if it is worth it to wait for them; else none."""
+    pieces = _pieces_at_a_time(tile, machine)
+    ahead = -(-pieces * tile.piece_units // machine.sm_count) * _unit_cycles(tile, work)
+    worth = ahead <= TOGETHER * tile.piece_stages * _stage_cycles(machine)
+    return min(pieces, tile.ring) if worth else 0
+
+
+def _pieces_at_a_time(tile: DenseTile, machine: TimedMachine) -> int:
+    return min(tile.pieces, -(-machine.sm_count // tile.panels))
+
+
+def _stage_cycles(machine: TimedMachine) -> float:
     multiplies = PIECE_ROWS / 8 * PANEL_ROWS / 16 * STAGE_COLUMNS / 16
-    stage = max(
+    return max(
         multiplies * MULTIPLY * machine.multiply_cycles / machine.sub_partitions,
         STAGE_BYTES / machine.l2_bytes_per_cycle,
     )
+
+
+def count_dense_cycles(tile: DenseTile, work: Workload, machine: TimedMachine) -> dict[str, float]:
+    """Cycles of a launch by its phases: those of the SM that has most tiles; decoding goes on meanwhile."""
     rounds = -(-tile.blocks // machine.sm_count)
-    multiplied = rounds * (tile.piece_stages * stage + END_CYCLES)
+    multiplied = rounds * (tile.piece_stages * _stage_cycles(machine) + END_CYCLES)
     unit = _unit_cycles(tile, work)
     units = tile.pieces * tile.piece_units
     # Nothing is multiplied before the first tiles' pieces are there.
-    first = min(tile.pieces, -(-machine.sm_count // tile.panels)) * tile.piece_units
+    first = _pieces_at_a_time(tile, machine) * tile.piece_units
     ahead = -(-first // machine.sm_count) * unit
     decoded = -(-units // machine.sm_count) * unit - ahead
     arranged = 2 * tile.input_bytes / machine.dram_bytes_per_cycle  # x, meanwhile
     return {
         "start": START_CYCLES + max(ahead, arranged),
         "stages": multiplied,
-        "decode": max(0.0, decoded - multiplied),
+        "decode": max(FELT * decoded, decoded - multiplied),
     }
 
 
@@ -251,6 +277,9 @@ def _unit_cycles(tile: DenseTile, work: Workload) -> float:
     lookup = LOOKUP_CYCLES + entry + work.entry_operations
     if not tile.shared_books:
         lookup += LANES  # each lane's entry in a line of its own
+    # A store has 16 bytes of each lane, of eight rows: lanes of a quad have neighbouring ones or lines of their own.
+    lines = LANES if layout.span_vectors * work.vector_size >= STAGE_COLUMNS else LANES // layout.QUAD
+    lookup += LINE_CYCLES * lines * work.vector_size / (STORE_COLUMNS * work.stages)
     return codes * (lookup + (2 * work.vector_size if tile.rounded else 0))
 
 

@@ -39,11 +39,11 @@ STAGE_COLUMNS, RING_BYTES, ALIGNMENT = 16, 65536, 1024
 MIN_STAGES, MAX_STAGES, ROUND_STAGES = 3, 8, (4, 2, 1)
 #: Shared memory of a warp for outputs on their way, and of all barriers, at most.
 OUTPUT_BYTES, BARRIER_BYTES = 2560, 256
-#: Rounds whose codes are on their way.
-AHEAD = (2, 1)
 #: Warpgroups that multiply, and blocks of an SM. Another warpgroup of each block helps.
 SHAPES = ((2, 1), (3, 1), (4, 1), (1, 1), (1, 2), (2, 2))
 MAX_GROUPS = max(groups * blocks for groups, blocks in SHAPES)
+#: What part of L2 the panels of a group take at most: a third, for there are codes, y and other panels beside them.
+GROUP_L2_SHARE = 3
 #: Registers of a thread that helps; of the others beside sums, codes and weights: addresses, loop state.
 HELPING_REGISTERS, BASE_REGISTERS, WEIGHT_REGISTERS = 32, 30, 32
 #: Registers that can be taken at most, and in which steps (PTX setmaxnreg, less what no thread can name).
@@ -63,7 +63,11 @@ FLOAT16_ROUNDING = 2**13
 #: A multiply of m16n8k16 as part of a warpgroup's, relative to a warp's own (tensor_flops of either, PTX ISA).
 MULTIPLY = 0.66
 #: Until the first stage is there, and at the end of a piece; and how long busy times are felt, relative to their sum.
-START_CYCLES, END_CYCLES, OVERLAP = 3000, 800, 1.3
+START_CYCLES, END_CYCLES, OVERLAP = 3000, 800, 1.2
+#: Instructions of all kinds, relative to those that look up and add: counted by ncu for a kernel of an H200.
+ALL_INSTRUCTIONS = 1.8
+#: What a warp takes for a stage however few others there are: look-ups, barriers and multiplies one after the other.
+CHAIN_CYCLES = 380
 #: Cycles for 128 bytes of sums that a part leaves or adds up, and of outputs.
 PART_CYCLES, OUTPUT_CYCLES = 3, 6
 #: Busy times of a stage are summed in this power.
@@ -76,10 +80,10 @@ class WarpgroupTile:
 
     `blocks` blocks, `resident` of an SM, stay and take the tiles of all `panels` of x: `sets` of rows of W each. Those
     past whole rounds are dealt by units of `part_unit` rounds, of the `rounds` of `round_stages` stages of 64 columns;
-    `splits` says that there may be such. `stages` stages of x are in shared memory, codes of `ahead` rounds on their
-    way. Books lie as in FragmentTile; `arrivals`, `register_cap` and `roundings` are as in LinearTile. Threads that
-    multiply take `multiplying_registers` in all, if not 0, of those that others give. x has counters from
-    `input_counters` on.
+    `splits` says that there may be such. Tiles of `panel_group` panels follow one another set by set. `stages` stages
+    of x are in shared memory, codes of a round on their way. Books lie as in FragmentTile; `arrivals`, `register_cap`
+    and `roundings` are as in LinearTile. Threads that multiply take `multiplying_registers` in all, if not 0, of those
+    that others give. x has counters from `input_counters` on.
     """
 
     batch: int
@@ -91,9 +95,9 @@ class WarpgroupTile:
     part_unit: int
     round_stages: int
     stages: int
-    ahead: int
     sets: int
     panels: int
+    panel_group: int
     rounds: int
     copies: int
     quad_tiles: int
@@ -176,13 +180,15 @@ class WarpgroupTile:
                 "int", "kWarpgroups", self.warpgroups, "that multiply, 128 rows of W each; one more helps"
             ),
             Constant("int", "kBlocks", self.blocks, "that share all tiles"),
+            Constant(
+                "int", "kPanelGroup", self.panel_group, "panels whose tiles follow one another set by set"
+            ),
             Constant("int", "kPartUnit", self.part_unit, "rounds of which parts have a whole number"),
             Constant("int", "kRoundStages", self.round_stages, "of 64 columns in a round"),
             Constant(
                 "int", "kTileStages", self.tile_stages, "of a tile of outputs: as many as x has room for"
             ),
             Constant("int", "kStages", self.stages, "of x, which take turns"),
-            Constant("int", "kAhead", self.ahead, "rounds of columns whose codes are on their way"),
             Constant("int", "kArrivals", self.arrivals, "counters before the sums in the workspace"),
             Constant("int", "kInputCounters", self.input_counters, "the first of those that tell of x"),
             Constant("int", "kInputsOffset", self.inputs_offset, "bytes of the workspace before x"),
@@ -209,15 +215,13 @@ def every_warpgroup_tile(
     step_columns = layout.step_vectors * work.vector_size
     span_columns = layout.span_vectors * work.vector_size
     tiled = work.column_tiles > 1
-    for (warpgroups, resident), depth, ahead in product(SHAPES, ROUND_STAGES, AHEAD):
+    for (warpgroups, resident), depth in product(SHAPES, ROUND_STAGES):
         columns = depth * STAGE_COLUMNS
         if columns % step_columns or (tiled and span_columns % columns):
             continue
         if work.band_rows < rows and work.band_rows % (GROUP_ROWS * warpgroups):
             continue
-        unit = span_columns // columns if tiled else ahead
-        if unit % ahead:
-            continue
+        unit = span_columns // columns if tiled else 1
         tiles = panels * _sets(rows, work, warpgroups)
         most = resident * machine.sm_count
         for grid in {most, tiles} if panels == 1 and tiles < most else {most}:
@@ -226,9 +230,9 @@ def every_warpgroup_tile(
             )
             if stages < MIN_STAGES:
                 continue
-            shape = _Shape(warpgroups, resident, grid, unit, depth, stages, ahead)
+            shape = _Shape(warpgroups, resident, grid, unit, depth, stages)
             tile = _tile(rows, variant, work, machine, shape, panels)
-            if _fits(tile, machine):
+            if _fits(tile, machine) and spare_warpgroup_registers(tile, work) >= 0:
                 yield tile
 
 
@@ -240,11 +244,16 @@ class _Shape:
     part_unit: int
     round_stages: int
     stages: int
-    ahead: int
 
 
 def _sets(rows: int, work: Workload, warpgroups: int) -> int:
     return -(-rows // work.band_rows) * -(-work.band_rows // (GROUP_ROWS * warpgroups))
+
+
+def _panel_group(machine: TimedMachine, panels: int, panel_bytes: int) -> int:
+    """Panels that take turns with a set of rows: a power of two of them, whose x stays in L2 while codes go by."""
+    fitting = max(1, min(panels, machine.l2_bytes // GROUP_L2_SHARE // panel_bytes))
+    return 1 << fitting.bit_length() - 1
 
 
 def _fits(tile: WarpgroupTile, machine: TimedMachine) -> bool:
@@ -265,7 +274,7 @@ def spare_warpgroup_registers(tile: WarpgroupTile, work: Workload) -> int:
     assert isinstance(layout, FragmentLayout)
     sums = tile.batch  # two multiplies of 64 rows, half a row of x each
     steps = tile.round_stages * STAGE_COLUMNS // (layout.step_vectors * work.vector_size)
-    codes = (tile.ahead + 1) * 4 * steps * layout.step_words
+    codes = 2 * 4 * steps * layout.step_words
     return (tile.multiplying_registers or tile.register_cap) - (
         BASE_REGISTERS + WEIGHT_REGISTERS + sums + codes
     )
@@ -311,6 +320,7 @@ def _tile(
         splits=splits,
         sets=sets,
         panels=panels,
+        panel_group=_panel_group(machine, panels, columns * 2 * variant.sizes["m"]),
         rounds=rounds,
         copies=copies,
         quad_tiles=quad_tiles,
@@ -361,10 +371,17 @@ def _stage_cycles(tile: WarpgroupTile, work: Workload, machine: TimedMachine) ->
     bits = work.code_bits * work.stages / work.vector_size
     return {
         "shared": lookups * entry + operand + loads,
-        "issue": instructions / machine.sub_partitions,
+        "issue": ALL_INSTRUCTIONS * instructions / machine.sub_partitions,
         "tensor": multiplies * MULTIPLY * machine.multiply_cycles / machine.sub_partitions,
-        "dram": rows * columns * bits / 8 * machine.sm_count / machine.dram_bytes_per_cycle,
+        "dram": rows
+        * columns
+        * bits
+        / 8
+        * machine.sm_count
+        / machine.dram_bytes_per_cycle
+        / tile.panel_group,
         "inputs": batch * columns * 2 / machine.l2_bytes_per_cycle,
+        "chain": CHAIN_CYCLES / tile.resident,
     }
 
 
