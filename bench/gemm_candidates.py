@@ -2,37 +2,34 @@
 
     python bench/gemm_candidates.py --gpu h200 --dataflow warpgroup --shape 28672x8192 --m 64 -o gemm-candidates.json
 
-Tiles with the constants that `--tile NAME=VALUE` names, or all that the planner weighs. Each kind of tile is validated
-against float64 at a small ragged shape first, unless `--unchecked` is given.
+Tiles with the constants that `--tile NAME=VALUE` names, or all that the planner weighs. Samples of rows of what each
+makes are held against float64 (sampled.py), unless `--unchecked` is given.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gemm_levels import CHECK_SHAPE, COMPILERS, PRESETS, ROWS, Case
+from gemm_levels import COMPILERS, PRESETS, ROWS, Case
 from gemv_levels import add_common, save_results, shapes_of
 from light import Weights, as_loaded, time_rows
 
-from vqcc.building import write_library
 from vqcc.codegen.toolchain import find
-from vqcc.library import load_library
-from vqcc.runtime.backend import CudaBackend
 from vqcc.runtime.bench import Baselines
 from vqcc.runtime.device import open_device
 from vqcc.spec.load import parse_spec
 from vqcc.subjects import subject_of
 from vqcc.tuning.candidates import candidates_of
 from vqcc.tuning.session import build_candidate
-from vqcc.verify.harness import validate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from light import Launched
 
     from vqcc.building import Built
     from vqcc.runtime.device import Device
@@ -40,8 +37,6 @@ if TYPE_CHECKING:
 SHAPES = ((28672, 8192), (8192, 28672))
 #: More than any problem has.
 MOST = 10000
-#: Constants that follow from the shape, by which kinds of tiles are not told apart.
-OF_SHAPE = frozenset({"kBlocks", "kArrivals", "kPartUnit", "kPanels", "kMaxParts", "kInputsOffset"})
 
 
 def main() -> None:
@@ -68,28 +63,25 @@ def main() -> None:
         for preset in options.preset or PRESETS
     ]
     rows: list[dict[str, Any]] = []
-    right: dict[tuple[Any, ...], bool] = {}
     with ProcessPoolExecutor(COMPILERS, get_context("spawn")) as compilers:
         made = [compilers.submit(make, options, wanted, *problem) for problem in problems]
         with open_device() as device:
             baselines = Baselines(device.l2_bytes)
             for (preset, (n, k), m), job in zip(problems, made, strict=True):
-                for tile, built, checker in job.result():
-                    kind = (preset, *(pair for pair in tile.items() if pair[0] not in OF_SHAPE))
-                    if checker is not None and kind not in right:
-                        right[kind] = check(checker, device)
-                    us = measure(built, m, device)
+                for tile, built in job.result():
+                    launched = measure(built, m, device, checked=not options.unchecked)
                     baseline = baselines.cublas(n, k, m, "float16")
-                    ratio = baseline.us / us if baseline is not None else float("nan")
+                    ratio = baseline.us / launched.us if baseline is not None else float("nan")
                     row = {
                         "algorithm": preset,
                         "n": n,
                         "k": k,
                         "m": m,
-                        "us": round(us, 2),
+                        "us": round(launched.us, 2),
                         "ratio": round(ratio, 3),
+                        "predicted_us": built.gpus[0].plans[0].predicted_us,
+                        "within_bound": launched.within_bound,
                     }
-                    row |= {"predicted_us": built.gpus[0].plans[0].predicted_us, "right": right.get(kind)}
                     rows.append({**row, "dataflow": options.dataflow, "tile": tile})
                     print(*row.values(), *(f"{name[1:]}={value}" for name, value in tile.items()), flush=True)
             save_results(rows, device, "gemm_candidates", "", options)
@@ -97,15 +89,10 @@ def main() -> None:
 
 def make(
     options: argparse.Namespace, wanted: Mapping[str, set[str]], preset: str, shape: tuple[int, int], m: int
-) -> list[tuple[dict[str, int], Built, Built | None]]:
-    """Tiles of a problem, their libraries, and libraries of the same kind of tile at the shape of the check."""
-    checkers = [] if options.unchecked else candidates(options, preset, CHECK_SHAPE, m, {})
-    found = []
-    for tile, built in candidates(options, preset, shape, m, wanted)[: options.most]:
-        kind = {name: value for name, value in tile.items() if name not in OF_SHAPE}
-        same = (checker for own, checker in checkers if all(own.get(name) == kind[name] for name in kind))
-        found.append((tile, built(), next((each() for each in same), None)))
-    return [(tile, built, checker) for tile, built, checker in found if not isinstance(built, str)]
+) -> list[tuple[dict[str, int], Built]]:
+    """Tiles of a problem and their libraries, of those that compile."""
+    found = ((tile, build()) for tile, build in candidates(options, preset, shape, m, wanted)[: options.most])
+    return [(tile, built) for tile, built in found if not isinstance(built, str)]
 
 
 def candidates(
@@ -130,25 +117,12 @@ def candidates(
     return found
 
 
-def check(built: Built | str, device: Device) -> bool:
-    """Whether all launches of a library are within their bounds."""
-    if isinstance(built, str):
-        return False
-    with tempfile.TemporaryDirectory() as directory:
-        write_library(built, Path(directory) / "checked")
-        results = list(validate(load_library(Path(directory) / "checked"), CudaBackend(device)))
-    for result in results:
-        if not result.comparison.passed:
-            print(f"WRONG {result.sizes}: {result.comparison}", flush=True)
-    return all(result.comparison.passed for result in results)
-
-
-def measure(built: Built, m: int, device: Device) -> float:
-    """Microseconds of a launch."""
+def measure(built: Built, m: int, device: Device, *, checked: bool) -> Launched:
+    """A launch, and whether samples of its results are within their bounds, if they are to be checked."""
     library = as_loaded(built)
     (build,) = library.builds.values()
     (kernel,) = build.kernels
-    return time_rows(library, kernel, m, Weights(device)).us
+    return time_rows(library, kernel, m, Weights(device), checked=checked)
 
 
 if __name__ == "__main__":
