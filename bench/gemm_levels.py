@@ -97,7 +97,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     arguments = restricted_to(options, "preset", "level", "shape", "m")
     checks = [Case(*kind, CHECK_SHAPE, CHECK_ROWS) for kind in kinds]
-    cases = [Case(*kind, shape, (m,)) for shape in shapes for m in rows_of_x for kind in kinds]
+    cases = [Case(*kind, shape, (m,)) for shape in shapes for kind in kinds for m in rows_of_x]
     if options.only_compile:
         compile_all([*checks, *cases], options)
         return
@@ -107,9 +107,12 @@ def main() -> None:
         timed = [(case, compilers.submit(case.build, options.gpu, cache)) for case in cases]
         right = {kind: check(kind, job.result(), device) for kind, job in zip(kinds, checked, strict=True)}
         baselines = Baselines(device.l2_bytes)
+        weights, weights_are_of = Weights(device), None
         for case, job in timed:
             within = right[case.preset, case.level]
-            for row in () if within is None else measure(case, job.result(), device, baselines):
+            if weights_are_of != (case.preset, case.shape):
+                weights, weights_are_of = Weights(device), (case.preset, case.shape)
+            for row in () if within is None else measure(case, job.result(), weights, baselines):
                 rows.append({**row, "within_bound": within and row["within_bound"]})
                 show(rows[-1])
                 save_document(document_of(rows, device, "gemm_levels", arguments, options), options)
@@ -152,14 +155,16 @@ def check(kind: tuple[str, str], built: Built | str, device: Device) -> bool | N
     return not wrong
 
 
-def measure(case: Case, built: Built | str, device: Device, baselines: Baselines) -> Iterator[dict[str, Any]]:
+def measure(
+    case: Case, built: Built | str, weights: Weights, baselines: Baselines
+) -> Iterator[dict[str, Any]]:
     """The row of a case, or none if there is no library."""
     if isinstance(built, str):
         return
     library = as_loaded(built)
     ((build,), (m,)) = library.builds.values(), case.m
     (kernel,) = build.kernels
-    launched = time_rows(library, kernel, m, Weights(device), checked=True)
+    launched = time_rows(library, kernel, m, weights, checked=True)
     n, k = case.shape
     row: dict[str, Any] = {
         "op": "gemm",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from vqcc.building import Built
     from vqcc.library import Kernel, Library
+    from vqcc.ops.base import LaunchCase
     from vqcc.runtime.device import Device, DeviceArray
     from vqcc.spec.model import Spec
     from vqcc.tensors.vq_tensor import VQTensor
@@ -85,12 +86,24 @@ class Launched:
 
 
 class Weights:
-    """Random weights on the device, more copies than the L2 can hold; libraries that read the same share them."""
+    """Random weights on the device, more copies than the L2 can hold, and inputs; who takes the same shares them."""
 
     def __init__(self, device: Device, seed: int = 0) -> None:
         self.device, self.seed = device, seed
         self._held: dict[str, list[dict[str, DeviceArray]]] = {}
         self._samples: dict[str, tuple[Sample, ...]] = {}
+        self._cases: dict[Any, LaunchCase] = {}
+
+    def case(self, library: Library, kernel: Kernel) -> LaunchCase:
+        """The other inputs of a kernel's largest launch: the same for kernels that take the same."""
+        variant = kernel.variant
+        kind = (library.op.weight_shape, variant.dtype, *sorted(variant.sizes.items()))
+        if kind not in self._cases:
+            rng = np.random.default_rng(self.seed)
+            self._cases[kind] = library.op.draw_case(
+                variant, variant.sizes, library.algorithm, rng, gaps=False
+            )
+        return self._cases[kind]
 
     def copies(self, library: Library) -> list[dict[str, DeviceArray]]:
         """The weights of a library, copy by copy."""
@@ -138,9 +151,8 @@ def time_rows(
     last one against them.
     """
     device = weights.device
-    rng = np.random.default_rng(weights.seed)
     gpu = next(iter(library.builds))
-    case = library.op.draw_case(kernel.variant, kernel.variant.sizes, library.algorithm, rng, gaps=False)
+    case = weights.case(library, kernel)
     rows = {**case.inputs, **case.outputs}
     first = {name: device.upload(array) for name, array in rows.items()}
     held = weights.copies(library)
