@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 #: What stands behind a time: the dataflow that level best took, if it is not a warpgroup's.
-MARKS = {"warpgroup": "", "fragment": " f", "decode": " d"}
+MARKS = {"warpgroup": "", "fragment": " f", "dense": " d", "decode": " -"}
 
 
 def gemm_tables(rows: Sequence[Row]) -> Iterator[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -30,9 +32,10 @@ if TYPE_CHECKING:
     from vqcc.levels import Dataflow
     from vqcc.spec.model import Spec
 
-TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
-#: Processes of a tool: validation is bound by the CPU.
-PROCESSES = 3
+TOOLS = ("racecheck", "memcheck", "initcheck", "synccheck")
+#: Processes at a time, each with one thread for NumPy, and libraries of each: validation is bound by the CPU.
+PROCESSES, SHARE = 14, 4
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 #: Candidates of a dataflow among which a tile is looked for: all of them.
 MOST_CANDIDATES = 1000
 
@@ -110,17 +113,17 @@ def build_all(
 
 
 def run_tools(sanitizer: str, built: Iterable[tuple[Case, Path | str]]) -> dict[str, dict[str, object]]:
-    """Validate every library under every tool, and what each found."""
+    """Validate every library under every tool, a few in each process, and what each tool found: clean if all are."""
     paths = [path for _, path in built if isinstance(path, Path)]
-    with ThreadPoolExecutor(len(TOOLS)) as pool:
-        return dict(zip(TOOLS, pool.map(lambda tool: run_tool(sanitizer, tool, paths), TOOLS), strict=True))
-
-
-def run_tool(sanitizer: str, tool: str, paths: Sequence[Path]) -> dict[str, object]:
-    """Validate every library under one tool, in several processes: clean if all are."""
-    shares = [paths[i::PROCESSES] for i in range(min(PROCESSES, len(paths)))]
+    shares = [paths[first : first + SHARE] for first in range(0, len(paths), SHARE)]
     with ThreadPoolExecutor(PROCESSES) as pool:
-        found = list(pool.map(lambda share: run_process(sanitizer, tool, share), shares))
+        jobs = {
+            tool: [pool.submit(run_process, sanitizer, tool, share) for share in shares] for tool in TOOLS
+        }
+        return {tool: _summed_up([job.result() for job in own]) for tool, own in jobs.items()}
+
+
+def _summed_up(found: Sequence[tuple[bool, list[str], int]]) -> dict[str, object]:
     return {
         "clean": all(clean for clean, _, _ in found),
         "summary": sorted({line for _, summary, _ in found for line in summary}),
@@ -132,14 +135,23 @@ def run_process(sanitizer: str, tool: str, paths: Sequence[Path]) -> tuple[bool,
     """Validate libraries under one tool: whether nothing was reported, its summaries, and the exit status."""
     validate = [sys.executable, "-m", "vqcc", "validate", *map(str, paths), "--backend", "cuda"]
     options = ["--tool", tool, "--error-exitcode", "9", "--kernel-regex", "kns=sanitize"]
+    begun = time.monotonic()
     found = subprocess.run(  # a tool that crashes has a status of its own, and prints no summary
-        [sanitizer, *options, *validate], capture_output=True, text=True, check=False
+        [sanitizer, *options, *validate],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **ONE_THREAD},
     )
     summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", found.stdout + found.stderr)
     clean = (
         found.returncode == 0
         and bool(summary)
         and all(re.search(r": 0 (errors|hazards)", s) for s in summary)
+    )
+    names = ", ".join(path.name for path in paths)
+    print(
+        f"{tool}: {names}: {'clean' if clean else 'NOT CLEAN'}, {time.monotonic() - begun:.0f} s", flush=True
     )
     if not clean:
         print((found.stdout + found.stderr)[-4000:], flush=True)

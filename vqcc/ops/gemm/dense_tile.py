@@ -57,6 +57,8 @@ START_CYCLES, END_CYCLES = 3000, 2000
 #: Of a look-up of a warp, beside wavefronts: latency that few warps hide but for this; and of each line that a store of
 #: decoded weights touches.
 LOOKUP_CYCLES, LINE_CYCLES = 80, 7.5
+#: More than that where books are in global memory: shared memory leaves next to nothing of L1.
+GLOBAL_CYCLES = 280
 #: Of the time of decoding what is felt beside multiplies: both read shared memory, and draw power.
 FELT = 0.3
 LANES, WAVEFRONT_BYTES, STORE_COLUMNS = 32, 128, 8
@@ -276,7 +278,7 @@ def _unit_cycles(tile: DenseTile, work: Workload) -> float:
     entry = CONFLICTS * 4 * work.entry_words * LANES / WAVEFRONT_BYTES
     lookup = LOOKUP_CYCLES + entry + work.entry_operations
     if not tile.shared_books:
-        lookup += LANES  # each lane's entry in a line of its own
+        lookup += GLOBAL_CYCLES
     # A store has 16 bytes of each lane, of eight rows: lanes of a quad have neighbouring ones or lines of their own.
     lines = LANES if layout.span_vectors * work.vector_size >= STAGE_COLUMNS else LANES // layout.QUAD
     lookup += LINE_CYCLES * lines * work.vector_size / (STORE_COLUMNS * work.stages)
