@@ -12,7 +12,7 @@ from vqcc.ops.base import Dtype
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["C_TYPES", "Dtypes", "as_bounds", "as_list", "distinct"]
+__all__ = ["C_TYPES", "Dtypes", "as_bounds", "as_list", "distinct", "rows_between"]
 
 #: CUDA types of a launch's inputs and outputs.
 C_TYPES: Mapping[str, str] = {"float16": "__half", "bfloat16": "__nv_bfloat16"}
@@ -32,6 +32,21 @@ def as_bounds(value: object) -> object:
             "use kind: linear for a range of rows, or name each bound: m: [32, 256]",
         )
     return as_list(value)
+
+
+def rows_between(least: int, most: int, others: str) -> BeforeValidator:
+    """Rows of x that an op has; raises VQ0204 for another number, and says with `others` who has it.
+
+    After ge and le, which are what a JSON Schema says of it.
+    """
+
+    def within(value: object) -> object:
+        if isinstance(value, int) and not isinstance(value, bool) and not least <= value <= most:
+            wanted = f"at least {least}" if value < least else f"at most {most}"
+            raise field_error("VQ0204", f"m must be {wanted}, got {value}", f"use {least} to {most}; {others}")
+        return value
+
+    return BeforeValidator(within)
 
 
 def distinct(values: tuple[object, ...]) -> tuple[object, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from vqcc.ops.base import ComputeLayout, Variant
-from vqcc.ops.fields import as_bounds, distinct
+from vqcc.ops.fields import as_bounds, distinct, rows_between
 from vqcc.ops.gemm.panels import GEMM_DATAFLOWS, MAX_ROWS, decode_panels
 from vqcc.ops.gemv.fma_tile import propose_fma_tiles
 from vqcc.ops.gemv.mma_tile import propose_mma_tiles
@@ -39,7 +39,11 @@ DECODING, LOADING = 16, 8
 #: Bounds of one spec.
 MAX_BOUNDS = 16
 
-BatchSize = Annotated[int, Field(ge=MIN_ROWS, le=MAX_ROWS)]
+BatchSize = Annotated[
+    int,
+    Field(ge=MIN_ROWS, le=MAX_ROWS),
+    rows_between(MIN_ROWS, MAX_ROWS, "kind: gemv has fewer, linear any number of them"),
+]
 
 
 class Gemm(BoundedOp):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from vqcc.ops.base import ComputeLayout, Variant
-from vqcc.ops.fields import as_bounds, distinct
+from vqcc.ops.fields import as_bounds, distinct, rows_between
 from vqcc.ops.gemv.dataflows import DATAFLOWS, MAX_BATCH
 from vqcc.ops.gemv.fma_tile import propose_fma_tiles
 from vqcc.ops.gemv.mma_tile import propose_mma_tiles
@@ -26,7 +26,11 @@ __all__ = ["Gemv"]
 #: Rows of x from which an exchange into tensor-core fragments is what the op wants.
 MIN_TENSOR_BATCH = 5
 
-BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH)]
+BatchSize = Annotated[
+    int,
+    Field(ge=1, le=MAX_BATCH),
+    rows_between(1, MAX_BATCH, "kind: gemm has more rows, linear any number of them"),
+]
 
 
 class Gemv(BoundedOp):
