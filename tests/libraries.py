@@ -11,6 +11,7 @@ import numpy as np
 
 from vqcc.algorithms.presets import resolve
 from vqcc.building import build_library
+from vqcc.codegen.device_parts import is_portable
 from vqcc.codegen.header import render_header
 from vqcc.codegen.resources import Resources
 from vqcc.codegen.toolchain import Compiled
@@ -124,6 +125,7 @@ def with_workspace(built: Built, *sizes: Sequence[int]) -> Built:
         [build.problems for build in builds],
         [build.plans for build in builds],
         fields["build_id"],
+        [is_portable(build.source) for build in builds],
     )
     files = {**built.files, f"{built.name}.h": header.encode()}
     return replace(built, gpus=builds, fields=fields, files=files)

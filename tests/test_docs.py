@@ -403,4 +403,6 @@ def test_the_c_example_compiles(tmp_path: Path, cache_directory: Path) -> None:
     include = wheel.root / "nvidia" / f"cu{wheel.version.partition('.')[0]}" / "include"
     compiler = next(filter(None, map(shutil.which, ("gcc", "clang", "cc"))))
     command = [compiler, "-std=c99", "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
-    subprocess.run([*command, f"-I{include}", "-Ilibrary", "main.c"], cwd=tmp_path, check=True)
+    own = ROOT / "templates" / "host" / "include"
+    includes = [f"-I{include}", f"-I{own}", "-Ilibrary"]
+    subprocess.run([*command, *includes, "main.c"], cwd=tmp_path, check=True)

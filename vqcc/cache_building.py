@@ -9,6 +9,7 @@ from vqcc.assembling import GpuBuild
 from vqcc.cache_library import describe_append, describe_cache_kernel, describe_cache_library, layout_id_of
 from vqcc.cache_search import compile_cache_plans
 from vqcc.codegen.cache_header import render_cache_header
+from vqcc.codegen.device_parts import is_portable
 from vqcc.problem import CacheProblem
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class CacheDescription:
             [getattr(build, part) for build in self.builds] for part in ("problems", "plans", "appends")
         )
         layout_id = layout_id_of(problems[0][0], plans[0][0])
-        return render_cache_header(self.spec.name, problems, plans, appends, build_id, layout_id)
+        portable = [is_portable(build.source) for build in self.builds]
+        return render_cache_header(self.spec.name, problems, plans, appends, build_id, layout_id, portable)
 
     def library(self) -> dict[str, Any]:
         """What all of its kernels share."""

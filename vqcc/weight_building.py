@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vqcc.assembling import GpuBuild
+from vqcc.codegen.device_parts import is_portable
 from vqcc.codegen.header import render_header
 from vqcc.library import describe_kernel, describe_library
 from vqcc.problem import Problem
@@ -63,7 +64,8 @@ class WeightDescription:
     def header(self, build_id: str) -> str:
         """The C header, which states the build's id."""
         problems, plans = ([getattr(build, part) for build in self.builds] for part in ("problems", "plans"))
-        return render_header(self.spec.name, problems, plans, build_id)
+        portable = [is_portable(build.source) for build in self.builds]
+        return render_header(self.spec.name, problems, plans, build_id, portable)
 
     def library(self) -> dict[str, Any]:
         """What all of its kernels share."""

@@ -30,7 +30,7 @@ def write_library(name: str, directory: Path) -> None:
     problems = [replace(problem, variant=variant) for variant in problem.op.variants()]
     plans = [make_plan(each, STRATEGY[strategy]) for each in problems]
     appends = [launch_append(problem, each, SLACK) for each in plan_appends(problems, plans)]
-    header = render_cache_header("lib", [problems], [plans], [appends], BUILD_ID, LAYOUT_ID)
+    header = render_cache_header("lib", [problems], [plans], [appends], BUILD_ID, LAYOUT_ID, [True])
     (directory / "lib.h").write_text(header)
     assert plans[0].layout is not None
     rows = ", ".join(

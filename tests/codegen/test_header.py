@@ -130,6 +130,12 @@ def expected(built: Built, includes: list[str]) -> str:
         + "}"
         for gpu in fields["gpus"].values()
     )
+    gpus = ",\n".join(
+        f'  {{"{build.gpu.name}", "{built.name}.{build.gpu.name}.cubin", '
+        f"{build.gpu.compute_capability.replace('.', ', ')}, {build.gpu.sm_count.integer}, "
+        f"{int('wgmma' not in build.source)}}}"
+        for build in built.gpus
+    )
     return "\n".join(
         [
             *(f'#include "{name}"' for name in includes),
@@ -144,6 +150,8 @@ def expected(built: Built, includes: list[str]) -> str:
             f"#define EXPECTED_CODES_BYTES {4 * n * layout.row_words}",
             f"#define EXPECTED_BOOKS_BYTES {algorithm.scope.books(n, k) * algorithm.table_bytes}",
             f"#define EXPECTED_WORKSPACE_BYTES {max(selection[3] for selection in selections)}",
+            "struct expected_gpu { const char *name, *cubin; int major, minor, sm_count, has_ptx; };",
+            f"static const struct expected_gpu expected_gpus[{len(kernels)}] = {{\n{gpus}\n}};",
             "struct expected_kernel { const char* name; unsigned grid, threads, shared_bytes; uint64_t workspace; "
             "int carveout, panel_rows, can_overlap; };",
             f"static const struct expected_kernel expected[{len(kernels)}][{len(variants)}] = {{\n{rows}\n}};",

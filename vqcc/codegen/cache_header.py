@@ -33,8 +33,12 @@ def render_cache_header(
     appends: Sequence[Sequence[AppendPlan]],
     build_id: str,
     layout_id: str,
+    portable: Sequence[bool],
 ) -> str:
-    """The header of library `name`; `problems`, `plans` and `appends` are one row of kernels per GPU, in order."""
+    """The header of library `name`; `problems`, `plans` and `appends` are one row of kernels per GPU, in order.
+
+    `portable` says of each GPU whether its code has no instructions of that architecture alone.
+    """
     problem, plan = problems[0][0], plans[0][0]
     assert plan.layout is not None
     # Books are packed once for all kernels: by rows or entry by entry, codes in one order.
@@ -49,7 +53,9 @@ def render_cache_header(
         environment()
         .get_template(op.header_template)
         .render(
-            **library_values(name, problem.library, f"{describe_cache(problem)}, level {plan.level}", gpus),
+            **library_values(
+                name, problem.library, f"{describe_cache(problem)}, level {plan.level}", gpus, portable
+            ),
             build_id=hexadecimal(build_id),
             layout_id=hexadecimal(layout_id),
             args_bytes=literal(_ARGS_BYTES),

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["inline_headers", "target_of"]
+__all__ = ["inline_headers", "is_portable", "target_of"]
 
 _LOCAL_INCLUDE = re.compile(r'#include "([^"]+)"')
 _WIDTH = 112
@@ -40,9 +40,14 @@ def inline_headers(directory: Path, names: Iterable[str]) -> tuple[Fragment, ...
     return tuple(literal(_part(root, path)) for path in order)
 
 
+def is_portable(source: str) -> bool:
+    """Whether an emitted source has no instructions of one architecture alone: its PTX runs on later ones too."""
+    return f"// ==== {_SPECIFIC} " not in source
+
+
 def target_of(source: str, target: str) -> str:
     """The target that an emitted source is compiled for: with the instructions of `target` alone if it has any."""
-    return f"{target}a" if f"// ==== {_SPECIFIC} " in source else target
+    return target if is_portable(source) else f"{target}a"
 
 
 def _part(root: Path, path: Path) -> str:

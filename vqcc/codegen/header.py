@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import vqcc
 from vqcc.codegen.render import environment
-from vqcc.codegen.text import Fragment, c_identifier, comment, hexadecimal, integers
+from vqcc.codegen.text import Fragment, c_identifier, comment, hexadecimal, integers, string_text
 from vqcc.library import layout_identity
 
 if TYPE_CHECKING:
@@ -35,11 +35,33 @@ WORKSPACE_ALIGNMENT = 256
 
 @dataclass(frozen=True)
 class _Gpu:
+    name: Fragment
     upper: Fragment
     index: int
     comma: Fragment
     file: Fragment
     target: Fragment
+    major: int
+    minor: int
+    sm_count: int
+    has_ptx: int
+
+    @classmethod
+    def of(cls, library: str, gpu: Gpu, portable: bool, index: int, count: int) -> _Gpu:
+        """GPU number `index` of `count`; `portable` code has no instructions of its architecture alone."""
+        major, minor = gpu.compute_capability.split(".")
+        return cls(
+            string_text(gpu.name),
+            c_identifier(gpu.name.upper()),
+            index,
+            comment("," if index + 1 < count else ""),
+            string_text(f"{library}.{gpu.name}.cubin"),
+            comment(gpu.target),
+            int(major),
+            int(minor),
+            gpu.sm_count.integer,
+            int(portable),
+        )
 
 
 @dataclass(frozen=True)
@@ -88,9 +110,16 @@ class HeaderLaunch:
 
 
 def render_header(
-    name: str, problems: Sequence[Sequence[Problem]], plans: Sequence[Sequence[Plan]], build_id: str
+    name: str,
+    problems: Sequence[Sequence[Problem]],
+    plans: Sequence[Sequence[Plan]],
+    build_id: str,
+    portable: Sequence[bool],
 ) -> str:
-    """The header of library `name`; `problems` and `plans` are one row of kernels per GPU, in order."""
+    """The header of library `name`; `problems` and `plans` are one row of kernels per GPU, in order.
+
+    `portable` says of each GPU whether its code has no instructions of that architecture alone.
+    """
     problem, plan = problems[0][0], plans[0][0]
     assert plan.layout is not None
     assert plan.placement is not None
@@ -103,7 +132,11 @@ def render_header(
         .get_template(op.header_template)
         .render(
             **library_values(
-                name, problem.library, f"{what}, level {plan.level}", [row[0].gpu for row in problems]
+                name,
+                problem.library,
+                f"{what}, level {plan.level}",
+                [row[0].gpu for row in problems],
+                portable,
             ),
             build_id=hexadecimal(build_id),
             layout_id=hexadecimal(layout_identity(algorithm, op.weight_shape, plan.layout)),
@@ -123,7 +156,9 @@ def render_header(
     )
 
 
-def library_values(name: str, identifier: str, what: str, gpus: Sequence[Gpu]) -> dict[str, Any]:
+def library_values(
+    name: str, identifier: str, what: str, gpus: Sequence[Gpu], portable: Sequence[bool]
+) -> dict[str, Any]:
     """What `library.h.j2` prints of every library `name`, C name `identifier`, that computes `what` on `gpus`."""
     return {
         "p": c_identifier(identifier),
@@ -137,14 +172,14 @@ def library_values(name: str, identifier: str, what: str, gpus: Sequence[Gpu]) -
         ),
         "gpu_count": len(gpus),
         "gpus": tuple(
-            _Gpu(
-                c_identifier(gpu.name.upper()),
-                index,
-                comment("," if index + 1 < len(gpus) else ""),
-                comment(f"{name}.{gpu.name}.cubin"),
-                comment(gpu.target),
+            _Gpu.of(name, gpu, own, index, len(gpus))
+            for index, (gpu, own) in enumerate(zip(gpus, portable, strict=True))
+        ),
+        "gpu_names": string_text(
+            ", ".join(
+                f"{gpu.name} (compute capability {gpu.compute_capability}, {gpu.sm_count.integer} SMs)"
+                for gpu in gpus
             )
-            for index, gpu in enumerate(gpus)
         ),
         "workspace_alignment": WORKSPACE_ALIGNMENT,
     }

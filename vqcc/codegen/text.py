@@ -21,6 +21,7 @@ __all__ = [
     "hexadecimal",
     "integers",
     "literal",
+    "string_text",
 ]
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,200}")
@@ -60,6 +61,13 @@ def comment(text: str) -> Fragment:
     """One line that cannot leave the comment it stands in. Raises ValueError for anything else."""
     if not _COMMENT.fullmatch(text) or "*/" in text or "/*" in text or "??/" in text:
         raise ValueError(f"not fit for a comment: {text!r}")
+    return Fragment(text)
+
+
+def string_text(text: str) -> Fragment:
+    """What may stand between the quotes of a C string as it is. Raises ValueError for anything else."""
+    if not _COMMENT.fullmatch(text) or '"' in text or "??" in text:
+        raise ValueError(f"not fit for a string: {text!r}")
     return Fragment(text)
 
 

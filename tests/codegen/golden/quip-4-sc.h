@@ -5,8 +5,9 @@
  * C99 and C++17, self-contained. Nothing here allocates, prints, exits or keeps state; libcuda is reached through
  * a table of driver functions that the caller fills, so nothing links against it.
  *
+ *   const void* cubins[QUIP_4_SC_GPU_COUNT] = {...};
  *   quip_4_sc_handle library;
- *   quip_4_sc_status status = quip_4_sc_load(&library, &driver, QUIP_4_SC_GPU_A100, cubin);
+ *   quip_4_sc_status status = quip_4_sc_load_for_device(&library, &driver, cubins);
  *   ...
  *   status = quip_4_sc_launch(&library, &args, stream);
  */
@@ -24,10 +25,11 @@
 #define QUIP_4_SC_STATIC_ASSERT(condition, text) typedef char quip_4_sc_static_assert[(condition) ? 1 : -1]
 #endif
 
-/* Entry points of the CUDA driver, with its types reduced to what crosses the boundary. Fill it from libcuda
- * (cuGetProcAddress, dlsym or plain linking). Each returns a CUresult; 0 is success. Shared by all libraries. */
-#ifndef VQCC_DRIVER_DEFINED
-#define VQCC_DRIVER_DEFINED
+/* Entry points of the CUDA driver, with its types reduced to what crosses the boundary. Each returns a CUresult; 0 is
+ * success. vqcc/driver.h fills the table from libcuda at run time; or fill it with cuGetProcAddress, dlsym or by linking.
+ * Shared by all libraries of a program. */
+#if !defined(VQCC_DRIVER_DEFINED)
+#define VQCC_DRIVER_DEFINED 4
 /* CUlaunchAttribute and CUlaunchConfig as cuLaunchKernelEx reads them. */
 typedef struct vqcc_launch_attribute {
   int32_t id;
@@ -53,11 +55,14 @@ typedef struct vqcc_driver {
                        void** extra);                                           /* cuLaunchKernel */
   int (*launch_kernel_ex)(const vqcc_launch_config* config, void* function, void** parameters,
                           void** extra); /* cuLaunchKernelEx; null: launches never overlap */
+  int (*context_get_device)(int* device);                                       /* cuCtxGetDevice */
+  int (*device_get_attribute)(int* value, int attribute, int device);           /* cuDeviceGetAttribute */
 } vqcc_driver;
+#elif VQCC_DRIVER_DEFINED + 0 < 4
+#error "a header of an older vqcc is included beside this one: compile its library again"
 #endif
-
-#define QUIP_4_SC_ABI_VERSION 3
-#define QUIP_4_SC_BUILD_ID "307b289f72f32829"
+#define QUIP_4_SC_ABI_VERSION 4
+#define QUIP_4_SC_BUILD_ID "5f2aab07ec6ed88a"
 #define QUIP_4_SC_LAYOUT_ID "72a1e3c01b20" /* packed weights carry the same */
 #define QUIP_4_SC_N INT64_C(512)
 #define QUIP_4_SC_K INT64_C(4096)
@@ -79,10 +84,12 @@ typedef enum quip_4_sc_status {
   QUIP_4_SC_ERROR_LOAD = 7,              /* the driver refused the cubin */
   QUIP_4_SC_ERROR_SYMBOL = 8,            /* the cubin holds no such kernel: not this library's */
   QUIP_4_SC_ERROR_SHARED_MEMORY = 9,     /* the driver refused the kernel's shared memory */
-  QUIP_4_SC_ERROR_LAUNCH = 10            /* the driver refused the launch */
+  QUIP_4_SC_ERROR_LAUNCH = 10,           /* the driver refused the launch */
+  QUIP_4_SC_ERROR_CONTEXT = 11           /* no context is current, or its device is not known */
 } quip_4_sc_status;
 
 /* GPUs this library was compiled for: each has a cubin of its own. */
+#define QUIP_4_SC_GPU_COUNT 1
 typedef enum quip_4_sc_gpu {
   QUIP_4_SC_GPU_A100 = 0 /* quip-4-sc.a100.cubin, sm_80 */
 } quip_4_sc_gpu;
@@ -122,6 +129,14 @@ typedef struct quip_4_sc_handle {
   int32_t gpu;
 } quip_4_sc_handle;
 
+typedef struct quip_4_sc_gpu_facts {
+  const char* name;
+  const char* cubin;    /* its file */
+  int32_t major, minor; /* compute capability that the cubin runs on */
+  int32_t sm_count;     /* that its grids are made for */
+  int32_t has_ptx;      /* whether its PTX, if it is emitted, runs on later architectures too */
+} quip_4_sc_gpu_facts;
+
 typedef struct quip_4_sc_kernel {
   const char* name;
   int32_t type;
@@ -143,18 +158,27 @@ static inline const char* quip_4_sc_status_string(quip_4_sc_status status) {
     case QUIP_4_SC_ERROR_STRIDE: return "a row stride is shorter than a row";
     case QUIP_4_SC_ERROR_MISALIGNED: return "a pointer or row stride is not aligned as the kernel needs";
     case QUIP_4_SC_ERROR_TYPE: return "the library has no kernel of this element type";
-    case QUIP_4_SC_ERROR_GPU: return "the library was not compiled for this GPU";
+    case QUIP_4_SC_ERROR_GPU: return "the library was not compiled for this GPU, but for a100 (compute capability 8.0, 108 SMs)";
     case QUIP_4_SC_ERROR_LOAD: return "the driver refused the cubin";
     case QUIP_4_SC_ERROR_SYMBOL: return "the cubin is not this library's";
     case QUIP_4_SC_ERROR_SHARED_MEMORY: return "the driver refused the kernel's shared memory";
     case QUIP_4_SC_ERROR_LAUNCH: return "the driver refused the launch";
+    case QUIP_4_SC_ERROR_CONTEXT: return "the driver has no current context, or does not know its device";
   }
   return "unknown status";
 }
 
+/* What the library knows of `gpu`, a quip_4_sc_gpu; null for another number. */
+static inline const quip_4_sc_gpu_facts* quip_4_sc_gpu_info(int32_t gpu) {
+  static const quip_4_sc_gpu_facts gpus[QUIP_4_SC_GPU_COUNT] = {
+      {"a100", "quip-4-sc.a100.cubin", 8, 0, 108, 1},
+  };
+  return gpu < 0 || gpu >= QUIP_4_SC_GPU_COUNT ? NULL : &gpus[gpu];
+}
+
 /* Kernel `index` (0 to QUIP_4_SC_KERNEL_COUNT - 1) on `gpu`: grid and block follow from the plan. */
 static inline const quip_4_sc_kernel* quip_4_sc_kernel_info(int32_t gpu, int32_t index) {
-  static const quip_4_sc_kernel kernels[1][QUIP_4_SC_KERNEL_COUNT] = {
+  static const quip_4_sc_kernel kernels[QUIP_4_SC_GPU_COUNT][QUIP_4_SC_KERNEL_COUNT] = {
     {
       {"quip_4_sc_m1_float16_91bc4462", 0, 1, 128u, 256u, 2176u,
        UINT64_C(0), 19, 0, 0},
@@ -162,7 +186,7 @@ static inline const quip_4_sc_kernel* quip_4_sc_kernel_info(int32_t gpu, int32_t
        UINT64_C(0), 19, 0, 0},
     },
   };
-  if (gpu < 0 || gpu >= 1 || index < 0 || index >= QUIP_4_SC_KERNEL_COUNT) return NULL;
+  if (gpu < 0 || gpu >= QUIP_4_SC_GPU_COUNT || index < 0 || index >= QUIP_4_SC_KERNEL_COUNT) return NULL;
   return &kernels[gpu][index];
 }
 
@@ -253,6 +277,52 @@ static inline quip_4_sc_status quip_4_sc_load(quip_4_sc_handle* handle, const vq
     }
   }
   return QUIP_4_SC_OK;
+}
+
+/* The GPU of this library that the current context's device is: of its compute capability, made for as many SMs as it has or,
+ * if there is none, for the most below. `ptx`, which may be null, receives 0 then. Where there is no such GPU: with `ptx`, the
+ * one whose PTX the driver can compile for the device, and 1, else QUIP_4_SC_ERROR_GPU. */
+static inline quip_4_sc_status quip_4_sc_find_gpu(const vqcc_driver* driver, int32_t* gpu, int32_t* ptx) {
+  int device = 0, major = 0, minor = 0, sm_count = 0;
+  int32_t exact = -1, portable = -1;
+  if (driver == NULL || gpu == NULL || driver->context_get_device == NULL || driver->device_get_attribute == NULL) {
+    return QUIP_4_SC_ERROR_NULL_POINTER;
+  }
+  if (driver->context_get_device(&device) != 0 ||
+      driver->device_get_attribute(&major, 75, device) != 0 ||   /* ..._COMPUTE_CAPABILITY_MAJOR */
+      driver->device_get_attribute(&minor, 76, device) != 0 ||   /* ..._COMPUTE_CAPABILITY_MINOR */
+      driver->device_get_attribute(&sm_count, 16, device) != 0) { /* ..._MULTIPROCESSOR_COUNT */
+    return QUIP_4_SC_ERROR_CONTEXT;
+  }
+  for (int32_t i = 0; i < QUIP_4_SC_GPU_COUNT; ++i) {
+    const quip_4_sc_gpu_facts* own = quip_4_sc_gpu_info(i);
+    const int is_older = own->major < major || (own->major == major && own->minor < minor);
+    if (own->sm_count > sm_count) continue;
+    if (own->major == major && own->minor == minor) {
+      if (exact < 0 || own->sm_count > quip_4_sc_gpu_info(exact)->sm_count) exact = i;
+    } else if (is_older && own->has_ptx != 0) {
+      const quip_4_sc_gpu_facts* best = quip_4_sc_gpu_info(portable);
+      if (best == NULL || own->major > best->major || (own->major == best->major && own->minor > best->minor)) portable = i;
+    }
+  }
+  if (ptx != NULL) *ptx = exact < 0;
+  if (exact < 0 && (ptx == NULL || portable < 0)) return QUIP_4_SC_ERROR_GPU;
+  *gpu = exact < 0 ? portable : exact;
+  return QUIP_4_SC_OK;
+}
+
+/* Loads into the current context what is made for its device: `cubins` has the cubin of each quip_4_sc_gpu, or null where that is
+ * not at hand. On failure nothing stays loaded. */
+static inline quip_4_sc_status quip_4_sc_load_for_device(quip_4_sc_handle* handle, const vqcc_driver* driver,
+                                                   const void* const* cubins) {
+  int32_t gpu = 0;
+  quip_4_sc_status status;
+  if (handle == NULL) return QUIP_4_SC_ERROR_NULL_POINTER;
+  handle->module = NULL;
+  if (cubins == NULL) return QUIP_4_SC_ERROR_NULL_POINTER;
+  status = quip_4_sc_find_gpu(driver, &gpu, NULL);
+  if (status != QUIP_4_SC_OK) return status;
+  return cubins[gpu] == NULL ? QUIP_4_SC_ERROR_GPU : quip_4_sc_load(handle, driver, gpu, cubins[gpu]);
 }
 
 /* Enqueues y = x W^T (+ bias) on `stream` (a CUstream). Thread-safe; does not synchronize.

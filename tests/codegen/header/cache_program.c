@@ -316,7 +316,7 @@ static void check_caches(void) {
 }
 
 int main(void) {
-  vqcc_driver driver = {load_data, unload_module, get_function, set_attribute, launch, launch_ex};
+  vqcc_driver driver = {load_data, unload_module, get_function, set_attribute, launch, launch_ex, NULL, NULL};
   LIB(args) args = sound();
   CHECK(CONST(KERNEL_COUNT) == KERNELS && CONST(PAGE_BYTES)(64) == EXPECTED_PAGE_BYTES);
   CHECK(strcmp(CONST(BUILD_ID), "0123456789abcdef") == 0 && strcmp(CONST(LAYOUT_ID), "0123456789ab") == 0);

@@ -92,6 +92,29 @@ static int launch_overlapping(const vqcc_launch_config* config, void* function, 
                          config->block_z, config->shared_bytes, config->stream, parameters, extra);
 }
 
+/* The device of the current context; `fail` is the number of the question that fails. */
+static struct {
+  int major, minor, sm_count, questions, fail;
+} device;
+
+static int get_device(int* number) {
+  *number = 3;
+  return ++device.questions == device.fail ? 201 : 0;
+}
+
+static int get_attribute(int* value, int attribute, int number) {
+  CHECK(number == 3 && (attribute == 75 || attribute == 76 || attribute == 16));
+  *value = attribute == 75 ? device.major : attribute == 76 ? device.minor : device.sm_count;
+  return ++device.questions == device.fail ? 101 : 0;
+}
+
+static void set_device(int major, int minor, int sm_count) {
+  device.major = major;
+  device.minor = minor;
+  device.sm_count = sm_count;
+  device.questions = device.fail = 0;
+}
+
 static vqcc_driver make_driver(void) {
   vqcc_driver driver;
   memset(&driver_calls, 0, sizeof(driver_calls));
@@ -101,6 +124,8 @@ static vqcc_driver make_driver(void) {
   driver.function_set_attribute = set_attribute;
   driver.launch_kernel = launch_function;
   driver.launch_kernel_ex = launch_overlapping;
+  driver.context_get_device = get_device;
+  driver.device_get_attribute = get_attribute;
   return driver;
 }
 
@@ -351,12 +376,89 @@ static void test_workspace(void) {
   CHECK(LIB(workspace_bytes)(NULL) == 0);
 }
 
+/* What the library is compiled for, and which of it a device takes. */
+static void test_find_gpu(void) {
+  int32_t number;
+  CHECK(CONST(GPU_COUNT) == GPUS && LIB(gpu_info)(-1) == NULL && LIB(gpu_info)(GPUS) == NULL);
+  for (number = 0; number < GPUS; ++number) {
+    const struct expected_gpu* own = &expected_gpus[number];
+    const LIB(gpu_facts)* facts = LIB(gpu_info)(number);
+    vqcc_driver driver = make_driver();
+    int32_t gpu = -7, ptx = -7;
+    int more, i;
+    CHECK(strcmp(facts->name, own->name) == 0 && strcmp(facts->cubin, own->cubin) == 0);
+    CHECK(facts->major == own->major && facts->minor == own->minor);
+    CHECK(facts->sm_count == own->sm_count && facts->has_ptx == own->has_ptx);
+    for (more = 0; more < 2; ++more) {
+      set_device(own->major, own->minor, own->sm_count + more);
+      CHECK(LIB(find_gpu)(&driver, &gpu, NULL) == CONST(OK) && gpu == number);
+      CHECK(LIB(find_gpu)(&driver, &gpu, &ptx) == CONST(OK) && gpu == number && ptx == 0);
+    }
+    set_device(own->major, own->minor, own->sm_count - 1); /* its grids are for more */
+    CHECK(LIB(find_gpu)(&driver, &gpu, NULL) == CONST(ERROR_GPU));
+    set_device(own->major - 4, 0, 1000);
+    CHECK(LIB(find_gpu)(&driver, &gpu, &ptx) == CONST(ERROR_GPU));
+    set_device(own->major + 4, 0, 1000); /* the newest PTX that is not of its architecture alone */
+    CHECK(LIB(find_gpu)(&driver, &gpu, NULL) == CONST(ERROR_GPU));
+    {
+      const LIB(status) status = LIB(find_gpu)(&driver, &gpu, &ptx);
+      int best = -1;
+      for (i = 0; i < GPUS; ++i) {
+        const struct expected_gpu* other = &expected_gpus[i];
+        if (other->has_ptx && (best < 0 || 10 * other->major + other->minor >
+                                               10 * expected_gpus[best].major + expected_gpus[best].minor)) {
+          best = i;
+        }
+      }
+      CHECK(status == (best < 0 ? CONST(ERROR_GPU) : CONST(OK)) && (best < 0 || (gpu == best && ptx == 1)));
+    }
+    for (i = 1; i <= 4; ++i) {
+      set_device(own->major, own->minor, own->sm_count);
+      device.fail = i;
+      CHECK(LIB(find_gpu)(&driver, &gpu, NULL) == CONST(ERROR_CONTEXT));
+    }
+    set_device(own->major, own->minor, own->sm_count);
+    CHECK(LIB(find_gpu)(NULL, &gpu, NULL) == CONST(ERROR_NULL_POINTER));
+    CHECK(LIB(find_gpu)(&driver, NULL, NULL) == CONST(ERROR_NULL_POINTER));
+    driver.context_get_device = NULL;
+    CHECK(LIB(find_gpu)(&driver, &gpu, NULL) == CONST(ERROR_NULL_POINTER));
+    driver = make_driver();
+    driver.device_get_attribute = NULL;
+    CHECK(LIB(find_gpu)(&driver, &gpu, NULL) == CONST(ERROR_NULL_POINTER));
+  }
+}
+
+static void test_load_for_device(void) {
+  const void* cubins[GPUS];
+  LIB(handle) handle;
+  int32_t number;
+  for (number = 0; number < GPUS; ++number) {
+    vqcc_driver driver = make_driver();
+    int32_t i;
+    for (i = 0; i < GPUS; ++i) cubins[i] = &cubin[i];
+    set_device(expected_gpus[number].major, expected_gpus[number].minor, expected_gpus[number].sm_count);
+    CHECK(LIB(load_for_device)(&handle, &driver, cubins) == CONST(OK));
+    CHECK(driver_calls.image == cubins[number] && handle.gpu == number);
+    LIB(unload)(&handle);
+    cubins[number] = NULL;
+    memset(&handle, 0xA5, sizeof(handle));
+    CHECK(LIB(load_for_device)(&handle, &driver, cubins) == CONST(ERROR_GPU) && handle.module == NULL);
+    set_device(1, 0, 1);
+    CHECK(LIB(load_for_device)(&handle, &driver, cubins) == CONST(ERROR_GPU));
+    CHECK(LIB(load_for_device)(&handle, &driver, NULL) == CONST(ERROR_NULL_POINTER));
+    CHECK(LIB(load_for_device)(&handle, NULL, cubins) == CONST(ERROR_NULL_POINTER));
+    CHECK(LIB(load_for_device)(NULL, &driver, cubins) == CONST(ERROR_NULL_POINTER));
+    LIB(unload)(&handle);
+    CHECK(driver_calls.loads == 1 && driver_calls.unloads == 1);
+  }
+}
+
 static void test_status_strings(void) {
   /* Every status has its own text. */
   static const LIB(status) statuses[] = {
       CONST(OK),         CONST(ERROR_NULL_POINTER), CONST(ERROR_SIZE), CONST(ERROR_STRIDE),
       CONST(ERROR_MISALIGNED), CONST(ERROR_TYPE),   CONST(ERROR_GPU),  CONST(ERROR_LOAD),
-      CONST(ERROR_SYMBOL), CONST(ERROR_SHARED_MEMORY), CONST(ERROR_LAUNCH)};
+      CONST(ERROR_SYMBOL), CONST(ERROR_SHARED_MEMORY), CONST(ERROR_LAUNCH), CONST(ERROR_CONTEXT)};
   const size_t count = sizeof(statuses) / sizeof(statuses[0]);
   size_t i, j;
   for (i = 0; i < count; ++i) {
@@ -367,7 +469,7 @@ static void test_status_strings(void) {
 }
 
 static void test_macros(void) {
-  CHECK(CONST(ABI_VERSION) == 3);
+  CHECK(CONST(ABI_VERSION) == 4);
   CHECK(CONST(WORKSPACE_BYTES) == EXPECTED_WORKSPACE_BYTES && CONST(WORKSPACE_ALIGNMENT) == 256);
   CHECK(strcmp(CONST(BUILD_ID), EXPECTED_BUILD_ID) == 0);
   CHECK(strcmp(CONST(LAYOUT_ID), EXPECTED_LAYOUT_ID) == 0);
@@ -376,6 +478,8 @@ static void test_macros(void) {
 
 int main(void) {
   test_load_and_launch();
+  test_find_gpu();
+  test_load_for_device();
   test_overlap();
   test_failing_driver();
   test_wrong_load();
