@@ -46,7 +46,7 @@ def packaged(directory: Path, *suffixes: str) -> set[str]:
 def test_what_the_wheel_holds(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = packaged(Path("vqcc"), ".py", ".yaml", ".h", ".cc")
-    expected |= {f"vqcc/_data/{name}" for name in packaged(Path("templates"), ".cuh", ".j2")}
+    expected |= {f"vqcc/_data/{name}" for name in packaged(Path("templates"), ".cuh", ".j2", ".h", ".cmake")}
     expected |= {f"vqcc/_data/{name}" for name in packaged(Path("specs"), ".yaml")}
     assert expected <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
@@ -89,3 +89,7 @@ def test_the_wheel_works_elsewhere(wheel: Path, tmp_path: Path) -> None:
     validated = json.loads(vqcc("validate", "out/demo-gemv", "--json"))
     assert all(result["passed"] for result in validated["results"])
     assert json.loads(vqcc("schema"))["title"]
+    for command, file in (("cmake-dir", "vqcc-config.cmake"), ("include-dir", "vqcc")):
+        directory = Path(vqcc(command).strip())
+        assert directory.is_relative_to(site)
+        assert (directory / file).exists()

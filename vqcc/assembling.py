@@ -15,6 +15,7 @@ from vqcc.problem import KernelProblem
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from vqcc.codegen.embedding import Machine
     from vqcc.codegen.toolchain import Compiled, Toolchain
     from vqcc.compiling import Emit
     from vqcc.gpus.model import Gpu
@@ -81,8 +82,12 @@ def assemble(
     description: Description,
     toolchain: Toolchain,
     emit: Sequence[Emit],
+    machine: Machine | None = None,
 ) -> Built:
-    """Name every file that was asked for, and say in the manifest's fields what they are."""
+    """Name every file that was asked for, and say in the manifest's fields what they are.
+
+    An object that is asked for is one of `machine`.
+    """
     parts = {name: data for build in builds for name, data in _files(spec, build).items()}
     # The header states the build's id, which is that of everything: of the header too, but for this line.
     blank = description.header("0").encode()
@@ -92,6 +97,7 @@ def assemble(
         identity.update(hashlib.sha256(data).digest())
     build_id = identity.hexdigest()[:16]
     parts[f"{spec.name}.h"] = description.header(build_id).encode()
+    embedded = _embedded(spec, build_id, builds, emit, machine)
     suffixes = tuple({"header": ".h", "plan": ".plan.json"}.get(kind, f".{kind}") for kind in emit)
     fields = {
         "name": spec.name,
@@ -111,7 +117,32 @@ def assemble(
         },
     }
     files = {name: data for name, data in parts.items() if name.endswith(suffixes)}
-    return Built(spec.name, tuple(builds), files, fields)
+    return Built(spec.name, tuple(builds), {**files, **embedded}, fields)
+
+
+def _embedded(
+    spec: Spec,
+    build_id: str,
+    builds: Sequence[GpuBuild[KernelProblem, KernelPlan]],
+    emit: Sequence[Emit],
+    machine: Machine | None,
+) -> dict[str, bytes]:
+    """What makes the GPU code part of a program, with its PTX where that is asked for and runs on later GPUs."""
+    if not {"object", "array"} & set(emit):
+        return {}
+    from vqcc.codegen.device_parts import is_portable
+    from vqcc.codegen.embedded import GpuCode, embedded_files
+
+    codes = [
+        GpuCode(
+            build.gpu.name,
+            build.compiled.cubin,
+            build.compiled.ptx if is_portable(build.source) else None,
+        )
+        for build in builds
+    ]
+    own = machine if "object" in emit else None
+    return embedded_files(spec.name, spec.identifier, build_id, codes, arrays="array" in emit, machine=own)
 
 
 def _profile(spec: Spec) -> dict[str, Any] | None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vqcc.codegen.cache import CompileCache
+    from vqcc.codegen.embedding import Machine
     from vqcc.codegen.toolchain import Compiled, Toolchain
     from vqcc.compiling import Emit
     from vqcc.gpus.model import Gpu
@@ -60,13 +61,15 @@ def build_library(
     emit: Sequence[Emit] = EMITTED,
     jobs: int = 1,
     lock: Lock | None = None,
+    machine: Machine | None = None,
 ) -> Built:
     """Plan, render and compile a library, all of whose kernels read the same packed codes.
 
     Kernels that a `lock` has measured are those that took least, with the dataflow that takes least in all. Where one
     of them cannot be made any more, the model decides as without a lock.
-    GPUs are compiled by `jobs` threads. Diagnostics of all GPUs are raised together: VQ04xx where a level or a
-    limit forbids a kernel, at the field of the spec that asks for it if one does, VQ06xx from the toolchain.
+    GPUs are compiled by `jobs` threads; an object is for hosts of `machine`. Diagnostics of all GPUs are raised
+    together: VQ04xx where a level or a limit forbids a kernel, at the field of the spec that asks for it if one does,
+    VQ06xx from the toolchain.
     """
     subject = subject_of(spec)
     rows = [subject.problems_of(spec, gpu) for gpu in spec.gpu]
@@ -78,7 +81,7 @@ def build_library(
     tuned = None if lock is None else choose(lock, problems, toolchain.identity, choices)
     making = _Making(spec, subject, toolchain, cache, want_ptx="ptx" in emit, jobs=jobs)
     builds, lost = _build_tuned(tuned, choices, lambda agreed, picks: making.build(rows, agreed, picks))
-    built = assemble(spec, builds, subject.describe(spec, builds), toolchain, emit)
+    built = assemble(spec, builds, subject.describe(spec, builds), toolchain, emit, machine)
     if lock is None or spec.level != "best":
         return built
     made = {} if tuned is None or lost else _picked(tuned.picks, builds)

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
     from vqcc.building import Built
     from vqcc.codegen.cache import CompileCache
+    from vqcc.codegen.embedding import Machine
     from vqcc.codegen.toolchain import Resources, Toolchain
     from vqcc.plan import Launch
 
 __all__ = ["EMITTABLE", "Emit", "Options", "compile_file"]
 
-Emit = Literal["cu", "ptx", "cubin", "header", "plan"]
-EMITTABLE: tuple[Emit, ...] = ("cu", "ptx", "cubin", "header", "plan")
+Emit = Literal["cu", "ptx", "cubin", "header", "plan", "object", "array"]
+EMITTABLE: tuple[Emit, ...] = ("cu", "ptx", "cubin", "header", "plan", "object", "array")
 
 #: Of a spec that is looked up before it is parsed; no larger one is accepted (vqcc.spec.source).
 _MAX_BYTES = 1_000_000
@@ -32,7 +33,8 @@ _MAX_BYTES = 1_000_000
 class Options:
     """How specs are compiled: where to, which of their levels and GPUs instead of their own, what is written.
 
-    With `explain`, what is said of a library holds the decisions behind its kernels.
+    With `explain`, what is said of a library holds the decisions behind its kernels. An object is for hosts of
+    `machine`.
     """
 
     out: Path
@@ -42,6 +44,7 @@ class Options:
     dry_run: bool = False
     jobs: int = 1
     explain: bool = False
+    machine: Machine | None = None
 
 
 def compile_file(
@@ -63,7 +66,13 @@ def compile_file(
     if lock is None and has_lock(beside):  # which is then refused, whatever the cache knows
         return _compile(path, data, options, toolchain, cache, taken).summary
     locked = None if lock is None else hashlib.sha256(lock).hexdigest()
-    shape = {"level": options.level, "gpus": options.gpus, "emit": options.emit, "lock": locked}
+    shape = {
+        "level": options.level,
+        "gpus": options.gpus,
+        "emit": options.emit,
+        "machine": options.machine,
+        "lock": locked,
+    }
     key = inputs_key(data, shape, toolchain)
     summary = recall(cache, key, options.out, path.parent)
     if summary is not None:
@@ -116,7 +125,13 @@ def _compile(
     _take(spec.identifier, path, taken)
     lock = load_lock(lock_path(path))
     built = build_library(
-        spec, toolchain=toolchain, cache=cache, emit=options.emit, jobs=options.jobs, lock=lock
+        spec,
+        toolchain=toolchain,
+        cache=cache,
+        emit=options.emit,
+        jobs=options.jobs,
+        lock=lock,
+        machine=options.machine,
     )
     directory = options.out / built.name
     changed = not options.dry_run and write_library(built, directory)
@@ -127,6 +142,9 @@ def _compile(
     if options.explain:
         summary["plans"] = {build.gpu.name: explain_plans(build.gpu, build.plans) for build in built.gpus}
     profile = spec.profile
+    summary["profile"] = (
+        None if profile is None else profile.file
+    )  # as the spec names it: recalled for any place
     return _Made(summary, content, {} if profile is None else {profile.file: profile.sha256})
 
 

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
     from hashlib import _Hash as Hash
 
 __all__ = [
     "add_files",
+    "cmake_directory",
+    "files_below",
     "has_lock",
+    "include_directory",
     "lock_path",
     "specs_directory",
     "templates_directory",
@@ -33,6 +36,16 @@ def templates_directory() -> Path:
     return _find("templates")
 
 
+def cmake_directory() -> Path:
+    """The folder of the CMake package, for `-Dvqcc_DIR`."""
+    return templates_directory() / "host" / "cmake"
+
+
+def include_directory() -> Path:
+    """The folder of headers for host programs: `#include "vqcc/..."`."""
+    return templates_directory() / "host" / "include"
+
+
 #: The most bytes of a lock file: all candidates of a few specs on a few GPUs.
 MAX_LOCK_BYTES = 10_000_000
 
@@ -47,12 +60,18 @@ def has_lock(lock: Path) -> bool:
     return lock.exists() or lock.is_symlink()
 
 
-def add_files(digest: Hash, root: Path, suffixes: Collection[str], without: Path | None = None) -> None:
-    """Add the names and contents of the files below `root` that end so to a hash, less those below `without`."""
+def files_below(root: Path, suffixes: Collection[str], without: Path | None = None) -> Iterator[Path]:
+    """The files below `root` that end so, in order, less those below `without`."""
     for path in sorted(root.rglob("*")):
         if path.suffix in suffixes and without not in path.parents:
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0")
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            yield path
+
+
+def add_files(digest: Hash, root: Path, suffixes: Collection[str], without: Path | None = None) -> None:
+    """Add the names and contents of the files below `root` that end so to a hash, less those below `without`."""
+    for path in files_below(root, suffixes, without):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
 
 
 @cache

@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vqcc.codegen.wheels import installed
-from vqcc.data_files import add_files, specs_directory, templates_directory
+from vqcc.data_files import add_files, files_below, specs_directory, templates_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from vqcc.codegen.cache import CompileCache
     from vqcc.codegen.toolchain import Toolchain
 
-__all__ = ["inputs_key", "recall", "remember"]
+__all__ = ["PACKAGES", "inputs_key", "recall", "remember", "source_files"]
 
-_FORMAT = 2
+_FORMAT = 3
 #: Packages whose version could show in what is emitted.
-_PACKAGES = ("jinja2", "pydantic", "pyyaml")
+PACKAGES = ("jinja2", "pydantic", "pyyaml")
 _SOURCES = (".py", ".yaml", ".cuh", ".j2")
 
 
@@ -35,13 +35,23 @@ def inputs_key(spec: bytes, options: Mapping[str, Any], toolchain: Toolchain) ->
 
     Less the files that the spec names: it is not read here, so their hashes are remembered with the bundle's.
     """
-    wheels = {name: wheel.version for name, wheel in sorted(installed(_PACKAGES).items())}
+    wheels = {name: wheel.version for name, wheel in sorted(installed(PACKAGES).items())}
     request = [_FORMAT, dict(options), toolchain.identity, list(toolchain.options), wheels]
     digest = hashlib.sha256(json.dumps(request).encode())
     digest.update(hashlib.sha256(spec).digest())
-    for root in (Path(__file__).parent, templates_directory()):
+    for root in _roots():
         add_files(digest, root, _SOURCES, without=specs_directory())
     return digest.hexdigest()
+
+
+def source_files() -> Iterator[Path]:
+    """Files of the compiler itself, GPU data and templates included, that `inputs_key` covers."""
+    for root in _roots():
+        yield from files_below(root, _SOURCES, without=specs_directory())
+
+
+def _roots() -> tuple[Path, Path]:
+    return Path(__file__).parent, templates_directory()
 
 
 def recall(cache: CompileCache, key: str, out: Path, beside: Path) -> dict[str, Any] | None:

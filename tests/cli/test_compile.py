@@ -68,6 +68,28 @@ def test_what_is_no_longer_emitted_goes(spec: Path, tmp_path: Path) -> None:
     assert listing(tmp_path / "out" / "tiny") == ["manifest.json", "tiny.h"]
 
 
+@pytest.mark.parametrize(("machine", "number"), [("x86_64", 62), ("aarch64", 183)])
+def test_an_object_is_for_a_machine(machine: str, number: int, spec: Path, tmp_path: Path) -> None:
+    """Another one makes another object of a spec that the cache knows."""
+    for _ in range(2):
+        done = run("compile", spec, "-o", tmp_path / "out", "--emit", "object", "--machine", machine)
+        assert done.exit_code == 0, done.stderr
+        held = (tmp_path / "out" / "tiny" / "tiny.embedded.o").read_bytes()
+        assert int.from_bytes(held[18:20], "little") == number  # e_machine
+    assert run("compile", spec, "-o", tmp_path / "out", "--emit", "object", "--machine", "vax").exit_code == 2
+
+
+def test_a_host_without_objects_has_arrays(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    done = run("compile", spec, "-o", tmp_path / "out", "--emit", "object")
+    assert done.exit_code == 2
+    assert "say which with --machine, or emit array" in done.stderr
+    assert not (tmp_path / "out").exists()
+    assert run("compile", spec, "-o", tmp_path / "out", "--emit", "array").exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("emit", "hint"), [("cubim", "did you mean 'cubin'?"), ("", "at least one"), ("elf", "none of")]
 )

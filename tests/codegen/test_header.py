@@ -210,6 +210,22 @@ def test_every_path(
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.parametrize("name", ["alpha", "beta"])
+def test_threads_with_contexts_of_their_own(name: str, libraries: dict[str, Built], tmp_path: Path) -> None:
+    write_headers(tmp_path, libraries)
+    (tmp_path / "expected.h").write_text(expected(libraries[name], [f"{name}.h"]))
+    (tmp_path / "threads.c").write_bytes((PROGRAM.parent / "threads.c").read_bytes())
+    flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-variable", "-Wno-unused-const-variable"]
+    sanitizer = ["-fsanitize=thread", "-g", "-D_GNU_SOURCE", "-pthread"]
+    compile_c(["gcc", *flags, *sanitizer, "threads.c", "-o", "program"], tmp_path)
+    done = subprocess.run([tmp_path / "program"], capture_output=True, text=True, check=False)
+    if "unexpected memory mapping" in done.stderr:
+        # The sanitizer places its memory at fixed addresses, which some systems have taken at random.
+        command = ["setarch", "-R", str(tmp_path / "program")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_64_libraries_in_one_file(tmp_path: Path) -> None:
     names = [f"layer-{i}" for i in range(64)]
     for name in names:

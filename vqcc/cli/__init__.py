@@ -22,6 +22,7 @@ __all__ = ["main"]
 #: Subcommands: module under vqcc.cli and one line of help. Listed here so that `--help` imports none of them.
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "compile": ("compile", "Compile specs to kernel libraries: .cu, .cubin, C header, manifest."),
+    "outputs": ("outputs", "List the files that a compilation writes, at once."),
     "quantize": ("quantize", "Quantize a weight to codes and codebooks."),
     "profile": ("profile", "Count how often codebook entries are looked up."),
     "pack": ("pack", "Pack a quantized weight for a compiled library."),
@@ -32,6 +33,8 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "explain": ("explain", "Print the decisions behind a library's kernels, or what an error code means."),
     "list": ("listing", "List algorithms, ops, GPUs or levels."),
     "schema": ("schema", "Print the JSON Schema of specs."),
+    "cmake-dir": ("cmake_dir", "Print the folder of the CMake package, for -Dvqcc_DIR."),
+    "include-dir": ("include_dir", "Print the folder of headers for host programs."),
     "doctor": ("doctor", "Check this installation."),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vqcc.cli.decisions import show_plans
+from vqcc.cli.depfile import Depfile, depfile_options
 from vqcc.cli.support import (
     Failures,
     WordChoice,
@@ -26,13 +28,27 @@ from vqcc.report.text import counted
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from vqcc.codegen.embedding import Machine
     from vqcc.codegen.toolchain import Toolchain
     from vqcc.diagnostics import Diagnostic
 
-__all__ = ["command", "find_toolchain", "toolchain_options"]
+__all__ = ["EMIT_DEFAULT", "command", "emitted_kinds", "find_toolchain", "toolchain_options"]
 
 _MOST_JOBS = 256
-_EMIT_DEFAULT = "cu,cubin,header,plan"
+EMIT_DEFAULT = "cu,cubin,header,plan"
+#: Hosts, by the names that their systems give them.
+MACHINES: tuple[Machine, ...] = ("x86_64", "aarch64")
+_MACHINE_NAMES: dict[str, Machine] = {
+    "x86_64": "x86_64",
+    "amd64": "x86_64",
+    "aarch64": "aarch64",
+    "arm64": "aarch64",
+}
+
+
+def _own_machine() -> Machine | None:
+    """The host that runs this program, if objects can be made for it."""
+    return _MACHINE_NAMES.get(platform.machine().lower())
 
 
 def toolchain_options(function: Any) -> Any:
@@ -90,12 +106,23 @@ def find_toolchain(name: str, nvcc_path: Path | None) -> Toolchain:
     "--gpu", "gpus", multiple=True, metavar="NAME", help="Override the spec's GPUs; may be repeated."
 )
 @click.option(
-    "--emit", default=_EMIT_DEFAULT, show_default=True, help="What to write: cu, ptx, cubin, header, plan."
+    "--emit",
+    default=EMIT_DEFAULT,
+    show_default=True,
+    help="What to write: cu, ptx, cubin, header, plan, object, array.",
+)
+@click.option(
+    "--machine",
+    type=WordChoice(MACHINES),
+    default=_own_machine,
+    show_default="this one's",
+    help="Hosts that an emitted object is linked for.",
 )
 @click.option(
     "--explain", is_flag=True, help="Print the decisions behind the kernels, as `vqcc explain` does."
 )
 @click.option("--dry-run", is_flag=True, help="Compile, list what would be written, write nothing.")
+@depfile_options
 @click.option(
     "-j",
     "--jobs",
@@ -114,8 +141,11 @@ def command(
     level: str | None,
     gpus: tuple[str, ...],
     emit: str,
+    machine: Machine | None,
     explain: bool,
     dry_run: bool,
+    depfile: Path | None,
+    depfile_target: str | None,
     jobs: int,
     toolchain: str,
     nvcc_path: Path | None,
@@ -126,11 +156,17 @@ def command(
     """Compile each SPEC to a kernel library in OUT/<spec name>/.
 
     A spec that is wrong, or that one of its GPUs must refuse, is reported whole and writes nothing; the
-    others are still compiled.
+    others are still compiled. A dependency file is written if all were.
     """
     from vqcc.compiling import Options, compile_file
 
-    options = Options(out_dir, level, gpus, _emitted(emit), dry_run, jobs, explain)
+    emitted = emitted_kinds(emit)
+    if "object" in emitted and machine is None:
+        raise click.UsageError(
+            f"objects are for {' or '.join(MACHINES)}: say which with --machine, or emit array"
+        )
+    options = Options(out_dir, level, gpus, emitted, dry_run, jobs, explain, machine)
+    wanted = Depfile.wanted(depfile, depfile_target, specs)
     tools = find_toolchain(toolchain, nvcc_path)
     cache = open_cache(cache_dir, disabled=no_cache)
     failures = Failures()
@@ -141,6 +177,9 @@ def command(
             results.append(compile_file(path, options, tools, cache, taken))
             if not as_json:
                 _show(results[-1])
+    if wanted is not None and not dry_run and not failures.exit_code:
+        with failures.noted():
+            wanted.write(results, emitted, tools)
     finish(
         {"libraries": results},
         tuple(failures.diagnostics),
@@ -192,7 +231,8 @@ def _lock_line(lock: dict[str, Any], gpus: Iterable[str]) -> str:
     return f"{name}: not used" if lock["complaints"] else f"{name}: no times of {', '.join(gpus)}"
 
 
-def _emitted(text: str) -> tuple[Any, ...]:
+def emitted_kinds(text: str) -> tuple[Any, ...]:
+    """What `--emit` asks for, in order. A usage error for a word that is none, and for none."""
     from vqcc.compiling import EMITTABLE
     from vqcc.diagnostics import did_you_mean
 
@@ -206,6 +246,8 @@ def _emitted(text: str) -> tuple[Any, ...]:
             )
     if not words:
         raise click.BadParameter(f"name at least one of {', '.join(EMITTABLE)}", param_hint="--emit")
+    if {"object", "array"} & set(words):
+        words.append("header")  # which theirs includes
     return tuple(word for word in EMITTABLE if word in words)
 
 

@@ -43,7 +43,9 @@ def rows_between(least: int, most: int, others: str) -> BeforeValidator:
     def within(value: object) -> object:
         if isinstance(value, int) and not isinstance(value, bool) and not least <= value <= most:
             wanted = f"at least {least}" if value < least else f"at most {most}"
-            raise field_error("VQ0204", f"m must be {wanted}, got {value}", f"use {least} to {most}; {others}")
+            raise field_error(
+                "VQ0204", f"m must be {wanted}, got {value}", f"use {least} to {most}; {others}"
+            )
         return value
 
     return BeforeValidator(within)

@@ -46,21 +46,21 @@ def check_outputs(outputs: Sequence[Path], inputs: Iterable[Path]) -> None:
     found.raise_if_errors()
 
 
-def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
+def write_atomically(path: Path, data: bytes | Iterable[bytes], code: str = "VQ0527") -> None:
     """Replace the file at `path`, or at the end of its links, by `data`, whole or in pieces.
 
     On failure the old file stays. A pipe or a character device is not replaced: it is given the bytes, once all of
-    them are there. Raises VqccError: VQ0527 if the file cannot be written, VQ0712 if `path` is no file, and whatever
+    them are there. Raises VqccError: `code` if the file cannot be written, VQ0712 if `path` is no file, and whatever
     making a piece raises.
     """
     pieces = [data] if isinstance(data, bytes) else data
     if _is_stream(path):
-        _write_in_place(path, b"".join(pieces))
+        _write_in_place(path, b"".join(pieces), code)
     else:
-        _replace(path, Path(os.path.realpath(path)), pieces)
+        _replace(path, Path(os.path.realpath(path)), pieces, code)
 
 
-def _replace(path: Path, target: Path, pieces: Iterable[bytes]) -> None:
+def _replace(path: Path, target: Path, pieces: Iterable[bytes], code: str) -> None:
     temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -74,25 +74,25 @@ def _replace(path: Path, target: Path, pieces: Iterable[bytes]) -> None:
         finally:
             os.close(directory)
     except OSError as error:
-        raise _failed(path, error) from error
+        raise _failed(path, error, code) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def _write_in_place(path: Path, data: bytes) -> None:
+def _write_in_place(path: Path, data: bytes, code: str) -> None:
     try:
         # By its own name: /dev/stdout leads to a pipe that has no other.
         with open(os.open(path, os.O_WRONLY), "wb") as file:  # noqa: PTH123  (never creates, which Path would)
             file.write(data)
     except OSError as error:
-        raise _failed(path, error) from error
+        raise _failed(path, error, code) from error
 
 
-def _failed(path: Path, error: OSError) -> VqccError:
+def _failed(path: Path, error: OSError, code: str) -> VqccError:
     return VqccError(
         Diagnostic(
-            "VQ0527",
+            code,
             f"{path}: {error.strerror or error}",
             help="its directory must exist, may not be read-only, and needs room for the whole file",
         )

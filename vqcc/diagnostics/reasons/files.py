@@ -84,7 +84,7 @@ REASONS = {
     ),
     "VQ0711": (
         "An output would replace what the command reads, or another of its outputs, if only by a link "
-        "or within the library. Nothing was written.",
+        "or within the library. It was not written.",
         "Name another output.",
     ),
     "VQ0712": (

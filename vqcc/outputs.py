@@ -1,0 +1,39 @@
+"""Names of the files that a compilation writes, before anything is compiled: what a build system asks for first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from vqcc.compiling import Emit
+
+__all__ = ["bundle_files", "gpu_file", "main_file"]
+
+#: Files of a library, and of each of its GPUs: what the name ends in, by what is emitted.
+_LIBRARY: dict[Emit, tuple[str, ...]] = {
+    "header": (".h",),
+    "object": (".embedded.h", ".embedded.o"),
+    "array": (".embedded.h", ".embedded.c"),
+}
+_GPU: dict[Emit, str] = {"cu": ".cu", "ptx": ".ptx", "cubin": ".cubin", "plan": ".plan.json"}
+
+
+def bundle_files(name: str, gpus: Iterable[str], emit: Collection[Emit]) -> tuple[str, ...]:
+    """Names of all files of the bundle of the library `name`, the most useful first, its manifest last."""
+    from vqcc.codegen import manifest
+
+    library = [f"{name}{end}" for kind, ends in _LIBRARY.items() if kind in emit for end in ends]
+    files = [gpu_file(name, gpu, kind) for gpu in gpus for kind in _GPU if kind in emit]
+    return (*dict.fromkeys(library), *files, manifest.NAME)
+
+
+def gpu_file(name: str, gpu: str, kind: Emit) -> str:
+    """Name of the file of a GPU that holds what is emitted as `kind`."""
+    return f"{name}.{gpu}{_GPU[kind]}"
+
+
+def main_file(name: str, gpus: Iterable[str], emit: Collection[Emit]) -> str:
+    """The file of a bundle that stands for all of it: the header, if it has one."""
+    return bundle_files(name, gpus, emit)[0]
