@@ -341,6 +341,7 @@ def test_the_page_makes(project: Project, monkeypatch: pytest.MonkeyPatch) -> No
     assert made()
 
 
+@pytest.mark.full
 def test_ninja_alone(project: Project) -> None:
     """The header is the output, by the name that -o makes: with `restat`, an unchanged one is not made for ever."""
     program = project.package / ".venv" / "bin" / "vqcc"
