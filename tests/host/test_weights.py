@@ -250,6 +250,14 @@ def test_every_compiler_reads_the_same(
             assert other.check(good[:-1]) == reader.check(good[:-1])
 
 
+def test_an_engine_can_allow_less_of_a_header(good: bytes, tmp_path: Path) -> None:
+    length = int.from_bytes(good[:8], "little")
+    for most, status in ((length, "OK"), (length - 1, "HEADER_BYTES")):
+        limit = f"-DVQCC_WEIGHTS_MOST_HEADER_BYTES={most}"
+        with running(tmp_path, compilers("c")[0], "c99", limit) as reader:
+            assert reader.check(good).status == status
+
+
 def test_nothing_an_engine_must_not_find() -> None:
     """No state, output, allocation or way out; no includes but of types, memory and, where files are wanted, POSIX."""
     posix = {"<fcntl.h>", "<sys/mman.h>", "<sys/stat.h>", "<unistd.h>"}

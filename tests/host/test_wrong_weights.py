@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from packed_weights import (
     Raw,
     Reader,
     also,
+    changed,
     description_edit,
     entry,
     entry_edit,
@@ -47,7 +49,6 @@ from vqcc.tensors.packed_file import METADATA_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
     from random import Random
 
 #: Limits of the C reader where the Python one has its interpreter's.
@@ -67,6 +68,15 @@ def in_place_of_codes(data: bytes) -> Edit:
 
 def deep(levels: int) -> Raw:
     return Raw("[" * levels + "]" * levels)
+
+
+def joined(one: str, other: str) -> Callable[[Pairs], Pairs]:
+    """A mapping with two fields in one, whose key holds the marks that stood between them."""
+    return lambda mapping: Pairs(
+        (f'{one}": {json.dumps(mapping.of(one))}, "{other}' if key == other else key, value)
+        for key, value in mapping
+        if key != one
+    )
 
 
 #: Edits of a file of int8 codebooks and scales of groups, the C reader's status, and the Python reader's code.
@@ -152,6 +162,11 @@ WRONG: dict[str, tuple[Edit, str, str]] = {
     "shape that overflows": (entry_edit(CODES, shape=[2**62, 4]), "EXTENT", "VQ0510"),
     "shape that overflows to the right size": (entry_edit(CODES, shape=[2**62 + 42]), "EXTENT", "VQ0510"),
     "shape that overflows, and is empty": (entry_edit(CODES, shape=[2**62, 2**62, 0]), "EXTENT", "VQ0510"),
+    "shape that overflows to offsets turned": (
+        entry_edit(CODES, dtype="U8", shape=[2**62, 2**62], data_offsets=[1, 0]),
+        "EXTENT",
+        "VQ0510",
+    ),
     "wider type": (entry_edit(CODES, dtype="U64"), "EXTENT", "VQ0510"),
     "offsets turned": (entry_edit(CODES, data_offsets=[176, 8]), "EXTENT", "VQ0510"),
     "data cut": (lambda data: data[:-1], "PLACES", "VQ0507"),
@@ -265,11 +280,14 @@ STRICTER: dict[str, tuple[Edit, str, str]] = {
     "long fraction": (entry_edit(CODES, note=Raw("0." + "1" * MOST_NUMBER)), "JSON", "number"),
     "first half of a pair": (entry_edit(CODES, note=Raw(r'"\ud800\ud800"')), "JSON", "surrogate"),
     "second half of a pair": (entry_edit(CODES, note=Raw(r'"\udc00"')), "JSON", "surrogate"),
+    "second halves of pairs": (entry_edit(CODES, note=Raw(r'"\udc00\udc00"')), "JSON", "surrogate"),
+    "first half of a pair and more": (entry_edit(CODES, note=Raw(r'"\ud800\u0041"')), "JSON", "surrogate"),
     "half a pair in a key": (tensor_edit(**{"\ud800": 1}), "JSON", "surrogate"),
     "nested": (entry_edit(CODES, note=deep(MOST_NESTING - 1)), "NESTING", "nesting"),
     "description nested": (tensor_edit(note=deep(MOST_NESTING - 1)), "NESTING", "nesting"),
     "minus zero": (entry_edit("w.stage_scales", data_offsets=[Raw("-0"), 8]), "ENTRY", "minus zero"),
     "empty array": (also("x", entry("U8", [0], 8, 8)), "PLACES", "empty"),
+    "empty array at the end": (also("x", entry("U8", [2, 0], 352, 352)), "PLACES", "empty"),
     "tensor twice": (description_edit(lambda old: Pairs([("w", 1), *old])), "DUPLICATE", "key twice"),
     "order twice": (
         description_edit(lambda old: old.put("w", Pairs([("order", 1), *old.of("w")]))),
@@ -288,6 +306,11 @@ STRICTER: dict[str, tuple[Edit, str, str]] = {
     "another layout": (tensor_edit(identified=False, layout=field("lanes", 16)), "IDENTITY", "identity"),
     "layout turned": (
         tensor_edit(identified=False, layout=lambda layout: Pairs(reversed(layout))),
+        "IDENTITY",
+        "identity",
+    ),
+    "two fields in a key, with the marks between them": (
+        tensor_edit(identified=False, layout=joined("lanes", "residuals")),
         "IDENTITY",
         "identity",
     ),
@@ -525,9 +548,27 @@ def test_layouts_of_buckets_that_codes_cannot_be_in(
     )
 
 
+def test_units_of_buckets_that_overflow_to_few(reader: Reader, scratch: Path) -> None:
+    """A file that is sound but for having 2^64 units more than there are: 383 * 1946388001 * 3093154 is 2^61 + 30."""
+    header, _, body = split(packed_file(scratch, library_of("bucket")))
+    books = body[slice(*header.of(BOOKS).of("data_offsets"))]
+    units = 240
+    rows = np.tile(np.arange(256, dtype=np.uint8), units // 8)
+    codes = bytes(4 * (units + 4)) + rows.tobytes()
+    own = header.put(CODES, entry("U32", [len(codes) // 4], 0, len(codes)))
+    own = own.put(BOOKS, entry("U8", [1, len(books)], len(codes), len(codes) + len(books)))
+    layout = {"code_bits": 16, "part_entries": 171, "residuals": 1, "panel_vectors": 1, "vectors": 1946388001}
+    shape = [256 * 3093154, 1032]
+    edit = tensor_edit(layout=lambda old: changed(old, layout), shape=shape)
+    assert reader.check(edit(join(own, codes + books))).status == "CODES"
+    few = {"code_bits": 1, "part_entries": 1, "residuals": 5, "panel_vectors": 1, "vectors": 3}
+    sound = tensor_edit(layout=lambda old: changed(old, few), shape=[256, 1032])
+    assert reader.check(sound(join(own, codes + books))).status == "OK"
+
+
 def test_files_that_cannot_be_read(reader: Reader, tmp_path: Path) -> None:
     assert reader.open(tmp_path / "missing").status == "FILE"
-    assert reader.open(tmp_path).status == "FILE"
+    assert reader.open(tmp_path).status == reader.open(Path("/dev/null")).status == "FILE"
     (tmp_path / "empty").touch()
     assert reader.open(tmp_path / "empty").status == "TRUNCATED"
     (tmp_path / "text").write_text("no tensors")

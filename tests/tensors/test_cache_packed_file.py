@@ -69,7 +69,7 @@ def test_books_of_another_library(tmp_path: Path) -> None:
     assert [item.code for item in caught.value.diagnostics] == ["VQ0531"]
 
 
-@pytest.mark.parametrize("change", ["missing", "type", "shape", "metadata"])
+@pytest.mark.parametrize("change", ["missing", "type", "shape", "metadata", "nested without end"])
 def test_a_file_that_was_changed(tmp_path: Path, change: str) -> None:
     library = fake_cache_library(tmp_path)
     save(library, tmp_path / "packed")
@@ -83,7 +83,7 @@ def test_a_file_that_was_changed(tmp_path: Path, change: str) -> None:
     elif change == "shape":
         arrays["layer.0.key_books"] = arrays["layer.0.key_books"][:, :1, :128]
     else:
-        metadata = {"vqcc.packed": "[1]"}
+        metadata = {"vqcc.packed": "[1]" if change == "metadata" else "[" * 100_000}
     save_file(arrays, tmp_path / "changed", metadata)
     with pytest.raises(VqccError) as caught:
         load_packed_books(tmp_path / "changed", library)

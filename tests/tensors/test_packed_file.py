@@ -81,7 +81,10 @@ def test_weights_of_another_layout_are_refused(library: Library, tmp_path: Path)
     assert other.layout_id in refused(path, other, "VQ0531")
 
 
-@pytest.mark.parametrize("description", ["", "null", "[]", "{", '{"w": {}}', '{"w": 3}'])
+NESTED = '{"w": ' + "[" * 100_000
+
+
+@pytest.mark.parametrize("description", ["", "null", "[]", "{", '{"w": {}}', '{"w": 3}', NESTED])
 def test_a_file_that_is_not_packed_is_refused(description: str, library: Library, tmp_path: Path) -> None:
     path = tmp_path / "packed.safetensors"
     rewritten(path, saved(library, path), description)

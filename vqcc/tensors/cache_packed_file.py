@@ -78,7 +78,7 @@ def _layout_ids(path: Path, file: TensorFile) -> dict[str, str]:
     text = file.header.metadata.get(METADATA_KEY)
     try:
         return {name: str(entry["layout_id"]) for name, entry in json.loads(text or "null").items()}
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise VqccError(
             Diagnostic("VQ0530", f"{path} holds no packed books", help="make it by `vqcc pack`")
         ) from None

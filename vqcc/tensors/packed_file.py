@@ -161,7 +161,7 @@ def _described(path: Path, file: TensorFile) -> dict[str, tuple[str, str]]:
         described = {
             name: (entry["layout_id"], entry["order"]) for name, entry in json.loads(text or "null").items()
         }
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise VqccError(
             Diagnostic("VQ0530", f"{path} holds no packed weights", help="make it by `vqcc pack`")
         ) from None

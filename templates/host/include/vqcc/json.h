@@ -40,7 +40,7 @@ static inline int32_t vqcc_json_utf8(vqcc_json* text) {
   if (text->at >= text->end) return VQCC_JSON_END;
   const uint8_t* bytes = text->data + text->at;
   if (bytes[0] < 0x80) return text->data[text->at++];
-  const size_t length = bytes[0] < 0xc2 ? 0 : bytes[0] < 0xe0 ? 2 : bytes[0] < 0xf0 ? 3 : bytes[0] < 0xf5 ? 4 : 0;
+  const size_t length = bytes[0] < 0xc0 ? 0 : bytes[0] < 0xe0 ? 2 : bytes[0] < 0xf0 ? 3 : bytes[0] < 0xf8 ? 4 : 0;
   if (length == 0 || length > text->end - text->at) return VQCC_JSON_NONE;
   int32_t character = bytes[0] & (0x7f >> length);
   for (size_t i = 1; i < length; ++i) {
