@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gemv_levels import cache_of
+from gemv_levels import add_common, cache_of
 from sanitizing import (
     build_all,
     build_tiled,
@@ -100,12 +100,8 @@ def all_cases() -> list[Case]:
 def main() -> None:
     """Run the sanitizer."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gpu", default="h200")
-    parser.add_argument("--commit")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="compiled kernels are kept and found there")
     parser.add_argument("--only-compile", action="store_true", help="into --cache; needs no GPU")
-    parser.add_argument("-o", "--output", type=Path, default=Path("gemm-sanitizer.json"))
-    options = parser.parse_args()
+    options = add_common(parser, output=Path("gemm-sanitizer.json")).parse_args()
     build_case = partial(build_tiled, cache=cache_of(options))
     with tempfile.TemporaryDirectory() as directory:
         built = build_all(all_cases(), Path(directory), options.gpu, build_case)

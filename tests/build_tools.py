@@ -1,11 +1,24 @@
-"""CMake and ninja of the development extra: those beside this interpreter, whatever else is on the PATH."""
+"""What programs are built with: compilers; CMake and ninja of the development extra, beside this interpreter."""
 
 from __future__ import annotations
 
+import shutil
 import sysconfig
 from pathlib import Path
 
-__all__ = ["CMAKE", "NINJA"]
+__all__ = ["CMAKE", "NINJA", "STANDARDS", "WARNINGS", "compilers"]
+
+#: What headers for programs must be clean under, and languages with their standards.
+WARNINGS = ("-Wall", "-Wextra", "-Werror", "-pedantic", "-Wshadow", "-Wconversion", "-Wundef")
+STANDARDS = (("c", "c99"), ("c", "c11"), ("c++", "c++17"), ("c++", "c++20"))
 
 _SCRIPTS = Path(sysconfig.get_path("scripts"))
 CMAKE, NINJA = str(_SCRIPTS / "cmake"), str(_SCRIPTS / "ninja")
+
+
+def compilers(language: str) -> list[str]:
+    """The compilers of `c` or `c++` that there are; at least one."""
+    names = {"c": ("gcc", "clang"), "c++": ("g++", "clang++")}[language]
+    found = [name for name in names if shutil.which(name)]
+    assert found, f"the tests need one of {', '.join(names)}"
+    return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from build_tools import WARNINGS
 from problems import gemv, kmeans
 
 from vqcc.algorithms import from_mapping
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 PROGRAM = Path(__file__).parent / "host" / "weights.c"
 INCLUDE = templates_directory() / "host" / "include"
-WARNINGS = ("-Wall", "-Wextra", "-Werror", "-pedantic", "-Wshadow", "-Wconversion", "-Wundef")
 SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 ARRAYS = ("codes", "books", "stage_scales", "scales")
 
@@ -202,13 +201,6 @@ class Reader:
             lines.append(line)
         assert not lines[0].startswith(PROGRAM.name), lines[0]
         return lines
-
-
-def compilers(language: str) -> list[str]:
-    names = {"c": ("gcc", "clang"), "c++": ("g++", "clang++")}[language]
-    found = [name for name in names if shutil.which(name)]
-    assert found, f"the tests need one of {', '.join(names)}"
-    return found
 
 
 def compile_c(directory: Path, compiler: str, standard: str, *arguments: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from vqcc.explaining import explain_plans
 from vqcc.gpus.model import COMPUTE_CAPABILITIES
+from vqcc.outputs import bundle_files, gpu_file
 from vqcc.plan import KernelPlan
 from vqcc.problem import KernelProblem
 
@@ -97,8 +98,7 @@ def assemble(
         identity.update(hashlib.sha256(data).digest())
     build_id = identity.hexdigest()[:16]
     parts[f"{spec.name}.h"] = description.header(build_id).encode()
-    embedded = _embedded(spec, build_id, builds, emit, machine)
-    suffixes = tuple({"header": ".h", "plan": ".plan.json"}.get(kind, f".{kind}") for kind in emit)
+    parts |= _embedded(spec, build_id, builds, emit, machine)
     fields = {
         "name": spec.name,
         "build_id": build_id,
@@ -116,8 +116,9 @@ def assemble(
             for number, build in enumerate(builds)
         },
     }
-    files = {name: data for name, data in parts.items() if name.endswith(suffixes)}
-    return Built(spec.name, tuple(builds), {**files, **embedded}, fields)
+    wanted = bundle_files(spec.name, [build.gpu.name for build in builds], emit)
+    files = {name: data for name, data in parts.items() if name in wanted}
+    return Built(spec.name, tuple(builds), files, fields)
 
 
 def _embedded(
@@ -154,14 +155,15 @@ def _profile(spec: Spec) -> dict[str, Any] | None:
 
 
 def _files(spec: Spec, build: GpuBuild[KernelProblem, KernelPlan]) -> dict[str, bytes]:
-    stem = f"{spec.name}.{build.gpu.name}"
     plan = explain_plans(build.gpu, build.plans)
-    files = {
-        f"{stem}.cu": build.source.encode(),
-        f"{stem}.cubin": build.compiled.cubin,
-        f"{stem}.plan.json": (json.dumps(plan, indent=2) + "\n").encode(),
+    contents: dict[Emit, bytes] = {
+        "cu": build.source.encode(),
+        "cubin": build.compiled.cubin,
+        "plan": (json.dumps(plan, indent=2) + "\n").encode(),
     }
-    return files if build.compiled.ptx is None else {**files, f"{stem}.ptx": build.compiled.ptx.encode()}
+    if build.compiled.ptx is not None:
+        contents["ptx"] = build.compiled.ptx.encode()
+    return {gpu_file(spec.name, build.gpu.name, kind): data for kind, data in contents.items()}
 
 
 def in_parallel(make: Callable[[Item], Made], items: Sequence[Item], jobs: int) -> Iterable[Made]:

@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "vqcc/driver.h"
@@ -69,7 +68,6 @@ class Context {
 /// Device memory.
 class Buffer {
  public:
-  Buffer() = default;
   explicit Buffer(std::size_t bytes) : bytes_(bytes) {
     if (bytes > 0) Driver::get().call("cuMemAlloc_v2", &address_, bytes);
   }
@@ -78,21 +76,14 @@ class Buffer {
   }
   template <class Element>
   explicit Buffer(const std::vector<Element>& data) : Buffer(data.data(), data.size() * sizeof(Element)) {}
-  Buffer(Buffer&& other) noexcept
-      : address_(std::exchange(other.address_, 0)), bytes_(std::exchange(other.bytes_, 0)) {}
-  Buffer& operator=(Buffer&& other) noexcept {
-    std::swap(address_, other.address_);
-    std::swap(bytes_, other.bytes_);
-    return *this;
-  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
   ~Buffer() {
     try {
       if (address_ != 0) Driver::get().call("cuMemFree_v2", address_);
     } catch (const std::exception&) {  // the context may be gone
     }
   }
-
-  void clear() { if (bytes_ > 0) Driver::get().call("cuMemsetD8_v2", address_, static_cast<unsigned char>(0), bytes_); }
 
   template <class Element>
   std::vector<Element> download() const {
@@ -102,7 +93,6 @@ class Buffer {
   }
 
   std::uint64_t address() const { return address_; }
-  std::size_t bytes() const { return bytes_; }
 
  private:
   std::uint64_t address_ = 0;

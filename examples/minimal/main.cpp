@@ -1,6 +1,7 @@
 // Loads a compiled library, launches one product y = W x and checks it: W is random, in codes of two books of 256 entries.
 #include <cstdio>
 #include <random>
+#include <utility>
 
 #include "device.hpp"
 #include "half.hpp"

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from build_tools import STANDARDS, WARNINGS, compilers
 from caches import SLACK, STRATEGY, make_plan, make_problem
-from codegen.test_header import STANDARDS, WARNINGS, check_contents, compilers
+from codegen.test_header import check_contents
 
 from vqcc.codegen.cache_header import render_cache_header
 from vqcc.passes.cache.append import launch_append, plan_appends
@@ -103,6 +104,6 @@ def test_the_program_can_fail(tmp_path: Path) -> None:
     (tmp_path / "lib.h").write_text(broken)
     program = tmp_path / "program"
     subprocess.run(
-        [compilers("cc")[0], "-std=c11", f"-I{tmp_path}", str(PROGRAM), "-o", str(program)], check=True
+        [compilers("c")[0], "-std=c11", f"-I{tmp_path}", str(PROGRAM), "-o", str(program)], check=True
     )
     assert subprocess.run([str(program)], capture_output=True, check=False).returncode == 1

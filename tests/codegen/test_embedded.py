@@ -6,6 +6,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from build_tools import WARNINGS
 from libraries import FakeToolchain, build_fake, make_spec
 
 from vqcc.building import build_library
@@ -15,7 +16,6 @@ from vqcc.codegen.embedded import GpuCode, embedded_files
 if TYPE_CHECKING:
     from pathlib import Path
 
-WARNINGS = ("-Wall", "-Wextra", "-Werror", "-pedantic", "-Wshadow", "-Wconversion", "-Wundef")
 CODES = (
     GpuCode("h200", b"cubin of h200", "// PTX of h200"),
     GpuCode("rtx4090", b"\x7fELF cubin of rtx4090", "// PTX of rtx4090"),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
+from build_tools import WARNINGS
 from elftools.elf.elffile import ELFFile
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 MACHINES: tuple[Machine, ...] = get_args(Machine)
 HOST: Machine = "aarch64" if platform.machine() == "aarch64" else "x86_64"
-WARNINGS = ("-Wall", "-Wextra", "-Werror", "-pedantic", "-Wshadow", "-Wconversion", "-Wundef")
 #: Every value of a byte, a size that is no multiple of anything, and text.
 IMAGES = {
     "tiny_h200": random.Random(1).randbytes(100_003),

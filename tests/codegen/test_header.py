@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from build_tools import STANDARDS, WARNINGS, compilers
 from libraries import build_fake, with_workspace
 
 from vqcc.ops.linear.tile import activation_alignment
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from vqcc.building import Built
 
 PROGRAM = Path(__file__).parent / "header" / "program.c"
-WARNINGS = ("-Wall", "-Wextra", "-Werror", "-pedantic", "-Wshadow", "-Wconversion", "-Wundef")
-STANDARDS = (("cc", "c99"), ("cc", "c11"), ("c++", "c++17"), ("c++", "c++20"))
 INT8 = {
     "family": "kmeans",
     "vector_size": 4,
@@ -28,13 +26,6 @@ INT8 = {
     "scales": {"group": 64},
     "codebook_dtype": "int8",
 }
-
-
-def compilers(language: str) -> list[str]:
-    names = {"cc": ("gcc", "clang"), "c++": ("g++", "clang++")}[language]
-    found = [name for name in names if shutil.which(name)]
-    assert found, f"the tests need one of {', '.join(names)}"
-    return found
 
 
 def check_contents(header: str) -> None:
@@ -176,7 +167,7 @@ def test_compiles_without_a_warning(
 ) -> None:
     """Included twice, beside other libraries, in two files of one program."""
     write_headers(tmp_path, libraries)
-    suffix = "c" if language == "cc" else "cpp"
+    suffix = "c" if language == "c" else "cpp"
     lines = [f'#include "{name}.h"' for name in (*libraries, "beta", "alpha")]
     calls = " + ".join(f"(int){name}_workspace_bytes(NULL)" for name in libraries)
     for part in ("one", "two"):
@@ -191,7 +182,7 @@ def test_compiles_without_a_warning(
         assert subprocess.run([tmp_path / "program"], check=False).returncode == 0
 
 
-@pytest.mark.parametrize(("language", "standard"), [("cc", "c99"), ("c++", "c++17")])
+@pytest.mark.parametrize(("language", "standard"), [("c", "c99"), ("c++", "c++17")])
 @pytest.mark.parametrize("name", ["alpha", "beta", "gamma", "delta", "epsilon"])
 def test_every_path(
     name: str, language: str, standard: str, libraries: dict[str, Built], tmp_path: Path
@@ -200,7 +191,7 @@ def test_every_path(
     other = "beta" if name == "alpha" else "alpha"
     includes = [f"{name}.h", f"{other}.h", f"{name}.h", f"{other}.h"]
     (tmp_path / "expected.h").write_text(expected(libraries[name], includes))
-    program = tmp_path / ("program.c" if language == "cc" else "program.cpp")
+    program = tmp_path / ("program.c" if language == "c" else "program.cpp")
     program.write_bytes(PROGRAM.read_bytes())
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g"]
     for compiler in compilers(language):

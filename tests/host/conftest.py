@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from packed_weights import SANITIZERS, Reader, compilers, library_of, packed_file, running
+from build_tools import compilers
+from packed_weights import SANITIZERS, Reader, library_of, packed_file, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,10 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from build_tools import STANDARDS, WARNINGS, compilers
 
 INCLUDE = Path(__file__).parents[2] / "templates" / "host" / "include"
-WARNINGS = ("-Wall", "-Wextra", "-Werror", "-pedantic", "-Wshadow", "-Wconversion", "-Wundef")
-STANDARDS = (("cc", "c99"), ("cc", "c11"), ("c++", "c++17"), ("c++", "c++20"))
 
 FUNCTIONS = (
     "cuModuleLoadData",
@@ -79,11 +78,6 @@ NONE = " 0 0 0 0 0 0 0 0"
 UNFILLED = f"3 the driver lacks a function that is needed: it is too old:{NONE}\n"
 
 
-def compilers(language: str) -> list[str]:
-    names = {"cc": ("gcc", "clang"), "c++": ("g++", "clang++")}[language]
-    return [name for name in names if shutil.which(name)]
-
-
 def run(arguments: list[str], directory: Path, **options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(arguments, cwd=directory, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload, no-any-return]
 
@@ -125,7 +119,7 @@ def shown(program: Path, driver: Path) -> str:
 
 @pytest.mark.parametrize(("language", "standard"), STANDARDS)
 def test_compiles_without_a_warning(language: str, standard: str, tmp_path: Path) -> None:
-    source = tmp_path / ("program.c" if language == "cc" else "program.cpp")
+    source = tmp_path / ("program.c" if language == "c" else "program.cpp")
     source.write_text(PROGRAM)
     for compiler in compilers(language):
         command = [

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from build_tools import STANDARDS, compilers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packed_weights import (
@@ -19,7 +20,6 @@ from packed_weights import (
     Reader,
     chunked,
     compile_c,
-    compilers,
     escaped,
     join,
     library_for,
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from random import Random
 
 HEADERS = ("weights.h", "description.h", "json.h", "sha256.h")
-STANDARDS = (("c", "c99"), ("c", "c11"), ("c++", "c++17"), ("c++", "c++20"))
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -32,18 +32,25 @@ if TYPE_CHECKING:
     from vqcc.codegen.toolchain import Toolchain
     from vqcc.diagnostics import Diagnostic
 
-__all__ = ["EMIT_DEFAULT", "command", "emitted_kinds", "find_toolchain", "toolchain_options"]
+__all__ = [
+    "EMIT_DEFAULT",
+    "command",
+    "emitted_kinds",
+    "find_toolchain",
+    "override_options",
+    "toolchain_options",
+]
 
 _MOST_JOBS = 256
 EMIT_DEFAULT = "cu,cubin,header,plan"
-#: Hosts, by the names that their systems give them.
-MACHINES: tuple[Machine, ...] = ("x86_64", "aarch64")
+#: Hosts that objects can be made for, by the names that their systems give them.
 _MACHINE_NAMES: dict[str, Machine] = {
     "x86_64": "x86_64",
     "amd64": "x86_64",
     "aarch64": "aarch64",
     "arm64": "aarch64",
 }
+MACHINES = tuple(dict.fromkeys(_MACHINE_NAMES.values()))
 
 
 def _own_machine() -> Machine | None:
@@ -67,6 +74,18 @@ def toolchain_options(function: Any) -> Any:
             type=click.Path(path_type=Path, dir_okay=False),
             help="The nvcc that --toolchain nvcc runs; by default the one on PATH.",
         ),
+    ):
+        function = option(function)
+    return function
+
+
+def override_options(function: Any) -> Any:
+    """Options that stand above what a spec says."""
+    for option in (
+        click.option(
+            "--gpu", "gpus", multiple=True, metavar="NAME", help="Override the spec's GPUs; may be repeated."
+        ),
+        click.option("--level", type=WordChoice(LEVELS), help="Override the spec's level."),
     ):
         function = option(function)
     return function
@@ -101,10 +120,7 @@ def find_toolchain(name: str, nvcc_path: Path | None) -> Toolchain:
     show_default=True,
     help="Each spec's bundle becomes OUT/<spec name>/.",
 )
-@click.option("--level", type=WordChoice(LEVELS), help="Override the spec's level.")
-@click.option(
-    "--gpu", "gpus", multiple=True, metavar="NAME", help="Override the spec's GPUs; may be repeated."
-)
+@override_options
 @click.option(
     "--emit",
     default=EMIT_DEFAULT,

@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from vqcc.cli.compile import EMIT_DEFAULT, emitted_kinds
-from vqcc.cli.support import WordChoice, json_option, print_json, reports_errors
-from vqcc.levels import LEVELS
+from vqcc.cli.compile import EMIT_DEFAULT, emitted_kinds, override_options
+from vqcc.cli.support import json_option, print_json, reports_errors
 
 __all__ = ["command"]
 
@@ -24,10 +23,7 @@ __all__ = ["command"]
     show_default=True,
     help="As of compile: the bundle becomes OUT/<spec name>/.",
 )
-@click.option("--level", type=WordChoice(LEVELS), help="Override the spec's level.")
-@click.option(
-    "--gpu", "gpus", multiple=True, metavar="NAME", help="Override the spec's GPUs; may be repeated."
-)
+@override_options
 @click.option("--emit", default=EMIT_DEFAULT, show_default=True, help="As of compile.")
 @json_option
 @reports_errors

@@ -233,14 +233,18 @@ def _counters(bands: int, work: Workload) -> int:
 
 def _first_pieces(tile: DenseTile, work: Workload, machine: TimedMachine) -> int:
     """Pieces of the tiles that all blocks have first, if it is worth it to wait for them; else none."""
-    pieces = _pieces_at_a_time(tile, machine)
-    ahead = -(-pieces * tile.piece_units // machine.sm_count) * _unit_cycles(tile, work)
-    worth = ahead <= TOGETHER * tile.piece_stages * _stage_cycles(machine)
-    return min(pieces, tile.ring) if worth else 0
+    worth = _ahead_cycles(tile, work, machine) <= TOGETHER * tile.piece_stages * _stage_cycles(machine)
+    return min(_pieces_at_a_time(tile, machine), tile.ring) if worth else 0
 
 
 def _pieces_at_a_time(tile: DenseTile, machine: TimedMachine) -> int:
     return min(tile.pieces, -(-machine.sm_count // tile.panels))
+
+
+def _ahead_cycles(tile: DenseTile, work: Workload, machine: TimedMachine) -> float:
+    """Cycles until the first tiles' pieces are there: nothing is multiplied before."""
+    units = _pieces_at_a_time(tile, machine) * tile.piece_units
+    return -(-units // machine.sm_count) * _unit_cycles(tile, work)
 
 
 def _stage_cycles(machine: TimedMachine) -> float:
@@ -257,9 +261,7 @@ def count_dense_cycles(tile: DenseTile, work: Workload, machine: TimedMachine) -
     multiplied = rounds * (tile.piece_stages * _stage_cycles(machine) + END_CYCLES)
     unit = _unit_cycles(tile, work)
     units = tile.pieces * tile.piece_units
-    # Nothing is multiplied before the first tiles' pieces are there.
-    first = _pieces_at_a_time(tile, machine) * tile.piece_units
-    ahead = -(-first // machine.sm_count) * unit
+    ahead = _ahead_cycles(tile, work, machine)
     decoded = -(-units // machine.sm_count) * unit - ahead
     arranged = 2 * tile.input_bytes / machine.dram_bytes_per_cycle  # x, meanwhile
     return {
