@@ -14,7 +14,7 @@ from vqcc.cache_layouts import EntryRows
 from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError
 from vqcc.tensors.cache_books import BOOK_ALIGNMENT
 from vqcc.tensors.container import write_safetensors
-from vqcc.tensors.header import TensorFile
+from vqcc.tensors.header import TensorFile, unique_keys
 from vqcc.tensors.packed_file import METADATA_KEY
 
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ def load_packed_books(path: Path, library: CacheLibrary) -> dict[str, dict[str, 
 def _layout_ids(path: Path, file: TensorFile) -> dict[str, str]:
     text = file.header.metadata.get(METADATA_KEY)
     try:
-        return {name: str(entry["layout_id"]) for name, entry in json.loads(text or "null").items()}
+        entries = json.loads(text or "null", object_pairs_hook=unique_keys)
+        return {name: str(entry["layout_id"]) for name, entry in entries.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise VqccError(
             Diagnostic("VQ0530", f"{path} holds no packed books", help="make it by `vqcc pack`")
