@@ -1,0 +1,248 @@
+"""torch.ops.vqcc.linear: y = x W^T (+ bias) over a packed weight, on CUDA, on the CPU by emulation, and on meta.
+
+The operator is functional. Its workspace is no output: a launch leaves there what it found (docs/torch.md).
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vqcc.codegen.header import WORKSPACE_ALIGNMENT
+from vqcc.tensors.packed_file import expected_parts
+from vqcc.torch.arrays import array_of, carrier_of
+from vqcc.torch.errors import refuse_gradients, reported
+from vqcc.torch.linear_launch import LinearArguments, LinearLaunches
+from vqcc.torch.operators import OPERATORS
+from vqcc.torch.runtime import Runtime, current_stream, on_device, registered
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vqcc.library import Library
+
+__all__ = ["LinearRuntime", "launch_linear", "linear"]
+
+OPERATORS.define(
+    "linear(Tensor x, Tensor codes, Tensor books, Tensor? stage_scales, Tensor? scales, Tensor? bias, "
+    "Tensor? workspace, str library) -> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+linear: Any = torch.ops.vqcc.linear.default
+
+
+class LinearRuntime(Runtime[LinearLaunches]):
+    """A linear library, and what its operands must be."""
+
+    library: Library
+
+    @cached_property
+    def parts(self) -> dict[str, tuple[torch.dtype, int | None]]:
+        """Type and number of elements of each packed array; None: any number."""
+        return {
+            name: (carrier_of(dtype), None if shape is None else math.prod(shape))
+            for name, (dtype, shape) in expected_parts(self.library).items()
+        }
+
+    def check(self, x: Tensor, packed: dict[str, Tensor | None], bias: Tensor | None) -> str:
+        """The name of x's type. Raises TypeError, ValueError or RuntimeError for operands that do not fit."""
+        n, k = self.library.op.weight_shape
+        dtype = self.types.get(x.dtype)
+        name = self.library.name
+        if dtype is None:
+            legal = " or ".join(map(str, self.types))
+            raise TypeError(f"x is {x.dtype}; library {name} has kernels for {legal}: convert x")
+        if x.dim() == 0 or x.shape[-1] != k:
+            raise ValueError(
+                f"x is {list(x.shape)}; library {name} multiplies rows of {k}: x must be [..., {k}]"
+            )
+        if x.requires_grad and torch.is_grad_enabled():
+            raise refuse_gradients("x")
+        if bias is not None and (bias.shape != (n,) or bias.dtype != x.dtype or bias.device != x.device):
+            raise ValueError(
+                f"bias is {bias.dtype} {list(bias.shape)} on {bias.device}; "
+                f"library {name} adds {x.dtype} [{n}] on {x.device}"
+            )
+        for part, tensor in packed.items():
+            wanted = self.parts.get(part)
+            if wanted is not None:
+                _check_part(name, part, tensor, wanted, x.device)
+        return dtype
+
+
+def _check_part(
+    library: str,
+    part: str,
+    tensor: Tensor | None,
+    wanted: tuple[torch.dtype, int | None],
+    device: torch.device,
+) -> None:
+    dtype, count = wanted
+    if tensor is None or tensor.dtype != dtype or (count is not None and tensor.numel() != count):
+        shown = "missing" if tensor is None else f"{tensor.dtype} of {tensor.numel()} elements"
+        elements = "" if count is None else f" of {count} elements"
+        raise ValueError(
+            f"{part} is {shown}, library {library} reads {dtype}{elements}: take them from library.weight()"
+        )
+    if tensor.device != device:
+        raise RuntimeError(
+            f"x is on {device} and the weight's {part} on {tensor.device}: move one of them with .to()"
+        )
+
+
+def launch_linear(
+    runtime: LinearRuntime,
+    x: Tensor,
+    packed: dict[str, Tensor | None],
+    bias: Tensor | None,
+    workspace: Tensor | None,
+    device: int,
+) -> Tensor:
+    """Launch on the current stream of CUDA device number `device`, where all tensors are."""
+    dtype = runtime.check(x, packed, bias)
+    launches, loaded = runtime.loaded(device)
+    n, k = launches.n, launches.k
+    y = x.new_empty((*x.shape[:-1], n))
+    m = y.numel() // n
+    if m == 0:
+        return y
+    x, x_stride = _rows(x, k, launches.x_alignment)
+    if workspace is not None and workspace.numel() < launches.workspace_bytes(dtype, m):
+        raise _too_small(runtime, workspace, m, launches.workspace_bytes(dtype, m))
+    args = LinearArguments(
+        *(0 if tensor is None else tensor.data_ptr() for tensor in packed.values()),
+        x.data_ptr(),
+        0 if bias is None else bias.data_ptr(),
+        y.data_ptr(),
+        0 if workspace is None else workspace.data_ptr(),
+        m,
+        x_stride,
+        n,
+        dtype,
+        runtime.overlap,
+    )
+    status = on_device(device, lambda: launches.launch(loaded, args, current_stream(device)))
+    if status != "OK":
+        raise _refusal(runtime, launches, status, m)
+    return y
+
+
+def _rows(x: Tensor, k: int, alignment: int) -> tuple[Tensor, int]:
+    """Rows of x where they lie, and elements between them; a copy where kernels cannot read them there."""
+    if x.is_contiguous():
+        return (x if x.data_ptr() % alignment == 0 else x.clone()), k
+    rows = x.reshape(-1, k)
+    stride = rows.stride(0)
+    if (
+        rows.stride(1) != 1
+        or (len(rows) > 1 and (stride < k or stride % (alignment // 2)))
+        or rows.data_ptr() % alignment
+    ):
+        return rows.clone(memory_format=torch.contiguous_format), k
+    return rows, stride
+
+
+def _too_small(runtime: LinearRuntime, workspace: Tensor, m: int, needed: int) -> ValueError:
+    return ValueError(
+        f"a launch of {m} rows of library {runtime.library.name} needs a workspace of {needed} bytes, and has one of "
+        f"{workspace.numel()}: load the library with rows={m} or more, and its weights anew"
+    )
+
+
+def _refusal(runtime: LinearRuntime, launches: LinearLaunches, status: str, m: int) -> Exception:
+    """What a status of the C header says of tensors that have been checked."""
+    name = runtime.library.name
+    if status == "ERROR_SIZE":
+        return ValueError(
+            f"x has {m} rows; kernels of library {name} take at most {launches.max_m}: compile the spec for more "
+            "(op kind linear has kernels for any number), or split x"
+        )
+    if status == "ERROR_NULL_POINTER":
+        return ValueError(f"library {name} needs a workspace: take it from library.workspace(device)")
+    return ValueError(
+        f"library {name} refuses the launch ({status}): packed arrays must be contiguous and aligned to 16 bytes, the "
+        f"workspace to {WORKSPACE_ALIGNMENT}"
+    )
+
+
+def _packed(
+    codes: Tensor, books: Tensor, stage_scales: Tensor | None, scales: Tensor | None
+) -> dict[str, Tensor | None]:
+    return {"codes": codes, "books": books, "stage_scales": stage_scales, "scales": scales}
+
+
+def _on_cuda(
+    x: Tensor,
+    codes: Tensor,
+    books: Tensor,
+    stage_scales: Tensor | None,
+    scales: Tensor | None,
+    bias: Tensor | None,
+    workspace: Tensor | None,
+    library: str,
+) -> Tensor:
+    packed = _packed(codes, books, stage_scales, scales)
+    return launch_linear(registered(library), x, packed, bias, workspace, x.device.index)
+
+
+def _on_cpu(
+    x: Tensor,
+    codes: Tensor,
+    books: Tensor,
+    stage_scales: Tensor | None,
+    scales: Tensor | None,
+    bias: Tensor | None,
+    workspace: Tensor | None,  # noqa: ARG001  (the emulator's launches have their own)
+    library: str,
+) -> Tensor:
+    import numpy as np
+
+    runtime: LinearRuntime = registered(library)
+    packed = _packed(codes, books, stage_scales, scales)
+    dtype = runtime.check(x, packed, bias)
+    launches, runner = runtime.emulated()
+    m = x.numel() // launches.k
+    y = x.new_empty((*x.shape[:-1], launches.n))
+    if m == 0:
+        return y
+    number = launches.select(dtype, m)
+    if number is None:
+        raise _refusal(runtime, launches, "ERROR_SIZE", m)
+    kernel = runtime.library.builds[runtime.library.gpus[0]].kernels[number]
+    inputs = {
+        name: array_of(tensor, element)
+        for name, (element, _) in expected_parts(runtime.library).items()
+        if (tensor := packed[name]) is not None
+    }
+    inputs["x"] = array_of(x.contiguous().view(m, launches.k), dtype)
+    if bias is not None:
+        inputs["bias"] = array_of(bias, dtype)
+    scalars = {"m": m, "x_stride": launches.k, "y_stride": launches.n}
+    workspace_bytes = np.zeros(kernel.launch.workspace_bytes, np.uint8)
+    with reported():
+        runner.run(kernel, inputs, {"y": array_of(y.view(m, launches.n), dtype)}, scalars, workspace_bytes)
+    return y
+
+
+def _on_meta(
+    x: Tensor,
+    codes: Tensor,
+    books: Tensor,
+    stage_scales: Tensor | None,
+    scales: Tensor | None,
+    bias: Tensor | None,
+    workspace: Tensor | None,  # noqa: ARG001
+    library: str,
+) -> Tensor:
+    runtime: LinearRuntime = registered(library)
+    runtime.check(x, _packed(codes, books, stage_scales, scales), bias)
+    return x.new_empty((*x.shape[:-1], runtime.library.op.weight_shape[0]))
+
+
+OPERATORS.impl("linear", _on_cuda, "CUDA")
+OPERATORS.impl("linear", _on_cpu, "CPU")
+OPERATORS.impl("linear", torch.library.fallthrough_kernel, "Autograd")
+torch.library.register_fake("vqcc::linear", _on_meta, lib=OPERATORS)
