@@ -1,4 +1,4 @@
-"""Packed arrays as tensors: bits that kernels read, in integers, so that no conversion of a model's type touches them."""
+"""Packed arrays as tensors: bits in integers, so that no conversion of a model's type touches them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["CARRIERS", "TYPES", "array_of", "carrier_of", "tensor_of"]
+__all__ = ["CARRIERS", "TYPES", "address", "array_of", "carrier_of", "tensor_of"]
 
 #: Element types of inputs and outputs by their names in a spec.
 TYPES: Mapping[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -41,3 +41,8 @@ def array_of(tensor: Tensor, dtype: str) -> NDArray[Any]:
     element = numpy_dtype(dtype)
     bits: NDArray[Any] = tensor.detach().view(CARRIERS[element.itemsize]).numpy()
     return bits.view(element)
+
+
+def address(tensor: Tensor | None) -> int:
+    """Where a tensor's elements are; 0 for none."""
+    return 0 if tensor is None else tensor.data_ptr()

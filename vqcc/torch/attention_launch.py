@@ -1,4 +1,4 @@
-"""Launches of an attention library, checked and chosen as its C header does it, with addresses and strides as numbers."""
+"""Launches of an attention library, checked and chosen as its C header does it; addresses and strides are numbers."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class AttentionLaunches:
         """The number of the kernel that appends so many tokens to each sequence."""
         return self._appending.get((dtype, new_tokens == 1))
 
-    def supports(self, args: AttendArguments) -> str:
+    def supports(self, args: AttendArguments) -> str:  # noqa: PLR0911  (a status each)
         """The header's status, less its prefix, for args without a host view: `OK`, or what is wrong."""
         op = self.op
         needed = (args.queries, args.pages, args.key_books, args.value_books, args.lengths, args.outputs)
@@ -186,7 +186,7 @@ class AttentionLaunches:
 
     def _are_apart(self, args: AttendArguments) -> bool:
         """Whether no two elements of the outputs are the same: each axis steps over all that smaller steps span."""
-        span = self.op.head_dim
+        span: int = self.op.head_dim
         axes = (
             (args.out_head_stride, self.op.q_heads),
             (args.out_token_stride, args.query_tokens),

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from vqcc.torch.arrays import address
 from vqcc.torch.attention_emulation import emulate_append, emulate_attend
 from vqcc.torch.attention_launch import AppendArguments, AttendArguments
-from vqcc.torch.attention_runtime import AttentionRuntime, CacheTensors, address
+from vqcc.torch.attention_runtime import AttentionRuntime, CacheTensors
 from vqcc.torch.operators import OPERATORS
 from vqcc.torch.runtime import current_stream, on_device, registered
 
@@ -53,7 +54,7 @@ class Attend:
         workspace: Tensor | None,
         softmax_scale: float,
         softcap: float,
-        log_sums: bool,  # noqa: FBT001  (the operator's schema)
+        log_sums: bool,
         library: str,
     ) -> None:
         runtime: AttentionRuntime = registered(library)
@@ -90,7 +91,7 @@ def launch_attend(call: Attend, device: int) -> None:
     """Launch on the current stream of CUDA device number `device`, where all tensors are."""
     launches, loaded = call.runtime.loaded(device)
     queries, cache = _tokens(call.queries), call.cache
-    table = cache.page_table if cache.page_table is None else _rows(cache.page_table)
+    lengths, table = cache.lengths.contiguous(), _rows(cache.page_table)
     args = AttendArguments(
         queries.data_ptr(),
         cache.pages.data_ptr(),
@@ -98,7 +99,7 @@ def launch_attend(call: Attend, device: int) -> None:
         cache.value_books.data_ptr(),
         address(call.books["book_facts"]),
         address(call.books["rotations"]),
-        (lengths := cache.lengths.contiguous()).data_ptr(),
+        lengths.data_ptr(),
         address(table),
         address(cache.key_window),
         address(cache.value_window),
@@ -110,18 +111,17 @@ def launch_attend(call: Attend, device: int) -> None:
         *call.runtime.page_numbers(cache._replace(page_table=table)),
         call.softmax_scale,
         call.softcap,
-        *queries.stride()[:3],
-        *call.outputs.stride()[:3],
-        call.dtype,  # type: ignore[arg-type]
+        *_steps(queries),
+        *_steps(call.outputs),
+        call.dtype,
         call.runtime.overlap,
     )
-    needed = max(build.workspace_bytes for build in call.runtime.library.builds.values())
+    needed = call.runtime.workspace_bytes
     if call.workspace is None or call.workspace.numel() < needed:
         raise ValueError(
             f"attention needs a workspace of {needed} bytes: take it from library.workspace(device)"
         )
     _launched(call.runtime, on_device(device, lambda: launches.launch(loaded, args, current_stream(device))))
-    del lengths  # alive until its launch is on the stream
 
 
 class Append:
@@ -158,7 +158,7 @@ class Append:
         )
         runtime.check_cache(keys, self.cache)
         if counts is not None:
-            runtime.check_integer_rows("counts", counts, (keys.shape[0],))
+            runtime.check_integers("counts", counts, (keys.shape[0],))
         self.keys, self.values, self.counts = keys, values, counts
 
 
@@ -166,7 +166,7 @@ def launch_append(call: Append, device: int) -> None:
     """Launch on the current stream of CUDA device number `device`, where all tensors are."""
     launches, loaded = call.runtime.loaded(device)
     keys, values, cache = _tokens(call.keys), _tokens(call.values), call.cache
-    table = cache.page_table if cache.page_table is None else _rows(cache.page_table)
+    lengths, table = cache.lengths.contiguous(), _rows(cache.page_table)
     counts = None if call.counts is None else call.counts.contiguous()
     args = AppendArguments(
         keys.data_ptr(),
@@ -174,7 +174,7 @@ def launch_append(call: Append, device: int) -> None:
         cache.pages.data_ptr(),
         cache.key_books.data_ptr(),
         cache.value_books.data_ptr(),
-        (lengths := cache.lengths.contiguous()).data_ptr(),
+        lengths.data_ptr(),
         address(counts),
         address(table),
         address(cache.key_window),
@@ -182,13 +182,12 @@ def launch_append(call: Append, device: int) -> None:
         keys.shape[0],
         keys.shape[1],
         *call.runtime.page_numbers(cache._replace(page_table=table)),
-        *keys.stride()[:3],
-        *values.stride()[:3],
-        call.dtype,  # type: ignore[arg-type]
+        *_steps(keys),
+        *_steps(values),
+        call.dtype,
         call.runtime.overlap,
     )
     _launched(call.runtime, on_device(device, lambda: launches.append(loaded, args, current_stream(device))))
-    del lengths  # alive until its launch is on the stream
 
 
 def _launched(runtime: AttentionRuntime, status: str) -> None:
@@ -204,8 +203,14 @@ def _tokens(tokens: Tensor) -> Tensor:
     return tokens if tokens.stride(3) == 1 else tokens.contiguous()
 
 
-def _rows(table: Tensor) -> Tensor:
-    return table if table.stride(1) == 1 else table.contiguous()
+def _rows(table: Tensor | None) -> Tensor | None:
+    return table if table is None or table.stride(1) == 1 else table.contiguous()
+
+
+def _steps(tokens: Tensor) -> tuple[int, int, int]:
+    """Elements between sequences, tokens and heads."""
+    sequence, token, head, _ = tokens.stride()
+    return sequence, token, head
 
 
 def _attend_on_cuda(queries: Tensor, *operands: Any) -> tuple[Tensor, Tensor]:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vqcc.cache_library import CacheLibrary
+    from vqcc.ops.base import Dtype
 
-__all__ = ["AttentionRuntime", "CacheTensors", "address"]
+__all__ = ["AttentionRuntime", "CacheTensors"]
 
 
 class CacheTensors(NamedTuple):
@@ -35,11 +36,6 @@ class CacheTensors(NamedTuple):
     value_window: Tensor | None
 
 
-def address(tensor: Tensor | None) -> int:
-    """Where a tensor's elements are; 0 for none."""
-    return 0 if tensor is None else tensor.data_ptr()
-
-
 class AttentionRuntime(Runtime[AttentionLaunches]):
     """A library over a KV cache; checks raise TypeError, ValueError or RuntimeError for operands that do not fit."""
 
@@ -50,7 +46,12 @@ class AttentionRuntime(Runtime[AttentionLaunches]):
         parts = expected_parts(self.library)
         return {name: (carrier_of(dtype), shape) for name, (dtype, shape) in parts.items()}
 
-    def check_tokens(self, what: str, tokens: Tensor, heads: int, most_tokens: int) -> str:
+    @cached_property
+    def workspace_bytes(self) -> int:
+        """Device memory that a launch of any batch needs, on any GPU; some, where kernels would need none."""
+        return max(1, *(build.workspace_bytes for build in self.library.builds.values()))
+
+    def check_tokens(self, what: str, tokens: Tensor, heads: int, most_tokens: int) -> Dtype:
         """The name of the type of queries, keys or values [batch, tokens, heads, head_dim]."""
         op, name = self.library.op, self.library.name
         dtype = self.types.get(tokens.dtype)
@@ -107,19 +108,20 @@ class AttentionRuntime(Runtime[AttentionLaunches]):
             )
         if not op.page_size and pages.shape[0] < batch:
             raise ValueError(f"the cache is of {pages.shape[0]} sequences, and {batch} are given")
-        self._check_integers("lengths", cache.lengths, (batch,))
+        self.check_integers("lengths", cache.lengths, (batch,))
         if (cache.page_table is None) == bool(op.page_size):
             needs = "needs a page_table" if op.page_size else "is contiguous, and takes no page_table"
             raise ValueError(f"the cache of library {self.library.name} {needs}")
         if cache.page_table is not None:
-            self._check_integers("page_table", cache.page_table, (batch, cache.page_table.shape[-1]))
+            self.check_integers("page_table", cache.page_table, (batch, cache.page_table.shape[-1]))
         for side in ("key_window", "value_window"):
             self._check_window(side, getattr(cache, side), tokens)
         for what, tensor in zip(cache._fields, cache, strict=True):
             if tensor is not None:
                 _check_device(what, tensor, tokens.device)
 
-    def _check_integers(self, what: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    def check_integers(self, what: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+        """Lengths, counts or pages of sequences."""
         if tensor.dtype != torch.int32 or tuple(tensor.shape) != shape:
             raise ValueError(f"{what} are {tensor.dtype} {list(tensor.shape)}, not torch.int32 {list(shape)}")
 
@@ -138,10 +140,6 @@ class AttentionRuntime(Runtime[AttentionLaunches]):
             raise TypeError(
                 f"{what} is {window.dtype}, and tokens are {tokens.dtype}: give library.cache() a dtype"
             )
-
-    def check_integer_rows(self, what: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-        """One number for each sequence, such as counts."""
-        self._check_integers(what, tensor, shape)
 
     def page_numbers(self, cache: CacheTensors) -> tuple[int, int]:
         """The header's page_table_stride and page_blocks."""

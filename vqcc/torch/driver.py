@@ -47,7 +47,9 @@ class Driver:
             "cuLaunchKernel", _POINTER, *_LAUNCH_SIZES, _POINTER, _POINTER, _POINTER
         )
         #: None where the driver is too old for launches that overlap.
-        self.launch_kernel_ex = self._optional("cuLaunchKernelEx", _POINTER, _POINTER, _POINTER, _POINTER)
+        self.launch_kernel_ex: Any = self._optional(
+            "cuLaunchKernelEx", _POINTER, _POINTER, _POINTER, _POINTER
+        )
         self.set_context = self._function("cuCtxSetCurrent", _POINTER)
         self._error_name = self._optional("cuGetErrorName", _INT, ctypes.POINTER(ctypes.c_char_p))
         self._load_function = self._optional("cuFuncLoad", _POINTER)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["check_cache"]
 
 
-def check_cache(
+def check_cache(  # noqa: PLR0911  (a status each)
     op: AttentionDecode,
     lengths: Sequence[int],
     page_table: Sequence[Sequence[int]] | None,

@@ -79,7 +79,7 @@ class LoadedKernels:
         if overlap and self._can_overlap:
             config = _overlapping(blocks, threads, shared_bytes, stream)
             name, launch = "cuLaunchKernelEx", self._driver.launch_kernel_ex
-            arguments = (ctypes.byref(config), function, parameters.pointers, None)
+            arguments: tuple[Any, ...] = (ctypes.byref(config), function, parameters.pointers, None)
         else:
             name, launch = "cuLaunchKernel", self._driver.launch_kernel
             arguments = (

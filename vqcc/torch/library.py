@@ -66,7 +66,7 @@ class TorchLibrary(ABC, Generic[AnyRuntime]):
         self._workspaces: dict[torch.device, Tensor] = {}
         self._identity = runtime.identity
         #: What packed data must carry to fit.
-        self.layout_id: str = runtime.library.layout_id
+        self.layout_id: str = runtime.library.bundle.manifest["layout_id"]
         self.name: str = runtime.library.name
         #: Element types of x, or of queries, keys and values.
         self.dtypes: tuple[torch.dtype, ...] = tuple(runtime.types)
@@ -126,7 +126,7 @@ def _placed(device: torch.device) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if bare else device
 
 
-def _load_again(directory: str, rows: int | None, overlap: bool) -> LinearLibrary | AttentionLibrary:  # noqa: FBT001
+def _load_again(directory: str, rows: int | None, overlap: bool) -> LinearLibrary | AttentionLibrary:
     return load(directory, rows=rows, overlap=overlap)
 
 
@@ -166,7 +166,7 @@ class LinearLibrary(TorchLibrary[LinearRuntime]):
         return Weight.from_arrays(self, packed[_picked(path, packed, name)], device)
 
     def linear(self, x: Tensor, weight: Weight, bias: Tensor | None = None) -> Tensor:
-        """y = x W^T (+ bias): x [..., k] and bias [n] float16 or bfloat16 as the library has it, y [..., n].
+        """Multiply, y = x W^T (+ bias): x [..., k] and bias [n] float16 or bfloat16 as the library has it, y [..., n].
 
         The kernel is chosen by the number of rows. Rows that lie apart are read where they are; x is copied if they are
         not aligned as the kernels need. Raises TypeError, ValueError and RuntimeError for operands that do not fit, and
@@ -201,9 +201,7 @@ class AttentionLibrary(TorchLibrary[AttentionRuntime]):
 
     def workspace_bytes(self) -> int:
         """Device memory that a launch of any batch needs, on any GPU."""
-        builds = self._runtime.library.builds.values()
-        # Kernels are handed one even where they would need none.
-        return max(1, *(build.workspace_bytes for build in builds))
+        return self._runtime.workspace_bytes
 
     def books(
         self, path: str | os.PathLike[str], name: str | None = None, *, device: torch.device | str = "cuda"

@@ -55,7 +55,7 @@ class LinearLaunches:
         #: By type: bounds on m, ascending, and the kernel's number and workspace bytes of each.
         self._bounds: dict[str, list[int]] = {}
         self._served: dict[str, list[tuple[int, int]]] = {}
-        for dtype in library.op.dtype:
+        for dtype in dict.fromkeys(kernel.variant.dtype for kernel in build.kernels):
             numbers = [i for i, kernel in enumerate(build.kernels) if kernel.variant.dtype == dtype]
             numbers.sort(key=lambda i: build.kernels[i].variant.sizes["m"])
             self._bounds[dtype] = [build.kernels[i].variant.sizes["m"] for i in numbers]
@@ -79,7 +79,7 @@ class LinearLaunches:
         place = bisect_left(bounds, m)
         return None if place == len(bounds) else self._served[dtype][place]
 
-    def supports(self, args: LinearArguments) -> str:
+    def supports(self, args: LinearArguments) -> str:  # noqa: PLR0911  (a status each)
         """The header's status, less its prefix: `OK`, or what is wrong."""
         if not (args.codes and args.books and args.x and args.y) or (
             (self._needs_scales and not args.scales) or (self._needs_stage_scales and not args.stage_scales)

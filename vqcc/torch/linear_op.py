@@ -13,7 +13,7 @@ import torch
 
 from vqcc.codegen.header import WORKSPACE_ALIGNMENT
 from vqcc.tensors.packed_file import expected_parts
-from vqcc.torch.arrays import array_of, carrier_of
+from vqcc.torch.arrays import address, array_of, carrier_of
 from vqcc.torch.errors import refuse_gradients, reported
 from vqcc.torch.linear_launch import LinearArguments, LinearLaunches
 from vqcc.torch.operators import OPERATORS
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vqcc.library import Library
+    from vqcc.ops.base import Dtype
 
 __all__ = ["LinearRuntime", "launch_linear", "linear"]
 
@@ -47,7 +48,7 @@ class LinearRuntime(Runtime[LinearLaunches]):
             for name, (dtype, shape) in expected_parts(self.library).items()
         }
 
-    def check(self, x: Tensor, packed: dict[str, Tensor | None], bias: Tensor | None) -> str:
+    def check(self, x: Tensor, packed: dict[str, Tensor | None], bias: Tensor | None) -> Dtype:
         """The name of x's type. Raises TypeError, ValueError or RuntimeError for operands that do not fit."""
         n, k = self.library.op.weight_shape
         dtype = self.types.get(x.dtype)
@@ -61,10 +62,12 @@ class LinearRuntime(Runtime[LinearLaunches]):
             )
         if x.requires_grad and torch.is_grad_enabled():
             raise refuse_gradients("x")
-        if bias is not None and (bias.shape != (n,) or bias.dtype != x.dtype or bias.device != x.device):
+        if bias is not None and (
+            bias.shape != (n,) or bias.dtype != x.dtype or bias.device != x.device or not bias.is_contiguous()
+        ):
             raise ValueError(
                 f"bias is {bias.dtype} {list(bias.shape)} on {bias.device}; "
-                f"library {name} adds {x.dtype} [{n}] on {x.device}"
+                f"library {name} adds a contiguous {x.dtype} [{n}] on {x.device}"
             )
         for part, tensor in packed.items():
             wanted = self.parts.get(part)
@@ -113,11 +116,14 @@ def launch_linear(
     if workspace is not None and workspace.numel() < launches.workspace_bytes(dtype, m):
         raise _too_small(runtime, workspace, m, launches.workspace_bytes(dtype, m))
     args = LinearArguments(
-        *(0 if tensor is None else tensor.data_ptr() for tensor in packed.values()),
+        address(packed["codes"]),
+        address(packed["books"]),
+        address(packed["stage_scales"]),
+        address(packed["scales"]),
         x.data_ptr(),
-        0 if bias is None else bias.data_ptr(),
+        address(bias),
         y.data_ptr(),
-        0 if workspace is None else workspace.data_ptr(),
+        address(workspace),
         m,
         x_stride,
         n,

@@ -6,8 +6,11 @@ more (docs/decisions/018-torch.md). Autograd falls through to the operators, whi
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 __all__ = ["OPERATORS"]
 
-OPERATORS = torch.library.Library("vqcc", "DEF")
+#: Its methods have no types.
+OPERATORS: Any = torch.library.Library("vqcc", "DEF")  # type: ignore[no-untyped-call]

@@ -71,8 +71,8 @@ class PackedModule(nn.Module):
         shared = self.library.workspace(self.device)
         return torch.zeros_like(shared) if self._owns_workspace and shared is not None else shared
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001, FBT002
-        super()._apply(fn, recurse)
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         # What was moved is a copy; asking anew also loads the kernels there, before anything can be captured.
         self.workspace = self._make_workspace()
         return self

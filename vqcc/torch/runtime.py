@@ -29,7 +29,10 @@ __all__ = ["Runtime", "current_stream", "on_device", "register", "registered"]
 #: LinearLaunches or AttentionLaunches.
 Launches = TypeVar("Launches")
 
-_registered: dict[str, Runtime[Any]] = {}
+AnyRuntime = TypeVar("AnyRuntime", bound="Runtime[Any]")
+
+#: Any: of the kind that its operators need.
+_registered: dict[str, Any] = {}
 
 
 class Runtime(Generic[Launches]):
@@ -124,16 +127,16 @@ class Runtime(Generic[Launches]):
             return self._emulated
 
 
-def register(runtime: Runtime[Launches]) -> Runtime[Launches]:
+def register(runtime: AnyRuntime) -> AnyRuntime:
     """Make a runtime known to the operators; one of the same build with the same files that is known already stays."""
-    known = _registered.get(runtime.identity)
+    known: AnyRuntime | None = _registered.get(runtime.identity)
     if known is not None and known.library.bundle.files.keys() == runtime.library.bundle.files.keys():
         return known
     _registered[runtime.identity] = runtime
     return runtime
 
 
-def registered(identity: str) -> Runtime[Any]:
+def registered(identity: str) -> Any:
     """The runtime that an operator names. Raises RuntimeError for one that no one has loaded."""
     found = _registered.get(identity)
     if found is None:
