@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter, CompileCounterWithBackend
 
 import vqcc.torch
 from vqcc.tensors.packed_file import save_packed
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def library(gate: Files) -> vqcc.torch.LinearLibrary:
-    loaded = vqcc.torch.load(gate.bundle)
+def library(gate: Files, cache_directory: Path) -> vqcc.torch.LinearLibrary:
+    loaded = vqcc.torch.load(gate.bundle, emulator_cache=cache_directory / "emulator")
     assert isinstance(loaded, vqcc.torch.LinearLibrary)
     return loaded
 
@@ -143,7 +144,7 @@ def test_compiled_whole_and_without_a_graph_for_each_m(library: Any, weight: Any
         vqcc.torch.Linear(library, weight, draw(72)), torch.nn.ReLU(), torch.nn.Flatten(0)
     )
     torch._dynamo.reset()
-    counter = torch._dynamo.testing.CompileCounterWithBackend(backend)
+    counter = CompileCounterWithBackend(backend)
     compiled = torch.compile(model, fullgraph=True, backend=counter, dynamic=True)
     with torch.no_grad():
         for rows in (2, 3, 4):
@@ -155,7 +156,7 @@ def test_compiled_whole_and_without_a_graph_for_each_m(library: Any, weight: Any
 def test_layers_of_a_library_share_a_graph(library: Any, weight: Any) -> None:
     """A block of a model is compiled once, not once for each layer."""
     torch._dynamo.reset()
-    counter = torch._dynamo.testing.CompileCounter()
+    counter = CompileCounter()
 
     @torch.compile(fullgraph=True, backend=counter)
     def block(layer: Any, x: torch.Tensor) -> torch.Tensor:
@@ -171,6 +172,7 @@ def test_layers_of_a_library_share_a_graph(library: Any, weight: Any) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch's own parts
 def test_compiled_by_inductor(library: Any, weight: Any) -> None:
     layer = vqcc.torch.Linear(library, weight, draw(72))
     torch._dynamo.reset()

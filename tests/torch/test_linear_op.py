@@ -29,8 +29,8 @@ TYPES_OF = {torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
 
 @pytest.fixture(scope="module")
-def library(gate: Files) -> vqcc.torch.LinearLibrary:
-    loaded = vqcc.torch.load(gate.bundle)
+def library(gate: Files, cache_directory: Path) -> vqcc.torch.LinearLibrary:
+    loaded = vqcc.torch.load(gate.bundle, emulator_cache=cache_directory / "emulator")
     assert isinstance(loaded, vqcc.torch.LinearLibrary)
     return loaded
 

@@ -43,7 +43,7 @@ def load(
     `rows` is the most rows of x that launches of a linear library will have: it bounds the workspace, which is made for
     the most that the library serves without it. With `overlap` a launch may start while the kernel before it in the
     stream ends (docs/header.md). Tensors on the CPU are run by the emulator, which keeps what it compiles in
-    `emulator_cache`, if given. Raises ValueError for a directory that is no sound bundle.
+    `emulator_cache`, the user's cache folder if left out. Raises ValueError for a directory that is no sound bundle.
     """
     path = Path(directory)
     cache = None if emulator_cache is None else Path(emulator_cache)

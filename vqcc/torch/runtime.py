@@ -6,9 +6,7 @@ same in every process, so that graphs may be cached and exported.
 
 from __future__ import annotations
 
-import tempfile
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
@@ -19,6 +17,7 @@ from vqcc.torch.kernels import LoadedKernels, find_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from vqcc.compiled import CompiledKernel, CompiledLibrary
     from vqcc.torch.driver import Driver
@@ -117,14 +116,17 @@ class Runtime(Generic[Launches]):
                 from vqcc.verify.backends import EmulatorBackend
 
                 gpu = self.library.gpus[0]
-                if self._emulator_cache is None:
-                    with tempfile.TemporaryDirectory(prefix="vqcc-emulator-") as scratch, reported():
-                        runner = EmulatorBackend(Path(scratch)).load(self.library, gpu)
-                else:
-                    with reported():
-                        runner = EmulatorBackend(self._emulator_cache).load(self.library, gpu)
+                with reported():
+                    runner = EmulatorBackend(self._emulator_cache or _emulator_cache()).load(self.library, gpu)
                 self._emulated = self._launches_of(self.library, gpu), runner
             return self._emulated
+
+
+def _emulator_cache() -> Path:
+    """Where `vqcc validate` keeps what it compiles for the CPU."""
+    from vqcc.cli.support import default_cache_directory
+
+    return default_cache_directory() / "emulator"
 
 
 def register(runtime: AnyRuntime) -> AnyRuntime:
