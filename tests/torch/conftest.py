@@ -10,14 +10,14 @@ import pytest
 # A module of it: this directory alone would pass for the package.
 pytest.importorskip("torch.library")
 
-from cache_libraries import build_fake_cache  # noqa: E402
-from libraries import build_fake  # noqa: E402
+from cache_libraries import build_fake_cache
+from libraries import build_fake
 
-from vqcc.building import write_library  # noqa: E402
-from vqcc.library import load_cache_library, load_weight_library  # noqa: E402
-from vqcc.tensors.cache_packed_file import save_packed_books  # noqa: E402
-from vqcc.tensors.packed_file import save_packed  # noqa: E402
-from vqcc.verify.cache_harness import random_sides  # noqa: E402
+from vqcc.building import write_library
+from vqcc.library import load_cache_library, load_weight_library
+from vqcc.tensors.cache_packed_file import save_packed_books
+from vqcc.tensors.packed_file import save_packed
+from vqcc.verify.cache_harness import random_sides
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,14 +55,28 @@ class CacheFiles:
 @pytest.fixture(scope="session")
 def gate(tmp_path_factory: pytest.TempPathFactory) -> WeightFiles:
     """A product of up to four rows, in both types."""
-    options = {"name": "gate", "m": [1, 4], "n": 72, "k": 264, "dtype": ["float16", "bfloat16"], "level": "o4"}
+    options = {
+        "name": "gate",
+        "m": [1, 4],
+        "n": 72,
+        "k": 264,
+        "dtype": ["float16", "bfloat16"],
+        "level": "o4",
+    }
     return WeightFiles(tmp_path_factory.mktemp("gate"), **options)
 
 
 @pytest.fixture(scope="session")
 def paged(tmp_path_factory: pytest.TempPathFactory) -> CacheFiles:
     """Attention over pages, with a window and keys that are rotated once decoded."""
-    options = {"name": "paged", "level": "gc", "page_size": 32, "window": 8, "rope": "half", "query_tokens": 2}
+    options = {
+        "name": "paged",
+        "level": "gc",
+        "page_size": 32,
+        "window": 8,
+        "rope": "half",
+        "query_tokens": 2,
+    }
     return CacheFiles(tmp_path_factory.mktemp("paged"), **options)
 
 

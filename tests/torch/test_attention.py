@@ -14,7 +14,7 @@ import vqcc.torch
 from vqcc.ops.attention.reference import attend, rotate
 from vqcc.torch import attention_op
 from vqcc.torch.attention_launch import AppendArguments, AttendArguments
-from vqcc.torch.attention_op import Append, Attend
+from vqcc.torch.attention_op import AppendCall, AttendCall
 from vqcc.verify.cache_tolerance import compare_log_sums, compare_outputs
 from vqcc.verify.host_cache import draw_cache
 
@@ -48,7 +48,9 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).half()
 
 
-def filled(library: Any, books: Any, lengths: torch.Tensor = LENGTHS, table: torch.Tensor | None = TABLE) -> Any:
+def filled(
+    library: Any, books: Any, lengths: torch.Tensor = LENGTHS, table: torch.Tensor | None = TABLE
+) -> Any:
     """A cache into which sequences of these lengths were prefilled."""
     cache = library.cache(batch=2, pages=None if table is None else 5, device="cpu")
     keys, values = (draw(2, int(lengths.max()), 2, 64, seed=seed) for seed in (1, 2))
@@ -115,18 +117,34 @@ def test_tokens_that_lie_otherwise_are_the_same(library: Any, books: Any) -> Non
     )
 
 
+def attending(library: Any, books: Any, cache: Any, **changes: Any) -> dict[str, Any]:
+    """Operands of the operators that attend, by name."""
+    given = {
+        "queries": draw(2, 1, 4, 64), "key_books": books.key_books, "value_books": books.value_books,
+        "book_facts": books.book_facts, "rotations": books.rotations, "pages": cache.pages,
+        "key_window": cache.key_window, "value_window": cache.value_window, "lengths": LENGTHS, "page_table": TABLE,
+        "workspace": None, "softmax_scale": 0.125, "softcap": 0.0, "library": library._identity,
+    }  # fmt: skip
+    return {**given, **changes}
+
+
+def appending(library: Any, books: Any, cache: Any, keys: Any, values: Any, **changes: Any) -> dict[str, Any]:
+    """Operands of the operator that appends, by name."""
+    given = {
+        "keys": keys, "values": values, "key_books": books.append_key_books, "value_books": books.append_value_books,
+        "pages": cache.pages, "key_window": cache.key_window, "value_window": cache.value_window, "lengths": LENGTHS,
+        "page_table": TABLE, "counts": None, "library": library._identity,
+    }  # fmt: skip
+    return {**given, **changes}
+
+
 def test_operators_are_sound(library: Any, books: Any) -> None:
-    cache, identity = filled(library, books), library._identity
-    attended = (draw(2, 1, 4, 64), cache.pages, books.key_books, books.value_books, books.book_facts, books.rotations)
-    stored = (cache.key_window, cache.value_window)
-    for log_sums in (False, True):
-        rest = (LENGTHS, TABLE, *stored, None, 0.125, 0.0, log_sums, identity)
-        found = torch.library.opcheck(torch.ops.vqcc.attend.default, (*attended, *rest))
+    cache = filled(library, books)
+    for operator in (torch.ops.vqcc.attend, torch.ops.vqcc.attend_with_log_sums):
+        found = torch.library.opcheck(operator.default, tuple(attending(library, books, cache).values()))
         assert set(found.values()) == {"SUCCESS"}
-    new = (draw(2, 1, 2, 64), draw(2, 1, 2, 64), cache.pages, books.append_key_books, books.append_value_books)
-    found = torch.library.opcheck(
-        torch.ops.vqcc.append.default, (*new, LENGTHS + 1, None, TABLE, *stored, identity)
-    )
+    new = appending(library, books, cache, draw(2, 1, 2, 64), draw(2, 1, 2, 64), lengths=LENGTHS + 1)
+    found = torch.library.opcheck(torch.ops.vqcc.append.default, tuple(new.values()))
     assert set(found.values()) == {"SUCCESS"}
 
 
@@ -141,7 +159,9 @@ def test_compiled_decoding_writes_the_cache(library: Any, books: Any, backend: s
         for step in range(3):
             lengths += 1
             new = [draw(2, 1, heads, 64, seed=10 * step + heads) for heads in (4, 2, 2)]
-            results = [run(*new, cache, lengths, TABLE) for run, cache in zip((layer, compiled), caches, strict=True)]
+            results = [
+                run(*new, cache, lengths, TABLE) for run, cache in zip((layer, compiled), caches, strict=True)
+            ]
             assert torch.equal(*results)
     for own, other in zip(*(cache.buffers() for cache in caches), strict=True):
         assert torch.equal(own, other)
@@ -177,17 +197,17 @@ def launched(
     shim = Shim(paged.library, tmp_path, cache=True)
     monkeypatch.setattr(library._runtime, "_loaded", {0: library._runtime.load_with(shim.driver, 0)})
     monkeypatch.setattr(attention_op, "current_stream", lambda device: 0x77 + device)
-    monkeypatch.setattr(attention_op, "on_device", lambda device, launch: launch())
+    monkeypatch.setattr(attention_op, "on_device", lambda device, launch, *arguments: launch(*arguments))
     build = paged.library.builds["h200"]
 
-    def launch(call: Any) -> dict[str, int]:
-        attending = isinstance(call, Attend)
-        shim.set_parameters((build.kernels if attending else build.appends)[0].arguments)
-        (attention_op.launch_attend if attending else attention_op.launch_append)(call, 0)
+    def launch(call: AttendCall | AppendCall) -> dict[str, int]:
+        is_attending = isinstance(call, AttendCall)
+        shim.set_parameters((build.kernels if is_attending else build.appends)[0].arguments)
+        call.launch(0)
         record = shim.taken()
         assert record is not None
         assert record[5] == 0x77
-        kind = AttendArguments if attending else AppendArguments
+        kind = AttendArguments if is_attending else AppendArguments
         return dict(zip(kind._fields[:-2], record[-1], strict=False))
 
     return launch
@@ -207,10 +227,8 @@ def test_launches_have_the_addresses_of_their_tensors(
     table = torch.zeros(2, 6, dtype=torch.int32)[:, :4]
     workspace = aligned_workspace(library.workspace_bytes())
     stored = (cache.key_window, cache.value_window)
-    call = Attend(
-        queries, cache.pages, books.key_books, books.value_books, books.book_facts, books.rotations, LENGTHS, table,
-        *stored, workspace, 0.125, 0.0, False, library._identity,
-    )  # fmt: skip
+    given = attending(library, books, cache, queries=queries, page_table=table, workspace=workspace)
+    call = AttendCall.of(False, *given.values())
     found = launched(call)
     tensors = {
         "queries": queries, "pages": cache.pages, "key_books": books.key_books, "value_books": books.value_books,
@@ -226,35 +244,73 @@ def test_launches_have_the_addresses_of_their_tensors(
         assert found[name] == tensor.data_ptr(), name
     assert {name: found[name] for name in numbers} == numbers
     keys, values = draw(2, 3, 2, 64), draw(2, 2, 3, 64).transpose(1, 2)
-    own = (cache.pages, books.append_key_books, books.append_value_books)
-    found = launched(Append(keys, values, *own, LENGTHS, None, table, *stored, library._identity))
+    found = launched(
+        AppendCall.of(*appending(library, books, cache, keys, values, page_table=table).values())
+    )
     assert (found["keys"], found["values"], found["counts"]) == (keys.data_ptr(), values.data_ptr(), 0)
     assert found["key_books"] == books.append_key_books.data_ptr()
+    assert launched(AppendCall.of(*appending(library, books, cache, keys, values, counts=LENGTHS).values()))[
+        "counts"
+    ]
     assert (found["new_tokens"], found["value_token_stride"], found["value_head_stride"]) == (3, 64, 192)
 
 
 def test_a_workspace_must_be_there(library: Any, books: Any, launched: Callable[..., Any]) -> None:
     cache = library.cache(batch=2, pages=5, device="cpu")
-    given = (
-        draw(2, 1, 4, 64), cache.pages, books.key_books, books.value_books, None, books.rotations, LENGTHS, TABLE,
-        cache.key_window, cache.value_window,
-    )  # fmt: skip
     for workspace in (None, torch.zeros(16, dtype=torch.uint8)):
-        with pytest.raises(ValueError, match=r"needs a workspace of \d+ bytes: take it from library.workspace"):
-            launched(Attend(*given, workspace, 0.125, 0.0, False, library._identity))
+        with pytest.raises(
+            ValueError, match=r"needs a workspace of \d+ bytes: take it from library.workspace"
+        ):
+            launched(AttendCall.of(True, *attending(library, books, cache, workspace=workspace).values()))
 
 
 WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "type": ({"queries": torch.zeros(2, 1, 4, 64)}, TypeError, "queries are torch.float32; library paged has kernels for"),
+    "type": (
+        {"queries": torch.zeros(2, 1, 4, 64)},
+        TypeError,
+        "queries are torch.float32; library paged has kernels for",
+    ),
     "heads": ({"queries": draw(2, 1, 2, 64)}, ValueError, r"takes \[batch, tokens, 4, 64\]"),
     "axes": ({"queries": draw(2, 4, 64)}, ValueError, r"queries are \[2, 4, 64\]"),
     "batch": ({"queries": draw(3, 1, 4, 64)}, ValueError, "of 3 sequences; library paged serves 2 at most"),
-    "tokens": ({"queries": draw(2, 3, 4, 64)}, ValueError, "3 tokens of each sequence; library paged takes 2 at most"),
-    "gradient": ({"queries": draw(2, 1, 4, 64).requires_grad_()}, RuntimeError, "queries requires a gradient"),
-    "lengths": ({"lengths": LENGTHS.long()}, ValueError, r"lengths are torch.int64 \[2\], not torch.int32 \[2\]"),
+    "tokens": (
+        {"queries": draw(2, 3, 4, 64)},
+        ValueError,
+        "3 tokens of each sequence; library paged takes 2 at most",
+    ),
+    "gradient": (
+        {"queries": draw(2, 1, 4, 64).requires_grad_()},
+        RuntimeError,
+        "queries requires a gradient",
+    ),
+    "lengths": (
+        {"lengths": LENGTHS.long()},
+        ValueError,
+        r"lengths are torch.int64 \[2\], not torch.int32 \[2\]",
+    ),
     "no table": ({"page_table": None}, ValueError, "needs a page_table"),
     "table": ({"page_table": TABLE[:1]}, ValueError, r"page_table are torch.int32 \[1, 2\]"),
-    "elsewhere": ({"lengths": LENGTHS.to("meta")}, RuntimeError, r"lengths are on meta, tokens on cpu: move them"),
+    "books": (
+        {"key_books": torch.zeros(4).byte()},
+        ValueError,
+        r"key_books are not torch.uint8 \[32, 2048\]",
+    ),
+    "no rotations": ({"rotations": None}, ValueError, r"rotations are not torch.int64.*library.books\(\)"),
+    "pages": (
+        {"pages": torch.zeros(5, 64).byte()},
+        ValueError,
+        r"pages of 2048 bytes: take them from library.cache",
+    ),
+    "no window": (
+        {"key_window": None},
+        ValueError,
+        r"windows of keys and values are not both \[sequences, 2, 8, 64\]",
+    ),
+    "elsewhere": (
+        {"lengths": LENGTHS.to("meta")},
+        RuntimeError,
+        r"lengths are on meta, tokens on cpu: move them",
+    ),
 }
 
 
@@ -262,26 +318,25 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
 def test_what_does_not_fit_is_refused_with_what_would(library: Any, books: Any, case: str) -> None:
     changes, kind, message = WRONG[case]
     cache = library.cache(batch=2, pages=5, device="cpu")
-    given = {"queries": draw(2, 1, 4, 64), "lengths": LENGTHS, "page_table": TABLE, **changes}
-    operands = (
-        given["queries"], cache.pages, books.key_books, books.value_books, None, books.rotations, given["lengths"],
-        given["page_table"], cache.key_window, cache.value_window, None, 0.125, 0.0, False, library._identity,
-    )  # fmt: skip
     with pytest.raises(kind, match=message):
-        Attend(*operands)
+        AttendCall.of(False, *attending(library, books, cache, **changes).values())
 
 
 def test_new_tokens_that_do_not_fit(library: Any, books: Any) -> None:
     cache, keys = library.cache(batch=2, pages=5, device="cpu"), draw(2, 1, 2, 64)
-    with pytest.raises(ValueError, match=r"keys are .*\[2, 1, 2, 64\] on cpu, values .*\[2, 2, 2, 64\].* must agree"):
+    with pytest.raises(
+        ValueError, match=r"keys are .*\[2, 1, 2, 64\] on cpu, values .*\[2, 2, 2, 64\].* must agree"
+    ):
         library.append(cache, books, keys, draw(2, 2, 2, 64), LENGTHS, page_table=TABLE)
-    with pytest.raises(ValueError, match="counts are torch.int64"):
+    with pytest.raises(ValueError, match=r"counts are torch\.int64"):
         library.append(cache, books, keys, keys, LENGTHS, page_table=TABLE, counts=LENGTHS.long())
     with pytest.raises(RuntimeError, match="keys requires a gradient"):
         library.append(cache, books, keys.clone().requires_grad_(), keys, LENGTHS, page_table=TABLE)
     wrong = copy.deepcopy(books)
     wrong.append_key_books = wrong.append_key_books[:1]
-    with pytest.raises(ValueError, match=r"append_key_books are not torch.uint8 \[32, 2048\].*library.books\(\)"):
+    with pytest.raises(
+        ValueError, match=r"append_key_books are not torch.uint8 \[32, 2048\].*library.books\(\)"
+    ):
         library.append(cache, wrong, keys, keys, LENGTHS, page_table=TABLE)
 
 

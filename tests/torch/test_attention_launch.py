@@ -21,13 +21,22 @@ if TYPE_CHECKING:
 STREAM = 0x8000_0000_0000_1234
 LIBRARIES: dict[str, dict[str, Any]] = {
     "contiguous": {"level": "best", "window": 40, "dtype": ["float16", "bfloat16"]},
-    "paged": {"level": "gc", "page_size": 32, "rope": "half", "softcap": True, "batch": [2, 4], "query_tokens": 2},
+    "paged": {
+        "level": "gc",
+        "page_size": 32,
+        "rope": "half",
+        "softcap": True,
+        "batch": [2, 4],
+        "query_tokens": 2,
+    },
     "sliding": {"level": "gc", "page_size": 32, "sliding_window": 33, "batch": 4},
 }
 _C_TYPES = {"softmax_scale": ctypes.c_float, "softcap": ctypes.c_float}
 
 
-def header_struct(kind: type[AttendArguments] | type[AppendArguments], scalars: list[str]) -> type[ctypes.Structure]:
+def header_struct(
+    kind: type[AttendArguments] | type[AppendArguments], scalars: list[str]
+) -> type[ctypes.Structure]:
     """The header's args: addresses, strides, then `scalars` in its order, and the host view."""
     names = kind._fields[:-2]
     addresses = names[: names.index("batch")]
@@ -75,7 +84,9 @@ class Both:
         }
         addresses = names[: names.index("batch")]
         values = {
-            name: 256 * rng.randrange(1, 1 << 40) if name in addresses else numbers.get(name, rng.randrange(1 << 40))
+            name: 256 * rng.randrange(1, 1 << 40)
+            if name in addresses
+            else numbers.get(name, rng.randrange(1 << 40))
             for name in names
         }
         return kind(**values, dtype=rng.choice(["float16", "bfloat16"]), overlap=rng.random() < 0.5)
@@ -87,7 +98,9 @@ class Both:
         if name == "softcap":
             return args._replace(softcap=rng.choice([0.0, -1.0, float("nan")]))
         if names.index(name) < names.index("batch"):
-            return args._replace(**{name: rng.choice([0, value + 1, value + 2, value + 4, value + 8, value + 16])})
+            return args._replace(
+                **{name: rng.choice([0, value + 1, value + 2, value + 4, value + 8, value + 16])}
+            )
         return args._replace(**{name: rng.choice([0, -1, 1, value * 2, value + 1, value - 1])})
 
 
@@ -130,7 +143,9 @@ def test_lengths_and_pages_are_checked_as_the_header_checks_them(both: Both) -> 
         lengths = [rng.choice([0, 1, 33, 64, 100, op.context, op.context + 1, -1]) for _ in range(batch)]
         table = [[rng.choice([0, 1, 7, 39, 39, 39, -1]) for _ in range(stride)] for _ in range(batch)]
         given = table if op.page_size and rng.random() < 0.95 else None
-        flat = None if given is None else (ctypes.c_int32 * (batch * stride))(*(n for row in given for n in row))
+        flat = (
+            None if given is None else (ctypes.c_int32 * (batch * stride))(*(n for row in given for n in row))
+        )
         wanted = both.shim.status(
             "header_check_cache",
             (ctypes.c_int32 * batch)(*lengths),

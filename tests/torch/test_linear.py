@@ -39,7 +39,7 @@ def draw(*shape: int) -> torch.Tensor:
 
 def test_a_weight_has_the_bytes_of_its_file(gate: Files, weight: Any) -> None:
     packed = gate.library.pack(gate.tensor).arrays()
-    buffers = {name: each for name, each in weight.named_buffers()}
+    buffers = dict(weight.named_buffers())
     assert buffers.keys() == packed.keys()
     for name, array in packed.items():
         assert buffers[name].numpy().tobytes() == array.tobytes()
@@ -78,7 +78,9 @@ def test_a_state_goes_round(library: Any, weight: Any, tmp_path: Path) -> None:
         other.load_state_dict(state)
 
 
-def test_codes_in_buckets_are_as_long_as_they_are(library: Any, weight: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codes_in_buckets_are_as_long_as_they_are(
+    library: Any, weight: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     parts = {**library.expected_parts(), "codes": ("uint32", None)}
     monkeypatch.setattr(library, "expected_parts", lambda: parts)
     empty = vqcc.torch.Weight.empty(library)

@@ -103,7 +103,9 @@ class Both:
             return args._replace(dtype=rng.choice(["float16", "bfloat16"]))
         if name in {"m", "x_stride", "y_stride"}:
             return args._replace(**{name: value + rng.choice([-value, -value - 1, 1, -1, 400])})
-        return args._replace(**{name: rng.choice([0, value + 1, value + 2, value + 4, value + 8, value + 16])})
+        return args._replace(
+            **{name: rng.choice([0, value + 1, value + 2, value + 4, value + 8, value + 16])}
+        )
 
 
 @pytest.fixture(scope="module", params=["alpha", "beta", "delta"])
@@ -137,7 +139,16 @@ def test_statuses_and_launches_are_the_headers(both: Both) -> None:
 
 def test_gpus_are_found_as_the_header_finds_them(both: Both) -> None:
     found = set()
-    for device in [(9, 0, 132), (9, 0, 131), (9, 0, 200), (8, 9, 128), (8, 9, 144), (8, 9, 100), (8, 6, 84), (10, 0, 148)]:
+    for device in [
+        (9, 0, 132),
+        (9, 0, 131),
+        (9, 0, 200),
+        (8, 9, 128),
+        (8, 9, 144),
+        (8, 9, 100),
+        (8, 6, 84),
+        (10, 0, 148),
+    ]:
         both.shim.set_device(*device)
         gpus = [(build.runs_on[0], build.sm_count) for build in both.library.builds.values()]
         wanted = both.shim.library.header_find_gpu()
@@ -151,7 +162,9 @@ def test_of_gpus_of_one_capability_the_largest_that_fits() -> None:
     assert [find_gpu(gpus, (9, 0, count)) for count in (113, 114, 131, 132, 144)] == [None, 0, 0, 1, 1]
 
 
-@pytest.mark.parametrize("function", ["cuModuleLoadData", "cuModuleGetFunction", "cuFuncLoad", "cuFuncSetAttribute"])
+@pytest.mark.parametrize(
+    "function", ["cuModuleLoadData", "cuModuleGetFunction", "cuFuncLoad", "cuFuncSetAttribute"]
+)
 def test_nothing_stays_loaded_if_loading_fails(both: Both, function: str) -> None:
     kernels = both.library.builds[both.library.gpus[0]].kernels
     held = both.shim.modules

@@ -43,7 +43,9 @@ def weight(gate: Files, library: vqcc.torch.LinearLibrary) -> vqcc.torch.Weight:
 def assert_right(gate: Files, x: Tensor, y: Tensor, bias: Tensor | None = None) -> None:
     """Y against float64, within the bound of `vqcc validate`."""
     n, k = gate.library.op.weight_shape
-    decoded = [gate.library.algorithm.decode(gate.tensor, magnitudes=magnitudes) for magnitudes in (False, True)]
+    decoded = [
+        gate.library.algorithm.decode(gate.tensor, magnitudes=magnitudes) for magnitudes in (False, True)
+    ]
     inputs = {"x": x.double().reshape(-1, k).numpy()}
     if bias is not None:
         inputs["bias"] = bias.double().numpy()
@@ -59,7 +61,9 @@ def draw(*shape: int, dtype: torch.dtype = torch.float16) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", TYPES_OF)
-@pytest.mark.parametrize("shape", [(264,), (1, 264), (3, 264), (2, 2, 264), (1, 1, 4, 264), (0, 264), (2, 0, 264)])
+@pytest.mark.parametrize(
+    "shape", [(264,), (1, 264), (3, 264), (2, 2, 264), (1, 1, 4, 264), (0, 264), (2, 0, 264)]
+)
 def test_any_leading_shape(
     gate: Files, library: Any, weight: Any, shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
@@ -109,7 +113,9 @@ def test_shapes_without_data(library: Any, weight: Any) -> None:
     y = torch.ops.vqcc.linear(x, **meta, library=library._identity)
     assert (y.shape, y.dtype, y.device.type, y.stride()) == ((5, 2, 72), torch.bfloat16, "meta", (144, 72, 1))
     with FakeTensorMode() as mode:
-        fake = {name: None if each is None else mode.from_tensor(each) for name, each in operands(weight).items()}
+        fake = {
+            name: None if each is None else mode.from_tensor(each) for name, each in operands(weight).items()
+        }
         y = torch.ops.vqcc.linear(torch.empty(4, 264, dtype=torch.float16), **fake, library=library._identity)
         assert (y.shape, y.dtype) == ((4, 72), torch.float16)
         with pytest.raises(ValueError, match=r"rows of 264"):
@@ -117,19 +123,47 @@ def test_shapes_without_data(library: Any, weight: Any) -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "x of another type": ({"x": torch.zeros(1, 264)}, TypeError, "x is torch.float32; library gate has kernels for"),
+    "x of another type": (
+        {"x": torch.zeros(1, 264)},
+        TypeError,
+        "x is torch.float32; library gate has kernels for",
+    ),
     "x of another width": ({"x": torch.zeros(1, 260).half()}, ValueError, r"x must be \[\.\.\., 264\]"),
     "x without axes": ({"x": torch.tensor(1.0).half()}, ValueError, r"x is \[\]"),
-    "too many rows": ({"x": torch.zeros(5, 264).half()}, ValueError, "x has 5 rows; kernels of library gate take at most 4"),
-    "bias of another shape": ({"bias": torch.zeros(71).half()}, ValueError, r"bias is torch.float16 \[71\] on cpu"),
+    "too many rows": (
+        {"x": torch.zeros(5, 264).half()},
+        ValueError,
+        "x has 5 rows; kernels of library gate take at most 4",
+    ),
+    "bias of another shape": (
+        {"bias": torch.zeros(71).half()},
+        ValueError,
+        r"bias is torch.float16 \[71\] on cpu",
+    ),
     "bias of another type": ({"bias": torch.zeros(72)}, ValueError, "adds a contiguous torch.float16"),
     "bias with gaps": ({"bias": torch.zeros(144).half()[::2]}, ValueError, "adds a contiguous"),
-    "codes of another size": ({"codes": torch.zeros(4, dtype=torch.int32)}, ValueError, "codes is torch.int32 of 4 elements"),
+    "codes of another size": (
+        {"codes": torch.zeros(4, dtype=torch.int32)},
+        ValueError,
+        "codes is torch.int32 of 4 elements",
+    ),
     "codes of another type": ({"codes": torch.zeros(4)}, ValueError, "reads torch.int32"),
     "no scales": ({"scales": None}, ValueError, r"scales is missing.*take them from library.weight\(\)"),
-    "x elsewhere": ({"codes": torch.zeros(1224, dtype=torch.int32, device="meta")}, RuntimeError, r"x is on cpu and the weight's codes on meta: .*\.to\(\)"),
-    "a gradient": ({"x": torch.zeros(1, 264).half().requires_grad_()}, RuntimeError, "x requires a gradient.*no_grad"),
-    "no such library": ({"library": "other.0"}, RuntimeError, r"no library other.0 is loaded.*vqcc.torch.load\(\)"),
+    "x elsewhere": (
+        {"codes": torch.zeros(1224, dtype=torch.int32, device="meta")},
+        RuntimeError,
+        r"x is on cpu and the weight's codes on meta: .*\.to\(\)",
+    ),
+    "a gradient": (
+        {"x": torch.zeros(1, 264).half().requires_grad_()},
+        RuntimeError,
+        "x requires a gradient.*no_grad",
+    ),
+    "no such library": (
+        {"library": "other.0"},
+        RuntimeError,
+        r"no library other.0 is loaded.*vqcc.torch.load\(\)",
+    ),
 }
 
 
@@ -170,11 +204,11 @@ def launched(
     runtime = library._runtime
     monkeypatch.setattr(runtime, "_loaded", {0: runtime.load_with(shim.driver, 0)})
     monkeypatch.setattr(linear_op, "current_stream", lambda device: 0x77 + device)
-    monkeypatch.setattr(linear_op, "on_device", lambda device, launch: launch())
+    monkeypatch.setattr(linear_op, "on_device", lambda device, launch, *arguments: launch(*arguments))
 
     def launch(x: Tensor, weight: Any, bias: Tensor | None = None, workspace: Tensor | None = None) -> Any:
         given = operands(weight)
-        packed = {name: given[name] for name in ("codes", "books", "stage_scales", "scales")}
+        packed = linear_op.Packed(*(given[name] for name in ("codes", "books", "stage_scales", "scales")))
         y = launch_linear(runtime, x, packed, bias, workspace, 0)
         return y, shim.taken()
 
@@ -247,13 +281,15 @@ def test_a_workspace_must_be_there_and_large_enough(
     x = draw(2, 264)
     with pytest.raises(ValueError, match=r"needs a workspace: take it from library.workspace\(device\)"):
         launched(x, weight)
-    with pytest.raises(ValueError, match="2 rows of library gate needs a workspace of 512 bytes.*rows=2 or more"):
+    with pytest.raises(
+        ValueError, match=r"2 rows of library gate needs a workspace of 512 bytes.*rows=2 or more"
+    ):
         launched(x, weight, None, torch.zeros(256, dtype=torch.uint8))
     room = torch.zeros(1024, dtype=torch.uint8)
     start = -room.data_ptr() % 256
     own = room[start : start + 512]
     assert parameters(launched(x, weight, None, own)[1])["workspace"] == own.data_ptr()
-    with pytest.raises(ValueError, match="refuses the launch .ERROR_MISALIGNED.*workspace to 256"):
+    with pytest.raises(ValueError, match=r"refuses the launch .ERROR_MISALIGNED.*workspace to 256"):
         launched(x, weight, None, room[start + 16 : start + 16 + 512])
     # Fewer rows than need one take none.
     assert launched(x[:1], weight)[1] is not None

@@ -29,6 +29,12 @@ class Books(PackedModule):
     book_facts: Tensor | None
     rotations: Tensor | None
 
+    def operands(self) -> tuple[tuple[Tensor | None, ...], Tensor | None]:
+        """What attending reads, in the operator's order, and the workspace; as `Weight.operands` does."""
+        buffers = self._buffers
+        attending = (buffers[name] for name in ("key_books", "value_books", "book_facts", "rotations"))
+        return tuple(attending), buffers["workspace"]
+
 
 class Cache(nn.Module):
     """Codes of a layer's keys and values: `pages` uint8 [pages, page bytes], and windows of the newest tokens.
@@ -78,6 +84,11 @@ class Cache(nn.Module):
                 else None
             )
             self.register_buffer(side, window, persistent=False)
+
+    def operands(self) -> tuple[Tensor | None, ...]:
+        """Pages and windows in the operators' order."""
+        buffers = self._buffers
+        return buffers["pages"], buffers["key_window"], buffers["value_window"]
 
     def check(self, lengths: Tensor, page_table: Tensor | None = None) -> None:
         """Raise ValueError for lengths or pages that are not this cache's; copies both to the host, and waits for them.

@@ -1,196 +1,183 @@
-"""torch.ops.vqcc.attend and append: attention over a quantized KV cache, and new tokens into it.
+"""torch.ops.vqcc: attend, attend_with_log_sums and append, over a quantized KV cache.
 
-`append` declares that it writes pages and windows; `attend` is functional, as the linear operator is.
+`append` declares that it writes pages and windows; those that attend are functional, as the linear operator is.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from vqcc.torch.arrays import address
 from vqcc.torch.attention_emulation import emulate_append, emulate_attend
 from vqcc.torch.attention_launch import AppendArguments, AttendArguments
-from vqcc.torch.attention_runtime import AttentionRuntime, CacheTensors
+from vqcc.torch.attention_runtime import AppendPacked, AttendPacked, AttentionRuntime
 from vqcc.torch.operators import OPERATORS
 from vqcc.torch.runtime import current_stream, on_device, registered
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["AttentionRuntime", "append", "attend", "launch_append", "launch_attend"]
+    from vqcc.ops.base import Dtype
+
+__all__ = ["AppendCall", "AttendCall", "append", "attend", "attend_with_log_sums"]
 
 _ATTEND = (
-    "attend(Tensor queries, Tensor pages, Tensor key_books, Tensor value_books, Tensor? book_facts, Tensor? rotations, "
-    "Tensor lengths, Tensor? page_table, Tensor? key_window, Tensor? value_window, Tensor? workspace, "
-    "float softmax_scale, float softcap, bool log_sums, str library) -> (Tensor, Tensor)"
+    "(Tensor queries, Tensor key_books, Tensor value_books, Tensor? book_facts, Tensor? rotations, Tensor pages, "
+    "Tensor? key_window, Tensor? value_window, Tensor lengths, Tensor? page_table, Tensor? workspace, "
+    "float softmax_scale, float softcap, str library) -> "
 )
 _APPEND = (
-    "append(Tensor keys, Tensor values, Tensor(a!) pages, Tensor key_books, Tensor value_books, Tensor lengths, "
-    "Tensor? counts, Tensor? page_table, Tensor(b!)? key_window, Tensor(c!)? value_window, str library) -> ()"
+    "(Tensor keys, Tensor values, Tensor key_books, Tensor value_books, Tensor(a!) pages, Tensor(b!)? key_window, "
+    "Tensor(c!)? value_window, Tensor lengths, Tensor? page_table, Tensor? counts, str library) -> ()"
 )
-for _schema in (_ATTEND, _APPEND):
+for _schema in (
+    f"attend{_ATTEND}Tensor",
+    f"attend_with_log_sums{_ATTEND}(Tensor, Tensor)",
+    f"append{_APPEND}",
+):
     OPERATORS.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
 attend: Any = torch.ops.vqcc.attend.default
+attend_with_log_sums: Any = torch.ops.vqcc.attend_with_log_sums.default
 append: Any = torch.ops.vqcc.append.default
 
 
-class Attend:
-    """An `attend` call: operands that have been checked, and outputs that are not yet written."""
+class AttendCall(NamedTuple):
+    """Operands that have been checked, and outputs that are not yet written."""
 
-    def __init__(
-        self,
-        queries: Tensor,
-        pages: Tensor,
-        key_books: Tensor,
-        value_books: Tensor,
-        book_facts: Tensor | None,
-        rotations: Tensor | None,
-        lengths: Tensor,
-        page_table: Tensor | None,
-        key_window: Tensor | None,
-        value_window: Tensor | None,
-        workspace: Tensor | None,
-        softmax_scale: float,
-        softcap: float,
-        log_sums: bool,
-        library: str,
-    ) -> None:
+    runtime: AttentionRuntime
+    dtype: Dtype
+    queries: Tensor
+    packed: AttendPacked
+    lengths: Tensor
+    page_table: Tensor | None
+    workspace: Tensor | None
+    softmax_scale: float
+    softcap: float
+    outputs: Tensor
+    log_sums: Tensor | None
+
+    @classmethod
+    def of(cls, log_sums: bool, queries: Tensor, *operands: Any) -> AttendCall:
+        """An operator's call; `operands` are those after queries."""
+        *cache, lengths, page_table, workspace, softmax_scale, softcap, library = operands
+        packed = AttendPacked(*cache)
         runtime: AttentionRuntime = registered(library)
         op = runtime.library.op
-        self.runtime = runtime
-        self.dtype = runtime.check_tokens("queries", queries, op.q_heads, op.query_tokens)
-        self.books = {
-            "key_books": key_books,
-            "value_books": value_books,
-            "book_facts": book_facts,
-            "rotations": rotations,
-        }
-        runtime.check_books(self.books, queries.device)
-        self.cache = CacheTensors(
-            pages, key_books, value_books, lengths, page_table, key_window, value_window
-        )
-        runtime.check_cache(queries, self.cache)
+        dtype = runtime.check_tokens("queries", queries, runtime.heads[0], op.query_tokens)
+        runtime.check_places(queries, packed, lengths, page_table)
         if op.softcap and not softcap > 0:
             raise ValueError(f"library {runtime.library.name} caps scores: softcap must be more than 0")
-        self.queries, self.workspace = queries, workspace
-        self.softmax_scale, self.softcap = softmax_scale, softcap
-        self.outputs = torch.empty(queries.shape, dtype=queries.dtype, device=queries.device)
-        # An empty tensor stands for log-sum-exps that are not wanted: operators return no optional ones.
-        shape = queries.shape[:3] if log_sums else (0,)
-        self.log_sums = torch.empty(shape, dtype=torch.float32, device=queries.device)
+        shape = queries.shape
+        sums = queries.new_empty(shape[:3], dtype=torch.float32) if log_sums else None
+        # Not like queries, whose strides it would take over.
+        outputs = queries.new_empty(shape)
+        scales = (softmax_scale, softcap)
+        return cls(runtime, dtype, queries, packed, lengths, page_table, workspace, *scales, outputs, sums)
 
-    @property
-    def results(self) -> tuple[Tensor, Tensor]:
-        """What the operator returns."""
-        return self.outputs, self.log_sums
-
-
-def launch_attend(call: Attend, device: int) -> None:
-    """Launch on the current stream of CUDA device number `device`, where all tensors are."""
-    launches, loaded = call.runtime.loaded(device)
-    queries, cache = _tokens(call.queries), call.cache
-    lengths, table = cache.lengths.contiguous(), _rows(cache.page_table)
-    args = AttendArguments(
-        queries.data_ptr(),
-        cache.pages.data_ptr(),
-        cache.key_books.data_ptr(),
-        cache.value_books.data_ptr(),
-        address(call.books["book_facts"]),
-        address(call.books["rotations"]),
-        lengths.data_ptr(),
-        address(table),
-        address(cache.key_window),
-        address(cache.value_window),
-        call.outputs.data_ptr(),
-        address(call.log_sums if call.log_sums.dim() > 1 else None),
-        address(call.workspace),
-        queries.shape[0],
-        queries.shape[1],
-        *call.runtime.page_numbers(cache._replace(page_table=table)),
-        call.softmax_scale,
-        call.softcap,
-        *_steps(queries),
-        *_steps(call.outputs),
-        call.dtype,
-        call.runtime.overlap,
-    )
-    needed = call.runtime.workspace_bytes
-    if call.workspace is None or call.workspace.numel() < needed:
-        raise ValueError(
-            f"attention needs a workspace of {needed} bytes: take it from library.workspace(device)"
+    def launch(self, device: int) -> None:
+        """Launch on the current stream of CUDA device number `device`, where all tensors are."""
+        runtime, packed, workspace = self.runtime, self.packed, self.workspace
+        launches, loaded = runtime.loaded(device)
+        if workspace is None or workspace.numel() < runtime.workspace_bytes:
+            raise ValueError(
+                f"attention needs a workspace of {runtime.workspace_bytes} bytes: take it from "
+                "library.workspace(device)"
+            )
+        queries, lengths, table = _tokens(self.queries), self.lengths.contiguous(), _rows(self.page_table)
+        batch, query_tokens = queries.shape[:2]
+        args = AttendArguments(
+            queries.data_ptr(),
+            packed.pages.data_ptr(),
+            packed.key_books.data_ptr(),
+            packed.value_books.data_ptr(),
+            address(packed.book_facts),
+            address(packed.rotations),
+            lengths.data_ptr(),
+            address(table),
+            address(packed.key_window),
+            address(packed.value_window),
+            self.outputs.data_ptr(),
+            address(self.log_sums),
+            workspace.data_ptr(),
+            batch,
+            query_tokens,
+            0 if table is None else table.stride(0),
+            packed.pages.shape[1] // runtime.block_bytes,
+            self.softmax_scale,
+            self.softcap,
+            *_steps(queries),
+            *_steps(self.outputs),
+            self.dtype,
+            runtime.overlap,
         )
-    _launched(call.runtime, on_device(device, lambda: launches.launch(loaded, args, current_stream(device))))
+        _accepted(runtime, on_device(device, launches.launch, loaded, args, current_stream(device)))
 
 
-class Append:
-    """An `append` call: operands that have been checked."""
+class AppendCall(NamedTuple):
+    """Operands that have been checked."""
 
-    def __init__(
-        self,
-        keys: Tensor,
-        values: Tensor,
-        pages: Tensor,
-        key_books: Tensor,
-        value_books: Tensor,
-        lengths: Tensor,
-        counts: Tensor | None,
-        page_table: Tensor | None,
-        key_window: Tensor | None,
-        value_window: Tensor | None,
-        library: str,
-    ) -> None:
+    runtime: AttentionRuntime
+    dtype: Dtype
+    keys: Tensor
+    values: Tensor
+    packed: AppendPacked
+    lengths: Tensor
+    page_table: Tensor | None
+    counts: Tensor | None
+
+    @classmethod
+    def of(cls, keys: Tensor, values: Tensor, *operands: Any) -> AppendCall:
+        """An operator's call; `operands` are those after values."""
+        *cache, lengths, page_table, counts, library = operands
+        packed = AppendPacked(*cache)
         runtime: AttentionRuntime = registered(library)
-        op = runtime.library.op
-        self.runtime = runtime
-        self.dtype = runtime.check_tokens("keys", keys, op.kv_heads, op.context)
-        runtime.check_tokens("values", values, op.kv_heads, op.context)
+        context = runtime.library.op.context
+        dtype = runtime.check_tokens("keys", keys, runtime.heads[1], context)
+        runtime.check_tokens("values", values, runtime.heads[1], context)
         if keys.shape != values.shape or keys.dtype != values.dtype or keys.device != values.device:
             raise ValueError(
                 f"keys are {keys.dtype} {list(keys.shape)} on {keys.device}, values {values.dtype} "
                 f"{list(values.shape)} on {values.device}: they must agree"
             )
-        books: dict[str, Tensor | None] = {"append_key_books": key_books, "append_value_books": value_books}
-        runtime.check_books(books, keys.device)
-        self.cache = CacheTensors(
-            pages, key_books, value_books, lengths, page_table, key_window, value_window
-        )
-        runtime.check_cache(keys, self.cache)
+        runtime.check_places(keys, packed, lengths, page_table)
         if counts is not None:
-            runtime.check_integers("counts", counts, (keys.shape[0],))
-        self.keys, self.values, self.counts = keys, values, counts
+            runtime.check_integers("counts", counts, (keys.shape[0],), keys.device)
+        return cls(runtime, dtype, keys, values, packed, lengths, page_table, counts)
+
+    def launch(self, device: int) -> None:
+        """Launch on the current stream of CUDA device number `device`, where all tensors are."""
+        runtime, packed = self.runtime, self.packed
+        launches, loaded = runtime.loaded(device)
+        keys, values = _tokens(self.keys), _tokens(self.values)
+        lengths, table = self.lengths.contiguous(), _rows(self.page_table)
+        counts = None if self.counts is None else self.counts.contiguous()
+        batch, new_tokens = keys.shape[:2]
+        args = AppendArguments(
+            keys.data_ptr(),
+            values.data_ptr(),
+            packed.pages.data_ptr(),
+            packed.append_key_books.data_ptr(),
+            packed.append_value_books.data_ptr(),
+            lengths.data_ptr(),
+            address(counts),
+            address(table),
+            address(packed.key_window),
+            address(packed.value_window),
+            batch,
+            new_tokens,
+            0 if table is None else table.stride(0),
+            packed.pages.shape[1] // runtime.block_bytes,
+            *_steps(keys),
+            *_steps(values),
+            self.dtype,
+            runtime.overlap,
+        )
+        _accepted(runtime, on_device(device, launches.append, loaded, args, current_stream(device)))
 
 
-def launch_append(call: Append, device: int) -> None:
-    """Launch on the current stream of CUDA device number `device`, where all tensors are."""
-    launches, loaded = call.runtime.loaded(device)
-    keys, values, cache = _tokens(call.keys), _tokens(call.values), call.cache
-    lengths, table = cache.lengths.contiguous(), _rows(cache.page_table)
-    counts = None if call.counts is None else call.counts.contiguous()
-    args = AppendArguments(
-        keys.data_ptr(),
-        values.data_ptr(),
-        cache.pages.data_ptr(),
-        cache.key_books.data_ptr(),
-        cache.value_books.data_ptr(),
-        lengths.data_ptr(),
-        address(counts),
-        address(table),
-        address(cache.key_window),
-        address(cache.value_window),
-        keys.shape[0],
-        keys.shape[1],
-        *call.runtime.page_numbers(cache._replace(page_table=table)),
-        *_steps(keys),
-        *_steps(values),
-        call.dtype,
-        call.runtime.overlap,
-    )
-    _launched(call.runtime, on_device(device, lambda: launches.append(loaded, args, current_stream(device))))
-
-
-def _launched(runtime: AttentionRuntime, status: str) -> None:
+def _accepted(runtime: AttentionRuntime, status: str) -> None:
     if status != "OK":
         raise ValueError(
             f"library {runtime.library.name} refuses the launch ({status}): cache and codebooks must be contiguous, "
@@ -213,44 +200,40 @@ def _steps(tokens: Tensor) -> tuple[int, int, int]:
     return sequence, token, head
 
 
-def _attend_on_cuda(queries: Tensor, *operands: Any) -> tuple[Tensor, Tensor]:
-    call = Attend(queries, *operands)
-    if call.outputs.numel():
-        launch_attend(call, queries.device.index)
-    return call.results
+def _attending(log_sums: bool, run: Any) -> Any:
+    """An implementation of an operator that attends; `run` fills the outputs of a call."""
+
+    def implementation(queries: Tensor, *operands: Any) -> Any:
+        call = AttendCall.of(log_sums, queries, *operands)
+        if call.outputs.numel():
+            run(call)
+        return (call.outputs, call.log_sums) if log_sums else call.outputs
+
+    return implementation
 
 
-def _attend_on_cpu(queries: Tensor, *operands: Any) -> tuple[Tensor, Tensor]:
-    call = Attend(queries, *operands)
-    if call.outputs.numel():
-        emulate_attend(call)
-    return call.results
+def _appending(run: Any) -> Any:
+    """An implementation of the operator that appends; `run` does what a call asks."""
+
+    def implementation(keys: Tensor, *operands: Any) -> None:
+        call = AppendCall.of(keys, *operands)
+        if keys.numel():
+            run(call)
+
+    return implementation
 
 
-def _attend_on_meta(queries: Tensor, *operands: Any) -> tuple[Tensor, Tensor]:
-    return Attend(queries, *operands).results
+def _nothing(call: AttendCall | AppendCall) -> None:
+    """What is done without data."""
 
 
-def _append_on_cuda(keys: Tensor, *operands: Any) -> None:
-    call = Append(keys, *operands)
-    if keys.numel():
-        launch_append(call, keys.device.index)
+def _implement(name: str, make: Any, on_cpu: Any, tokens: str) -> None:
+    OPERATORS.impl(name, make(lambda call: call.launch(getattr(call, tokens).device.index)), "CUDA")
+    OPERATORS.impl(name, make(on_cpu), "CPU")
+    OPERATORS.impl(name, torch.library.fallthrough_kernel, "Autograd")
+    torch.library.register_fake(f"vqcc::{name}", make(_nothing), lib=OPERATORS)
 
 
-def _append_on_cpu(keys: Tensor, *operands: Any) -> None:
-    call = Append(keys, *operands)
-    if keys.numel():
-        emulate_append(call)
-
-
-def _append_on_meta(keys: Tensor, *operands: Any) -> None:
-    Append(keys, *operands)
-
-
-OPERATORS.impl("attend", _attend_on_cuda, "CUDA")
-OPERATORS.impl("attend", _attend_on_cpu, "CPU")
-OPERATORS.impl("append", _append_on_cuda, "CUDA")
-OPERATORS.impl("append", _append_on_cpu, "CPU")
-for _name, _fake in (("attend", _attend_on_meta), ("append", _append_on_meta)):
-    OPERATORS.impl(_name, torch.library.fallthrough_kernel, "Autograd")
-    torch.library.register_fake(f"vqcc::{_name}", _fake, lib=OPERATORS)
+_implement("attend", lambda run: _attending(False, run), emulate_attend, "queries")
+_implement("attend_with_log_sums", lambda run: _attending(True, run), emulate_attend, "queries")
+_implement("append", _appending, emulate_append, "keys")

@@ -11,7 +11,8 @@ import torch
 from vqcc.library import CacheLibrary, load_library
 from vqcc.tensors import cache_packed_file, packed_file
 from vqcc.torch.attention_launch import AttentionLaunches
-from vqcc.torch.attention_op import AttentionRuntime, append, attend
+from vqcc.torch.attention_op import append, attend, attend_with_log_sums
+from vqcc.torch.attention_runtime import AttentionRuntime
 from vqcc.torch.errors import reported
 from vqcc.torch.linear import Weight
 from vqcc.torch.linear_launch import LinearLaunches
@@ -172,17 +173,10 @@ class LinearLibrary(TorchLibrary[LinearRuntime]):
         not aligned as the kernels need. Raises TypeError, ValueError and RuntimeError for operands that do not fit, and
         RuntimeError if x requires a gradient.
         """
-        _check_layout(self, weight)
-        result: Tensor = linear(
-            x,
-            weight.codes,
-            weight.books,
-            weight.stage_scales,
-            weight.scales,
-            bias,
-            weight.workspace,
-            self._identity,
-        )
+        if weight.library is not self:
+            _check_layout(self, weight)
+        codes, books, stage_scales, scales, workspace = weight.operands()
+        result: Tensor = linear(x, codes, books, stage_scales, scales, bias, workspace, self._identity)
         return result
 
 
@@ -249,19 +243,16 @@ class AttentionLibrary(TorchLibrary[AttentionRuntime]):
         cache's. Lengths, counts and pages are read on the GPU, and wrong ones corrupt the cache: `Cache.check` finds
         them.
         """
-        _check_layout(self, books)
-        _check_layout(self, cache)
+        _check_layouts(self, books, cache)
         append(
             keys,
             values,
-            cache.pages,
             books.append_key_books,
             books.append_value_books,
+            *cache.operands(),
             lengths,
-            counts,
             page_table,
-            cache.key_window,
-            cache.value_window,
+            counts,
             self._identity,
         )
 
@@ -281,7 +272,9 @@ class AttentionLibrary(TorchLibrary[AttentionRuntime]):
         Returns outputs of the same shape. `softmax_scale` is 1 / sqrt(head_dim) if left out; `softcap` is what scores
         are capped at, of a library that caps them. A sequence of length 0 has output 0.
         """
-        return self._attend(queries, cache, books, lengths, page_table, softmax_scale, softcap)[0]
+        operands = self._operands(cache, books, lengths, page_table, softmax_scale, softcap)
+        result: Tensor = attend(queries, *operands)
+        return result
 
     def attend_with_log_sums(
         self,
@@ -295,44 +288,35 @@ class AttentionLibrary(TorchLibrary[AttentionRuntime]):
         softcap: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
         """The same, and log-sum-exps float32 [batch, query_tokens, q_heads], by which parts of a context are joined."""
-        return self._attend(queries, cache, books, lengths, page_table, softmax_scale, softcap, log_sums=True)
+        operands = self._operands(cache, books, lengths, page_table, softmax_scale, softcap)
+        outputs, log_sums = attend_with_log_sums(queries, *operands)
+        return outputs, log_sums
 
-    def _attend(
+    def _operands(
         self,
-        queries: Tensor,
         cache: Cache,
         books: Books,
         lengths: Tensor,
         page_table: Tensor | None,
         softmax_scale: float | None,
         softcap: float,
-        *,
-        log_sums: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        _check_layout(self, books)
-        _check_layout(self, cache)
-        result: tuple[Tensor, Tensor] = attend(
-            queries,
-            cache.pages,
-            books.key_books,
-            books.value_books,
-            books.book_facts,
-            books.rotations,
-            lengths,
-            page_table,
-            cache.key_window,
-            cache.value_window,
-            books.workspace,
-            self._scale if softmax_scale is None else softmax_scale,
-            softcap,
-            log_sums,
-            self._identity,
-        )
-        return result
+    ) -> tuple[Any, ...]:
+        """Those of operators that attend, after queries."""
+        _check_layouts(self, books, cache)
+        scale = self._scale if softmax_scale is None else softmax_scale
+        attending, workspace = books.operands()
+        stored = cache.operands()
+        return (*attending, *stored, lengths, page_table, workspace, scale, softcap, self._identity)
+
+
+def _check_layouts(library: TorchLibrary[Any], *all_packed: Books | Cache) -> None:
+    for packed in all_packed:
+        if packed.library is not library:
+            _check_layout(library, packed)
 
 
 def _check_layout(library: TorchLibrary[Any], packed: Weight | Books | Cache) -> None:
-    if packed.library is not library and packed.library.layout_id != library.layout_id:
+    if packed.library.layout_id != library.layout_id:
         raise ValueError(
             f"the {type(packed).__name__.lower()} has layout {packed.library.layout_id}, library {library.name} reads "
             f"{library.layout_id}: pack the tensor for this library"

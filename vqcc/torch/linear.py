@@ -28,6 +28,17 @@ class Weight(PackedModule):
     stage_scales: Tensor | None
     scales: Tensor | None
 
+    def operands(self) -> tuple[Tensor | None, ...]:
+        """The arrays in the operator's order; from the module's own table, which is faster than its attributes."""
+        buffers = self._buffers
+        return (
+            buffers["codes"],
+            buffers["books"],
+            buffers["stage_scales"],
+            buffers["scales"],
+            buffers["workspace"],
+        )
+
     def extra_repr(self) -> str:
         """Shape and library, for printed models."""
         return f"{list(self.library.shape)}, library={self.library.name}"

@@ -81,28 +81,28 @@ class LinearLaunches:
 
     def supports(self, args: LinearArguments) -> str:  # noqa: PLR0911  (a status each)
         """The header's status, less its prefix: `OK`, or what is wrong."""
-        if not (args.codes and args.books and args.x and args.y) or (
-            (self._needs_scales and not args.scales) or (self._needs_stage_scales and not args.stage_scales)
+        codes, books, stage_scales, scales, x, bias, y, workspace, m, x_stride, y_stride, dtype, _ = args
+        if not (codes and books and x and y) or (
+            (self._needs_scales and not scales) or (self._needs_stage_scales and not stage_scales)
         ):
             return "ERROR_NULL_POINTER"
-        if not 1 <= args.m <= self.max_m:
+        if not 1 <= m <= self.max_m:
             return "ERROR_SIZE"
-        found = self._serving(args.dtype, args.m)
+        found = self._serving(dtype, m)
         if found is None:
             return "ERROR_TYPE"
         needs_workspace = found[1] != 0
-        if needs_workspace and not args.workspace:
+        if needs_workspace and not workspace:
             return "ERROR_NULL_POINTER"
-        several = args.m > 1
-        if several and (args.x_stride < self.k or args.y_stride < self.n):
+        if m > 1 and (x_stride < self.k or y_stride < self.n):
             return "ERROR_STRIDE"
         if (
-            (args.codes | args.books) % 16
-            or (args.scales | args.stage_scales) % 4
-            or args.x % self.x_alignment
-            or (several and args.x_stride % (self.x_alignment // 2))
-            or (args.bias | args.y) % 2
-            or (needs_workspace and args.workspace % WORKSPACE_ALIGNMENT)
+            (codes | books) % 16
+            or (scales | stage_scales) % 4
+            or x % self.x_alignment
+            or (m > 1 and x_stride % (self.x_alignment // 2))
+            or (bias | y) % 2
+            or (needs_workspace and workspace % WORKSPACE_ALIGNMENT)
         ):
             return "ERROR_MISALIGNED"
         return "OK"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -35,10 +35,29 @@ OPERATORS.define(
 linear: Any = torch.ops.vqcc.linear.default
 
 
+class Packed(NamedTuple):
+    """The arrays of a packed weight."""
+
+    codes: Tensor
+    books: Tensor
+    stage_scales: Tensor | None
+    scales: Tensor | None
+
+
 class LinearRuntime(Runtime[LinearLaunches]):
     """A linear library, and what its operands must be."""
 
     library: Library
+
+    @cached_property
+    def n(self) -> int:
+        """Rows of the weight."""
+        return self.library.op.weight_shape[0]
+
+    @cached_property
+    def k(self) -> int:
+        """Columns of the weight."""
+        return self.library.op.weight_shape[1]
 
     @cached_property
     def parts(self) -> dict[str, tuple[torch.dtype, int | None]]:
@@ -48,58 +67,53 @@ class LinearRuntime(Runtime[LinearLaunches]):
             for name, (dtype, shape) in expected_parts(self.library).items()
         }
 
-    def check(self, x: Tensor, packed: dict[str, Tensor | None], bias: Tensor | None) -> Dtype:
+    def check(self, x: Tensor, packed: Packed, bias: Tensor | None) -> Dtype:
         """The name of x's type. Raises TypeError, ValueError or RuntimeError for operands that do not fit."""
-        n, k = self.library.op.weight_shape
         dtype = self.types.get(x.dtype)
-        name = self.library.name
+        name, shape = self.library.name, x.shape
         if dtype is None:
             legal = " or ".join(map(str, self.types))
             raise TypeError(f"x is {x.dtype}; library {name} has kernels for {legal}: convert x")
-        if x.dim() == 0 or x.shape[-1] != k:
+        if not shape or shape[-1] != self.k:
             raise ValueError(
-                f"x is {list(x.shape)}; library {name} multiplies rows of {k}: x must be [..., {k}]"
+                f"x is {list(shape)}; library {name} multiplies rows of {self.k}: x must be [..., {self.k}]"
             )
         if x.requires_grad and torch.is_grad_enabled():
             raise refuse_gradients("x")
-        if bias is not None and (
-            bias.shape != (n,) or bias.dtype != x.dtype or bias.device != x.device or not bias.is_contiguous()
-        ):
-            raise ValueError(
-                f"bias is {bias.dtype} {list(bias.shape)} on {bias.device}; "
-                f"library {name} adds a contiguous {x.dtype} [{n}] on {x.device}"
-            )
-        for part, tensor in packed.items():
-            wanted = self.parts.get(part)
-            if wanted is not None:
-                _check_part(name, part, tensor, wanted, x.device)
+        if bias is not None:
+            self._check_bias(x, bias)
+        self.verify(packed, x.device)
         return dtype
 
+    def _check_bias(self, x: Tensor, bias: Tensor) -> None:
+        wanted = (x.dtype, (self.n,), x.device, True)
+        if (bias.dtype, tuple(bias.shape), bias.device, bias.is_contiguous()) != wanted:
+            raise ValueError(
+                f"bias is {bias.dtype} {list(bias.shape)} on {bias.device}; library {self.library.name} adds a "
+                f"contiguous {x.dtype} [{self.n}] on {x.device}"
+            )
 
-def _check_part(
-    library: str,
-    part: str,
-    tensor: Tensor | None,
-    wanted: tuple[torch.dtype, int | None],
-    device: torch.device,
-) -> None:
-    dtype, count = wanted
-    if tensor is None or tensor.dtype != dtype or (count is not None and tensor.numel() != count):
-        shown = "missing" if tensor is None else f"{tensor.dtype} of {tensor.numel()} elements"
-        elements = "" if count is None else f" of {count} elements"
-        raise ValueError(
-            f"{part} is {shown}, library {library} reads {dtype}{elements}: take them from library.weight()"
-        )
-    if tensor.device != device:
-        raise RuntimeError(
-            f"x is on {device} and the weight's {part} on {tensor.device}: move one of them with .to()"
-        )
+    def check_packed(self, packed: Packed, device: torch.device) -> None:
+        """The weight's arrays."""
+        for part, (dtype, count) in self.parts.items():
+            tensor = getattr(packed, part)
+            if tensor is None or tensor.dtype != dtype or (count is not None and tensor.numel() != count):
+                shown = "missing" if tensor is None else f"{tensor.dtype} of {tensor.numel()} elements"
+                elements = "" if count is None else f" of {count} elements"
+                raise ValueError(
+                    f"{part} is {shown}, library {self.library.name} reads {dtype}{elements}: take them from "
+                    "library.weight()"
+                )
+            if tensor.device != device:
+                raise RuntimeError(
+                    f"x is on {device} and the weight's {part} on {tensor.device}: move one of them with .to()"
+                )
 
 
 def launch_linear(
     runtime: LinearRuntime,
     x: Tensor,
-    packed: dict[str, Tensor | None],
+    packed: Packed,
     bias: Tensor | None,
     workspace: Tensor | None,
     device: int,
@@ -107,19 +121,19 @@ def launch_linear(
     """Launch on the current stream of CUDA device number `device`, where all tensors are."""
     dtype = runtime.check(x, packed, bias)
     launches, loaded = runtime.loaded(device)
-    n, k = launches.n, launches.k
+    n, k = runtime.n, runtime.k
     y = x.new_empty((*x.shape[:-1], n))
     m = y.numel() // n
     if m == 0:
         return y
     x, x_stride = _rows(x, k, launches.x_alignment)
-    if workspace is not None and workspace.numel() < launches.workspace_bytes(dtype, m):
-        raise _too_small(runtime, workspace, m, launches.workspace_bytes(dtype, m))
+    if workspace is not None and workspace.numel() < (needed := launches.workspace_bytes(dtype, m)):
+        raise _too_small(runtime, workspace, m, needed)
     args = LinearArguments(
-        address(packed["codes"]),
-        address(packed["books"]),
-        address(packed["stage_scales"]),
-        address(packed["scales"]),
+        address(packed.codes),
+        address(packed.books),
+        address(packed.stage_scales),
+        address(packed.scales),
         x.data_ptr(),
         address(bias),
         y.data_ptr(),
@@ -130,7 +144,7 @@ def launch_linear(
         dtype,
         runtime.overlap,
     )
-    status = on_device(device, lambda: launches.launch(loaded, args, current_stream(device)))
+    status = on_device(device, launches.launch, loaded, args, current_stream(device))
     if status != "OK":
         raise _refusal(runtime, launches, status, m)
     return y
@@ -174,12 +188,6 @@ def _refusal(runtime: LinearRuntime, launches: LinearLaunches, status: str, m: i
     )
 
 
-def _packed(
-    codes: Tensor, books: Tensor, stage_scales: Tensor | None, scales: Tensor | None
-) -> dict[str, Tensor | None]:
-    return {"codes": codes, "books": books, "stage_scales": stage_scales, "scales": scales}
-
-
 def _on_cuda(
     x: Tensor,
     codes: Tensor,
@@ -190,7 +198,7 @@ def _on_cuda(
     workspace: Tensor | None,
     library: str,
 ) -> Tensor:
-    packed = _packed(codes, books, stage_scales, scales)
+    packed = Packed(codes, books, stage_scales, scales)
     return launch_linear(registered(library), x, packed, bias, workspace, x.device.index)
 
 
@@ -207,7 +215,7 @@ def _on_cpu(
     import numpy as np
 
     runtime: LinearRuntime = registered(library)
-    packed = _packed(codes, books, stage_scales, scales)
+    packed = Packed(codes, books, stage_scales, scales)
     dtype = runtime.check(x, packed, bias)
     launches, runner = runtime.emulated()
     m = x.numel() // launches.k
@@ -221,7 +229,7 @@ def _on_cpu(
     inputs = {
         name: array_of(tensor, element)
         for name, (element, _) in expected_parts(runtime.library).items()
-        if (tensor := packed[name]) is not None
+        if (tensor := getattr(packed, name)) is not None
     }
     inputs["x"] = array_of(x.contiguous().view(m, launches.k), dtype)
     if bias is not None:
@@ -244,8 +252,8 @@ def _on_meta(
     library: str,
 ) -> Tensor:
     runtime: LinearRuntime = registered(library)
-    runtime.check(x, _packed(codes, books, stage_scales, scales), bias)
-    return x.new_empty((*x.shape[:-1], runtime.library.op.weight_shape[0]))
+    runtime.check(x, Packed(codes, books, stage_scales, scales), bias)
+    return x.new_empty((*x.shape[:-1], runtime.n))
 
 
 OPERATORS.impl("linear", _on_cuda, "CUDA")

@@ -7,6 +7,9 @@ same in every process, so that graphs may be cached and exported.
 from __future__ import annotations
 
 import threading
+import weakref
+from abc import ABC, abstractmethod
+from operator import is_
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
@@ -18,6 +21,8 @@ from vqcc.torch.kernels import LoadedKernels, find_gpu
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from torch import Tensor
 
     from vqcc.compiled import CompiledKernel, CompiledLibrary
     from vqcc.torch.driver import Driver
@@ -34,7 +39,7 @@ AnyRuntime = TypeVar("AnyRuntime", bound="Runtime[Any]")
 _registered: dict[str, Any] = {}
 
 
-class Runtime(Generic[Launches]):
+class Runtime(ABC, Generic[Launches]):
     """A library's kernels, loaded once for each device that they are asked for on."""
 
     def __init__(
@@ -52,6 +57,8 @@ class Runtime(Generic[Launches]):
         self._loaded: dict[int, tuple[Launches, LoadedKernels]] = {}
         self._emulator_cache = emulator_cache
         self._emulated: tuple[Launches, Runner] | None = None
+        #: By the id of the first: tensors that have been checked, and the device that all are on.
+        self._verified: dict[int, tuple[weakref.ref[Tensor], torch.device, tuple[Tensor | None, ...]]] = {}
         self._lock = threading.Lock()
 
     def _any_kernels(self) -> tuple[CompiledKernel, ...]:
@@ -61,6 +68,28 @@ class Runtime(Generic[Launches]):
     def any_launches(self) -> Launches:
         """What can be said of launches without a device: all but grids is the same on every GPU."""
         return self._launches_of(self.library, self.library.gpus[0])
+
+    @abstractmethod
+    def check_packed(self, packed: Any, device: torch.device) -> None:
+        """Refuse packed arrays that are not this library's or not on `device`."""
+
+    def verify(self, packed: tuple[Tensor | None, ...], device: torch.device) -> None:
+        """The same, once for each set of tensors: a launch is to cost microseconds, and what was checked stays so."""
+        first, others = packed[0], packed[1:]
+        known = self._verified.get(id(first))
+        # Tensors are compared as objects: `==` would compare their elements.
+        if (
+            known is not None
+            and known[0]() is first
+            and known[1] == device
+            and all(map(is_, known[2], others))
+        ):
+            return
+        self.check_packed(packed, device)
+        if type(first) is torch.Tensor:  # and no stand-in of a trace
+            key, table = id(first), self._verified
+            forget = weakref.ref(first, lambda _: table.pop(key, None))
+            table[key] = (forget, device, others)
 
     def loaded(self, device: int) -> tuple[Launches, LoadedKernels]:
         """The kernels on CUDA device number `device`, which the first call loads.
@@ -117,7 +146,9 @@ class Runtime(Generic[Launches]):
 
                 gpu = self.library.gpus[0]
                 with reported():
-                    runner = EmulatorBackend(self._emulator_cache or _emulator_cache()).load(self.library, gpu)
+                    runner = EmulatorBackend(self._emulator_cache or _emulator_cache()).load(
+                        self.library, gpu
+                    )
                 self._emulated = self._launches_of(self.library, gpu), runner
             return self._emulated
 
@@ -154,9 +185,9 @@ def current_stream(device: int) -> int:
     return stream
 
 
-def on_device(device: int, launch: Callable[[], str]) -> str:
+def on_device(device: int, launch: Callable[..., str], *arguments: Any) -> str:
     """Call `launch` with `device` current: the calling thread's context must be that of the launched kernel."""
     if torch._C._cuda_getDevice() == device:
-        return launch()
+        return launch(*arguments)
     with torch.cuda.device(device):
-        return launch()
+        return launch(*arguments)
