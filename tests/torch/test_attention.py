@@ -148,7 +148,8 @@ def test_operators_are_sound(library: Any, books: Any) -> None:
     assert set(found.values()) == {"SUCCESS"}
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.full)])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch's own parts
 def test_compiled_decoding_writes_the_cache(library: Any, books: Any, backend: str) -> None:
     layer = vqcc.torch.Attention(library, books)
     caches = [filled(library, books) for _ in "ab"]

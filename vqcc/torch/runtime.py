@@ -161,9 +161,9 @@ def _emulator_cache() -> Path:
 
 
 def register(runtime: AnyRuntime) -> AnyRuntime:
-    """Make a runtime known to the operators; one of the same build with the same files that is known already stays."""
+    """Make a runtime known to the operators; one of the same build that has all of its files stays."""
     known: AnyRuntime | None = _registered.get(runtime.identity)
-    if known is not None and known.library.bundle.files.keys() == runtime.library.bundle.files.keys():
+    if known is not None and known.library.bundle.files.keys() >= runtime.library.bundle.files.keys():
         return known
     _registered[runtime.identity] = runtime
     return runtime
