@@ -48,10 +48,22 @@ class Shim:
         header = library.bundle.read_file(f"{library.name}.h").decode()
         (directory / f"{library.name}.h").write_text(header)
         (directory / "library.h").write_text(
-            f'#include "{library.name}.h"\n#define LIB(word) {identifier}_##word\n' + "#define CACHE\n" * cache
+            f'#include "{library.name}.h"\n#define LIB(word) {identifier}_##word\n'
+            + "#define CACHE\n" * cache
         )
         path = directory / "libcuda.so"
-        command = ["gcc", "-std=c11", "-O1", "-w", "-shared", "-fPIC", f"-I{directory}", str(SOURCE), "-o", str(path)]
+        command = [
+            "gcc",
+            "-std=c11",
+            "-O1",
+            "-w",
+            "-shared",
+            "-fPIC",
+            f"-I{directory}",
+            str(SOURCE),
+            "-o",
+            str(path),
+        ]
         subprocess.run(command, check=True)
         self.library = ctypes.CDLL(str(path))
         self.driver = Driver(self.library)

@@ -99,18 +99,45 @@ def test_copies_share_the_library(library: Any, weight: Any) -> None:
     assert torch.equal(again(x), layer(x))
 
 
-def test_a_workspace_is_shared_or_owned(library: Any, weight: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    shared = torch.zeros(512, dtype=torch.uint8)
-    monkeypatch.setattr(library, "workspace", lambda device: shared if device.type == "cpu" else None)
-    first, second = (copy.deepcopy(weight).half() for _ in range(2))
+def test_a_workspace_is_shared_or_owned(gate: Files, weight: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    library: Any = vqcc.torch.load(gate.bundle)
+
+    def make(device: torch.device) -> torch.Tensor | None:
+        return torch.zeros(512, dtype=torch.uint8) if device.type == "cpu" else None
+
+    monkeypatch.setattr(library, "new_workspace", make)
+    shared = library.workspace(torch.device("cpu"))
+    first, second = (vqcc.torch.Weight(library, dict(weight.named_buffers())) for _ in range(2))
     assert first.workspace is second.workspace is shared
+    assert first.half().workspace is shared
     assert "workspace" not in first.state_dict()
     assert first.own_workspace().workspace is not shared
-    assert first.workspace is not None
-    own = first.workspace
-    assert first.half().workspace is not own
-    assert first.workspace is not shared
+    assert first.half().workspace is not shared
+    assert first.workspace is not second.workspace
     assert first.to("meta").workspace is None
+
+
+def test_a_workspace_is_zeroed_before_any_stream_uses_it(
+    gate: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library: Any = vqcc.torch.load(gate.bundle)
+    done: list[Any] = []
+
+    class Stream:
+        def synchronize(self) -> None:
+            done.append("synchronized")
+
+    def zeros(size: int, *, dtype: torch.dtype, device: torch.device) -> str:
+        done.append((size, dtype, device))
+        return "workspace"
+
+    monkeypatch.setattr(library, "workspace_bytes", lambda: 512)
+    monkeypatch.setattr(library._runtime, "loaded", lambda device: done.append(f"loaded {device}"))
+    monkeypatch.setattr(torch, "zeros", zeros)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
+    place = torch.device("cuda:1")
+    assert library.workspace(place) == library.workspace(place) == "workspace"
+    assert done == ["loaded 1", (512, torch.uint8, place), "synchronized"]
 
 
 def test_files_that_are_not_for_the_library(gate: Files, library: Any, tmp_path: Path) -> None:

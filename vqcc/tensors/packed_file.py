@@ -75,8 +75,7 @@ def load_packed(path: Path, library: Library) -> dict[str, dict[str, NDArray[Any
                 found.extend(_wrong_parts(path, file, name, library))
         found.raise_if_errors()
         return {
-            name: {part: file.array(f"{name}.{part}") for part in expected_parts(library)}
-            for name in layouts
+            name: {part: file.array(f"{name}.{part}") for part in expected_parts(library)} for name in layouts
         }
 
 

@@ -64,7 +64,7 @@ class TorchLibrary(ABC, Generic[AnyRuntime]):
     def __init__(self, runtime: AnyRuntime, rows: int | None = None) -> None:
         self._runtime = runtime
         self._rows = rows
-        self._workspaces: dict[torch.device, Tensor] = {}
+        self._workspaces: dict[torch.device, Tensor | None] = {}
         self._identity = runtime.identity
         #: What packed data must carry to fit.
         self.layout_id: str = runtime.library.bundle.manifest["layout_id"]
@@ -98,17 +98,21 @@ class TorchLibrary(ABC, Generic[AnyRuntime]):
         It is zero before the first launch, and each launch leaves it as the next one needs it, so launches that use it
         must follow one another: `own_workspace()` of a weight makes it independent of others.
         """
-        if device.type != "cuda":
-            return None
         place = _placed(device)
-        self.warm_up(place)
-        size = self.workspace_bytes()
-        if size and place not in self._workspaces:
-            with torch.cuda.device(place):
-                self._workspaces[place] = torch.zeros(size, dtype=torch.uint8, device=place)
-                # Other streams may be the first to use it.
-                torch.cuda.current_stream().synchronize()
-        return self._workspaces.get(place)
+        if place not in self._workspaces:
+            self._workspaces[place] = self.new_workspace(place)
+        return self._workspaces[place]
+
+    def new_workspace(self, device: torch.device) -> Tensor | None:
+        """Another one, for launches beside those that use the shared one."""
+        self.warm_up(device)
+        size = self.workspace_bytes() if device.type == "cuda" else 0
+        if not size:
+            return None
+        made = torch.zeros(size, dtype=torch.uint8, device=device)
+        # Whatever stream launches first finds zeros.
+        torch.cuda.current_stream(device).synchronize()
+        return made
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TorchLibrary[AnyRuntime]:
         return self  # a copied model runs the same kernels

@@ -68,8 +68,8 @@ class PackedModule(nn.Module):
         return self
 
     def _make_workspace(self) -> Tensor | None:
-        shared = self.library.workspace(self.device)
-        return torch.zeros_like(shared) if self._owns_workspace and shared is not None else shared
+        library = self.library
+        return (library.new_workspace if self._owns_workspace else library.workspace)(self.device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
