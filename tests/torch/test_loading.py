@@ -15,7 +15,7 @@ import vqcc.torch
 from vqcc.torch import runtime as runtime_module
 from vqcc.torch.driver import open_driver
 from vqcc.torch.linear_launch import LinearLaunches
-from vqcc.torch.linear_op import LinearRuntime
+from vqcc.torch.linear_runtime import LinearRuntime
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,8 +17,10 @@ except ImportError as error:
     ) from error
 
 from vqcc.torch.attention import Attention, Books, Cache
-from vqcc.torch.library import AttentionLibrary, LinearLibrary, load
+from vqcc.torch.attention_library import AttentionLibrary
 from vqcc.torch.linear import Linear, Weight
+from vqcc.torch.linear_library import LinearLibrary
+from vqcc.torch.loading import load
 
 __all__ = [
     "Attention",

@@ -12,7 +12,7 @@ from vqcc.torch.host_view import check_cache
 from vqcc.torch.packed import PackedModule
 
 if TYPE_CHECKING:
-    from vqcc.torch.library import AttentionLibrary
+    from vqcc.torch.attention_library import AttentionLibrary
 
 __all__ = ["Attention", "Books", "Cache"]
 

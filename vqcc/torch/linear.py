@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vqcc.torch.packed import PackedModule
 
 if TYPE_CHECKING:
-    from vqcc.torch.library import LinearLibrary
+    from vqcc.torch.linear_library import LinearLibrary
 
 __all__ = ["Linear", "Weight"]
 
