@@ -2,9 +2,9 @@
 
     python bench/torch_overhead.py
 
-Prints microseconds of a call: of the operator that a layer calls, dispatch included, of its parts, and of the same
-operator if it were made by `torch.library.custom_op`. Tensors lie on the CPU, so PyTorch's allocation of the output
-is the CPU's; on a GPU `bench/torch_op.py` measures the whole.
+Prints microseconds that a thread works for a call: of the operator that a layer calls, dispatch included, of its parts,
+and of the same operator if it were made by `torch.library.custom_op`. Tensors lie on the CPU, so PyTorch's allocation of
+the output is the CPU's; on a GPU `bench/torch_op.py` measures the whole.
 """
 
 from __future__ import annotations
@@ -73,13 +73,13 @@ def load(name: str, op: str, directory: Path, driver: Driver) -> Any:
 
 
 def microseconds(call: Callable[[], object]) -> float:
-    """Of one call: the least of some repeats, for other programs disturb."""
+    """Of one call, the thread's own time: the least of some repeats, for other programs disturb."""
     found = []
     for _ in range(REPEATS):
-        start = time.perf_counter()
+        start = time.thread_time()
         for _ in range(CALLS):
             call()
-        found.append((time.perf_counter() - start) / CALLS * 1e6)
+        found.append((time.thread_time() - start) / CALLS * 1e6)
     return min(found)
 
 
