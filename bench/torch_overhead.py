@@ -3,8 +3,8 @@
     python bench/torch_overhead.py
 
 Prints microseconds that a thread works for a call: of the operator that a layer calls, dispatch included, of its parts,
-and of the same operator if it were made by `torch.library.custom_op`. Tensors lie on the CPU, so PyTorch's allocation of
-the output is the CPU's; on a GPU `bench/torch_op.py` measures the whole.
+and of the same operator if it were made by `torch.library.custom_op`. Tensors lie on the CPU, so PyTorch's allocation
+of the output is the CPU's; on a GPU `bench/torch_op.py` measures the whole.
 """
 
 from __future__ import annotations
