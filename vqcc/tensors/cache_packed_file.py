@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vqcc.tensors.cache_packing import PackedBooks
     from vqcc.tensors.cache_tensor import CacheTensor
 
-__all__ = ["load_packed_books", "save_packed_books"]
+__all__ = ["expected_parts", "load_packed_books", "save_packed_books"]
 
 
 def save_packed_books(
@@ -70,7 +70,7 @@ def load_packed_books(path: Path, library: CacheLibrary) -> dict[str, dict[str, 
                 found.extend(_wrong_parts(path, file, name, library))
         found.raise_if_errors()
         return {
-            name: {part: file.array(f"{name}.{part}") for part in _expected_parts(library)} for name in ids
+            name: {part: file.array(f"{name}.{part}") for part in expected_parts(library)} for name in ids
         }
 
 
@@ -85,7 +85,7 @@ def _layout_ids(path: Path, file: TensorFile) -> dict[str, str]:
         ) from None
 
 
-def _expected_parts(library: CacheLibrary) -> dict[str, tuple[str, tuple[int, ...]]]:
+def expected_parts(library: CacheLibrary) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Type and shape of each array."""
     heads, head_dim = library.op.kv_heads, library.op.head_dim
     plain = {
@@ -117,7 +117,7 @@ def _plain_shape(algorithm: Algorithm, kv_heads: int, head_dim: int) -> tuple[in
 
 
 def _wrong_parts(path: Path, file: TensorFile, name: str, library: CacheLibrary) -> Iterator[Diagnostic]:
-    for part, (dtype, shape) in _expected_parts(library).items():
+    for part, (dtype, shape) in expected_parts(library).items():
         entry = file.entries.get(f"{name}.{part}")
         if entry is None:
             yield Diagnostic("VQ0530", f"{path} has no {name}.{part}", help="pack the books again")
