@@ -75,9 +75,13 @@ def quantize_all(
     output: Path,
     *,
     seed: int = 0,
+    fused: str | None = None,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,  # noqa: ARG005
 ) -> list[VQTensor | CacheTensor]:
     """Quantize tensors of a safetensors file and write them to `output`, all or none.
+
+    With `fused` their rows become those of one weight of that name, in the order of `names`: VQ0548 if they have other
+    numbers of columns or types, or are no weights.
 
     By an algorithm of a KV cache they are keys or values [kv_heads, tokens, head_dim] of a layer, and what `names` has
     for them names squared gradients of them in the same file, if anything. Raises VQ0711 if `output` is the file or the
@@ -90,10 +94,13 @@ def quantize_all(
     spec = Path(algorithm)
     check_outputs([output], (*files_of(weights), *([spec] if spec.is_file() else ())))
     chosen = algorithm_named(algorithm)
-    tensors = [
-        _quantized(weights, name, fisher, chosen, seed, partial(progress, name))
-        for name, fisher in names.items()
-    ]
+    if fused is not None:
+        tensors = [_quantized_together(weights, names, fused, chosen, seed, partial(progress, fused))]
+    else:
+        tensors = [
+            _quantized(weights, name, fisher, chosen, seed, partial(progress, name))
+            for name, fisher in names.items()
+        ]
     save(output, tensors)
     return tensors
 
@@ -117,11 +124,49 @@ def _quantized(
     from vqcc.tensors.quantize import quantize as quantize_weights
 
     if fisher is not None:
-        message = f"{chosen.label} quantizes a weight, which Fisher weights say nothing of"
-        raise VqccError(
-            Diagnostic("VQ0546", message, help="leave --fisher out, or use an algorithm of a KV cache")
-        )
+        raise VqccError(_fisher_of_a_weight(chosen))
     return quantize_weights(load_weights(weights, name), name, chosen, seed=seed, progress=progress)
+
+
+def _quantized_together(
+    weights: Path,
+    names: Mapping[str, str | None],
+    fused: str,
+    chosen: Algorithm,
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> VQTensor:
+    """One weight, of the rows of several."""
+    import numpy as np
+
+    from vqcc.tensors.container import load_weights
+    from vqcc.tensors.quantize import quantize as quantize_weights
+
+    if chosen.scope.is_cache:
+        message = f"{chosen.label} quantizes keys or values, which are not fused"
+        raise VqccError(
+            Diagnostic("VQ0548", message, help="leave --fuse out, or use an algorithm of weights")
+        )
+    if any(names.values()):
+        raise VqccError(_fisher_of_a_weight(chosen))
+    parts = {name: load_weights(weights, name) for name in names}
+    first = next(iter(parts.values()))
+    for name, part in parts.items():
+        if (part.shape[1], part.dtype) != (first.shape[1], first.dtype):
+            raise VqccError(
+                Diagnostic(
+                    "VQ0548",
+                    f"{weights}: '{name}' is {part.dtype} {list(part.shape)}, '{next(iter(parts))}' is "
+                    f"{first.dtype} {list(first.shape)}",
+                    help="weights that are fused have the same inputs: as many columns, of one type",
+                )
+            )
+    return quantize_weights(np.concatenate(list(parts.values())), fused, chosen, seed=seed, progress=progress)
+
+
+def _fisher_of_a_weight(chosen: Algorithm) -> Diagnostic:
+    message = f"{chosen.label} quantizes a weight, which Fisher weights say nothing of"
+    return Diagnostic("VQ0546", message, help="leave --fisher out, or use an algorithm of a KV cache")
 
 
 def pack(

@@ -116,6 +116,41 @@ def test_what_cannot_be_quantized(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_weights_are_fused(tmp_path: Path) -> None:
+    """As one weight of all rows would be quantized, whose rows they are."""
+    rng = np.random.default_rng(2)
+    parts = {name: rng.standard_normal((rows, 32)).astype(np.float32) for name, rows in (("k", 8), ("q", 24))}
+    save_file({**parts, "whole": np.concatenate([parts["q"], parts["k"]])}, tmp_path / "weights.safetensors")
+    common = ("quantize", tmp_path / "weights.safetensors", "--algorithm", "vq-4-2-1")
+    done = run(*common, "--tensor", "q", "--tensor", "k", "--fuse", "qk", "-o", tmp_path / "fused")
+    assert done.exit_code == 0, done.stderr
+    assert run(*common, "--tensor", "whole", "-o", tmp_path / "whole").exit_code == 0
+    fused, whole = load(tmp_path / "fused", "qk"), load(tmp_path / "whole", "whole")
+    assert fused.shape == (32, 32)
+    np.testing.assert_array_equal(fused.codes, whole.codes)
+    np.testing.assert_array_equal(fused.scales, whole.scales)
+
+
+@pytest.mark.parametrize(
+    ("names", "algorithm", "code", "text"),
+    [
+        (("w", "other"), ALGORITHM, "VQ0548", "'other' is float32 [64, 64], 'w' is float16 [40, 64]"),
+        (("w", "missing"), ALGORITHM, "VQ0514", "missing"),
+        (("w", "other"), "cq-2", "VQ0548", "keys or values, which are not fused"),
+    ],
+)
+def test_weights_that_cannot_be_fused(
+    names: tuple[str, str], algorithm: str, code: str, text: str, weights: Path, tmp_path: Path
+) -> None:
+    tensors = [word for name in names for word in ("--tensor", name)]
+    output = tmp_path / "q"
+    done = run("quantize", weights, *tensors, "--fuse", "x", "--algorithm", algorithm, "-o", output)
+    assert done.exit_code == 1
+    assert f"error[{code}]" in done.stderr
+    assert text in done.stderr
+    assert not output.exists()
+
+
 def test_names_that_look_like_markup(tmp_path: Path) -> None:
     name = "layers[/b].:smile:"
     weight = np.random.default_rng(1).standard_normal((16, 32)).astype(np.float32)

@@ -41,6 +41,12 @@ __all__ = ["command"]
     help="Squared gradients of keys or values, of their shape: vectors weigh as much in the clustering. One for each "
     "--tensor, in their order.",
 )
+@click.option(
+    "--fuse",
+    "fused",
+    metavar="NAME",
+    help="Quantize the rows of all --tensor, in their order, as one weight of this name: a fused layer's.",
+)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
     "--seed", default=0, show_default=True, help="Of the clustering: the same seed gives the same file."
@@ -52,6 +58,7 @@ def command(
     names: tuple[str, ...],
     algorithm: str,
     gradients: tuple[str, ...],
+    fused: str | None,
     output: Path,
     seed: int,
     as_json: bool,
@@ -70,13 +77,15 @@ def command(
     if gradients and len(gradients) != len(names):
         raise click.UsageError(f"--fisher is given {len(gradients)} times for {len(names)} of --tensor")
     with Progress(console=console(error=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        tasks = {name: progress.add_task(escape(f"quantizing {name}"), total=None) for name in names}
+        shown = names if fused is None else (fused,)
+        tasks = {name: progress.add_task(escape(f"quantizing {name}"), total=None) for name in shown}
         tensors = quantize_all(
             weights,
             dict(zip(names, gradients or [None] * len(names), strict=True)),
             algorithm,
             output,
             seed=seed,
+            fused=fused,
             progress=lambda name, done, total: progress.update(tasks[name], completed=done, total=total),
         )
     told = [_told(output, tensor) for tensor in tensors]

@@ -133,6 +133,7 @@ _TENSOR = {
     "VQ0545": "packed weights are not those of the tensor",
     "VQ0546": "Fisher weights for a weight",
     "VQ0547": "residual stages add up past float16",
+    "VQ0548": "weights that cannot be fused",
 }
 
 _TOOLCHAIN = {

@@ -240,4 +240,8 @@ REASONS = {
         "to more than that type has: combinations, also such as padding has, would be infinite.",
         "Use a level of the paper, or bfloat16, or scale the weight down and x up.",
     ),
+    "VQ0548": (
+        "The rows of several weights become one weight's only if all have as many columns and one type.",
+        "Fuse layers of the same inputs, stored alike.",
+    ),
 }
