@@ -19,7 +19,7 @@ BOOK_ALIGNMENT = 16
 def book_shapes(
     keys: Algorithm, values: Algorithm, op: AttentionDecode, *, by_rows: bool
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Type and shape of each array that a library of attention reads beside the cache; `by_rows`: rows are looked up."""
+    """Type and shape of each array that kernels read beside the cache; `by_rows` where attention looks rows up."""
     heads, head_dim = op.kv_heads, op.head_dim
     plain = {
         side: _plain_shape(algorithm, heads, head_dim)
