@@ -96,6 +96,7 @@ class Buffer {
   template <class Element>
   std::vector<Element> download() const {
     std::vector<Element> data(bytes_ / sizeof(Element));
+    if (data.empty()) return data;
     Driver::get().call("cuMemcpyDtoH_v2", static_cast<void*>(data.data()), address_, data.size() * sizeof(Element));
     return data;
   }

@@ -121,7 +121,9 @@ def write_registry(out: Path) -> None:
     facts, launches, workspaces = [], [], []
     for name in LINEAR:
         p, upper = f"decoder_{name}", f"DECODER_{name.upper()}"
-        numbers = f"{upper}_N, {upper}_K, {upper}_CODES_BYTES, {upper}_BOOKS_BYTES, 0, {upper}_WORKSPACE_BYTES"
+        numbers = (
+            f"{upper}_N, {upper}_K, {upper}_CODES_BYTES, {upper}_BOOKS_BYTES, 0, {upper}_WORKSPACE_BYTES"
+        )
         facts.append(f'      {{"{name}", {upper}_LAYOUT_ID, {numbers}}},')
         case = f"    case DECODER_LAYER_{name.upper()}: "
         cast = f"(const {p}_args*)(const void*)args"
@@ -135,9 +137,13 @@ def write_registry(out: Path) -> None:
         unloads="\n".join(f"  decoder_{name}_unload(&handle->{name});" for name in names),
     )
     (out / "decoder.h").write_text(header)
-    loads = (f"  if (status == 0) status = (int)decoder_{name}_load_embedded(&handle->{name}, driver);" for name in names)
+    loads = (
+        f"  if (status == 0) status = (int)decoder_{name}_load_embedded(&handle->{name}, driver);"
+        for name in names
+    )
     embedded = EMBEDDED.format(
-        includes="#include <string.h>\n" + "\n".join(f'#include "{file}/{file}.embedded.h"' for file in files.values()),
+        includes="#include <string.h>\n"
+        + "\n".join(f'#include "{file}/{file}.embedded.h"' for file in files.values()),
         loads="\n".join(loads),
     )
     (out / "decoder.embedded.h").write_text(embedded)

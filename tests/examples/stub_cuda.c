@@ -9,14 +9,21 @@
  * Their launches are lines of STUB_RECORD/launches: name, grid, block, shared bytes, whether it overlaps, whether it is
  * captured, then parameters, in words of 8 bytes where they are longer. A kernel that the file has not fails.
  *
+ * STUB_EMULATOR is a directory of somebody who runs the kernels (emulated_gpu.py): device memory is in files there, MEMORY-i,
+ * and each launch that is not captured goes as a line to the pipe `request`; one that `reply` does not answer with ok fails.
+ *
  * STUB_FAIL names a function that fails; "cuLaunchKernelEx 7" lets 7 calls pass before. While a stream captures, nothing but
  * launches is allowed. At the end STUB_RECORD/held says how many allocations, modules, contexts, and streams, events and
  * graphs were not given back.
  */
+#define _POSIX_C_SOURCE 200809L
+#include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 enum { kMost = 4096, kInvalid = 1, kOutOfMemory = 2, kCaptured = 900 };
 static struct {
@@ -105,12 +112,31 @@ int cuCtxSynchronize(void) {
   return 0;
 }
 
+/* Memory of allocation `number`: of the process, or of a file that whoever runs the kernels maps too. */
+static unsigned char* allocated(int number, size_t bytes) {
+  char path[4096];
+  void* data;
+  int file;
+  if (getenv("STUB_EMULATOR") == NULL) return aligned_alloc(256, bytes);
+  snprintf(path, sizeof path, "%s/memory-%d", getenv("STUB_EMULATOR"), number);
+  file = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+  if (file < 0 || ftruncate(file, (off_t)bytes) != 0) abort();
+  data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  close(file);
+  if (data == MAP_FAILED) abort();
+  return data;
+}
+static void given_back(unsigned char* data, size_t bytes) {
+  if (getenv("STUB_EMULATOR") == NULL) free(data);
+  else munmap(data, (bytes + 255) / 256 * 256);
+}
+
 int cuMemAlloc_v2(uint64_t* address, size_t bytes) {
   MAY_FAIL("cuMemAlloc_v2", kOutOfMemory);
   NOT_CAPTURED;
   for (int i = 0; i < kMost; ++i) {
     if (memory[i].data != NULL) continue;
-    memory[i].data = aligned_alloc(256, (bytes + 255) / 256 * 256);
+    memory[i].data = allocated(i, (bytes + 255) / 256 * 256);
     memory[i].bytes = bytes;
     memset(memory[i].data, 0xff, bytes); /* NaN, so that what nobody writes is seen */
     *address = (uint64_t)(uintptr_t)memory[i].data;
@@ -121,7 +147,7 @@ int cuMemAlloc_v2(uint64_t* address, size_t bytes) {
 int cuMemFree_v2(uint64_t address) {
   const int i = find(address);
   if (i < 0) return kInvalid;
-  free(memory[i].data);
+  given_back(memory[i].data, memory[i].bytes);
   memory[i].data = NULL;
   return 0;
 }
@@ -215,6 +241,34 @@ static int sizes_of(const char* path, const char* kernel, int* sizes) {
   return count;
 }
 
+/* Has a launch done: name, grid, block, shared bytes, and of each word of a parameter its value, or memory-i+offset. */
+static int emulate(const char* directory, const char* kernel, const unsigned* shape, const int* sizes, int count,
+                   void** parameters) {
+  static FILE *request, *reply;
+  char path[4096], answer[16];
+  if (request == NULL) {
+    snprintf(path, sizeof path, "%s/request", directory);
+    request = fopen(path, "w");
+    snprintf(path, sizeof path, "%s/reply", directory);
+    reply = fopen(path, "r");
+  }
+  fprintf(request, "%s", kernel);
+  for (int i = 0; i < 7; ++i) fprintf(request, " %u", shape[i]);
+  for (int i = 0; i < count; ++i) {
+    for (int at = 0; at < sizes[i]; at += 8) {
+      uint64_t value = 0;
+      int held;
+      memcpy(&value, (unsigned char*)parameters[i] + at, (size_t)(sizes[i] - at < 8 ? sizes[i] - at : 8));
+      held = sizes[i] >= 8 ? find(value) : -1;
+      if (held < 0) fprintf(request, " %llu", (unsigned long long)value);
+      else fprintf(request, " memory-%d+%zu", held, (size_t)(value - (uint64_t)(uintptr_t)memory[held].data));
+    }
+  }
+  fprintf(request, "\n");
+  fflush(request);
+  return fgets(answer, sizeof answer, reply) != NULL && strcmp(answer, "ok\n") == 0 ? 0 : 719;
+}
+
 static int append_launch(const char* kernels, const char* kernel, const unsigned* shape, int overlaps, void** parameters) {
   int sizes[64];
   const int count = sizes_of(kernels, kernel, sizes);
@@ -236,7 +290,8 @@ static int append_launch(const char* kernels, const char* kernel, const unsigned
   }
   fprintf(file, "\n");
   fclose(file);
-  return 0;
+  if (capturing != NULL || getenv("STUB_EMULATOR") == NULL) return 0;
+  return emulate(getenv("STUB_EMULATOR"), kernel, shape, sizes, count, parameters);
 }
 
 int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y,
