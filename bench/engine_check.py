@@ -1,11 +1,11 @@
-"""Holds what examples/engine dumped (--dump DIR) against float64: every step given its own inputs, and layers as a whole.
+"""Holds what examples/engine dumped (--dump DIR) against float64: each step given its own inputs, and whole layers.
 
     python bench/engine_check.py DUMP --model out/decoder --gpu h200
 
-Weights are decoded from the packed arrays by the documented layouts, the cache from its pages, so that both are part of what is
-checked. Linear layers and attention over the cache have the bounds of `vqcc validate`, what is appended must be right to the
-byte, and the engine's own kernels may be off by rounding. A whole layer, run in float64 from its input, may differ by
-WHOLE_LAYER of the norm of what it adds to the residual. Exit code 4 if something is off.
+Weights are decoded from the packed arrays by the documented layouts, the cache from its pages, so that both are part of
+what is checked. Linear layers and attention over the cache have the bounds of `vqcc validate`, what is appended must be
+right to the byte, and the engine's own kernels may be off by rounding. A whole layer, run in float64 from its input, may
+differ by WHOLE_LAYER of the norm of what it adds to the residual. Exit code 4 if something is off.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ class Dumped:
         return self.arrays[name].astype(np.float64) if name in self.arrays else np.zeros(1)
 
     def number(self, name: str) -> int:
+        """A note that is a whole number."""
         return int(self.notes[name])
 
     def bytes_of(self, name: str, dtype: Any) -> NDArray[Any]:

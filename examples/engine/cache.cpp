@@ -43,6 +43,8 @@ void CacheTable::set_length(int tokens) {
   for (auto& length : host_lengths_) length = tokens;
   Driver::get().call("cuMemcpyHtoD_v2", lengths_.address(), static_cast<const void*>(host_lengths_.data()),
                      host_lengths_.size() * sizeof(std::int32_t));
+  // Copies and memsets are the default stream's, for which the kernels' stream does not wait.
+  Driver::get().call("cuCtxSynchronize");
 }
 
 std::int64_t CacheTable::page_bytes() const {

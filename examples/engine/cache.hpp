@@ -15,7 +15,7 @@ class CacheTable {
   /// Room for `capacity` tokens of each of `batch` sequences; pages are dealt in random order.
   CacheTable(int batch, int capacity);
 
-  /// Sets all lengths, on the device too. What has been enqueued must be done.
+  /// Sets all lengths, on the device too. Kernels that read them must be done; all copies and memsets are, when it returns.
   void set_length(int tokens);
 
   std::int64_t page_count() const { return page_count_; }

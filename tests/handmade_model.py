@@ -98,15 +98,19 @@ def library_specs(path: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def build_model(spec: Path, directory: Path, cache: CompileCache) -> Path:
-    """Compile the model to `directory`; returns the folder of its registry."""
+def build_model(spec: Path, directory: Path, cache: CompileCache, gpus: tuple[str, ...] = ()) -> Path:
+    """Compile the model to `directory`, for `gpus` or the spec's; returns the folder of its registry."""
     out = directory / "decoder"
     out.mkdir(parents=True)
     emit: Any = ("cu", "cubin", "header", "plan", "object")
     for own in library_specs(spec).values():
         text = yaml.safe_dump(own).encode()
         built = build_library(
-            parse_spec(text, own["name"]), toolchain=find("nvrtc"), cache=cache, emit=emit, machine="x86_64"
+            parse_spec(text, own["name"], gpu_override=gpus),
+            toolchain=find("nvrtc"),
+            cache=cache,
+            emit=emit,
+            machine="x86_64",
         )
         write_library(built, out / own["name"])
     write_registry(out)
