@@ -4,8 +4,8 @@
 
 Weights are decoded from the packed arrays by the documented layouts, the cache from its pages, so that both are part of
 what is checked. Linear layers and attention over the cache have the bounds of `vqcc validate`, what is appended must be
-right to the byte, and the engine's own kernels may be off by rounding. A whole layer, run in float64 from its input, may
-differ by WHOLE_LAYER of the norm of what it adds to the residual. Exit code 4 if something is off.
+right to the byte, and the engine's own kernels may be off by rounding. A whole layer, run in float64 from its input,
+may differ by WHOLE_LAYER of the norm of what it adds to the residual. Exit code 4 if something is off.
 """
 
 from __future__ import annotations

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import subprocess
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from vqcc.building import build_library, write_library
-from vqcc.codegen.cache import CompileCache
 from vqcc.codegen.toolchain import find
 from vqcc.spec.load import parse_spec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vqcc.codegen.cache import CompileCache
 
 LINEAR = ("qkv", "o", "gate_up", "down")
 
@@ -105,13 +108,8 @@ def build_model(spec: Path, directory: Path, cache: CompileCache, gpus: tuple[st
     emit: Any = ("cu", "cubin", "header", "plan", "object")
     for own in library_specs(spec).values():
         text = yaml.safe_dump(own).encode()
-        built = build_library(
-            parse_spec(text, own["name"], gpu_override=gpus),
-            toolchain=find("nvrtc"),
-            cache=cache,
-            emit=emit,
-            machine="x86_64",
-        )
+        read = parse_spec(text, own["name"], gpu_override=gpus)
+        built = build_library(read, toolchain=find("nvrtc"), cache=cache, emit=emit, machine="x86_64")
         write_library(built, out / own["name"])
     write_registry(out)
     objects = sorted(out.glob("*/*.embedded.o"))

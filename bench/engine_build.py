@@ -1,0 +1,83 @@
+"""Builds examples/engine over a model spec: the model's libraries, the engine's kernels, and the program by plain g++."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vqcc.codegen.toolchain import find
+from vqcc.cubins import CubinOptions, compile_source
+from vqcc.data_files import include_directory
+
+if TYPE_CHECKING:
+    from vqcc.codegen.cache import CompileCache
+
+__all__ = ["ENGINE", "BuiltEngine", "build_engine"]
+
+ROOT = Path(__file__).parents[1]
+ENGINE = ROOT / "examples" / "engine"
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """The program and the directory of its model."""
+
+    name: str
+    program: Path
+    model: Path
+
+
+def build_engine(name: str, gpu: str, directory: Path, cache: CompileCache | None) -> BuiltEngine:
+    """The engine over specs/`name`.yaml in `directory`; what is there of the same sources is taken.
+
+    A program that does not start, since it was built on another kind of machine, is built again.
+    """
+    sys.path.append(str(ROOT / "tests"))
+    from handmade_model import build_model
+
+    own = directory / f"{name}-{gpu}-{_sources_hash(name)}"
+    built = BuiltEngine(name, own / "engine", own / "decoder")
+    if not built.model.is_dir():
+        build_model(ENGINE / "specs" / f"{name}.yaml", own, cache, gpus=(gpu,))
+    if not _starts(built.program):
+        options = CubinOptions((gpu,), own, ("object",), "x86_64")
+        compile_source(ENGINE / "kernels.cu", options, find("nvrtc"), cache)
+        _link(own, built)
+    return built
+
+
+def _link(own: Path, built: BuiltEngine) -> None:
+    includes = [ENGINE.parent / "common", include_directory(), built.model, own / "kernels"]
+    objects = [built.model / "decoder.embedded.o", own / "kernels" / "kernels.embedded.o"]
+    command = [
+        "g++",
+        "-std=c++17",
+        "-O2",
+        *(f"-I{path}" for path in includes),
+        *sorted(ENGINE.glob("*.cpp")),
+        *objects,
+    ]
+    # One that is built beforehand, elsewhere, may find an older C++ library.
+    subprocess.run([*command, "-static-libstdc++", "-static-libgcc", "-ldl", "-o", built.program], check=True)
+
+
+def _starts(program: Path) -> bool:
+    try:
+        return subprocess.run([program, "--help"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def _sources_hash(name: str) -> str:
+    """Of all that the program is made of beside the compiler."""
+    digest = hashlib.sha256()
+    sources = [path for path in sorted(ENGINE.iterdir()) if path.suffix in {".cpp", ".hpp", ".cu", ".cuh"}]
+    headers = sorted(path for path in (ROOT / "vqcc").rglob("*.py"))
+    templates = sorted(path for path in (ROOT / "templates").rglob("*") if path.is_file())
+    for path in (*sources, *headers, *templates, ENGINE / "specs" / f"{name}.yaml"):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
