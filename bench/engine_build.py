@@ -1,4 +1,4 @@
-"""Builds examples/engine over a model spec: the model's libraries, the engine's kernels, and the program by plain g++."""
+"""Builds examples/engine over a model spec: the model's libraries, its own kernels, and the program."""
 
 from __future__ import annotations
 

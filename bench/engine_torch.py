@@ -118,7 +118,7 @@ def gated(gate_up: Any) -> Any:
 
 
 def attentions(sizes: LayerSizes) -> Iterator[tuple[str, Callable[[Any, Any, Any], Any]]]:
-    """Torch's ways to attend by one query of each head: by backend, with GQA or a group's queries as rows of one head."""
+    """Torch's ways to attend by one query of each head: by backend, by GQA or a group's queries as rows of a head."""
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
