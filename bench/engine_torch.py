@@ -151,22 +151,20 @@ def time_layers(sizes: LayerSizes, count: int, *, compiled: bool) -> TorchTiming
     """The fastest attention's time of a layer, of `count` in one CUDA graph; None where memory does not suffice."""
     import torch
 
-    best: TorchTiming | None = None
     try:
         layers = Layers(sizes, count, compiled=compiled)
-        for name, attention in attentions(sizes):
-            try:
-                found = _time(layers, attention, name)
-            except torch.cuda.OutOfMemoryError:
-                raise
-            except RuntimeError:  # a backend that refuses the shape
-                continue
-            best = found if best is None or found.us < best.us else best
     except torch.cuda.OutOfMemoryError:
-        best = None
-    finally:
-        layers = None  # type: ignore[assignment]
         torch.cuda.empty_cache()
+        return None
+    best: TorchTiming | None = None
+    for name, attention in attentions(sizes):
+        try:
+            found = _time(layers, attention, name)
+        except RuntimeError:  # a backend that refuses the shape, or needs more memory than there is
+            continue
+        best = found if best is None or found.us < best.us else best
+    del layers
+    torch.cuda.empty_cache()
     return best
 
 
