@@ -52,7 +52,7 @@ def build_engine(name: str, gpu: str, directory: Path, cache: CompileCache | Non
 
 def _link(own: Path, built: BuiltEngine) -> None:
     includes = [ENGINE.parent / "common", include_directory(), built.model, own / "kernels"]
-    objects = [built.model / "decoder.embedded.o", own / "kernels" / "kernels.embedded.o"]
+    objects = [*sorted(built.model.glob("*/*.embedded.o")), own / "kernels" / "kernels.embedded.o"]
     command = [
         "g++",
         "-std=c++17",

@@ -11,6 +11,7 @@ may differ by WHOLE_LAYER of the norm of what it adds to the residual. Exit code
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -78,8 +79,11 @@ class Model:
 
 
 def layer_directories(model: Path) -> dict[str, Path]:
-    """The directory of each layer's library."""
-    return {name: model / f"decoder-{name.replace('_', '-')}" for name in (*LINEAR, "attention")}
+    """The directory of each layer's library; layers of the same kernels share one, as the model's manifest says."""
+    names = (*LINEAR, "attention")
+    manifest = model / "manifest.json"
+    layers = json.loads(manifest.read_text())["layers"] if manifest.exists() else {}
+    return {name: model / layers.get(name, {}).get("library", name) for name in names}
 
 
 class Dumped:

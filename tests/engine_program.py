@@ -75,7 +75,7 @@ class Engine:
         return load_cache_library(self._library("attention"))
 
     def _library(self, name: str) -> Path:
-        return self.model / f"decoder-{name.replace('_', '-')}"
+        return self.model / name
 
     def kernels(self, *, emulated: bool = True) -> dict[str, EmulatedKernel]:
         """Every kernel of the program; without `emulated` they cannot run, and only their parameters are known."""
@@ -144,7 +144,7 @@ def build_engine(directory: Path, cache: Path) -> Engine:
         directory / "kernels",
     ]
     command = ["g++", "-std=c++17", "-O0", *WARNINGS, *SANITIZERS, *(f"-I{path}" for path in includes)]
-    objects = [model / "decoder.embedded.o", directory / "kernels" / "kernels.embedded.o"]
+    objects = [*sorted(model.glob("*/*.embedded.o")), directory / "kernels" / "kernels.embedded.o"]
     sources = sorted(ENGINE.glob("*.cpp"))
     subprocess.run([*command, *sources, *objects, "-ldl", "-o", directory / "engine"], check=True)
     driver = directory / "driver"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -35,12 +34,12 @@ typedef struct decoder_handle {{
 typedef struct decoder_layer_facts {{
   const char* name;
   const char* layout_id;
-  int64_t n, k, codes_bytes, books_bytes, scales, workspace_bytes;
+  int64_t n, k, codes_bytes, books_bytes, scales_bytes, stage_scales_bytes, workspace_bytes;
 }} decoder_layer_facts;
 static inline const decoder_layer_facts* decoder_layer_info(int32_t layer) {{
   static const decoder_layer_facts layers[] = {{
 {facts}
-      {{"attention", DECODER_ATTENTION_LAYOUT_ID, 0, 0, 0, 0, 0, DECODER_ATTENTION_WORKSPACE_BYTES}},
+      {{"attention", DECODER_ATTENTION_LAYOUT_ID, 0, 0, 0, 0, 0, 0, DECODER_ATTENTION_WORKSPACE_BYTES}},
   }};
   return &layers[layer];
 }}
@@ -93,7 +92,7 @@ def library_specs(path: Path) -> dict[str, dict[str, Any]]:
             op["n"] = sum(layers[each]["op"]["n"] for each in members)
         found[name] = {
             "vqcc": 1,
-            "name": f"decoder-{name.replace('_', '-')}",
+            "name": f"decoder-{name}",
             "algorithm": first["algorithm"],
             "op": op,
             "gpu": model["gpu"],
@@ -106,25 +105,23 @@ def build_model(spec: Path, directory: Path, cache: CompileCache, gpus: tuple[st
     out = directory / "decoder"
     out.mkdir(parents=True)
     emit: Any = ("cu", "cubin", "header", "plan", "object")
-    for own in library_specs(spec).values():
+    for name, own in library_specs(spec).items():
         text = yaml.safe_dump(own).encode()
         read = parse_spec(text, own["name"], gpu_override=gpus)
         built = build_library(read, toolchain=find("nvrtc"), cache=cache, emit=emit, machine="x86_64")
-        write_library(built, out / own["name"])
+        write_library(built, out / name)
     write_registry(out)
-    objects = sorted(out.glob("*/*.embedded.o"))
-    subprocess.run(["ld", "-r", *objects, "-o", out / "decoder.embedded.o"], check=True)
     return out
 
 
 def write_registry(out: Path) -> None:
     names = [*LINEAR, "attention"]
-    files = {name: f"decoder-{name.replace('_', '-')}" for name in names}
+    files = {name: f"{name}/decoder-{name}" for name in names}
     facts, launches, workspaces = [], [], []
     for name in LINEAR:
         p, upper = f"decoder_{name}", f"DECODER_{name.upper()}"
         numbers = (
-            f"{upper}_N, {upper}_K, {upper}_CODES_BYTES, {upper}_BOOKS_BYTES, 0, {upper}_WORKSPACE_BYTES"
+            f"{upper}_N, {upper}_K, {upper}_CODES_BYTES, {upper}_BOOKS_BYTES, 0, 0, {upper}_WORKSPACE_BYTES"
         )
         facts.append(f'      {{"{name}", {upper}_LAYOUT_ID, {numbers}}},')
         case = f"    case DECODER_LAYER_{name.upper()}: "
@@ -132,7 +129,7 @@ def write_registry(out: Path) -> None:
         launches.append(f"{case}return (decoder_status){p}_launch(&handle->{name}, {cast}, stream);")
         workspaces.append(f"{case}return {p}_workspace_bytes({cast});")
     header = REGISTRY.format(
-        includes="\n".join(f'#include "{file}/{file}.h"' for file in files.values()),
+        includes="\n".join(f'#include "{file}.h"' for file in files.values()),
         facts="\n".join(facts),
         launches="\n".join(launches),
         workspaces="\n".join(workspaces),
@@ -145,7 +142,7 @@ def write_registry(out: Path) -> None:
     )
     embedded = EMBEDDED.format(
         includes="#include <string.h>\n"
-        + "\n".join(f'#include "{file}/{file}.embedded.h"' for file in files.values()),
+        + "\n".join(f'#include "{file}.embedded.h"' for file in files.values()),
         loads="\n".join(loads),
     )
     (out / "decoder.embedded.h").write_text(embedded)

@@ -225,7 +225,7 @@ std::size_t layer_bytes(const CacheTable& table) {
   bytes += 2 * static_cast<std::int64_t>(table.window_bytes());
   for (const Linear each : kLinears) {
     const LinearFacts facts = Model::facts(each);
-    bytes += facts.codes_bytes + facts.books_bytes + facts.scales * static_cast<std::int64_t>(sizeof(float));
+    bytes += facts.codes_bytes + facts.books_bytes + facts.scales_bytes + facts.stage_scales_bytes;
   }
   bytes += attention::kKeyBooksBytes + attention::kValueBooksBytes + attention::kAppendKeyBooksBytes +
            attention::kAppendValueBooksBytes + attention::kBookFactsBytes;

@@ -19,7 +19,7 @@ inline constexpr Linear kLinears[] = {Linear::kQkv, Linear::kO, Linear::kGateUp,
 struct LinearFacts {
   const char* name;
   const char* layout_id;
-  std::int64_t n, k, codes_bytes, books_bytes, scales;
+  std::int64_t n, k, codes_bytes, books_bytes, scales_bytes, stage_scales_bytes;
 };
 
 /// Device addresses of a packed weight; those that the algorithm lacks are 0.
@@ -74,7 +74,8 @@ class Model {
 
   static LinearFacts facts(Linear layer) {
     const decoder_layer_facts& own = *decoder_layer_info(number_of(layer));
-    return {own.name, own.layout_id, own.n, own.k, own.codes_bytes > 0 ? own.codes_bytes : 0, own.books_bytes, own.scales};
+    const std::int64_t codes_bytes = own.codes_bytes > 0 ? own.codes_bytes : 0;
+    return {own.name, own.layout_id, own.n, own.k, codes_bytes, own.books_bytes, own.scales_bytes, own.stage_scales_bytes};
   }
 
   static std::size_t workspace_bytes(Linear layer, std::int32_t rows) {

@@ -11,16 +11,16 @@ class RandomWeights : public WeightSource {
   PackedWeight linear(Linear which, int layer) override {
     const LinearFacts facts = Model::facts(which);
     if (facts.codes_bytes == 0) throw std::runtime_error(refusal(facts.name, "its codes are in buckets"));
-    if (facts.scales != 0 && facts.scales != 1 && facts.scales != facts.n) {
-      throw std::runtime_error(refusal(facts.name, "it has scales of groups"));
-    }
+    const std::int64_t scales = facts.scales_bytes / static_cast<std::int64_t>(sizeof(float));
+    if (scales > 1 && scales != facts.n) throw std::runtime_error(refusal(facts.name, "it has scales of groups"));
+    if (facts.stage_scales_bytes != 0) throw std::runtime_error(refusal(facts.name, "its entries are no float16"));
     Random random(seed_of(layer, static_cast<int>(which)));
     // Rows of k products of activations of order 1 then have sums of order 1.
     const double deviation = 1.0 / std::sqrt(static_cast<double>(facts.k));
     const auto entries = random.halves(static_cast<std::size_t>(facts.books_bytes) / 2, deviation);
-    const std::vector<float> scales(static_cast<std::size_t>(facts.scales), 1.0f);
+    const std::vector<float> ones(static_cast<std::size_t>(scales), 1.0f);
     const auto codes_bytes = static_cast<std::size_t>(facts.codes_bytes);
-    return {Buffer(random.words(codes_bytes).data(), codes_bytes), Buffer(entries), Buffer(0), Buffer(scales)};
+    return {Buffer(random.words(codes_bytes).data(), codes_bytes), Buffer(entries), Buffer(0), Buffer(ones)};
   }
 
   PackedBooks books(int layer) override {

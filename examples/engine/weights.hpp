@@ -44,7 +44,7 @@ class WeightSource {
 };
 
 /// Codes and entries drawn so that activations stay of order 1. Throws where the model's cannot be: codes in buckets, scales of
-/// groups, books of attention by rows.
+/// groups or stages, books of attention by rows.
 std::unique_ptr<WeightSource> random_weights();
 
 /// NAME.safetensors in `directory` for each linear layer, and attention.safetensors: tensors in the order of the file are those

@@ -50,7 +50,7 @@ function(vqcc_add_cubin target)
   get_filename_component(include "${CMAKE_CURRENT_FUNCTION_LIST_DIR}/../include" ABSOLUTE)
   target_include_directories(
     ${target} INTERFACE "$<BUILD_INTERFACE:${directory}>" "$<BUILD_INTERFACE:${include}>")
-  _vqcc_embed("${target}" "${base}" "${arg_EMBED}")
+  _vqcc_embed("${target}" "${arg_EMBED}" "${code}")
 endfunction()
 
 function(_vqcc_check_cubin target source gpus embed unknown missing)
