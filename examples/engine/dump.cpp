@@ -8,8 +8,9 @@
 namespace engine {
 namespace {
 
+/// Of types U8, F16 and I32.
 std::size_t bytes_of(const char* dtype, const std::vector<std::size_t>& shape) {
-  std::size_t bytes = std::strcmp(dtype, "U8") == 0 ? 1 : std::strcmp(dtype, "F16") == 0 ? 2 : std::strcmp(dtype, "F64") == 0 ? 8 : 4;
+  std::size_t bytes = std::strcmp(dtype, "U8") == 0 ? 1 : std::strcmp(dtype, "F16") == 0 ? 2 : 4;
   for (const std::size_t size : shape) bytes *= size;
   return bytes;
 }
@@ -104,7 +105,8 @@ void dump_layer(const std::string& directory, const Layers& layers, const Trace&
   }
   file.add("lengths", "I32", {layers.table().lengths().size()}, layers.table().lengths().data());
   const auto stride = static_cast<std::size_t>(layers.table().table_stride());
-  file.add("page_table", "I32", {stride == 0 ? 0 : layers.table().table().size() / stride, stride}, layers.table().table().data());
+  const std::vector<std::int32_t>& pages = layers.table().table();
+  file.add("page_table", "I32", {stride == 0 ? 0 : pages.size() / stride, stride}, pages.data());
   file.write(directory + "/layer-" + std::to_string(trace.layer) + ".safetensors");
 }
 

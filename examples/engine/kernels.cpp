@@ -60,7 +60,8 @@ void Kernels::launch(kernels_kernel kernel, const Shape& shape, void* stream, Ar
   if (overlap_) {
     vqcc_launch_attribute attribute = {6, 0, {{0}}};  // CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
     attribute.value.allowed = 1;
-    const vqcc_launch_config config = {shape.x, shape.y, shape.z, shape.threads, 1, 1, shape.shared_bytes, stream, &attribute, 1};
+    const vqcc_launch_config config = {shape.x, shape.y,   shape.z,    shape.threads, 1, 1, shape.shared_bytes,
+                                       stream,  &attribute, 1};
     result = handle_.driver.launch_kernel_ex(&config, function, parameters, nullptr);
   } else {
     result = handle_.driver.launch_kernel(function, shape.x, shape.y, shape.z, shape.threads, 1, 1, shape.shared_bytes,

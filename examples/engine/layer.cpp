@@ -72,9 +72,11 @@ LayerShape LayerShape::of_model() {
 }
 
 Activations::Activations(const LayerShape& shape, const Run& run, int rotated_width)
-    : input(0), attention_sum(0), attention_normed(0), qkv(0), rotated(0), attended(0), projected(0), mlp_sum(0), mlp_normed(0),
-      gate_up(0), activated(0), down(0), output(0) {
-  const auto rows = [&](int width) { return Buffer(static_cast<std::size_t>(run.rows()) * static_cast<std::size_t>(width) * 2); };
+    : input(0), attention_sum(0), attention_normed(0), qkv(0), rotated(0), attended(0), projected(0),
+      mlp_sum(0), mlp_normed(0), gate_up(0), activated(0), down(0), output(0) {
+  const auto rows = [&](int width) {
+    return Buffer(static_cast<std::size_t>(run.rows()) * static_cast<std::size_t>(width) * kHalfBytes);
+  };
   Random random(5);
   input = Buffer(random.halves(static_cast<std::size_t>(run.rows()) * static_cast<std::size_t>(shape.hidden), 1.0));
   for (Buffer* each : {&attention_sum, &attention_normed, &projected, &mlp_sum, &mlp_normed, &down, &output}) {
@@ -143,7 +145,9 @@ void Layers::enqueue(Step step, int layer, void* stream) const {
                             a.mlp_normed.address(), rows, hidden, kEpsilon, stream);
       break;
     case Step::kGateUp: multiply(Linear::kGateUp, layer, a.mlp_normed, a.gate_up, stream); break;
-    case Step::kActivation: kernels_.gated_silu(a.gate_up.address(), a.activated.address(), rows, shape_.intermediate, stream); break;
+    case Step::kActivation:
+      kernels_.gated_silu(a.gate_up.address(), a.activated.address(), rows, shape_.intermediate, stream);
+      break;
     case Step::kDown: multiply(Linear::kDown, layer, a.activated, a.down, stream); break;
   }
 }
@@ -210,7 +214,8 @@ void Layers::fill(int tokens, const Stream& stream) {
     const int count = std::min(most, tokens - held);
     table_.set_length(held + count);
     // The sequences' tokens follow one another, `count` of each: they overlap in what was drawn, and differ all the same.
-    const auto start = static_cast<std::uint64_t>(held / most * 7 % distinct) * static_cast<std::uint64_t>(key_width) * kHalfBytes;
+    const auto first = static_cast<std::uint64_t>(held / most * 7 % distinct);
+    const std::uint64_t start = first * static_cast<std::uint64_t>(key_width) * kHalfBytes;
     model_.append(books_of(0), cache_of(0), run_.batch, count, keys.address() + start, key_width, values.address() + start,
                   key_width, stream.get());
     stream.synchronize();  // lengths are written next

@@ -41,8 +41,8 @@ struct Activations {
   Activations(const LayerShape& shape, const Run& run, int rotated_width);
 
   /// `input` is the first layer's; the residual is `attention_sum` after the norm before attention, then `mlp_sum`.
-  Buffer input, attention_sum, attention_normed, qkv, rotated, attended, projected, mlp_sum, mlp_normed, gate_up, activated, down,
-      output;
+  Buffer input, attention_sum, attention_normed, qkv, rotated, attended, projected;
+  Buffer mlp_sum, mlp_normed, gate_up, activated, down, output;
 };
 
 /// The kernels of layers, enqueued on one stream. All that kernels write is theirs in the order of that stream, also where they

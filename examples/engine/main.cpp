@@ -73,6 +73,9 @@ int run(const Options& options) {
   const Kernels kernels(driver, options.overlap);
   const Run shape = {options.batch, options.new_tokens(), options.prefill > 0, options.rope_base};
   (void)LayerShape::of_model();  // what is no decoder layer is said before anything is made
+  if (shape.prefill && attention::kSlidingWindow != 0) {
+    throw std::runtime_error("the engine's own attention, of a prefill, knows no sliding window, and the model has one");
+  }
 
   CacheTable table(options.batch, options.context);
   const int count = layers_of(options, table);

@@ -46,7 +46,8 @@ LayerWeights WeightSource::load(int layer) {
   Random random(static_cast<std::uint64_t>(layer) + 77);
   const auto hidden = static_cast<std::size_t>(Model::facts(Linear::kQkv).k);
   const auto norm = [&] { return Buffer(random.halves(hidden, 0.1, 1.0)); };
-  return {{linear(Linear::kQkv, layer), linear(Linear::kO, layer), linear(Linear::kGateUp, layer), linear(Linear::kDown, layer)},
+  return {{linear(Linear::kQkv, layer), linear(Linear::kO, layer), linear(Linear::kGateUp, layer),
+           linear(Linear::kDown, layer)},
           books(layer),
           norm(),
           norm()};

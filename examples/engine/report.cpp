@@ -16,8 +16,8 @@ std::string number(double value) {
 }
 
 std::string timing_json(const Timing& timing) {
-  return "{\"us\": " + number(timing.median) + ", \"us_min\": " + number(timing.least) + ", \"us_max\": " + number(timing.most) +
-         "}";
+  return "{\"us\": " + number(timing.median) + ", \"us_min\": " + number(timing.least) +
+         ", \"us_max\": " + number(timing.most) + "}";
 }
 
 std::size_t code_bytes(const Layers& layers) {
