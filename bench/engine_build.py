@@ -37,7 +37,7 @@ def build_engine(name: str, gpu: str, directory: Path, cache: CompileCache | Non
     A program that does not start, since it was built on another kind of machine, is built again.
     """
     sys.path.append(str(ROOT / "tests"))
-    from handmade_model import build_model
+    from handmade_model import build_model  # until this vqcc compiles whole models
 
     own = directory / f"{name}-{gpu}-{_sources_hash(name)}"
     built = BuiltEngine(name, own / "engine", own / "decoder")

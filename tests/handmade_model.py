@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from vqcc.building import build_library, write_library
 from vqcc.codegen.toolchain import find
+from vqcc.compiling import Options, compile_file
 from vqcc.spec.load import parse_spec
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from vqcc.codegen.cache import CompileCache
 
 LINEAR = ("qkv", "o", "gate_up", "down")
@@ -100,15 +101,23 @@ def library_specs(path: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def build_model(spec: Path, directory: Path, cache: CompileCache, gpus: tuple[str, ...] = ()) -> Path:
-    """Compile the model to `directory`, for `gpus` or the spec's; returns the folder of its registry."""
+def build_model(spec: Path, directory: Path, cache: CompileCache | None, gpus: tuple[str, ...] = ()) -> Path:
+    """Compile the model to `directory`, for `gpus` or the spec's; returns the folder of its registry.
+
+    By a vqcc that has whole models, else library by library: all but this function then goes.
+    """
+    options = Options(
+        directory, gpus=gpus, emit=("cu", "cubin", "header", "plan", "object"), machine="x86_64"
+    )
+    if find_spec("vqcc.models") is not None:
+        made = compile_file(spec, options, find("nvrtc"), cache, {})
+        return Path(made["directory"])
     out = directory / "decoder"
     out.mkdir(parents=True)
-    emit: Any = ("cu", "cubin", "header", "plan", "object")
     for name, own in library_specs(spec).items():
-        text = yaml.safe_dump(own).encode()
-        read = parse_spec(text, own["name"], gpu_override=gpus)
-        built = build_library(read, toolchain=find("nvrtc"), cache=cache, emit=emit, machine="x86_64")
+        read = parse_spec(yaml.safe_dump(own).encode(), own["name"], gpu_override=gpus)
+        emit, machine = options.emit, options.machine
+        built = build_library(read, toolchain=find("nvrtc"), cache=cache, emit=emit, machine=machine)
         write_library(built, out / name)
     write_registry(out)
     return out
