@@ -89,7 +89,7 @@ def run(engines: list[BuiltEngine], options: argparse.Namespace, scratch: Path) 
         for row in measure(engines, options):
             rows.append(row)
             show(row)
-        checked = {name: all(job.result() for job in jobs) for name, jobs in checks.items()}
+        checked = {name: job.result() for name, job in checks.items()}
     for row in rows:
         row["checked"] = checked[row["spec"]]
     with open_device() as device:
@@ -99,31 +99,30 @@ def run(engines: list[BuiltEngine], options: argparse.Namespace, scratch: Path) 
         sys.exit(4)
 
 
-def start_checks(
-    engine: BuiltEngine, gpu: str, scratch: Path, checkers: ProcessPoolExecutor
-) -> list[Future[bool]]:
-    """Run what is checked, one layer each, and have other processes hold the dumps against float64."""
-    jobs = []
+def start_checks(engine: BuiltEngine, gpu: str, scratch: Path, checkers: ProcessPoolExecutor) -> Future[bool]:
+    """Run what is checked, one layer each, and have another process hold the dumps against float64."""
+    dumps, right = [], True
     for kind, words in CHECKS.items():
-        dump = scratch / engine.name / kind
-        command = [engine.program, *words, "--layers", "1", "--repeats", "1", "--check", "--dump", dump]
+        dumps.append(scratch / engine.name / kind)
+        command = [engine.program, *words, "--layers", "1", "--repeats", "1", "--check", "--dump", dumps[-1]]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         print(f"{engine.name}, {kind}: {done.stdout}{done.stderr}", flush=True)
         if done.returncode not in {0, 1}:
             sys.exit(f"{engine.name} fails: {done.stderr}")
-        jobs.append(checkers.submit(is_right, dump, engine.model, gpu, kernels_right=done.returncode == 0))
-    return jobs
+        right &= done.returncode == 0
+    return checkers.submit(is_right, dumps, engine.model, gpu, kernels_right=right)
 
 
-def is_right(dump: Path, model: Path, gpu: str, *, kernels_right: bool) -> bool:
-    """Whether every step of a dump is, and the engine's own kernels were."""
-    right = kernels_right
-    for found in check_dump(dump, Model.load(model, gpu)):
-        if not found.comparison.passed:
-            print(f"{dump.parent.name}, {dump.name}: {found}", flush=True)
-            right = False
-    for path in dump.iterdir():
-        path.unlink()
+def is_right(dumps: list[Path], directory: Path, gpu: str, *, kernels_right: bool) -> bool:
+    """Whether every step of the dumps, of layers of the same weights, is; and the engine's own kernels were."""
+    model, right = Model.load(directory, gpu), kernels_right
+    for dump in dumps:
+        for found in check_dump(dump, model):
+            if not found.comparison.passed:
+                print(f"{dump.parent.name}, {dump.name}: {found}", flush=True)
+                right = False
+        for path in dump.iterdir():
+            path.unlink()
     return right
 
 

@@ -1,4 +1,5 @@
 // Decoder layers over vqcc's kernels: checked, dumped for others to check, and timed.
+#include <algorithm>
 #include <cstdio>
 
 #include "dump.hpp"
@@ -62,7 +63,7 @@ void time(const Layers& layers, const Stream& stream, const Options& options, Re
     const Graph alone(stream, [&](void* capturing) {
       for (int layer = 0; layer < layers.count(); ++layer) layers.enqueue(step, layer, capturing);
     });
-    report.steps.emplace_back(name_of(step), time_graph(alone, stream, options.repeats, layers.count()));
+    report.steps.emplace_back(name_of(step), time_graph(alone, stream, std::max(3, options.repeats / 4), layers.count()));
   }
 }
 
