@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from dataclasses import dataclass, field
+import subprocess
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from engine_program import ENGINE, GPU, Engine, build_engine, launches, write_weights
+from build_tools import CMAKE
+from engine_program import ENGINE, GPU, ROOT, Engine, build_engine, launches, write_weights
 
 from vqcc.runtime.backend import CudaRunner
 
@@ -280,6 +284,28 @@ def test_what_goes_wrong_is_said(failing: str, text: str, engine: Engine, tmp_pa
     assert text in done.stderr
     if failing != "cuInit":
         assert (tmp_path / "held").read_text() == NOTHING_HELD
+
+
+@pytest.mark.full
+@pytest.mark.skipif(find_spec("vqcc.models") is None, reason="this vqcc compiles no whole models")
+def test_cmake_builds_it(engine: Engine, cache_directory: Path, tmp_path: Path) -> None:
+    """By the package and the example's own file, to a program that launches the same."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache_directory / "cmake")}
+    package, build = ROOT / "templates" / "host" / "cmake", tmp_path / "build"
+    options = [f"-Dvqcc_DIR={package}", "-DENGINE_SPEC=specs/tiny.yaml", "-DENGINE_GPU=h200;rtx4090"]
+    for command in (
+        [CMAKE, "-S", ENGINE, "-B", build, "-G", "Unix Makefiles", *options],
+        [CMAKE, "--build", build],
+    ):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    model = build / "vqcc" / "decoder" / "decoder"
+    built = replace(engine, program=build / "engine", model=model)
+    for number, program in enumerate((engine, built)):
+        done = program.run(tmp_path / str(number), "--layers", 1, "--context", 40, "--repeats", 1)
+        assert (done.returncode, done.stderr) == (0, "")
+    plain, by_cmake = (launches(tmp_path / str(number)) for number in range(2))
+    assert [each.shape for each in plain] == [each.shape for each in by_cmake]
 
 
 def test_files_are_short() -> None:
