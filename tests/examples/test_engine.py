@@ -305,7 +305,10 @@ def test_cmake_builds_it(engine: Engine, cache_directory: Path, tmp_path: Path) 
         done = program.run(tmp_path / str(number), "--layers", 1, "--context", 40, "--repeats", 1)
         assert (done.returncode, done.stderr) == (0, "")
     plain, by_cmake = (launches(tmp_path / str(number)) for number in range(2))
-    assert [each.shape for each in plain] == [each.shape for each in by_cmake]
+    assert len(plain) == len(by_cmake)
+    # vqcc's own are planned for two GPUs here, and may be others.
+    own = [[each for each in made if each.kernel in OWN.values()] for made in (plain, by_cmake)]
+    assert [(each.kernel, each.shape) for each in own[0]] == [(each.kernel, each.shape) for each in own[1]]
 
 
 def test_files_are_short() -> None:
