@@ -95,9 +95,8 @@ class Model:
 def layer_directories(model: Path) -> dict[str, Path]:
     """The directory of each layer's library; layers of the same kernels share one, as the model's manifest says."""
     names = (*LINEAR, "attention")
-    manifest = model / "manifest.json"
-    layers = json.loads(manifest.read_text())["layers"] if manifest.exists() else {}
-    return {name: model / layers.get(name, {}).get("library", name) for name in names}
+    layers = json.loads((model / "manifest.json").read_text())["layers"]
+    return {name: model / layers[name]["library"] for name in names}
 
 
 class Dumped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from markdown import table_head, table_line, time_of
@@ -13,13 +14,15 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 #: What stands behind a time: the dataflow that level best took, if it is not a warpgroup's.
+ENDS = {"gc", "best"}
 MARKS = {"warpgroup": "", "fragment": " f", "dense": " d", "decode": " -"}
 
 
 def gemm_tables(rows: Sequence[Row]) -> Iterator[str]:
-    """Level best by shape, an empty line before each; or several levels, one line for each problem."""
+    """Level best by shape, an empty line before each; or several levels, problem by problem, and best against gc."""
     if {row["level"] for row in rows} != {"best"}:
         yield from ("", *levels_table(rows))
+        yield from ("", *spared_table(rows))
         return
     for shape in dict.fromkeys((row["n"], row["k"]) for row in rows):
         yield from ("", *best_table([row for row in rows if (row["n"], row["k"]) == shape]))
@@ -39,19 +42,37 @@ def best_table(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def levels_table(rows: Sequence[Row]) -> Iterator[str]:
-    """A line for each problem: microseconds of each level that was timed and of cuBLAS, and what best spares of gc."""
+    """A line for each problem of which more than gc and best was timed: microseconds of each level and of cuBLAS."""
     levels = [level for level in LEVELS if any(row["level"] == level for row in rows)]
-    yield from table_head(["", "n x k", "m", *levels, "cuBLAS fp16", "best against gc"])
-    cells = {(row["algorithm"], row["n"], row["k"], row["m"], row["level"]): row for row in rows}
-    for problem in dict.fromkeys(key[:-1] for key in cells):
-        of = {level: cells.get((*problem, level)) for level in levels}
-        gc, best = of.get("gc"), of.get("best")
-        if gc is None or best is None:
-            continue
-        algorithm, n, k, m = problem
-        spared = f"{best['us'] / gc['us'] - 1:+.0%}"
-        times = [time_of(row) for row in of.values()]
-        yield table_line([algorithm, f"{n} x {k}", m, *times, f"{best['baseline_us']:.1f}", spared])
+    yield from table_head(["", "n x k", "m", *levels, "cuBLAS fp16"])
+    for (algorithm, n, k, m), own in _by_problem(rows).items():
+        if len(own) > len(ENDS):
+            base = next(iter(own.values()))["baseline_us"]
+            times = [time_of(own.get(level)) for level in levels]
+            yield table_line([algorithm, f"{n} x {k}", m, *times, f"{base:.1f}"])
+
+
+def spared_table(rows: Sequence[Row]) -> Iterator[str]:
+    """A line for each m: what best spares of gc's time, by algorithm the mean over shapes, and the least of all."""
+    spared: dict[tuple[int, str], list[float]] = {}
+    for (algorithm, _, _, m), own in _by_problem(rows).items():
+        if own.keys() >= ENDS:
+            spared.setdefault((m, algorithm), []).append(1 - own["best"]["us"] / own["gc"]["us"])
+    algorithms = list(dict.fromkeys(row["algorithm"] for row in rows))
+    yield from table_head(["best against gc", *algorithms, "all", "least", "problems"])
+    for m in sorted({m for m, _ in spared}):
+        each = [spared.get((m, algorithm), []) for algorithm in algorithms]
+        every = [value for values in each for value in values]
+        means = [f"-{mean(values):.0%}" if values else "-" for values in (*each, every)]
+        yield table_line([f"m = {m}", *means, f"-{min(every):.0%}", len(every)])
+
+
+def _by_problem(rows: Sequence[Row]) -> dict[tuple[str, int, int, int], dict[str, Row]]:
+    """Rows of each problem by their levels."""
+    found: dict[tuple[str, int, int, int], dict[str, Row]] = {}
+    for row in rows:
+        found.setdefault((row["algorithm"], row["n"], row["k"], row["m"]), {})[row["level"]] = row
+    return found
 
 
 def _best(row: Row) -> str:

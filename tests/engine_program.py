@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from emulated_gpu import EmulatedGpu, EmulatedKernel
-from handmade_model import LINEAR, build_model
 
 from vqcc.codegen.cache import CompileCache
 from vqcc.codegen.toolchain import find
 from vqcc.codegen.written_source import read_source
+from vqcc.compiling import Options, compile_file
 from vqcc.cubins import CubinOptions, compile_source
 from vqcc.emulator import build
 from vqcc.library import load_cache_library, load_weight_library
@@ -32,6 +32,7 @@ STUB = Path(__file__).parent / "examples" / "stub_cuda.c"
 WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
 GPU = "h200"
+LINEAR = ("qkv", "o", "gate_up", "down")
 
 _POINTER = "void*"
 #: Parameters of the kernels of kernels.cu; a tuple is a structure.
@@ -134,9 +135,12 @@ def launches(record: Path) -> list[Launch]:
 def build_engine(directory: Path, cache: Path) -> Engine:
     """The program over specs/tiny.yaml, for one GPU, with sanitizers."""
     compiled = CompileCache(cache / "compiled", 1 << 30)
-    model = build_model(ENGINE / "specs" / "tiny.yaml", directory, compiled, gpus=(GPU,))
-    options = CubinOptions((GPU,), directory, ("object",), "x86_64")
-    compile_source(ENGINE / "kernels.cu", options, find("nvrtc"), compiled)
+    emit: Any = ("cu", "cubin", "header", "plan", "object")
+    options = Options(directory, gpus=(GPU,), emit=emit, machine="x86_64")
+    made = compile_file(ENGINE / "specs" / "tiny.yaml", options, find("nvrtc"), compiled, {})
+    model = Path(made["directory"])
+    own = CubinOptions((GPU,), directory, ("object",), "x86_64")
+    compile_source(ENGINE / "kernels.cu", own, find("nvrtc"), compiled)
     includes = [
         ENGINE.parent / "common",
         ROOT / "templates" / "host" / "include",

@@ -28,6 +28,7 @@ from vqcc.diagnostics.reasons import REASONS
 from vqcc.gpus import names as gpu_names
 from vqcc.levels import LEVELS
 from vqcc.library import layout_identity
+from vqcc.models import load_any, parse_any
 from vqcc.passes.agreement import refusals_of_all
 from vqcc.passes.bucket import bucket_layout
 from vqcc.passes.layout import choose_layout
@@ -139,7 +140,7 @@ def test_there_are_commands_and_specs_to_test() -> None:
 
 @pytest.mark.parametrize(("page", "text"), SPECS, ids=[page for page, _ in SPECS])
 def test_specs_are_valid(page: str, text: str) -> None:
-    parse_spec(text.encode(), page)
+    parse_any(text.encode(), page)
 
 
 def test_the_lock_file_is_one(tmp_path: Path) -> None:
@@ -159,7 +160,7 @@ READY = sorted(path for path in (ROOT / "specs").glob("*.yaml") if not path.name
 
 @pytest.mark.parametrize("path", READY, ids=lambda path: path.stem)
 def test_ready_specs_are_valid_and_named_as_their_file(path: Path) -> None:
-    assert load_spec(path).name == path.stem
+    assert load_any(path).name == path.stem
     assert path.read_text().startswith("# yaml-language-server: $schema=vqcc.schema.json\n# ")
 
 

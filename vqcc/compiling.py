@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from vqcc.diagnostics import Diagnostic, VqccError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from vqcc.building import Built
     from vqcc.codegen.cache import CompileCache
     from vqcc.codegen.embedding import Machine
     from vqcc.codegen.toolchain import Resources, Toolchain
+    from vqcc.models import Model
     from vqcc.plan import Launch
 
 __all__ = ["EMITTABLE", "Emit", "Options", "compile_file"]
@@ -34,7 +36,7 @@ class Options:
     """How specs are compiled: where to, which of their levels and GPUs instead of their own, what is written.
 
     With `explain`, what is said of a library holds the decisions behind its kernels. An object is for hosts of
-    `machine`.
+    `machine`. `progress` is told the name of each library of a model that is done, and how many there are.
     """
 
     out: Path
@@ -45,6 +47,7 @@ class Options:
     jobs: int = 1
     explain: bool = False
     machine: Machine | None = None
+    progress: Callable[[str, int], None] = lambda _name, _total: None
 
 
 def compile_file(
@@ -117,12 +120,14 @@ def _compile(
     from vqcc.codegen import manifest
     from vqcc.data_files import lock_path
     from vqcc.explaining import explain_plans
-    from vqcc.spec.load import load_spec, parse_spec
+    from vqcc.models import Model, load_any, parse_any
     from vqcc.tuning.lock import load_lock
 
     overrides: dict[str, Any] = {"gpu_override": options.gpus, "level_override": options.level}
-    spec = load_spec(path, **overrides) if data is None else parse_spec(data, str(path), **overrides)
+    spec = load_any(path, **overrides) if data is None else parse_any(data, str(path), **overrides)
     _take(spec.identifier, path, taken)
+    if isinstance(spec, Model):
+        return _compile_model(spec, path, options, toolchain, cache)
     lock = load_lock(lock_path(path))
     built = build_library(
         spec,
@@ -146,6 +151,59 @@ def _compile(
         None if profile is None else profile.file
     )  # as the spec names it: recalled for any place
     return _Made(summary, content, {} if profile is None else {profile.file: profile.sha256})
+
+
+def _compile_model(
+    model: Model, path: Path, options: Options, toolchain: Toolchain, cache: CompileCache | None
+) -> _Made:
+    """Compile all libraries of a model to one directory; written only if all of them can be made."""
+    from vqcc.codegen import manifest
+    from vqcc.codegen.bundle import write_bundle
+    from vqcc.explaining import explain_plans
+    from vqcc.models.building import build_model
+
+    total = len(model.libraries)
+    built = build_model(
+        model,
+        toolchain=toolchain,
+        cache=cache,
+        emit=options.emit,
+        jobs=options.jobs,
+        machine=options.machine,
+        made=lambda layer: options.progress(layer.spec.name, total),
+    )
+    directory = options.out / model.name
+    changed = not options.dry_run and write_bundle(directory, built.files, fields=built.fields)
+    state = "would be written" if options.dry_run else "written" if changed else "unchanged"
+    content = {**built.files, manifest.NAME: manifest.make_manifest(built.fields, built.files)}
+    libraries = [_summary(library) for library in built.libraries.values()]
+    profiles = {layer.spec.profile.file: layer.spec.profile for layer in model.layers if layer.spec.profile}
+    summary: dict[str, Any] = {
+        "name": model.name,
+        "identifier": model.identifier,
+        "build_id": built.fields["build_id"],
+        "files": {name: len(data) for name, data in sorted(built.files.items())},
+        "gpus": {
+            gpu.name: [kernel for library in libraries for kernel in library["gpus"][gpu.name]]
+            for gpu in model.gpu
+        },
+        "layers": built.fields["layers"],
+        "libraries": {folder: library.name for folder, library in built.libraries.items()},
+        "spec": str(path),
+        "directory": str(directory),
+        "state": state,
+        "lock": None,
+        "profile": None,
+        "profiles": list(profiles),
+    }
+    if options.explain:
+        summary["plans"] = {
+            gpu.name: explain_plans(
+                gpu, [plan for library in built.libraries.values() for plan in library.gpus[number].plans]
+            )
+            for number, gpu in enumerate(model.gpu)
+        }
+    return _Made(summary, content, {profile.file: profile.sha256 for profile in profiles.values()})
 
 
 def _lock_summary(spec: Path, use: dict[str, Any] | None) -> dict[str, Any] | None:

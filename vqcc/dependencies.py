@@ -12,21 +12,23 @@ from vqcc.data_files import has_lock, lock_path
 from vqcc.unchanged import PACKAGES, source_files
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from vqcc.codegen.toolchain import Toolchain
     from vqcc.codegen.wheels import Wheel
 
 __all__ = ["compiler_files", "spec_files"]
 
 
-def spec_files(spec: Path, profile: str | None) -> tuple[Path, ...]:
-    """A spec, the profile that it names, and the lock file beside it if there is one; all absolute.
+def spec_files(spec: Path, profiles: Iterable[str]) -> tuple[Path, ...]:
+    """A spec, the profiles that it names, and the lock file beside it if there is one; all absolute.
 
     A lock file that is not there yet cannot be named: what waits for it would be made anew each time.
     """
     lock = lock_path(spec)
     named = [
         spec,
-        *([spec.parent / profile] if profile is not None else []),
+        *(spec.parent / profile for profile in profiles),
         *([lock] if has_lock(lock) else []),
     ]
     return tuple(_absolute(path) for path in named)

@@ -47,11 +47,16 @@ __all__ = [
     "Library",
     "describe_kernel",
     "describe_library",
+    "library_folders",
     "load_cache_library",
     "load_library",
     "load_weight_library",
     "select_gpus",
 ]
+
+
+#: Of a whole model's manifest: the ids of its libraries' builds by their folders.
+LIBRARIES = "libraries"
 
 
 @dataclass(frozen=True)
@@ -130,9 +135,23 @@ def describe_library(problem: Problem, plan: Plan) -> dict[str, Any]:
     }
 
 
-def load_library(directory: Path) -> Library | CacheLibrary:
-    """Read and verify a bundle. Raises VqccError VQ07xx if it is damaged or none."""
+def library_folders(directory: Path) -> tuple[Path, ...]:
+    """The bundles of a directory: those in the folders of a whole model, else itself. Raises as load_library does."""
     bundle = read_bundle(directory)
+    return tuple(directory / folder for folder in bundle.manifest.get(LIBRARIES, ())) or (directory,)
+
+
+def load_library(directory: Path) -> Library | CacheLibrary:
+    """Read and verify a bundle. Raises VqccError VQ07xx if it is damaged or none, or that of a whole model."""
+    bundle = read_bundle(directory)
+    if LIBRARIES in bundle.manifest:
+        raise VqccError(
+            Diagnostic(
+                "VQ0704",
+                f"{directory} is a whole model, of which this takes one library",
+                help=f"give one of its folders: {', '.join(bundle.manifest[LIBRARIES])}",
+            )
+        )
     try:
         return _described(bundle)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from vqcc.compiling import Emit
 
-__all__ = ["bundle_files", "gpu_file", "main_file"]
+__all__ = ["bundle_files", "gpu_file", "main_file", "model_files"]
 
 #: Files of a library, and of each of its GPUs: what the name ends in, by what is emitted.
 _LIBRARY: dict[Emit, tuple[str, ...]] = {
@@ -27,6 +27,23 @@ def bundle_files(name: str, gpus: Iterable[str], emit: Collection[Emit]) -> tupl
     library = [f"{name}{end}" for kind, ends in _LIBRARY.items() if kind in emit for end in ends]
     files = [gpu_file(name, gpu, kind) for gpu in gpus for kind in _GPU if kind in emit]
     return (*dict.fromkeys(library), *files, manifest.NAME)
+
+
+def model_files(
+    name: str, libraries: Mapping[str, str], gpus: Iterable[str], emit: Collection[Emit]
+) -> tuple[str, ...]:
+    """The same for the directory of a whole model; `libraries` are names of libraries by their folders."""
+    from vqcc.codegen import manifest
+
+    names = list(gpus)
+    headers = [f"{name}.h"] if "header" in emit else []
+    headers += [f"{name}.embedded.h"] if {"object", "array"} & set(emit) else []
+    inner = [
+        f"{folder}/{file}"
+        for folder, library in libraries.items()
+        for file in bundle_files(library, names, emit)
+    ]
+    return (*headers, *inner, manifest.NAME)
 
 
 def gpu_file(name: str, gpu: str, kind: Emit) -> str:

@@ -103,7 +103,11 @@ class Model {
     args.m = rows;
     args.type = DECODER_ATTENTION_FLOAT16;
     args.overlap = overlap_;
-    require(decoder_launch_linear(&handle_, number_of(layer), &args, stream), own.name);
+    const decoder_status status = decoder_launch_linear(&handle_, number_of(layer), &args, stream);
+    if (status == DECODER_OK) return;
+    const char* reason = nullptr;  // the library's own words, of arguments that it does not take
+    const bool supported = decoder_supports_linear(number_of(layer), &args, &reason) == DECODER_OK;
+    throw std::runtime_error(std::string(own.name) + ": " + (supported ? decoder_status_string(status) : reason));
   }
 
   /// Attention of one query token of each sequence; rows of queries are `query_stride` elements apart.

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from build_tools import CMAKE, NINJA
 from libraries import make_profile, spec_text
+from model_specs import linear, model_text
 
 import vqcc
 from vqcc.data_files import specs_directory, templates_directory
@@ -237,6 +238,43 @@ def test_a_program(kind: str, generator: str, language: str, source: str, projec
     assert done.returncode == 0, done.stderr
     printed = subprocess.run([project.binary / "engine"], capture_output=True, text=True, check=True).stdout
     assert printed == "48 64 ok\n"
+
+
+MODEL_PROGRAM = """\
+#include <stdio.h>
+#include "small.embedded.h"
+
+int main(void) {
+  printf("%d layers by %d libraries\\n", SMALL_LAYER_COUNT, SMALL_LIBRARY_COUNT);
+  return small_q_h200_cubin[1] == 'E' && small_down_h200_cubin[1] == 'E' ? 0 : 1;
+}
+"""
+
+
+@pytest.mark.parametrize("kind", ["object", pytest.param("array", marks=pytest.mark.full)])
+def test_a_whole_model(kind: str, project: Project) -> None:
+    """All of its libraries are linked, and one edited layer is compiled again."""
+    layers = {name: linear(n, 64, algorithm="vq-4-4-1") for name, n in (("q", 40), ("o", 40), ("down", 64))}
+    (project.source / "small.yaml").write_bytes(model_text(layers))
+    project.write(
+        project.add("small", f"EMBED {kind}"),
+        "add_executable(engine main.c)",
+        "target_link_libraries(engine PRIVATE small)",
+        languages="C",
+    )
+    (project.source / "main.c").write_text(MODEL_PROGRAM)
+    done = project.configure("Ninja", "-DCMAKE_C_FLAGS=-Wall -Wextra -Werror")
+    assert done.returncode == 0, done.stderr
+    assert project.built() == {"small"}
+    printed = subprocess.run([project.binary / "engine"], capture_output=True, text=True, check=True).stdout
+    assert printed == "3 layers by 2 libraries\n"
+    assert project.built() == set()
+    (project.source / "small.yaml").write_bytes(
+        model_text({**layers, "o": linear(48, 64, algorithm="vq-4-4-1")})
+    )
+    assert project.built() == {"small"}
+    printed = subprocess.run([project.binary / "engine"], capture_output=True, text=True, check=True).stdout
+    assert printed == "3 layers by 3 libraries\n"
 
 
 WRONG = [

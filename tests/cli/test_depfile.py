@@ -71,7 +71,7 @@ def test_files_that_a_spec_names_and_its_lock_file(tmp_path: Path) -> None:
         assert names[:2] == [str(spec), str(tmp_path / "hot.json")]
     lock = spec.with_name("tiny.lock.yaml")
     lock.write_text("")
-    assert spec_files(spec, None) == (spec, lock)
+    assert spec_files(spec, ()) == (spec, lock)
 
 
 def test_several_specs_and_no_header(spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,8 +154,9 @@ def test_outputs_are_what_compile_writes(emit: str, spec: Path, tmp_path: Path) 
     assert document["directory"] == str(tmp_path / "out" / "tiny")
     header = document["header"]
     assert header is None or Path(header).is_file()
-    assert list(document["cubins"]) == (["a100", "h200"] if "cubin" in emit.split(",") else [])
-    assert all(Path(path).read_bytes()[1:4] == b"ELF" for path in document["cubins"].values())
+    cubins = [str(tmp_path / "out" / "tiny" / f"tiny.{gpu}.cubin") for gpu in ("a100", "h200")]
+    assert document["cubins"] == (cubins if "cubin" in emit.split(",") else [])
+    assert all(Path(path).read_bytes()[1:4] == b"ELF" for path in document["cubins"])
 
 
 def test_outputs_of_a_wrong_spec(spec: Path) -> None:

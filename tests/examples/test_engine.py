@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -287,7 +286,6 @@ def test_what_goes_wrong_is_said(failing: str, text: str, engine: Engine, tmp_pa
 
 
 @pytest.mark.full
-@pytest.mark.skipif(find_spec("vqcc.models") is None, reason="this vqcc compiles no whole models")
 def test_cmake_builds_it(engine: Engine, cache_directory: Path, tmp_path: Path) -> None:
     """By the package and the example's own file, to a program that launches the same."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache_directory / "cmake")}

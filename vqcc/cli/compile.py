@@ -11,6 +11,7 @@ import click
 
 from vqcc.cli.decisions import show_plans
 from vqcc.cli.depfile import Depfile, depfile_options
+from vqcc.cli.model_progress import Timed, model_progress, show_timed
 from vqcc.cli.support import (
     Failures,
     WordChoice,
@@ -147,7 +148,7 @@ def find_toolchain(name: str, nvcc_path: Path | None) -> Toolchain:
     type=click.IntRange(1, _MOST_JOBS),
     default=lambda: min(usable_cpus(), _MOST_JOBS),
     show_default="the CPUs this process may use",
-    help="GPUs of a spec compiled at a time; files do not depend on it.",
+    help="GPUs of a spec, or libraries of a model, compiled at a time; files do not depend on it.",
 )
 @toolchain_options
 @cache_options
@@ -171,11 +172,13 @@ def command(
     no_cache: bool,
     as_json: bool,
 ) -> None:
-    """Compile each SPEC to a kernel library in OUT/<spec name>/.
+    """Compile each SPEC to a kernel library, or a whole model, in OUT/<spec name>/.
 
     A spec that is wrong, or that one of its GPUs must refuse, is reported whole and writes nothing; the
     others are still compiled. A dependency file is written if all were.
     """
+    from dataclasses import replace
+
     from vqcc.compiling import Options, compile_file
 
     emitted = emitted_kinds(emit)
@@ -192,9 +195,14 @@ def command(
     taken: dict[str, Path] = {}
     for path in specs:
         with failures.noted():
-            results.append(compile_file(path, options, tools, cache, taken))
+            timed = Timed.begin(cache)
+            with model_progress() as progress:
+                made = compile_file(path, replace(options, progress=progress), tools, cache, taken)
+            if "layers" in made:
+                made = {**made, "took": timed.summary(made)}
+            results.append(made)
             if not as_json:
-                _show(results[-1])
+                _show(made)
     if wanted is not None and not dry_run and not failures.exit_code:
         with failures.noted():
             wanted.write(results, emitted, tools)
@@ -284,5 +292,7 @@ def _show(result: dict[str, Any]) -> None:
                 f"{counted(kernel['blocks_per_sm'], 'block')} per SM, {kernel['grid']} x {kernel['threads']} threads"
                 + (f", {kernel['workspace_bytes']:,} bytes of workspace" if kernel["workspace_bytes"] else "")
             )
+    if "took" in result:
+        click.echo(show_timed(result["took"]))
     if "plans" in result:
         show_plans(result["plans"])

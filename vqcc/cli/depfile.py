@@ -67,16 +67,15 @@ class Depfile:
         from vqcc.dependencies import compiler_files, spec_files
         from vqcc.depfile import Rule, UnnamableError, render
         from vqcc.diagnostics import Diagnostic, VqccError
-        from vqcc.outputs import main_file
         from vqcc.tensors.output import write_atomically
 
         compiler = compiler_files(toolchain)
         rules = []
         for result in results:
-            own = spec_files(Path(result["spec"]), result["profile"])
+            own = spec_files(Path(result["spec"]), _profiles_of(result))
             directory = Path(result["directory"])
             self._check(directory, own)
-            output = directory / main_file(result["name"], result["gpus"], emit)
+            output = directory / _main_file(result, emit)
             rules.append(Rule(self.target or str(output), (*own, *compiler)))
         try:
             data = render(rules)
@@ -99,3 +98,17 @@ class Depfile:
             return
         help_text = "the libraries are written, the dependency file is not: name another one"
         raise VqccError(Diagnostic("VQ0711", f"{self.path} {clash}", help=help_text))
+
+
+def _profiles_of(result: Mapping[str, Any]) -> list[str]:
+    """The profiles that a spec names, its own or its layers'."""
+    return [name for name in (result["profile"], *result.get("profiles", ())) if name is not None]
+
+
+def _main_file(result: Mapping[str, Any], emit: Collection[Emit]) -> str:
+    """The file of a bundle that stands for all of it."""
+    from vqcc.outputs import main_file, model_files
+
+    if "layers" not in result:
+        return main_file(result["name"], result["gpus"], emit)
+    return model_files(result["name"], result["libraries"], result["gpus"], emit)[0]

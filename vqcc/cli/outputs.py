@@ -36,14 +36,19 @@ def command(
     refuse is found by compiling it.
     """
     from vqcc.data_files import lock_path
-    from vqcc.outputs import bundle_files, gpu_file
-    from vqcc.spec.load import load_spec
+    from vqcc.models import Model, load_any
+    from vqcc.outputs import bundle_files, model_files
 
     kinds = emitted_kinds(emit)
-    read = load_spec(spec, gpu_override=gpus, level_override=level)
+    read = load_any(spec, gpu_override=gpus, level_override=level)
     names = [gpu.name for gpu in read.gpu]
     directory = out_dir / read.name
-    files = bundle_files(read.name, names, kinds)
+    specs = [layer.spec for layer in read.libraries] if isinstance(read, Model) else [read]
+    if isinstance(read, Model):
+        libraries = {layer.name: layer.spec.name for layer in read.libraries}
+        files = model_files(read.name, libraries, names, kinds)
+    else:
+        files = bundle_files(read.name, names, kinds)
     if not as_json:
         click.echo("\n".join(str(directory / file) for file in files))
         return
@@ -51,16 +56,18 @@ def command(
     def path(file: str) -> str:
         return str(directory / file)
 
-    profile = None if read.profile is None else str(spec.parent / read.profile.file)
+    profiles = dict.fromkeys(str(spec.parent / each.profile.file) for each in specs if each.profile)
     document: dict[str, Any] = {
         "name": read.name,
         "identifier": read.identifier,
         "directory": str(directory),
         "files": [path(file) for file in files],
         "header": path(f"{read.name}.h") if "header" in kinds else None,
-        "cubins": {gpu: path(gpu_file(read.name, gpu, "cubin")) for gpu in names if "cubin" in kinds},
+        "cubins": [path(file) for file in files if file.endswith(".cubin")],
+        "embedded": [path(file) for file in files if file.endswith((".embedded.o", ".embedded.c"))],
         "spec": str(spec),
-        "profile": profile,
+        "profile": next(iter(profiles), None),
+        "profiles": list(profiles),
         "lock": str(lock_path(spec)),
     }
     print_json(document)

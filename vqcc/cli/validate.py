@@ -86,11 +86,11 @@ def command(
 
     Prints, per launch, the relative error ||computed - exact|| / ||exact||, the largest error of an element,
     and how near an element came to the bound that its rounding allows; of kernels that append to a KV cache, whether
-    every byte is as the reference has it. Exit code 4 if anything is not. A library that cannot be read or run is
-    reported, and the others are still validated.
+    every byte is as the reference has it. Of a whole model, all libraries are run. Exit code 4 if anything is not. A
+    library that cannot be read or run is reported, and the others are still validated.
     """
     from vqcc.diagnostics import ExitCode
-    from vqcc.library import load_library
+    from vqcc.library import library_folders, load_library
 
     sides = _checked_sides(keys, values, tensors, names)
     if names and tensors is None:
@@ -102,7 +102,7 @@ def command(
     loaded: list[Library | CacheLibrary] = []
     for path in libraries:
         with failures.noted():
-            loaded.append(load_library(path))
+            loaded += map(load_library, library_folders(path))
     results: list[CaseResult] = []
     with failures.noted():
         inputs = _Inputs(

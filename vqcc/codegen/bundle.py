@@ -1,4 +1,4 @@
-"""Writes and reads bundles: the directory of files that one spec compiles to.
+"""Writes and reads bundles: the directory of files that one spec compiles to, of a whole model with folders of bundles.
 
 A bundle is replaced as a whole. Its files are written and synced in a staging directory beside it, and
 one rename puts that in place, so whoever is killed whenever leaves the old bundle or the new one. Writers
@@ -24,7 +24,7 @@ from vqcc.codegen.manifest import make_manifest
 from vqcc.diagnostics import Diagnostic, VqccError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 __all__ = ["Bundle", "make_manifest", "read_bundle", "write_bundle"]
 
@@ -74,7 +74,7 @@ def write_bundle(directory: Path, files: Mapping[str, bytes], *, fields: Mapping
         target = Path(os.path.realpath(directory))
         with _made(target.parent), DirectoryLock(target.parent) as lock:
             _recover(target, alone=lock.is_held)
-            names = _names(target)
+            names = _names(target, _folders(content))
             _refuse_foreign(target, names)
             old = {name: (target / name).read_bytes() for name in names}
             if old == content:
@@ -151,7 +151,21 @@ class _Opened:
         self._descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
 
     def names(self) -> list[str]:
-        return sorted(os.listdir(self._descriptor))  # noqa: PTH208  (by descriptor, which Path cannot)
+        """Names of all that is there; of folders what is in them, by `folder/name`."""
+        found: list[str] = []
+        for name in os.listdir(self._descriptor):  # noqa: PTH208  (by descriptor, which Path cannot)
+            found += self._below(name) or [name]
+        return sorted(found)
+
+    def _below(self, name: str) -> list[str]:
+        """What is in a folder; nothing if it is none."""
+        with contextlib.suppress(OSError):
+            folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._descriptor)
+            try:
+                return [f"{name}/{inner}" for inner in os.listdir(folder)]  # noqa: PTH208
+            finally:
+                os.close(folder)
+        return []
 
     def read(self, name: str) -> bytes:
         # No link leads out of a bundle, and nothing that is no file (a pipe) can make a reader wait.
@@ -172,11 +186,26 @@ def _identity(directory: Path) -> tuple[int, int] | None:
     return None
 
 
-def _names(target: Path) -> list[str]:
+def _folders(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(name.partition("/")[0] for name in names if "/" in name)
+
+
+def _names(target: Path, expected: frozenset[str]) -> list[str]:
+    """Names of all that is there; of folders what is in them, by `folder/name`.
+
+    Empty ones that are `expected` do not count: build systems make folders for what they wait for.
+    """
     try:
-        return sorted(path.name for path in target.iterdir())
+        return sorted(name for path in target.iterdir() for name in _below(path, path.name in expected))
     except FileNotFoundError:
         return []
+
+
+def _below(path: Path, expected: bool) -> list[str]:
+    if path.is_symlink() or not path.is_dir():
+        return [path.name]
+    inner = [f"{path.name}/{each.name}" for each in path.iterdir()]
+    return inner if inner or expected else [path.name]
 
 
 def _refuse_foreign(target: Path, names: list[str]) -> None:
@@ -229,14 +258,18 @@ def _replace(target: Path, content: Mapping[str, bytes], old: Mapping[str, bytes
     staging = target.parent / f"{_staging_prefix(target)}{os.urandom(6).hex()}"
     try:
         staging.mkdir()
+        folders = [staging / folder for folder in sorted(_folders(content))]
+        for folder in folders:
+            folder.mkdir()
         for name, data in content.items():
             _write(staging / name, data)
             if old.get(name) == data:
                 # Equal content keeps its time, so that a build does not redo what depends on it.
                 status = (target / name).stat()
                 os.utime(staging / name, ns=(status.st_atime_ns, status.st_mtime_ns))
-        sync_directory(staging)
-        if old:
+        for folder in (*folders, staging):
+            sync_directory(folder)
+        if target.exists() and any(target.iterdir()):
             exchange(staging, target, spare=_spare(target))
         else:
             staging.rename(target)  # also over an empty directory

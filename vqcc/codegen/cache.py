@@ -46,6 +46,18 @@ class CacheStats:
     limit_bytes: int
 
 
+@dataclass(frozen=True)
+class CompileCounts:
+    """Sources that were compiled, and those whose results a cache had."""
+
+    made: int = 0
+    found: int = 0
+
+    def since(self, before: CompileCounts) -> CompileCounts:
+        """What has come since `before`."""
+        return CompileCounts(self.made - before.made, self.found - before.found)
+
+
 class CompileCache:
     """Entries by key, pruned by last use above `limit_bytes`. Safe between threads and processes."""
 
@@ -55,11 +67,23 @@ class CompileCache:
         self._lock = threading.Lock()
         self._warnings: list[Diagnostic] = []
         self._known_bytes: int | None = None  # total after the last scan and what was put since
+        self._compiled = CompileCounts()
 
     @property
     def warnings(self) -> tuple[Diagnostic, ...]:
         """What kept the cache from working, at most one diagnostic (VQ0702)."""
         return tuple(self._warnings)
+
+    @property
+    def compiled(self) -> CompileCounts:
+        """What `compile_cached` has been asked for with this cache."""
+        return self._compiled
+
+    def count(self, *, found: bool) -> None:
+        """Note a compilation, or that its result was found here."""
+        with self._lock:
+            own = self._compiled
+            self._compiled = CompileCounts(own.made + (not found), own.found + found)
 
     def get(self, key: str) -> bytes | None:
         """Return what was put under `key` (64 hexadecimal digits), None if that is not here whole."""
@@ -176,10 +200,14 @@ def compile_cached(
     payload = cache.get(key)
     if payload is not None:
         try:
-            return decode(payload)
+            compiled = decode(payload)
         except (ValueError, KeyError, TypeError, AttributeError):
             cache.discard(key)  # whole, but not written by this code
+        else:
+            cache.count(found=True)
+            return compiled
     compiled = toolchain.compile(source, target=target, want_ptx=want_ptx, file_name=file_name)
+    cache.count(found=False)
     cache.put(key, encode(compiled))
     return compiled
 

@@ -23,12 +23,14 @@ __all__ = [
     "WORKSPACE_ALIGNMENT",
     "HeaderKernel",
     "HeaderLaunch",
+    "gpu_names",
     "header_kernel",
     "library_values",
     "render_header",
 ]
 
 _TYPES = {"float16": 0, "bfloat16": 1}
+_SCALE_BYTES = {"float16": 2, "float32": 4}
 #: Of a workspace, in bytes: what cuMemAlloc gives.
 WORKSPACE_ALIGNMENT = 256
 
@@ -126,6 +128,7 @@ def render_header(
     algorithm, op = problem.algorithm, problem.op
     rows, columns = op.weight_shape
     shape = plan.layout.code_shape(rows)
+    books = algorithm.scope.books(rows, columns)
     what = f"{op.kind} on {algorithm.label} weights [{rows}, {columns}]"
     return (
         environment()
@@ -141,7 +144,9 @@ def render_header(
             build_id=hexadecimal(build_id),
             layout_id=hexadecimal(layout_identity(algorithm, op.weight_shape, plan.layout)),
             codes_bytes=None if shape is None else math.prod(shape) * 4,
-            books_bytes=algorithm.scope.books(rows, columns) * algorithm.table_bytes,
+            books_bytes=books * algorithm.table_bytes,
+            scales_bytes=algorithm.scales.count(rows, columns) * _SCALE_BYTES[algorithm.scales.dtype],
+            stage_scales_bytes=books * algorithm.residuals * 4 if algorithm.has_codebook_scales else 0,
             kernel_count=len(problems[0]),
             kernels=tuple(
                 tuple(_kernel(*pair) for pair in zip(*row, strict=True))
@@ -175,14 +180,19 @@ def library_values(
             _Gpu.of(name, gpu, own, index, len(gpus))
             for index, (gpu, own) in enumerate(zip(gpus, portable, strict=True))
         ),
-        "gpu_names": string_text(
-            ", ".join(
-                f"{gpu.name} (compute capability {gpu.compute_capability}, {gpu.sm_count.integer} SMs)"
-                for gpu in gpus
-            )
-        ),
+        "gpu_names": gpu_names(gpus),
         "workspace_alignment": WORKSPACE_ALIGNMENT,
     }
+
+
+def gpu_names(gpus: Iterable[Gpu]) -> Fragment:
+    """GPUs as the text of a status names them."""
+    return string_text(
+        ", ".join(
+            f"{gpu.name} (compute capability {gpu.compute_capability}, {gpu.sm_count.integer} SMs)"
+            for gpu in gpus
+        )
+    )
 
 
 def header_kernel(kernel: str, dtype: Dtype, bounds: Iterable[int], launch: Launch, gpu: Gpu) -> HeaderKernel:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 FORMAT = 3  # of bundles: what the manifest says and how kernels are called
 NAME = "manifest.json"
 
-_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,254}")
+_WORD = r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,254}"
+#: A file of the bundle, or, of a whole model, one of the bundles in its folders.
+_FILE_NAME = re.compile(rf"(?:{_WORD}/)?{_WORD}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _OWN_KEYS = ("vqcc", "format", "files", "sha256")
 
@@ -47,7 +49,7 @@ def make_manifest(fields: Mapping[str, Any], files: Mapping[str, bytes]) -> byte
     if wrong := sorted(name for name in files if not is_file_name(name)):
         shown = ", ".join(repr(name) for name in wrong)
         help_text = (
-            "a bundle is one flat directory; names hold letters, digits and _.+- and start with no dot"
+            "a bundle has files, and folders of them; names hold letters, digits, _.+- and start with no dot"
         )
         raise VqccError(Diagnostic("VQ0707", f"these cannot be files of a bundle: {shown}", help=help_text))
     records = {

@@ -44,6 +44,10 @@ _MODEL = {
     "VQ0213": "unsupported spec version",
     "VQ0214": "text of the wrong form",
     "VQ0215": "values that contradict each other",
+    "VQ0216": "the op cannot be divided so",
+    "VQ0217": "a layer that ranks cannot share evenly",
+    "VQ0218": "layers that cannot be fused",
+    "VQ0219": "a whole model where one library is meant",
 }
 
 _MEANING = {

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vqcc.diagnostics import Finding
     from vqcc.gpus.model import Gpu
     from vqcc.levels import Dataflow
+    from vqcc.ops.fields import Division
     from vqcc.plan import Constant, Decision, Exchange, Split, Tile
 
 __all__ = [
@@ -214,6 +215,11 @@ class Op(BaseModel, ABC):
     device_headers: ClassVar[tuple[str, ...]]
     #: What multiplies decoded vectors, by the names of `Exchange.engine`.
     engines: ClassVar[Mapping[str, DeviceEngine]]
+
+    #: How ranks may share the op, by the names that a model's spec has for it.
+    divisions: ClassVar[Mapping[str, Division]] = {}
+    #: The field that adds up when layers of the same inputs become one.
+    fused_field: ClassVar[str | None] = None
 
     kind: str
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -12,7 +13,19 @@ from vqcc.ops.base import Dtype
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["C_TYPES", "Dtypes", "as_bounds", "as_list", "distinct", "rows_between"]
+__all__ = ["C_TYPES", "Division", "Dtypes", "as_bounds", "as_list", "distinct", "rows_between"]
+
+
+@dataclass(frozen=True)
+class Division:
+    """A way in which the ranks of tensor parallelism share an op: each has an equal part of these `fields`.
+
+    Where they have parts of what is summed over, outputs of all ranks are to be added up (`adds`).
+    """
+
+    fields: tuple[str, ...]
+    adds: bool = False
+
 
 #: CUDA types of a launch's inputs and outputs.
 C_TYPES: Mapping[str, str] = {"float16": "__half", "bfloat16": "__nv_bfloat16"}

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from vqcc.spec.source import Source
 
 
+#: The field that makes a spec one of a whole model (vqcc.models).
+LAYERS = "layers"
+
+
 def load_spec(path: Path, *, gpu_override: tuple[str, ...] = (), level_override: str | None = None) -> Spec:
     """Read, validate and check a spec file.
 
@@ -36,20 +40,20 @@ def load_spec(path: Path, *, gpu_override: tuple[str, ...] = (), level_override:
     name before those built in. `level_override` replaces the file's level. Raises VqccError with every
     diagnostic of the file, in its order.
     """
-    return _load(read_source(path), gpu_override, level_override)
+    return spec_in(read_source(path), gpu_override=gpu_override, level_override=level_override)
 
 
 def parse_spec(
     data: bytes, path: str, *, gpu_override: tuple[str, ...] = (), level_override: str | None = None
 ) -> Spec:
     """Do the same for a spec held in memory; `path` is what diagnostics show."""
-    return _load(parse_source(data, path), gpu_override, level_override)
+    return spec_in(parse_source(data, path), gpu_override=gpu_override, level_override=level_override)
 
 
 def load_algorithm(path: Path) -> Algorithm:
     """Read only the algorithm of a spec file, for `vqcc quantize`. Raises VqccError."""
     source = read_source(path)
-    _expect_mapping(source)
+    expect_mapping(source)
     if "algorithm" not in source.data:
         span = place_of_missing(source, ())
         message = "the spec lacks the field algorithm"
@@ -70,8 +74,18 @@ def load_algorithm(path: Path) -> Algorithm:
     return algorithm
 
 
-def _load(source: Source, gpu_override: tuple[str, ...], level_override: str | None) -> Spec:
-    _expect_mapping(source)
+def spec_in(source: Source, *, gpu_override: tuple[str, ...] = (), level_override: str | None = None) -> Spec:
+    """Do the same for a spec whose text has been parsed."""
+    expect_mapping(source)
+    if LAYERS in source.data:
+        raise VqccError(
+            Diagnostic(
+                "VQ0219",
+                "the spec is of a whole model, of which this takes one library",
+                source.key_span((LAYERS,)),
+                help="compile it, and give the folder of one of its libraries, or a spec of that layer alone",
+            )
+        )
     found = DiagnosticList()
     algorithm: Algorithm | KeyValue | None = _part(read_algorithm, "algorithm", source, found)
     op: Op | AttentionDecode | None = _part(read_op, "op", source, found)
@@ -139,7 +153,8 @@ def _assemble(
         return None
 
 
-def _expect_mapping(source: Source) -> None:
+def expect_mapping(source: Source) -> None:
+    """Raise VQ0203 for a file that is no mapping."""
     if not isinstance(source.data, dict):
         message = f"a spec must be a mapping, got {describe(source.data)}"
         raise VqccError(Diagnostic("VQ0203", message, source.span(()), help="a spec starts with `vqcc: 1`"))

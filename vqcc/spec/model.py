@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -134,24 +135,29 @@ class SpecProfile:
     tensors: tuple[TensorProfile, ...]
 
 
+Version = Annotated[
+    Literal[1],
+    BeforeValidator(_check_version),
+    Field(description="version of the spec format", examples=[1]),
+]
+Name = Annotated[
+    str,
+    AfterValidator(lambda name: check_identifier(name, "the name")),
+    Field(
+        description="name of the library; a C identifier once - is _",
+        examples=["llama7b-aqlm3-gemv"],
+        json_schema_extra={"pattern": pattern("_-"), "maxLength": MAX_LENGTH},
+    ),
+]
+
+
 class Spec(BaseModel):
     """One kernel library: an algorithm and an op, compiled once per GPU."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    vqcc: Annotated[
-        Literal[1],
-        BeforeValidator(_check_version),
-        Field(description="version of the spec format", examples=[1]),
-    ]
-    name: Annotated[
-        str,
-        Field(
-            description="name of the library; a C identifier once - is _",
-            examples=["llama7b-aqlm3-gemv"],
-            json_schema_extra={"pattern": pattern("_-"), "maxLength": MAX_LENGTH},
-        ),
-    ]
+    vqcc: Version
+    name: Name
     algorithm: Annotated[
         AnyAlgorithm | KeyValue,
         Field(
@@ -230,8 +236,3 @@ class Spec(BaseModel):
             for item in error.diagnostics
         )
         return VqccError(*placed, exit_code=error.exit_code)
-
-    @field_validator("name")
-    @classmethod
-    def _check_name(cls, name: str) -> str:
-        return check_identifier(name, "the name")

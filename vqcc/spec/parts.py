@@ -127,7 +127,7 @@ def read_cache(source: Source) -> Cache | DiagnosticList:
     where: FieldPath = ("cache",)
     data = source.data["cache"]
     if not isinstance(data, dict):
-        return _wrong_kind(source, data, where, "a mapping")
+        return wrong_kind(source, data, where, "a mapping")
     cache = validate(Cache, data, source, where)
     if isinstance(cache, DiagnosticList):
         return cache
@@ -144,7 +144,7 @@ def read_profile(
     where: FieldPath = ("profile",)
     data = source.data["profile"]
     if not isinstance(data, str):
-        return _wrong_kind(source, data, where, "a file's name")
+        return wrong_kind(source, data, where, "a file's name")
     from vqcc.hotness import load_profile
 
     path = Path(source.path).parent / data
@@ -193,7 +193,7 @@ def _read_gpu(source: Source, data: Any, where: FieldPath) -> Gpu | DiagnosticLi
         except VqccError as error:
             return _at(error, source.span(where))
     if not isinstance(data, dict):
-        return _wrong_kind(source, data, where, "a GPU's name or a mapping")
+        return wrong_kind(source, data, where, "a GPU's name or a mapping")
     name = data.get("name")
     if isinstance(name, str) and name in gpus.names():  # whatever else of it is wrong or missing
         diagnostic = Diagnostic(
@@ -210,7 +210,7 @@ def _read_chosen(
     source: Source, data: Any, where: FieldPath, choice: _Choice[Model]
 ) -> Model | DiagnosticList:
     if not isinstance(data, dict):
-        return _wrong_kind(source, data, where, choice.wanted)
+        return wrong_kind(source, data, where, choice.wanted)
     field = (*where, choice.key)
     if choice.key not in data:
         span = place_of_missing(source, where)
@@ -219,7 +219,7 @@ def _read_chosen(
         return DiagnosticList([Diagnostic("VQ0202", message, span, help=help_text)])
     chosen = data[choice.key]
     if not isinstance(chosen, str):
-        return _wrong_kind(source, chosen, field, "text")
+        return wrong_kind(source, chosen, field, "text")
     if chosen not in choice.models:
         help_text = choose(chosen, choice.models)
         message = f"{dotted(field)} cannot be {quoted(chosen)}"
@@ -227,7 +227,8 @@ def _read_chosen(
     return validate(choice.models[chosen], data, source, where)
 
 
-def _wrong_kind(source: Source, value: object, where: FieldPath, wanted: str) -> DiagnosticList:
+def wrong_kind(source: Source, value: object, where: FieldPath, wanted: str) -> DiagnosticList:
+    """What is told of a value that should be `wanted`."""
     message = f"{dotted(where)} must be {wanted}, got {describe(value)}"
     return DiagnosticList([Diagnostic("VQ0203", message, source.span(where), label=f"expected {wanted}")])
 

@@ -11,6 +11,7 @@ from typing import Any
 from vqcc import gpus
 from vqcc.algorithms import FAMILIES, KeyValue, presets
 from vqcc.gpus.model import RANGES, Gpu
+from vqcc.models.fields import ModelFields
 from vqcc.ops import OPS
 from vqcc.spec.model import MAX_GPUS, Cache, Spec
 
@@ -20,7 +21,41 @@ _REFERENCE = "#/definitions/{model}"
 
 
 def json_schema() -> Schema:
-    """Return the schema of a spec file. Every valid spec satisfies it, and so do some invalid ones."""
+    """Return the schema of a spec file, of a library or of a whole model.
+
+    Every valid spec satisfies it, and so do some invalid ones.
+    """
+    library = _library_schema()
+    definitions = library.pop("definitions")
+    head = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "vqcc spec"}
+    return {
+        **head,
+        "if": {"required": ["layers"]},
+        "then": _model_schema(library["properties"]),
+        "else": library,
+        "definitions": definitions,
+    }
+
+
+def _model_schema(library: Schema) -> Schema:
+    """The schema of a whole model; `library` are the properties of a spec, of which a layer has some."""
+    schema: Schema = _tidy(ModelFields.model_json_schema())
+    schema.pop("description", None)
+    properties = schema["properties"]
+    properties["gpu"] = library["gpu"]
+    kept = {name: field for name, field in library.items() if name not in {"vqcc", "name", "gpu"}}
+    ways = sorted({way for op in OPS.values() for way in op.divisions})
+    described = {"enum": ways, "description": "how ranks of tensor parallelism share the layer"}
+    properties["layers"]["additionalProperties"] = {
+        "type": "object",
+        "properties": {**kept, "parallel": described},
+        "required": ["algorithm", "op"],
+        "additionalProperties": False,
+    }
+    return schema
+
+
+def _library_schema() -> Schema:
     schema = Spec.model_json_schema(ref_template=_REFERENCE)
     definitions: Schema = schema.pop("$defs")
     for op in OPS.values():
@@ -48,10 +83,9 @@ def json_schema() -> Schema:
     # A file leaves the cache out, or gives it boundaries.
     properties["cache"] = _described(properties["cache"], [{"$ref": _REFERENCE.format(model=Cache.__name__)}])
     schema["definitions"] = definitions
-    head = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "vqcc spec"}
-    body = _tidy(schema)
+    body: Schema = _tidy(schema)
     body.pop("description", None)
-    return {**head, **body}
+    return body
 
 
 def _preset_name() -> Schema:

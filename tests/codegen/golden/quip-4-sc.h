@@ -61,8 +61,8 @@ typedef struct vqcc_driver {
 #elif VQCC_DRIVER_DEFINED + 0 < 4
 #error "a header of an older vqcc is included beside this one: compile its library again"
 #endif
-#define QUIP_4_SC_ABI_VERSION 4
-#define QUIP_4_SC_BUILD_ID "5f2aab07ec6ed88a"
+#define QUIP_4_SC_ABI_VERSION 5
+#define QUIP_4_SC_BUILD_ID "f1037a0a09ef131a"
 #define QUIP_4_SC_LAYOUT_ID "72a1e3c01b20" /* packed weights carry the same */
 #define QUIP_4_SC_N INT64_C(512)
 #define QUIP_4_SC_K INT64_C(4096)
@@ -70,6 +70,8 @@ typedef struct vqcc_driver {
 #define QUIP_4_SC_X_ALIGNMENT 16 /* bytes, of x and of its rows */
 #define QUIP_4_SC_CODES_BYTES INT64_C(1048576)
 #define QUIP_4_SC_BOOKS_BYTES INT64_C(2048)
+#define QUIP_4_SC_SCALES_BYTES INT64_C(4)
+#define QUIP_4_SC_STAGE_SCALES_BYTES INT64_C(0)
 #define QUIP_4_SC_WORKSPACE_BYTES INT64_C(0) /* suffices for every launch on every GPU */
 #define QUIP_4_SC_WORKSPACE_ALIGNMENT 256 /* bytes; what cuMemAlloc gives */
 

@@ -469,7 +469,7 @@ static void test_status_strings(void) {
 }
 
 static void test_macros(void) {
-  CHECK(CONST(ABI_VERSION) == 4);
+  CHECK(CONST(ABI_VERSION) == 5);
   CHECK(CONST(WORKSPACE_BYTES) == EXPECTED_WORKSPACE_BYTES && CONST(WORKSPACE_ALIGNMENT) == 256);
   CHECK(strcmp(CONST(BUILD_ID), EXPECTED_BUILD_ID) == 0);
   CHECK(strcmp(CONST(LAYOUT_ID), EXPECTED_LAYOUT_ID) == 0);

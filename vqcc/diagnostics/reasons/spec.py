@@ -125,6 +125,26 @@ REASONS = {
         "registers.",
         "Change one of the two, as the help says.",
     ),
+    "VQ0216": (
+        "A layer names a way for ranks to share it that its op does not have: linear layers have `column` (outputs) "
+        "and `row` (inputs), attention has `heads`.",
+        "Write one of the op's ways, or leave `parallel` out: every rank then has the whole layer.",
+    ),
+    "VQ0217": (
+        "With tensor parallelism every rank has the same kernels, so the fields that a layer is divided by must be "
+        "multiples of the number of ranks.",
+        "Choose a `tensor_parallel` that divides them, or leave the layer's `parallel` out.",
+    ),
+    "VQ0218": (
+        "Layers become one where they differ in nothing but how many outputs they have, divided alike, and each in one "
+        "place of `fuse` only.",
+        "Make them alike, or take them out of `fuse`.",
+    ),
+    "VQ0219": (
+        "A spec with `layers` compiles to several libraries in one directory, each in a folder of its layer's name; "
+        "the command works on one library.",
+        "Give the folder of the library, or a spec of the layer alone.",
+    ),
     "VQ0301": (
         "`algorithm` is a name, and no preset has it.",
         "`vqcc list algorithms` has the presets; VQ<x, y, z> is `vq-x-y-z`; else write the algorithm out.",

@@ -26,12 +26,12 @@ from vqcc.gpus.model import WARP_SIZE
 from vqcc.ops.attention.arguments import append_arguments, attention_arguments
 from vqcc.ops.attention.rope import ROPES, Rope, RopeFactor
 from vqcc.ops.base import ComputeLayout, Variant
-from vqcc.ops.fields import C_TYPES, Dtypes, as_list, distinct
+from vqcc.ops.fields import C_TYPES, Division, Dtypes, as_list, distinct
 from vqcc.plan import Constant
 from vqcc.report.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from vqcc.algorithms.base import Algorithm
     from vqcc.cache_layouts import KeyOrder
@@ -83,6 +83,9 @@ class AttentionDecode(BaseModel):
     #: The kernel template, relative to templates/kernels, and the C header's, relative to templates/host.
     template: ClassVar[str] = "attention_decode.cu.j2"
     header_template: ClassVar[str] = "attention_decode.h.j2"
+    #: How ranks may share the op, by the names that a model's spec has for it; caches do not become one.
+    divisions: ClassVar[Mapping[str, Division]] = {"heads": Division(("q_heads", "kv_heads"))}
+    fused_field: ClassVar[str | None] = None
     #: Values for required fields when only relations between the others are asked about (vqcc.spec.salvage).
     stand_ins: ClassVar[dict[str, Any]] = {"batch": 1, "context": 1}
 

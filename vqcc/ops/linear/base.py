@@ -14,7 +14,7 @@ from pydantic import Field
 from vqcc.algorithms.fields import MAX_INDEX
 from vqcc.diagnostics import Finding
 from vqcc.ops.base import Argument, DeviceEngine, Op, TimedMachine, Variant
-from vqcc.ops.fields import C_TYPES, Dtypes
+from vqcc.ops.fields import C_TYPES, Division, Dtypes
 from vqcc.ops.linear.reference import draw_case, reference
 from vqcc.ops.linear.tile import LinearTile, PanelTile, activation_alignment
 from vqcc.ops.linear.traffic import count_traffic
@@ -69,6 +69,11 @@ class LinearOp(Op):
     template: ClassVar[str] = "linear.cu.j2"
     header_template: ClassVar[str] = "linear.h.j2"
     device_headers: ClassVar[tuple[str, ...]] = ("gemv/work.cuh",)
+    divisions: ClassVar[Mapping[str, Division]] = {
+        "column": Division(("n",)),
+        "row": Division(("k",), adds=True),
+    }
+    fused_field: ClassVar[str | None] = "n"
     #: Dataflows past the paper's that the op has.
     dataflows: ClassVar[Mapping[Dataflow, LinearDataflow]] = {}
 

@@ -1,0 +1,165 @@
+"""Whole models on the command line: one directory, libraries by name, built again in no time, refused as one."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from command import run
+from model_specs import attention, linear, model_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LAYERS = {
+    "q": linear(40, 64, algorithm="vq-4-4-1"),
+    "o": linear(40, 64, algorithm="vq-4-4-1"),
+    "down": linear(64, 64, algorithm="vq-4-4-1"),
+}
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_bytes(model_text(LAYERS))
+    return path
+
+
+def compiled(spec: Path, *options: str) -> Any:
+    done = run("compile", spec, "-o", spec.parent / "out", *options, "--json")
+    assert done.exit_code == 0, done.stderr
+    (result,) = done.json["libraries"]
+    return result
+
+
+def test_a_model_becomes_one_directory(spec: Path) -> None:
+    result = compiled(spec)
+    directory = spec.parent / "out" / "small"
+    assert sorted(path.name for path in directory.iterdir()) == ["down", "manifest.json", "q", "small.h"]
+    assert result["libraries"] == {"q": "small-q", "down": "small-down"}
+    assert {name: layer["library"] for name, layer in result["layers"].items()} == {
+        "q": "q",
+        "o": "q",
+        "down": "down",
+    }
+    assert len(result["gpus"]["h200"]) == 2
+    assert result["took"]["libraries"] == 2
+
+
+def test_what_is_compiled_is_counted(spec: Path, tmp_path: Path) -> None:
+    """From cold all of it, then after one layer was changed that one, then nothing."""
+    options = ("--cache-dir", str(tmp_path / "cache"))
+    assert compiled(spec, *options)["took"]["compiled"] == 2
+    spec.write_bytes(model_text({**LAYERS, "down": linear(48, 64, algorithm="vq-4-4-1")}))
+    changed = compiled(spec, *options)["took"]
+    assert (changed["compiled"], changed["found"]) == (1, 1)
+    begun = time.monotonic()
+    again = compiled(spec, *options)
+    assert (again["state"], again["took"]["compiled"], again["took"]["found"]) == ("unchanged", 0, 0)
+    assert time.monotonic() - begun < 60  # it ends; how fast it is, the page says
+
+
+def test_text_says_what_it_took(spec: Path) -> None:
+    done = run("compile", spec, "-o", spec.parent / "out")
+    assert done.exit_code == 0, done.stderr
+    assert "2 libraries in " in done.stdout.splitlines()[-1]
+    assert done.stderr == ""
+
+
+def test_its_libraries_are_validated_together_and_alone(spec: Path) -> None:
+    compiled(spec)
+    directory = spec.parent / "out" / "small"
+    done = run("validate", directory, "--json")
+    assert done.exit_code == 0, done.stderr
+    assert {result["kernel"].rsplit("_m1_", 1)[0] for result in done.json["results"]} == {
+        "small_q",
+        "small_down",
+    }
+    assert run("validate", directory / "q").exit_code == 0
+    (directory / "q" / "small-q.h").write_text("changed")
+    assert run("validate", directory, "--json").codes == ["VQ0705"]
+
+
+def test_a_library_of_it_packs(spec: Path, quantized: Path) -> None:
+    compiled(spec)
+    directory = spec.parent / "out" / "small"
+    packed = spec.parent / "packed.safetensors"
+    done = run("pack", quantized, "--library", directory, "-o", packed, "--json")
+    assert (done.exit_code, done.codes) == (1, ["VQ0704"])
+    assert run("pack", quantized, "--library", directory / "q", "-o", packed).exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["explain", "tune"])
+def test_commands_for_one_library_refuse_it(command: str, spec: Path) -> None:
+    done = run(command, spec, "--json")
+    assert (done.exit_code, done.codes) == (1, ["VQ0219"])
+
+
+def test_one_wrong_layer_and_nothing_is_written(spec: Path) -> None:
+    compiled(spec)
+    directory = spec.parent / "out" / "small"
+    before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    spec.write_bytes(model_text({**LAYERS, "down": linear(48, 62, algorithm="vq-4-4-1")}))
+    done = run("compile", spec, "-o", spec.parent / "out", "--json")
+    assert (done.exit_code, done.codes) == (1, ["VQ0303"])
+    assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == before
+
+
+def test_files_of_others_in_a_folder_stay(spec: Path) -> None:
+    compiled(spec)
+    notes = spec.parent / "out" / "small" / "q" / "notes"
+    notes.write_text("mine")
+    spec.write_bytes(model_text({"down": LAYERS["down"]}))
+    done = run("compile", spec, "-o", spec.parent / "out", "--json")
+    assert (done.exit_code, done.codes) == (1, ["VQ0703"])
+    assert notes.read_text() == "mine"
+    notes.unlink()
+    assert sorted(path.name for path in (spec.parent / "out" / "small").iterdir()) == [
+        "down",
+        "manifest.json",
+        "q",
+        "small.h",
+    ]
+    compiled(spec)
+    assert not notes.parent.exists()
+
+
+def test_outputs_names_all_files(spec: Path) -> None:
+    compiled(spec, "--emit", "header,cubin,array")
+    directory = spec.parent / "out" / "small"
+    options = ("-o", spec.parent / "out", "--emit", "header,cubin,array")
+    listed = run("outputs", spec, *options).stdout.splitlines()
+    assert sorted(listed) == sorted(str(path) for path in directory.rglob("*") if path.is_file())
+    document = run("outputs", spec, *options, "--json").json
+    assert document["header"] == str(directory / "small.h")
+    assert document["cubins"] == [
+        str(directory / name / f"small-{name}.h200.cubin") for name in ("q", "down")
+    ]
+    assert document["embedded"] == [
+        str(directory / name / f"small-{name}.embedded.c") for name in ("q", "down")
+    ]
+
+
+def test_a_depfile_has_every_layers_profile(quantized: Path, tmp_path: Path) -> None:
+    assert run("profile", quantized, "-o", tmp_path / "hot.json").exit_code == 0
+    layers = {**LAYERS, "q": {**LAYERS["q"], "profile": "hot.json"}}
+    spec = tmp_path / "small.yaml"
+    spec.write_bytes(model_text(layers))
+    compiled(spec, "--depfile", str(tmp_path / "small.d"))
+    text = (tmp_path / "small.d").read_text()
+    assert text.startswith(str(tmp_path / "out" / "small" / "small.h") + ":")
+    assert str(tmp_path / "hot.json") in text
+
+
+def test_levels_and_gpus_of_the_command_line(spec: Path) -> None:
+    result = compiled(spec, "--level", "gc", "--gpu", "a100", "--explain")
+    assert list(result["gpus"]) == ["a100"]
+    assert {kernel["level"] for kernel in result["plans"]["a100"]["kernels"]} == {"gc"}
+
+
+def test_attention_is_a_layer(tmp_path: Path) -> None:
+    spec = tmp_path / "small.yaml"
+    spec.write_bytes(model_text({"attention": attention()}, level="best"))
+    result = compiled(spec)
+    assert result["layers"]["attention"]["library"] == "attention"

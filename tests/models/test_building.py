@@ -1,0 +1,283 @@
+"""A model's directory: a bundle in each library's folder, headers that join them, and nothing if one cannot be made."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from build_tools import WARNINGS, compilers
+from libraries import FakeToolchain
+from model_specs import attention, linear, model_text
+
+from vqcc.building import build_library
+from vqcc.codegen.bundle import read_bundle, write_bundle
+from vqcc.data_files import include_directory
+from vqcc.diagnostics import ExitCode, VqccError
+from vqcc.library import library_folders, load_library
+from vqcc.models import Model, parse_any
+from vqcc.models.building import BuiltModel, build_model
+from vqcc.outputs import model_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LAYERS = {
+    "q": linear(parallel="column"),
+    "k": linear(128, parallel="column"),
+    "o": linear(64, 256, parallel="row"),
+    "spare": linear(64, 128, algorithm="vq-4-4-1"),
+    "twin": linear(64, 128, algorithm="vq-4-4-1"),
+    "attention": attention(parallel="heads"),
+}
+MORE: dict[str, Any] = {"fuse": {"qk": ["q", "k"]}, "tensor_parallel": 2, "gpu": ["h200", "rtx4090"]}
+
+
+def build(layers: dict[str, Any] = LAYERS, emit: Any = None, **options: Any) -> BuiltModel:
+    model = parse_any(model_text(layers, **MORE) if layers is LAYERS else model_text(layers), "small.yaml")
+    assert isinstance(model, Model)
+    chosen = {} if emit is None else {"emit": emit}
+    return build_model(model, toolchain=FakeToolchain(), cache=None, **chosen, **options)
+
+
+@pytest.fixture(scope="module")
+def built() -> BuiltModel:
+    return build(emit=("cu", "cubin", "header", "plan", "array", "object"), machine="x86_64")
+
+
+@pytest.fixture(scope="module")
+def directory(built: BuiltModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("models") / "small"
+    write_bundle(directory, built.files, fields=built.fields)
+    return directory
+
+
+def test_every_folder_is_the_bundle_of_its_library(built: BuiltModel, directory: Path) -> None:
+    assert [path.name for path in library_folders(directory)] == ["qk", "o", "spare", "attention"]
+    for layer in built.model.libraries:
+        alone = build_library(
+            layer.spec, toolchain=FakeToolchain(), cache=None, emit=("cu", "cubin", "header", "plan")
+        )
+        folder = directory / layer.name
+        assert load_library(folder).name == f"small-{layer.name}"
+        for name, data in alone.files.items():
+            assert (folder / name).read_bytes() == data
+    assert read_bundle(directory).manifest["layers"]["twin"]["library"] == "spare"
+
+
+def test_files_are_those_that_outputs_names(built: BuiltModel) -> None:
+    names = {layer.name: layer.spec.name for layer in built.model.libraries}
+    emit: Any = ("cu", "cubin", "header", "plan", "array", "object")
+    expected = model_files("small", names, ["h200", "rtx4090"], emit)
+    assert {*built.files, "manifest.json"} == set(expected)
+
+
+def test_number_of_jobs_and_order_change_nothing(built: BuiltModel) -> None:
+    other = build(emit=("cu", "cubin", "header", "plan", "array", "object"), machine="x86_64", jobs=5)
+    assert other.files == built.files
+    assert other.fields == built.fields
+
+
+def test_everybody_is_told_of(built: BuiltModel) -> None:
+    told: list[str] = []
+    build(made=lambda layer: told.append(layer.name))
+    assert told == [layer.name for layer in built.model.libraries]
+
+
+def test_a_model_is_no_library(directory: Path) -> None:
+    with pytest.raises(VqccError) as error:
+        load_library(directory)
+    (item,) = error.value.diagnostics
+    assert (item.code, item.help) == ("VQ0704", "give one of its folders: qk, o, spare, attention")
+
+
+def test_what_cannot_be_built_is_told_of_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vqcc.diagnostics import Diagnostic
+    from vqcc.models import building
+
+    def fail(spec: Any, **_: Any) -> Any:
+        exit_code = ExitCode.TOOLCHAIN if spec.name == "small-b" else ExitCode.INPUT
+        raise VqccError(Diagnostic("VQ0405", f"{spec.name} fails"), exit_code=exit_code)
+
+    monkeypatch.setattr(building, "build_library", fail)
+    with pytest.raises(VqccError) as error:
+        build({"a": linear(), "b": linear(128)})
+    assert [item.message for item in error.value.diagnostics] == ["small-a fails", "small-b fails"]
+    assert error.value.exit_code == ExitCode.TOOLCHAIN
+
+
+#: Over a stand-in for the driver that fails at load number `fail`, and counts what is held.
+PROGRAM = r"""
+#include "small.embedded.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static int held, loads, fail, launches;
+static unsigned last_grid;
+static char token;
+
+static int load_data(void** module, const void* image) {
+  if (++loads == fail || image == NULL) return 1;
+  ++held;
+  *module = &token;
+  return 0;
+}
+static int unload_module(void* module) {
+  --held;
+  return module != &token;
+}
+static int get_function(void** function, void* module, const char* name) {
+  *function = module;
+  return name == NULL;
+}
+static int set_attribute(void* function, int attribute, int value) {
+  return function == NULL || attribute < 8 || value < 0;
+}
+static int launch(void* function, unsigned grid, unsigned b, unsigned c, unsigned d, unsigned e, unsigned f, unsigned g,
+                  void* stream, void** parameters, void** extra) {
+  ++launches;
+  last_grid = grid;
+  return function == NULL || parameters == NULL || extra != NULL || stream != NULL || b + c + d + e + f + g == 0;
+}
+static int get_device(int* device) {
+  *device = 0;
+  return 0;
+}
+static int get_attribute(int* value, int attribute, int device) {
+  *value = attribute == 75 ? 9 : attribute == 76 ? 0 : 132;
+  return device;
+}
+static const vqcc_driver driver = {load_data, unload_module, get_function, set_attribute,
+                                   launch,    NULL,          get_device,   get_attribute};
+
+static int launch_all(const small_handle* model) {
+  static const char* reason;
+  for (int32_t layer = 0; layer < SMALL_LAYER_COUNT; ++layer) {
+    const small_layer_facts* facts = small_layer_info(layer);
+    small_linear_args args;
+    memset(&args, 0, sizeof args);
+    args.codes = args.books = args.scales = args.x = args.y = args.workspace = 256;
+    args.m = 1;
+    if (facts->n == 0) {
+      if (small_launch_linear(model, layer, &args, NULL) != SMALL_ERROR_LAYER) return 1;
+      if (small_supports_linear(layer, &args, &reason) != SMALL_ERROR_LAYER || reason == NULL) return 2;
+      if (small_linear_workspace_bytes(layer, &args) != 0) return 3;
+      continue;
+    }
+    if (small_supports_linear(layer, &args, &reason) != SMALL_OK) return 4;
+    if (small_launch_linear(model, layer, &args, NULL) != SMALL_OK) return 5;
+    args.m = 0;
+    if (small_launch_linear(model, layer, &args, NULL) != SMALL_ERROR_SIZE) return 6;
+    if (small_supports_linear(layer, NULL, &reason) != SMALL_ERROR_NULL_POINTER) return 7;
+    if (small_launch_linear(model, layer, NULL, NULL) != SMALL_ERROR_NULL_POINTER) return 8;
+  }
+  if (small_launch_linear(model, SMALL_LAYER_COUNT, NULL, NULL) != SMALL_ERROR_NULL_POINTER) return 9;
+  return launches == 4 ? 0 : 10;
+}
+
+int main(void) {
+  small_handle model;
+  const void* images[SMALL_GPU_COUNT] = {"h200", "rtx4090"};
+  const void* const* cubins[SMALL_LIBRARY_COUNT];
+  for (int i = 0; i < SMALL_LIBRARY_COUNT; ++i) cubins[i] = images;
+  for (fail = 1; fail <= SMALL_LIBRARY_COUNT; ++fail) {
+    loads = 0;
+    if (small_load_embedded(&model, &driver) != SMALL_ERROR_LOAD || held != 0) return 20;
+    loads = 0;
+    if (small_load_for_device(&model, &driver, cubins) != SMALL_ERROR_LOAD || held != 0) return 21;
+  }
+  fail = 0;
+  if (small_load_for_device(&model, &driver, NULL) != SMALL_ERROR_NULL_POINTER || held != 0) return 22;
+  if (small_load_embedded(NULL, &driver) != SMALL_ERROR_NULL_POINTER) return 23;
+  if (small_load_for_device(&model, &driver, cubins) != SMALL_OK || held != SMALL_LIBRARY_COUNT) return 24;
+  small_unload(&model);
+  if (small_load_embedded(&model, &driver) != SMALL_OK || held != SMALL_LIBRARY_COUNT) return 25;
+  {
+    const int status = launch_all(&model);
+    if (status != 0) return status;
+  }
+  small_unload(&model);
+  small_unload(&model);
+  if (held != 0) return 26;
+  for (int32_t layer = 0; layer < SMALL_LAYER_COUNT; ++layer) {
+    const small_layer_facts* facts = small_layer_info(layer);
+    printf("%s %s %s %s %d %ld %ld", facts->name, facts->op, facts->library, facts->parallel, (int)facts->adds,
+           (long)facts->n, (long)facts->k);
+    for (int32_t i = 0; i < facts->part_count; ++i) {
+      printf(" %s:%ld+%ld", facts->parts[i].name, (long)facts->parts[i].first, (long)facts->parts[i].rows);
+    }
+    printf("\n");
+  }
+  for (int32_t i = 0; i < SMALL_LIBRARY_COUNT; ++i) printf("%s\n", small_cubin_file(i, 1));
+  if (small_layer_info(-1) != NULL || small_layer_info(SMALL_LAYER_COUNT) != NULL) return 27;
+  if (small_cubin_file(SMALL_LIBRARY_COUNT, 0) != NULL || small_cubin_file(0, SMALL_GPU_COUNT) != NULL) return 28;
+  for (int status = 0; status <= SMALL_ERROR_BUILD; ++status) {
+    const char* text = small_status_string((small_status)status);
+    if (text == NULL || text[0] == 0) return 29;
+  }
+  return SMALL_LAYER_QK_N == 96 && SMALL_LAYER_QK_K == 256 && SMALL_RANKS == 2 ? 0 : 30;
+}
+"""
+TOLD = """\
+qk gemv qk column 0 96 256 q:0+32 k:32+64
+o gemv o row 1 64 128
+spare gemv spare  0 64 128
+twin gemv spare  0 64 128
+attention attention_decode attention heads 0 0 0
+qk/small-qk.rtx4090.cubin
+o/small-o.rtx4090.cubin
+spare/small-spare.rtx4090.cubin
+attention/small-attention.rtx4090.cubin
+"""
+
+
+@pytest.mark.parametrize(
+    ("language", "compiler"),
+    [(language, compiler) for language in ("c", "c++") for compiler in compilers(language)],
+)
+@pytest.mark.parametrize("form", ["o", "c"])
+def test_the_header_loads_and_launches(
+    language: str, compiler: str, form: str, directory: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / f"program.{'c' if language == 'c' else 'cpp'}"
+    source.write_text(PROGRAM)
+    standard = "-std=c99" if language == "c" else "-std=c++17"
+    embedded = sorted(map(str, directory.glob(f"*/*.embedded.{form}")))
+    # What is embedded is C, whichever language the program is in.
+    objects = embedded
+    if form == "c":
+        objects = []
+        for number, path in enumerate(embedded):
+            objects.append(str(tmp_path / f"{number}.o"))
+            subprocess.run(["gcc", "-c", path, "-o", objects[-1]], check=True)
+    includes = [f"-I{directory}", f"-I{include_directory()}"]
+    flags = [standard, *WARNINGS, "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    command = [compiler, *flags, *includes, str(source), *objects, "-o", str(tmp_path / "program")]
+    subprocess.run(command, check=True)
+    done = subprocess.run([tmp_path / "program"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, TOLD), done.stderr
+
+
+def test_a_header_of_another_compilation_is_noticed(directory: Path, tmp_path: Path) -> None:
+    """A library's header was put in place of the model's own."""
+    program = (
+        '#include "small.h"\nint main(void) { small_handle model;\n'
+        "return small_load_for_device(&model, NULL, NULL) == SMALL_ERROR_BUILD ? 0 : 1; }\n"
+    )
+    (tmp_path / "program.c").write_text(program)
+    build_id = json.loads((directory / "o" / "manifest.json").read_text())["build_id"]
+    for path in directory.rglob("*.h"):
+        copy = tmp_path / path.relative_to(directory)
+        copy.parent.mkdir(exist_ok=True)
+        text = path.read_text()
+        copy.write_text(text.replace(build_id, "0" * 16) if path.name == "small-o.h" else text)
+    subprocess.run(["gcc", f"-I{tmp_path}", tmp_path / "program.c", "-o", tmp_path / "program"], check=True)
+    assert subprocess.run([tmp_path / "program"], check=False).returncode == 0
+
+
+def test_a_model_of_attention_alone_has_no_linear_functions() -> None:
+    header = build({"attention": attention()}).files["small.h"].decode()
+    assert "launch_linear" not in header
+    assert "small_attention_handle attention;" in header
