@@ -66,6 +66,7 @@ class Model {
  public:
   /// With `overlap` kernels may start while those before them end.
   Model(const vqcc_driver& driver, bool overlap) : overlap_(overlap ? 1 : 0) {
+    if (DECODER_RANKS != 1) throw std::runtime_error("the model is divided among ranks, and this engine runs on one GPU");
     require(decoder_load_embedded(&handle_, &driver), "loading the model");
   }
   ~Model() { decoder_unload(&handle_); }
