@@ -258,6 +258,27 @@ WRONG: dict[str, tuple[Edit, str, str]] = {
         "ARRAY",
         "VQ0530",
     ),
+    "tensor twice": (description_edit(lambda old: Pairs([("w", 1), *old])), "DUPLICATE", "VQ0530"),
+    "order twice": (
+        description_edit(lambda old: old.put("w", Pairs([("order", 1), *old.of("w")]))),
+        "DUPLICATE",
+        "VQ0530",
+    ),
+    "no algorithm": (tensor_edit(identified=False, algorithm=None), "DESCRIPTION", "VQ0530"),
+    "no layout": (tensor_edit(identified=False, layout=None), "DESCRIPTION", "VQ0530"),
+    "no shape of the weight": (tensor_edit(identified=False, shape=None), "DESCRIPTION", "VQ0530"),
+    "shape of another weight": (tensor_edit(identified=False, shape=[6, 104]), "IDENTITY", "VQ0530"),
+    "another algorithm": (
+        tensor_edit(identified=False, algorithm=field("scales", "none")),
+        "IDENTITY",
+        "VQ0530",
+    ),
+    "another layout": (tensor_edit(identified=False, layout=field("lanes", 16)), "IDENTITY", "VQ0530"),
+    "two fields in a key, with the marks between them": (
+        tensor_edit(identified=False, layout=joined("lanes", "residuals")),
+        "IDENTITY",
+        "VQ0530",
+    ),
 }
 WRONG |= {
     f"no {part}": (header_edit(lambda header, part=part: header.renamed(f"w.{part}", "x")), "ARRAY", "VQ0530")
@@ -288,29 +309,8 @@ STRICTER: dict[str, tuple[Edit, str, str]] = {
     "minus zero": (entry_edit("w.stage_scales", data_offsets=[Raw("-0"), 8]), "ENTRY", "minus zero"),
     "empty array": (also("x", entry("U8", [0], 8, 8)), "PLACES", "empty"),
     "empty array at the end": (also("x", entry("U8", [2, 0], 352, 352)), "PLACES", "empty"),
-    "tensor twice": (description_edit(lambda old: Pairs([("w", 1), *old])), "DUPLICATE", "key twice"),
-    "order twice": (
-        description_edit(lambda old: old.put("w", Pairs([("order", 1), *old.of("w")]))),
-        "DUPLICATE",
-        "key twice",
-    ),
-    "no algorithm": (tensor_edit(identified=False, algorithm=None), "DESCRIPTION", "identity"),
-    "no layout": (tensor_edit(identified=False, layout=None), "DESCRIPTION", "identity"),
-    "no shape": (tensor_edit(identified=False, shape=None), "DESCRIPTION", "identity"),
-    "shape of another weight": (tensor_edit(identified=False, shape=[6, 104]), "IDENTITY", "identity"),
-    "another algorithm": (
-        tensor_edit(identified=False, algorithm=field("scales", "none")),
-        "IDENTITY",
-        "identity",
-    ),
-    "another layout": (tensor_edit(identified=False, layout=field("lanes", 16)), "IDENTITY", "identity"),
     "layout turned": (
         tensor_edit(identified=False, layout=lambda layout: Pairs(reversed(layout))),
-        "IDENTITY",
-        "identity",
-    ),
-    "two fields in a key, with the marks between them": (
-        tensor_edit(identified=False, layout=joined("lanes", "residuals")),
         "IDENTITY",
         "identity",
     ),
@@ -712,7 +712,7 @@ def test_both_readers_agree_on_damaged_files(case: str, examples: int, reader: R
     agree()
     assert seen["python"] > examples / 4
     assert seen["neither"] > examples / 40
-    assert seen["stricter"] > 0
+    assert seen["stricter"] > 0 or examples < 200
 
 
 @pytest.mark.parametrize("case", ["int8", "fragment, tiles"])

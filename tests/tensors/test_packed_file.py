@@ -11,6 +11,7 @@ import pytest
 from libraries import FakeToolchain, spec_text
 
 from vqcc.building import build_library, write_library
+from vqcc.code_layouts import layout_mapping
 from vqcc.diagnostics import VqccError
 from vqcc.library import load_library
 from vqcc.spec.load import parse_spec
@@ -58,6 +59,18 @@ def rewritten(path: Path, arrays: dict[str, Any], description: Any) -> None:
     )
 
 
+def described(library: Library, **other: object) -> str:
+    """What a file says of the tensor w, packed for `library`, but for `other`."""
+    fields = {
+        "algorithm": library.algorithm.mapping(),
+        "layout": layout_mapping(library.layout),
+        "layout_id": library.layout_id,
+        "order": "identity",
+        "shape": list(library.op.weight_shape),
+    }
+    return json.dumps({"w": {**fields, **other}})
+
+
 def refused(path: Path, library: Library, code: str) -> str:
     with pytest.raises(VqccError) as caught:
         load_packed(path, library)
@@ -95,7 +108,7 @@ def test_a_missing_part_is_named(library: Library, tmp_path: Path) -> None:
     path = tmp_path / "packed.safetensors"
     arrays = saved(library, path)
     del arrays["books"]
-    rewritten(path, arrays, json.dumps({"w": {"layout_id": library.layout_id, "order": "identity"}}))
+    rewritten(path, arrays, described(library))
     assert "no w.books" in refused(path, library, "VQ0530")
 
 
@@ -103,15 +116,40 @@ def test_a_part_of_the_wrong_shape_is_named(library: Library, tmp_path: Path) ->
     path = tmp_path / "packed.safetensors"
     arrays = saved(library, path)
     arrays["codes"] = arrays["codes"][:-1]
-    rewritten(path, arrays, json.dumps({"w": {"layout_id": library.layout_id, "order": "identity"}}))
+    rewritten(path, arrays, described(library))
     assert "w.codes is uint32" in refused(path, library, "VQ0530")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("algorithm", {"family": "e8p"}),
+        ("algorithm", None),
+        ("layout", {"kind": "chunked"}),
+        ("shape", [1, 2]),
+        ("shape", "64 x 256"),
+    ],
+)
+def test_a_description_is_held_against_its_id(
+    field: str, value: object, library: Library, tmp_path: Path
+) -> None:
+    path = tmp_path / "packed.safetensors"
+    rewritten(path, saved(library, path), described(library, **{field: value}))
+    assert f"'w' has another {field} than its layout_id stands for" in refused(path, library, "VQ0530")
+
+
+def test_a_tensor_that_is_described_twice_is_refused(library: Library, tmp_path: Path) -> None:
+    path = tmp_path / "packed.safetensors"
+    own = described(library)
+    rewritten(path, saved(library, path), f"{own[:-1]}, {own[1:]}")
+    assert "holds no packed weights" in refused(path, library, "VQ0530")
 
 
 @pytest.mark.parametrize("order", ["alphabet", None, 3, []])
 def test_an_order_that_is_none_is_refused(order: object, library: Library, tmp_path: Path) -> None:
     path = tmp_path / "packed.safetensors"
     arrays = saved(library, path)
-    rewritten(path, arrays, json.dumps({"w": {"layout_id": library.layout_id, "order": order}}))
+    rewritten(path, arrays, described(library, order=order))
     assert f"in an order {order!r}" in refused(path, library, "VQ0530")
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vqcc.book_shapes import book_shapes
 from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError
 from vqcc.tensors.container import write_safetensors
-from vqcc.tensors.header import TensorFile
+from vqcc.tensors.header import TensorFile, unique_keys
 from vqcc.tensors.packed_file import METADATA_KEY
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ def load_packed_books(path: Path, library: CacheLibrary) -> dict[str, dict[str, 
 def _layout_ids(path: Path, file: TensorFile) -> dict[str, str]:
     text = file.header.metadata.get(METADATA_KEY)
     try:
-        return {name: str(entry["layout_id"]) for name, entry in json.loads(text or "null").items()}
+        entries = json.loads(text or "null", object_pairs_hook=unique_keys)
+        return {name: str(entry["layout_id"]) for name, entry in entries.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise VqccError(
             Diagnostic("VQ0530", f"{path} holds no packed books", help="make it by `vqcc pack`")

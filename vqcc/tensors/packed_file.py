@@ -8,6 +8,7 @@ entries of its tables are numbered.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from vqcc.code_layouts import BucketLayout, layout_mapping
 from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError
 from vqcc.tensors.buckets import wrong_buckets
 from vqcc.tensors.container import write_safetensors
-from vqcc.tensors.header import TensorFile
+from vqcc.tensors.header import TensorFile, unique_keys
 from vqcc.tensors.packing import pack_tensor
 
 if TYPE_CHECKING:
@@ -62,21 +63,22 @@ def load_packed(path: Path, library: Library) -> dict[str, dict[str, NDArray[Any
     library's kernels read, VQ0531 if it was packed for another layout.
     """
     with TensorFile(path) as file:
-        layouts = {name: layout_id for name, (layout_id, _) in _described(path, file).items()}
+        described = _described(path, file)
         found = DiagnosticList()
-        for name, layout_id in layouts.items():
-            if layout_id != library.layout_id:
+        for name, own in described.items():
+            if own.layout_id != library.layout_id:
                 found.error(
                     "VQ0531",
-                    f"{path}: '{name}' has layout {layout_id!r}, library {library.name} reads {library.layout_id}",
+                    f"{path}: '{name}' has layout {own.layout_id!r}, library {library.name} reads {library.layout_id}",
                     help="pack the VQ tensor for this library",
                 )
             else:
+                found.extend(_contradictions(path, name, own, library))
                 found.extend(_wrong_parts(path, file, name, library))
         found.raise_if_errors()
         return {
             name: {part: file.array(f"{name}.{part}") for part in _expected_parts(library)}
-            for name in layouts
+            for name in described
         }
 
 
@@ -94,13 +96,13 @@ def check_order(path: Path, library: Library) -> tuple[Diagnostic, ...]:
     return tuple(
         Diagnostic(
             "VQ0544",
-            f"{path}: the entries of '{name}' are in the order '{order}'; library {library.name} was built from a "
+            f"{path}: the entries of '{name}' are in the order '{own.order}'; library {library.name} was built from a "
             f"profile, and its kernels keep the first of the order '{wanted}' nearest",
             help="results are right, times are not as planned: pack the VQ tensor for this library",
             severity="warning",
         )
-        for name, (_, order) in described.items()
-        if order != wanted
+        for name, own in described.items()
+        if own.order != wanted
     )
 
 
@@ -119,7 +121,7 @@ def check_contents(
         described = _described(path, file)
     found = []
     for tensor in (tensor for tensor in tensors if tensor.name in packed):
-        by_frequency = described[tensor.name][1] == "frequency"
+        by_frequency = described[tensor.name].order == "frequency"
         wanted = pack_tensor(tensor, library.layout, by_frequency=by_frequency).arrays()
         for part, array in wanted.items():
             difference = _difference(packed[tensor.name][part], array)
@@ -154,27 +156,53 @@ def _order(library: Library) -> str:
     return "frequency" if library.profile_codes else "identity"
 
 
-def _described(path: Path, file: TensorFile) -> dict[str, tuple[str, str]]:
-    """Layout id and order of each tensor of a packed file. Raises VqccError VQ0530 if it is none."""
+@dataclass(frozen=True)
+class _Described:
+    """What the file says of a tensor: its layout's id, its order of entries, and all of it."""
+
+    layout_id: str
+    order: str
+    fields: Mapping[str, Any]
+
+
+def _described(path: Path, file: TensorFile) -> dict[str, _Described]:
+    """What the file says of each tensor. Raises VqccError VQ0530 if it is no packed file."""
     text = file.header.metadata.get(METADATA_KEY)
     try:
+        entries = json.loads(text or "null", object_pairs_hook=unique_keys)
         described = {
-            name: (entry["layout_id"], entry["order"]) for name, entry in json.loads(text or "null").items()
+            name: _Described(entry["layout_id"], entry["order"], entry) for name, entry in entries.items()
         }
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise VqccError(
             Diagnostic("VQ0530", f"{path} holds no packed weights", help="make it by `vqcc pack`")
         ) from None
-    for name, (_, order) in described.items():
-        if order not in _ORDERS:
+    for name, own in described.items():
+        if own.order not in _ORDERS:
             raise VqccError(
                 Diagnostic(
                     "VQ0530",
-                    f"{path}: the entries of '{name}' are in an order {order!r}",
+                    f"{path}: the entries of '{name}' are in an order {own.order!r}",
                     help=f"orders are {' and '.join(_ORDERS)}: pack the VQ tensor again",
                 )
             )
     return described
+
+
+def _contradictions(path: Path, name: str, own: _Described, library: Library) -> Iterator[Diagnostic]:
+    """Where the file says otherwise of a tensor than its layout's id, which the library has too."""
+    wanted = {
+        "algorithm": library.algorithm.mapping(),
+        "layout": layout_mapping(library.layout),
+        "shape": list(library.op.weight_shape),
+    }
+    for field, value in wanted.items():
+        if own.fields.get(field) != value:
+            yield Diagnostic(
+                "VQ0530",
+                f"{path}: '{name}' has another {field} than its layout_id stands for",
+                help="the file was changed by hand, or is damaged: pack the VQ tensor again",
+            )
 
 
 def _expected_parts(library: Library) -> dict[str, tuple[str, tuple[int, ...] | None]]:
