@@ -19,6 +19,7 @@ from vqcc.codegen.manifest import seal
 from vqcc.diagnostics import VqccError
 from vqcc.hotness import profile_tensor, save_profile
 from vqcc.library import layout_identity, load_library, select_gpus
+from vqcc.manifest_values import count_of
 from vqcc.passes.layout import choose_layout
 from vqcc.plan import Launch
 from vqcc.problem import Boundaries
@@ -61,6 +62,7 @@ def test_what_was_planned_is_read(built: Built, directory: Path) -> None:
             described = built.fields["gpus"][build.gpu.name]["kernels"][kernels.index(kernel)]
             assert described["strategy"] == asdict(plan.strategy)
         assert library.builds[build.gpu.name].runs_on == tuple(runs_on(build.gpu))
+        assert library.builds[build.gpu.name].sm_count == build.gpu.sm_count.integer
         assert library.source(build.gpu.name) == build.source
         assert library.cubin(build.gpu.name) == build.compiled.cubin
 
@@ -256,3 +258,10 @@ def test_stages_that_add_up_past_float16_are_not_packed(dtype: str, refused: boo
         assert [each.code for each in raised.value.diagnostics] == ["VQ0547"]
         large[:, 1] = 0  # of one stage alone
     library.pack(replace(tensor, codebooks=large))
+
+
+def test_multiprocessors_that_a_manifest_cannot_mean() -> None:
+    assert count_of(132) == 132
+    for wrong in (-1, 1.5, "132", True, None):
+        with pytest.raises(ValueError, match="no number of things"):
+            count_of(wrong)

@@ -109,6 +109,7 @@ def assemble(
             build.gpu.name: {
                 "target": build.gpu.target,
                 "runs_on": runs_on(build.gpu),
+                "sm_count": build.gpu.sm_count.integer,
                 "minimum_driver": toolchain.minimum_driver,
                 "dram_bytes_per_second": build.gpu.dram_bytes_per_second.value,
                 **description.kernels(number),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from vqcc.diagnostics import Diagnostic, VqccError, did_you_mean
-from vqcc.manifest_values import build_id_of, dataclass_of, level_of, rate_of, text_of
+from vqcc.manifest_values import build_id_of, count_of, dataclass_of, level_of, rate_of, text_of
 from vqcc.plan import Launch
 
 if TYPE_CHECKING:
@@ -43,9 +43,13 @@ AnyKernel_co = TypeVar("AnyKernel_co", bound=CompiledKernel, covariant=True)
 
 @dataclass(frozen=True)
 class GpuKernels(Generic[AnyKernel_co]):
-    """What a library holds for one GPU: kernels in the order of the spec, and the targets their cubin runs on."""
+    """What a library holds for one GPU: kernels in the order of the spec, and the targets their cubin runs on.
+
+    Grids are made for `sm_count` multiprocessors; 0: the bundle is of before manifests said so.
+    """
 
     runs_on: tuple[str, ...]
+    sm_count: int
     dram_bytes_per_second: float
     kernels: tuple[AnyKernel_co, ...]
 
@@ -119,6 +123,7 @@ def gpu_fields(gpu: Mapping[str, Any]) -> dict[str, Any]:
     """Of GpuKernels, all but the kernels."""
     return {
         "runs_on": tuple(map(text_of, gpu["runs_on"])),
+        "sm_count": count_of(gpu.get("sm_count", 0)),
         "dram_bytes_per_second": rate_of(gpu["dram_bytes_per_second"]),
     }
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from vqcc.codegen.bundle import Bundle
 
-__all__ = ["build_id_of", "dataclass_of", "level_of", "rate_of", "text_of"]
+__all__ = ["build_id_of", "count_of", "dataclass_of", "level_of", "rate_of", "text_of"]
 
 #: Fields that may be 0 whatever their default.
 _ZERO = {"dynamic_shared_bytes"}
@@ -46,6 +46,13 @@ def rate_of(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ValueError(f"dram_bytes_per_second is {value!r}")
     return float(value)
+
+
+def count_of(value: object) -> int:
+    """A number of things: an integer that is not negative."""
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no number of things")
+    return value
 
 
 def text_of(value: object) -> str:

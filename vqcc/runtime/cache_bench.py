@@ -77,7 +77,7 @@ class AttentionBaselines:
                 with sdpa_kernel(backends[name]):
                     found[name] = time_torch(
                         lambda i: torch.nn.functional.scaled_dot_product_attention(
-                            query, *caches[i], enable_gqa=q_heads != kv_heads
+                            query, caches[i][0], caches[i][1], enable_gqa=q_heads != kv_heads
                         ),
                         copies,
                     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -85,8 +85,9 @@ def time_torch(operation: Callable[[int], object], copies: int) -> Timing:
     """Time a PyTorch operation in the same way; `operation(i)` works on copy i."""
     import torch
 
-    stream = torch.cuda.Stream()
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    cuda: Any = torch.cuda  # its classes have no types
+    stream = cuda.Stream()
+    start, end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
     trials = min(copies, 3)
     with torch.cuda.stream(stream):
         operation(0)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vqcc.tensors.cache_packing import PackedBooks
     from vqcc.tensors.cache_tensor import CacheTensor
 
-__all__ = ["load_packed_books", "save_packed_books"]
+__all__ = ["expected_parts", "load_packed_books", "save_packed_books"]
 
 
 def save_packed_books(
@@ -68,11 +68,7 @@ def load_packed_books(path: Path, library: CacheLibrary) -> dict[str, dict[str, 
                 found.extend(_wrong_parts(path, file, name, library))
         found.raise_if_errors()
         return {
-            name: {
-                part: file.array(f"{name}.{part}")
-                for part in book_shapes(library.keys, library.values, library.op, by_rows=library.by_rows)
-            }
-            for name in ids
+            name: {part: file.array(f"{name}.{part}") for part in expected_parts(library)} for name in ids
         }
 
 
@@ -87,10 +83,13 @@ def _layout_ids(path: Path, file: TensorFile) -> dict[str, str]:
         ) from None
 
 
+def expected_parts(library: CacheLibrary) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of each array."""
+    return book_shapes(library.keys, library.values, library.op, by_rows=library.by_rows)
+
+
 def _wrong_parts(path: Path, file: TensorFile, name: str, library: CacheLibrary) -> Iterator[Diagnostic]:
-    for part, (dtype, shape) in book_shapes(
-        library.keys, library.values, library.op, by_rows=library.by_rows
-    ).items():
+    for part, (dtype, shape) in expected_parts(library).items():
         entry = file.entries.get(f"{name}.{part}")
         if entry is None:
             yield Diagnostic("VQ0530", f"{path} has no {name}.{part}", help="pack the books again")

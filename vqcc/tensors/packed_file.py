@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vqcc.tensors.packing import PackedTensor
     from vqcc.tensors.vq_tensor import VQTensor
 
-__all__ = ["METADATA_KEY", "check_contents", "check_order", "load_packed", "save_packed"]
+__all__ = ["METADATA_KEY", "check_contents", "check_order", "expected_parts", "load_packed", "save_packed"]
 
 METADATA_KEY = "vqcc.packed"
 _ORDERS = ("identity", "frequency")
@@ -77,7 +77,7 @@ def load_packed(path: Path, library: Library) -> dict[str, dict[str, NDArray[Any
                 found.extend(_wrong_parts(path, file, name, library))
         found.raise_if_errors()
         return {
-            name: {part: file.array(f"{name}.{part}") for part in _expected_parts(library)}
+            name: {part: file.array(f"{name}.{part}") for part in expected_parts(library)}
             for name in described
         }
 
@@ -205,7 +205,7 @@ def _contradictions(path: Path, name: str, own: _Described, library: Library) ->
             )
 
 
-def _expected_parts(library: Library) -> dict[str, tuple[str, tuple[int, ...] | None]]:
+def expected_parts(library: Library) -> dict[str, tuple[str, tuple[int, ...] | None]]:
     """Type and shape of each array that the kernels read of a weight; no shape: one dimension, of any length."""
     algorithm = library.algorithm
     n, k = library.op.weight_shape
@@ -223,7 +223,7 @@ def _expected_parts(library: Library) -> dict[str, tuple[str, tuple[int, ...] | 
 
 
 def _wrong_parts(path: Path, file: TensorFile, name: str, library: Library) -> Iterator[Diagnostic]:
-    for part, (dtype, shape) in _expected_parts(library).items():
+    for part, (dtype, shape) in expected_parts(library).items():
         entry = file.entries.get(f"{name}.{part}")
         if entry is None:
             yield Diagnostic("VQ0530", f"{path} has no {name}.{part}", help="pack the VQ tensor again")

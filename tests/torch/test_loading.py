@@ -1,0 +1,184 @@
+"""Importing vqcc.torch, loading bundles, and kernels that are not there to be launched."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch_shim import Shim
+
+import vqcc.torch
+from vqcc.torch import runtime as runtime_module
+from vqcc.torch.driver import open_driver
+from vqcc.torch.linear_launch import LinearLaunches
+from vqcc.torch.linear_runtime import LinearRuntime
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    Files = Any
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_vqcc_alone_imports_no_torch() -> None:
+    done = python("import sys, vqcc, vqcc.api, vqcc.library; sys.exit('torch' in sys.modules)")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_without_torch_the_error_says_what_to_install() -> None:
+    done = python("import sys; sys.modules['torch'] = None; import vqcc.torch")
+    assert done.returncode == 1
+    assert "ImportError: vqcc.torch needs PyTorch, which cannot be imported: " in done.stderr
+    assert "Run: pip install 'vqcc[torch]'" in done.stderr.splitlines()[-1]
+
+
+def test_what_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"\[VQ07\d\d\] .*Help: "):
+        vqcc.torch.load(tmp_path)
+    with pytest.raises(ValueError, match=r"\[VQ07\d\d\]"):
+        vqcc.torch.load(str(tmp_path / "nowhere"))
+
+
+def test_a_bundle_is_known_once(gate: Files, tmp_path: Path) -> None:
+    first = vqcc.torch.load(gate.bundle)
+    assert runtime_module.registered(first._identity) is first._runtime
+    copied = tmp_path / "gate"
+    shutil.copytree(gate.bundle, copied)
+    assert vqcc.torch.load(copied)._runtime is first._runtime
+    overlapping = vqcc.torch.load(gate.bundle, overlap=True)
+    assert overlapping._runtime is not first._runtime
+    assert overlapping._identity == f"{first._identity}.overlap"
+    assert overlapping.layout_id == first.layout_id
+
+
+def test_rows_bound_the_workspace(gate: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    def needed(self: LinearLaunches, dtype: str, m: int) -> int:
+        return 100 * m + (dtype == "bfloat16")
+
+    monkeypatch.setattr(LinearLaunches, "workspace_bytes", needed)
+    found = [vqcc.torch.load(gate.bundle, rows=rows).workspace_bytes() for rows in (None, 1, 4, 9)]
+    assert found == [401, 101, 401, 401]
+
+
+def test_without_a_driver_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> Any:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr("ctypes.CDLL", refuse)
+    open_driver.cache_clear()
+    try:
+        with pytest.raises(RuntimeError, match=r"no NVIDIA driver is installed: libcuda.so.1.*vqcc doctor"):
+            open_driver()
+    finally:
+        open_driver.cache_clear()
+
+
+def test_nothing_is_loaded_while_a_graph_is_captured(gate: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = vqcc.torch.load(gate.bundle)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with pytest.raises(
+        RuntimeError, match=r"gate is not loaded on cuda:1 yet.*call library.warm_up\('cuda:1'\) before"
+    ):
+        library.warm_up("cuda:1")
+
+
+def test_a_device_that_the_library_is_not_for(gate: Files, tmp_path: Path) -> None:
+    shim = Shim(gate.library, tmp_path)
+    runtime = LinearRuntime(gate.library, LinearLaunches)
+    shim.set_device(8, 0, 108)
+    with pytest.raises(
+        RuntimeError, match=r"compiled for h200; cuda:0 is of compute capability 8.0 with 108 SMs"
+    ):
+        runtime.load_with(shim.driver, 0)
+    shim.set_device(9, 0, 132)
+    assert runtime.load_with(shim.driver, 0)[0].max_m == 4
+
+
+def without(files: Files, directory: Path, *suffixes: str) -> Any:
+    """The library of a bundle that lacks files."""
+    from dataclasses import replace
+
+    bundle = files.library.bundle
+    kept = {name: data for name, data in bundle.files.items() if not name.endswith(suffixes)}
+    return replace(files.library, bundle=replace(bundle, files=kept))
+
+
+def test_bundles_without_what_is_run(gate: Files, tmp_path: Path) -> None:
+    shim = Shim(gate.library, tmp_path)
+    with pytest.raises(
+        RuntimeError, match="holds no cubin for h200: compile with --emit cubin among the others"
+    ):
+        LinearRuntime(without(gate, tmp_path, ".cubin"), LinearLaunches).load_with(shim.driver, 0)
+    emulated = LinearRuntime(without(gate, tmp_path, ".cu"), LinearLaunches, emulator_cache=tmp_path)
+    with pytest.raises(ValueError, match=r"\[VQ0802\].*holds no source.*Help: compile with --emit cu"):
+        emulated.emulated()
+
+
+def test_of_bundles_of_one_build_the_one_with_more_files_is_run(gate: Files, tmp_path: Path) -> None:
+    fewer = LinearRuntime(without(gate, tmp_path, ".cubin"), LinearLaunches)
+    vqcc.torch.load(gate.bundle)
+    whole = runtime_module.registered(fewer.identity)
+    runtime_module._registered.pop(fewer.identity)
+    assert runtime_module.register(fewer) is fewer
+    assert runtime_module.register(whole) is whole
+    assert runtime_module.register(fewer) is runtime_module.registered(fewer.identity) is whole
+
+
+def test_warming_up_the_cpu_is_nothing(gate: Files) -> None:
+    library = vqcc.torch.load(gate.bundle)
+    library.warm_up("cpu")
+    assert library.workspace(torch.device("cpu")) is None
+
+
+class FakeDeviceGuard:
+    """In the place of torch.cuda.device, where there is no CUDA."""
+
+    entered: list[int] = []  # noqa: RUF012
+
+    def __init__(self, device: int) -> None:
+        self.device = device
+
+    def __enter__(self) -> None:
+        self.entered.append(self.device)
+
+    def __exit__(self, *error: object) -> None:
+        self.entered.append(-1)
+
+
+def test_launches_are_on_the_tensors_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._C, "_cuda_getDevice", lambda: 0, raising=False)
+    monkeypatch.setattr(torch.cuda, "device", FakeDeviceGuard)
+    assert runtime_module.on_device(0, "{} {}".format, 1, 2) == "1 2"
+    assert FakeDeviceGuard.entered == []
+    assert runtime_module.on_device(1, "{}".format, 3) == "3"
+    assert FakeDeviceGuard.entered == [1, -1]
+
+
+def test_packed_tensors_are_checked_once_and_anew_when_others_are_given(
+    gate: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = LinearRuntime(gate.library, LinearLaunches)
+    checked: list[Any] = []
+    monkeypatch.setattr(runtime, "check_packed", lambda packed, device: checked.append(packed))
+    cpu, meta = torch.device("cpu"), torch.device("meta")
+    first, second = (torch.zeros(3), torch.zeros(3), None), (torch.zeros(3), torch.zeros(3), None)
+    for packed, device in (
+        (first, cpu),
+        (first, cpu),
+        (second, cpu),
+        (first, cpu),
+        (first, meta),
+        (first, meta),
+    ):
+        runtime.verify(packed, device)
+    runtime.verify((first[0], second[1], None), meta)
+    assert len(checked) == 4
+    del first, packed, checked[:]
+    assert len(runtime._verified) == 1

@@ -1,0 +1,53 @@
+"""The example of docs/torch.md runs, and the page names what there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from libraries import FakeToolchain
+
+import vqcc.torch
+from vqcc.building import build_library, write_library
+from vqcc.library import load_weight_library
+from vqcc.spec.load import load_spec
+from vqcc.tensors.packed_file import save_packed
+from vqcc.torch import runtime
+
+if TYPE_CHECKING:
+    import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+PAGE = (ROOT / "docs" / "torch.md").read_text()
+
+
+def test_the_example_runs(tmp_path: Path, cache_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runtime, "_emulator_cache", lambda: cache_directory / "emulator")
+    built = build_library(load_spec(ROOT / "specs" / "demo-gemv.yaml"), toolchain=FakeToolchain(), cache=None)
+    write_library(built, Path("out") / built.name)
+    library = load_weight_library(Path("out") / built.name)
+    tensor = library.algorithm.random_tensor(np.random.default_rng(0), "w", *library.op.weight_shape)
+    save_packed(Path("packed.safetensors"), library, [(tensor, library.pack(tensor))])
+    (code,) = (
+        body for body in re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S) if "demo-gemv" in body
+    )
+    names: dict[str, object] = {}
+    exec(compile(code, "docs/torch.md", "exec"), names)
+    assert isinstance(y := names["y"], torch.Tensor)
+    assert y.shape == (2, 3, 1536)
+
+
+def test_every_name_of_the_page_is_there() -> None:
+    libraries = (vqcc.torch.LinearLibrary, vqcc.torch.AttentionLibrary)
+    for name in re.findall(r"`library\.(\w+)\(", PAGE):
+        assert any(hasattr(library, name) for library in libraries), name
+    operators = re.search(r"The operators are `torch.ops.vqcc.(\w+)`, `(\w+)`, `(\w+)` and `(\w+)`", PAGE)
+    assert operators is not None
+    for name in operators.groups():
+        assert getattr(torch.ops.vqcc, name).default
+    for name in vqcc.torch.__all__:
+        assert re.search(rf"\b{name}\b", PAGE), name

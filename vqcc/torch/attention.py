@@ -1,0 +1,135 @@
+"""A layer's codebooks and its quantized KV cache, and the layer that appends to the cache and attends to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from vqcc.cache_layouts import BLOCK_TOKENS
+from vqcc.torch.host_view import check_cache
+from vqcc.torch.packed import PackedModule
+
+if TYPE_CHECKING:
+    from vqcc.torch.attention_library import AttentionLibrary
+
+__all__ = ["Attention", "Books", "Cache"]
+
+
+class Books(PackedModule):
+    """Codebooks of a layer's keys and values, as `AttentionLibrary.books` reads them."""
+
+    PARTS = ("key_books", "value_books", "append_key_books", "append_value_books", "book_facts", "rotations")
+    library: AttentionLibrary
+    key_books: Tensor
+    value_books: Tensor
+    append_key_books: Tensor
+    append_value_books: Tensor
+    book_facts: Tensor | None
+    rotations: Tensor | None
+
+    def operands(self) -> tuple[tuple[Tensor | None, ...], Tensor | None]:
+        """What attending reads, in the operator's order, and the workspace; as `Weight.operands` does."""
+        buffers = self._buffers
+        attending = (buffers[name] for name in ("key_books", "value_books", "book_facts", "rotations"))
+        return tuple(attending), buffers["workspace"]
+
+
+class Cache(nn.Module):
+    """Codes of a layer's keys and values: `pages` uint8 [pages, page bytes], and windows of the newest tokens.
+
+    Windows, of libraries that have them, are [batch, kv_heads, window, head_dim]. Nothing of it is in a state.
+    """
+
+    pages: Tensor
+    key_window: Tensor | None
+    value_window: Tensor | None
+
+    def __init__(
+        self,
+        library: AttentionLibrary,
+        *,
+        batch: int,
+        pages: int | None,
+        dtype: torch.dtype | None,
+        device: torch.device,
+    ) -> None:
+        super().__init__()
+        compiled = library.compiled
+        op, layout = compiled.op, compiled.layout
+        if not 1 <= batch <= max(op.batch):
+            raise ValueError(f"library {library.name} serves 1 to {max(op.batch)} sequences, not {batch}")
+        if (pages is None) == bool(op.page_size):
+            needs = (
+                "pages of {op.page_size} tokens: say how many" if op.page_size else "a page for each sequence"
+            )
+            raise ValueError(f"the cache of library {library.name} has {needs.format(op=op)}")
+        if dtype is None and len(library.dtypes) > 1:
+            raise ValueError(
+                f"library {library.name} has kernels for {library.dtypes}: say the cache's dtype"
+            )
+        self.library = library
+        tokens = op.page_size or -(-op.context // BLOCK_TOKENS) * BLOCK_TOKENS
+        shape = (batch if pages is None else pages, layout.page_bytes(tokens))
+        self.register_buffer("pages", torch.zeros(shape, dtype=torch.uint8, device=device), persistent=False)
+        for side in ("key_window", "value_window"):
+            window = (
+                torch.zeros(
+                    (batch, op.kv_heads, op.window, op.head_dim),
+                    dtype=dtype or library.dtypes[0],
+                    device=device,
+                )
+                if op.window
+                else None
+            )
+            self.register_buffer(side, window, persistent=False)
+
+    def operands(self) -> tuple[Tensor | None, ...]:
+        """Pages and windows in the operators' order."""
+        buffers = self._buffers
+        return buffers["pages"], buffers["key_window"], buffers["value_window"]
+
+    def check(self, lengths: Tensor, page_table: Tensor | None = None) -> None:
+        """Raise ValueError for lengths or pages that are not this cache's; copies both to the host, and waits for them.
+
+        What is checked is what a launch with these would read. Not to be called while a CUDA graph is captured.
+        """
+        layout = self.library.compiled.layout
+        blocks = self.pages.shape[1] // (layout.heads * layout.block_bytes)
+        table = None if page_table is None else page_table.tolist()
+        status = check_cache(self.library.compiled.op, lengths.tolist(), table, self.pages.shape[0], blocks)
+        if status != "OK":
+            raise ValueError(
+                {
+                    "ERROR_LENGTH": f"a length is negative or more than {self.library.compiled.op.context}",
+                    "ERROR_CAPACITY": "a sequence has more tokens than its pages hold",
+                    "ERROR_PAGE": f"a page is named that is not one of the cache's {self.pages.shape[0]}",
+                    "ERROR_NULL_POINTER": "a paged cache needs a page_table",
+                }[status]
+            )
+
+
+class Attention(nn.Module):
+    """Attention of a layer in decoding and prefill: appends new tokens to a cache, and attends to it."""
+
+    def __init__(self, library: AttentionLibrary, books: Books | None = None) -> None:
+        super().__init__()
+        self.library = library
+        self.books = Books.empty(library) if books is None else books
+
+    def forward(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        cache: Cache,
+        lengths: Tensor,
+        page_table: Tensor | None = None,
+    ) -> Tensor:
+        """Append keys and values, then attend: outputs [batch, query_tokens, q_heads, head_dim].
+
+        `lengths` count the new tokens, as many of each sequence as queries have.
+        """
+        self.library.append(cache, self.books, keys, values, lengths, page_table=page_table)
+        return self.library.attend(queries, cache, self.books, lengths, page_table=page_table)

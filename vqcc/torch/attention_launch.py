@@ -1,0 +1,200 @@
+"""Launches of an attention library, checked and chosen as its C header does it; addresses and strides are numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from vqcc.codegen.header import WORKSPACE_ALIGNMENT
+
+if TYPE_CHECKING:
+    from vqcc.cache_library import CacheLibrary
+    from vqcc.compiled import CompiledKernel
+    from vqcc.ops.base import Dtype
+    from vqcc.torch.kernels import LoadedKernels
+
+__all__ = ["AppendArguments", "AttendArguments", "AttentionLaunches"]
+
+
+class AttendArguments(NamedTuple):
+    """The header's args: the kernel's parameters in their order, then what is asked."""
+
+    queries: int
+    pages: int
+    key_books: int
+    value_books: int
+    book_facts: int
+    rotations: int
+    lengths: int
+    page_table: int
+    key_window: int
+    value_window: int
+    outputs: int
+    log_sums: int
+    workspace: int
+    batch: int
+    query_tokens: int
+    page_table_stride: int
+    page_blocks: int
+    softmax_scale: float
+    softcap: float
+    q_sequence_stride: int
+    q_token_stride: int
+    q_head_stride: int
+    out_sequence_stride: int
+    out_token_stride: int
+    out_head_stride: int
+    dtype: Dtype
+    overlap: bool = False
+
+
+class AppendArguments(NamedTuple):
+    """The header's append_args, so too."""
+
+    keys: int
+    values: int
+    pages: int
+    key_books: int
+    value_books: int
+    lengths: int
+    counts: int
+    page_table: int
+    key_window: int
+    value_window: int
+    batch: int
+    new_tokens: int
+    page_table_stride: int
+    page_blocks: int
+    key_sequence_stride: int
+    key_token_stride: int
+    key_head_stride: int
+    value_sequence_stride: int
+    value_token_stride: int
+    value_head_stride: int
+    dtype: Dtype
+    overlap: bool = False
+
+
+_ATTEND, _APPEND = len(AttendArguments._fields) - 2, len(AppendArguments._fields) - 2
+
+
+class AttentionLaunches:
+    """What a library's header knows of launches on one of its GPUs."""
+
+    def __init__(self, library: CacheLibrary, gpu: str) -> None:
+        build = library.builds[gpu]
+        for kernels, own in ((build.kernels, AttendArguments), (build.appends, AppendArguments)):
+            for kernel in kernels:
+                assert tuple(each.name for each in kernel.arguments) == own._fields[:-2]
+        self.op, self._by_rows = library.op, library.by_rows
+        self._kernels: tuple[CompiledKernel, ...] = build.in_cubin
+        self._attending: dict[str, list[tuple[int, int]]] = {}
+        self._appending: dict[tuple[str, bool], int] = {}
+        for number, kernel in enumerate(build.kernels):
+            bound = (kernel.variant.sizes["batch"], number)
+            self._attending.setdefault(kernel.variant.dtype, []).append(bound)
+        for bounds in self._attending.values():
+            bounds.sort()
+        for number, append in enumerate(build.appends, len(build.kernels)):
+            self._appending[append.variant.dtype, append.single] = number
+
+    def select(self, dtype: str, batch: int) -> int | None:
+        """The number of the kernel that attends for `batch` sequences: that of the smallest bound that covers them."""
+        bounds = self._attending.get(dtype, ())
+        return next((number for bound, number in bounds if bound >= batch), None)
+
+    def select_append(self, dtype: str, new_tokens: int) -> int | None:
+        """The number of the kernel that appends so many tokens to each sequence."""
+        return self._appending.get((dtype, new_tokens == 1))
+
+    def supports(self, args: AttendArguments) -> str:  # noqa: PLR0911  (a status each)
+        """The header's status, less its prefix, for args without a host view: `OK`, or what is wrong."""
+        op = self.op
+        needed = (args.queries, args.pages, args.key_books, args.value_books, args.lengths, args.outputs)
+        if (
+            not (all(needed) and args.workspace)
+            or (self._by_rows and not args.book_facts)
+            or (op.rope != "none" and not args.rotations)
+            or self._lacks_cache(args)
+        ):
+            return "ERROR_NULL_POINTER"
+        if not (1 <= args.batch <= max(op.batch) and 1 <= args.query_tokens <= op.query_tokens) or (
+            args.page_table_stride < 0 or args.page_blocks < 0
+        ):
+            return "ERROR_SIZE"
+        if self.select(args.dtype, args.batch) is None:
+            return "ERROR_TYPE"
+        if op.softcap and not args.softcap > 0:
+            return "ERROR_SOFTCAP"
+        if not self._are_apart(args):
+            return "ERROR_STRIDE"
+        sixteen = args.pages | args.key_books | args.value_books | args.key_window | args.value_window
+        four = args.book_facts | args.lengths | args.page_table | args.log_sums
+        if (
+            (args.queries | args.outputs) % 2
+            or sixteen % 16
+            or four % 4
+            or args.rotations % 8
+            or args.workspace % WORKSPACE_ALIGNMENT
+        ):
+            return "ERROR_MISALIGNED"
+        return "OK"
+
+    def supports_append(self, args: AppendArguments) -> str:
+        """The same of new tokens to append."""
+        needed = (args.keys, args.values, args.pages, args.key_books, args.value_books, args.lengths)
+        if not all(needed) or self._lacks_cache(args):
+            return "ERROR_NULL_POINTER"
+        if not (1 <= args.batch <= max(self.op.batch) and 1 <= args.new_tokens <= self.op.context) or (
+            args.page_table_stride < 0 or args.page_blocks < 0
+        ):
+            return "ERROR_SIZE"
+        if self.select_append(args.dtype, args.new_tokens) is None:
+            return "ERROR_TYPE"
+        sixteen = args.pages | args.key_books | args.value_books | args.key_window | args.value_window
+        four = args.lengths | args.counts | args.page_table
+        if (args.keys | args.values) % 2 or sixteen % 16 or four % 4:
+            return "ERROR_MISALIGNED"
+        return "OK"
+
+    def launch(self, loaded: LoadedKernels, args: AttendArguments, stream: int) -> str:
+        """Check `args`, and enqueue the kernel that serves them. Raises RuntimeError if the driver refuses."""
+        status = self.supports(args)
+        if status == "OK":
+            number = self.select(args.dtype, args.batch)
+            assert number is not None
+            grid = self._kernels[number].launch.grid
+            loaded.launch(number, grid, args[:_ATTEND], stream, overlap=args.overlap)
+        return status
+
+    def append(self, loaded: LoadedKernels, args: AppendArguments, stream: int) -> str:
+        """The same of new tokens to append."""
+        status = self.supports_append(args)
+        if status == "OK":
+            number = self.select_append(args.dtype, args.new_tokens)
+            assert number is not None
+            grid = self._kernels[number].launch.grid
+            loaded.launch(number, grid, args[:_APPEND], stream, overlap=args.overlap)
+        return status
+
+    def _lacks_cache(self, args: AttendArguments | AppendArguments) -> bool:
+        """Whether pages or windows that the op has are not given."""
+        op = self.op
+        return bool(
+            (op.page_size and not args.page_table)
+            or (op.window and not (args.key_window and args.value_window))
+        )
+
+    def _are_apart(self, args: AttendArguments) -> bool:
+        """Whether no two elements of the outputs are the same: each axis steps over all that smaller steps span."""
+        span: int = self.op.head_dim
+        axes = (
+            (args.out_head_stride, self.op.q_heads),
+            (args.out_token_stride, args.query_tokens),
+            (args.out_sequence_stride, args.batch),
+        )
+        for stride, count in sorted(axes, key=lambda axis: axis[0]):
+            if count > 1:
+                if stride < span or stride * count >= 1 << 63:
+                    return False
+                span = stride * count
+        return True

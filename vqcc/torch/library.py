@@ -1,0 +1,116 @@
+"""What libraries over weights and over KV caches have in common for a PyTorch user."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import torch
+
+if TYPE_CHECKING:
+    import os
+
+    from torch import Tensor
+
+    from vqcc.torch.attention import Cache
+    from vqcc.torch.packed import PackedModule
+    from vqcc.torch.runtime import Runtime
+
+__all__ = ["TorchLibrary", "check_layout", "picked"]
+
+AnyRuntime = TypeVar("AnyRuntime", bound="Runtime[Any]")
+
+
+class TorchLibrary(ABC, Generic[AnyRuntime]):
+    """What libraries over weights and over KV caches have in common."""
+
+    def __init__(self, runtime: AnyRuntime, rows: int | None = None) -> None:
+        self._runtime = runtime
+        self._rows = rows
+        self._workspaces: dict[torch.device, Tensor | None] = {}
+        self._identity = runtime.identity
+        #: What packed data must carry to fit.
+        self.layout_id: str = runtime.library.bundle.manifest["layout_id"]
+        self.name: str = runtime.library.name
+        #: Element types of x, or of queries, keys and values.
+        self.dtypes: tuple[torch.dtype, ...] = tuple(runtime.types)
+        #: GPUs that it was compiled for.
+        self.gpus: tuple[str, ...] = runtime.library.gpus
+
+    @abstractmethod
+    def expected_parts(self) -> dict[str, tuple[str, tuple[int, ...] | None]]:
+        """Type and shape of each packed array; no shape: one dimension of any length."""
+
+    @abstractmethod
+    def workspace_bytes(self) -> int:
+        """Device memory that a workspace of this library has; 0: launches need none."""
+
+    def warm_up(self, device: torch.device | str | int = "cuda") -> None:
+        """Load the kernels on a CUDA device: nothing can be loaded while a CUDA graph is captured.
+
+        Weights and books that are made on a device, or moved to it, have done so. Raises RuntimeError without a driver
+        and for a GPU that the library is not for.
+        """
+        place = _placed(torch.device(device))
+        if place.type == "cuda":
+            self._runtime.loaded(place.index)
+
+    def workspace(self, device: torch.device) -> Tensor | None:
+        """The workspace that weights of this library share on a device; None where launches need none.
+
+        It is zero before the first launch, and each launch leaves it as the next one needs it, so launches that use it
+        must follow one another: `own_workspace()` of a weight makes it independent of others.
+        """
+        place = _placed(device)
+        if place not in self._workspaces:
+            self._workspaces[place] = self.new_workspace(place)
+        return self._workspaces[place]
+
+    def new_workspace(self, device: torch.device) -> Tensor | None:
+        """Another one, for launches beside those that use the shared one."""
+        self.warm_up(device)
+        size = self.workspace_bytes() if device.type == "cuda" else 0
+        if not size:
+            return None
+        made = torch.zeros(size, dtype=torch.uint8, device=device)
+        # Whatever stream launches first finds zeros.
+        torch.cuda.current_stream(device).synchronize()
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TorchLibrary[AnyRuntime]:
+        return self  # a copied model runs the same kernels
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from vqcc.torch.loading import load
+
+        directory = str(self._runtime.library.bundle.directory)
+        return partial(load, rows=self._rows, overlap=self._runtime.overlap), (directory,)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, gpus={list(self.gpus)})"
+
+
+def _placed(device: torch.device) -> torch.device:
+    """The device with its number."""
+    bare = device.type == "cuda" and device.index is None
+    return torch.device("cuda", torch.cuda.current_device()) if bare else device
+
+
+def check_layout(library: TorchLibrary[Any], packed: PackedModule | Cache) -> None:
+    """Raise ValueError for what was packed or made for another layout."""
+    if packed.library.layout_id != library.layout_id:
+        raise ValueError(
+            f"the {type(packed).__name__.lower()} has layout {packed.library.layout_id}, library {library.name} reads "
+            f"{library.layout_id}: pack the tensor for this library"
+        )
+
+
+def picked(path: str | os.PathLike[str], packed: dict[str, Any], name: str | None) -> str:
+    """The name asked for, or the only one. Raises ValueError."""
+    held = ", ".join(packed) or "none"
+    if name is None and len(packed) != 1:
+        raise ValueError(f"{path} holds {held}: say which one by name")
+    if name is not None and name not in packed:
+        raise ValueError(f"{path} has no '{name}': it holds {held}")
+    return next(iter(packed)) if name is None else name
