@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "vqcc/driver.h"
@@ -76,6 +77,13 @@ class Buffer {
   }
   template <class Element>
   explicit Buffer(const std::vector<Element>& data) : Buffer(data.data(), data.size() * sizeof(Element)) {}
+  Buffer(Buffer&& other) noexcept
+      : address_(std::exchange(other.address_, 0)), bytes_(std::exchange(other.bytes_, 0)) {}
+  Buffer& operator=(Buffer&& other) noexcept {
+    std::swap(address_, other.address_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   ~Buffer() {
@@ -88,11 +96,13 @@ class Buffer {
   template <class Element>
   std::vector<Element> download() const {
     std::vector<Element> data(bytes_ / sizeof(Element));
+    if (data.empty()) return data;
     Driver::get().call("cuMemcpyDtoH_v2", static_cast<void*>(data.data()), address_, data.size() * sizeof(Element));
     return data;
   }
 
   std::uint64_t address() const { return address_; }
+  std::size_t bytes() const { return bytes_; }
 
  private:
   std::uint64_t address_ = 0;

@@ -308,6 +308,69 @@ def test_a_wrong_call(lines: str, message: str, project: Project) -> None:
     assert "CMakeLists.txt:" in told
 
 
+KERNELS = """\
+#include "twice.cuh"
+extern "C" __global__ void double_all(float* x) { x[threadIdx.x] = twice(x[threadIdx.x]); }
+"""
+KERNELS_PROGRAM = """\
+#include <stdio.h>
+#include "own.embedded.h"
+
+int main(void) {
+  vqcc_driver none = {0};
+  own_handle handle;
+  printf("%d %s\\n", OWN_KERNEL_DOUBLE_ALL, own_status_string(own_load_embedded(&handle, &none)));
+  return own_sm_90_cubin[1] == 'E' ? 0 : 1;
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "generator"),
+    [("object", "Ninja"), pytest.param("array", "Unix Makefiles", marks=pytest.mark.full)],
+)
+def test_kernels_of_ones_own(kind: str, generator: str, project: Project) -> None:
+    """They are built into a program, and again when what they include changes."""
+    (project.source / "own.cu").write_text(KERNELS)
+    (project.source / "twice.cuh").write_text("__device__ float twice(float x) { return 2 * x; }\n")
+    (project.source / "main.c").write_text(KERNELS_PROGRAM)
+    project.write(
+        f'vqcc_add_cubin(own SOURCE own.cu GPU h200 h100 EMBED {kind} CACHE_DIR "{project.cache}")',
+        "add_executable(engine main.c)",
+        "target_link_libraries(engine PRIVATE own)",
+        languages="C",
+    )
+    done = project.configure(generator, "-DCMAKE_C_FLAGS=-Wall -Wextra -Werror")
+    assert done.returncode == 0, done.stderr
+    assert project.built() == {"own"}
+    assert project.built() == set()
+    printed = subprocess.run([project.binary / "engine"], capture_output=True, text=True, check=True).stdout
+    assert printed == "0 a required pointer is null\n"
+    edit(project.source / "twice.cuh", "2 * x", "x + x + 1")
+    assert project.built() == {"own"}
+    edit(project.source / "twice.cuh", "x + x", "y + x")
+    done = project.build()
+    assert done.returncode != 0
+    assert f"{project.source / 'twice.cuh'}:1" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("vqcc_add_cubin(own GPU h200)", "vqcc_add_cubin(own): SOURCE is missing"),
+        ("vqcc_add_cubin(own SOURCE own.cu)", "vqcc_add_cubin(own): GPU is missing"),
+        ("vqcc_add_cubin(own SPEC own.cu)", "unknown argument 'SPEC': use SOURCE, GPU,"),
+        ("vqcc_add_cubin(own SOURCE own.cu GPU h200 EMBED elf)", "EMBED cannot be 'elf'"),
+        ("vqcc_add_cubin(own SOURCE own.cu GPU h200 OUT)", "OUT has no value"),
+    ],
+)
+def test_a_wrong_call_for_kernels(lines: str, message: str, project: Project) -> None:
+    project.write(lines)
+    done = project.configure()
+    assert done.returncode != 0
+    assert message in " ".join(done.stderr.split())
+
+
 @pytest.mark.parametrize(
     ("asked", "is_found"),
     [("0.1", True), (vqcc.__version__, True), ("0.0.9", False), ("0.2", False), ("1", False)],

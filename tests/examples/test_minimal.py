@@ -161,7 +161,7 @@ def test_the_launch_is_that_of_the_python_harness(gpu: str, example: Example, tm
 
 def test_everything_is_given_back(example: Example, tmp_path: Path) -> None:
     example.run(tmp_path / "record")
-    assert (tmp_path / "record" / "held").read_text() == "0 0 0\n"
+    assert (tmp_path / "record" / "held").read_text() == "0 0 0 0\n"
 
 
 @pytest.mark.parametrize(

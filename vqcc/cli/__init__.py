@@ -23,6 +23,7 @@ __all__ = ["main"]
 _COMMANDS: Mapping[str, tuple[str, str]] = {
     "compile": ("compile", "Compile specs to kernel libraries: .cu, .cubin, C header, manifest."),
     "outputs": ("outputs", "List the files that a compilation writes, at once."),
+    "cubin": ("cubin", "Compile hand-written kernels to cubins, without a CUDA toolkit."),
     "quantize": ("quantize", "Quantize a weight to codes and codebooks."),
     "profile": ("profile", "Count how often codebook entries are looked up."),
     "pack": ("pack", "Pack a quantized weight for a compiled library."),

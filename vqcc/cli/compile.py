@@ -35,10 +35,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EMIT_DEFAULT",
+    "MACHINES",
     "command",
     "emitted_kinds",
     "find_toolchain",
     "override_options",
+    "own_machine",
     "toolchain_options",
 ]
 
@@ -54,7 +56,7 @@ _MACHINE_NAMES: dict[str, Machine] = {
 MACHINES = tuple(dict.fromkeys(_MACHINE_NAMES.values()))
 
 
-def _own_machine() -> Machine | None:
+def own_machine() -> Machine | None:
     """The host that runs this program, if objects can be made for it."""
     return _MACHINE_NAMES.get(platform.machine().lower())
 
@@ -131,7 +133,7 @@ def find_toolchain(name: str, nvcc_path: Path | None) -> Toolchain:
 @click.option(
     "--machine",
     type=WordChoice(MACHINES),
-    default=_own_machine,
+    default=own_machine,
     show_default="this one's",
     help="Hosts that an emitted object is linked for.",
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
+from vqcc.book_shapes import book_shapes
 from vqcc.cache_layouts import BLOCK_TOKENS
 from vqcc.codegen.header import HeaderLaunch, header_kernel, library_values
 from vqcc.codegen.render import environment
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vqcc.codegen.header import HeaderKernel
+    from vqcc.ops.attention.model import AttentionDecode
     from vqcc.passes.cache.append import AppendPlan
     from vqcc.plan import CachePlan
     from vqcc.problem import CacheProblem
@@ -86,11 +89,31 @@ def render_cache_header(
             page_tokens=op.page_size,
             block_tokens=BLOCK_TOKENS,
             block_bytes=plan.layout.block_bytes,
+            **_rope(op),
+            **_books(problem, by_rows=plan.strategy.dataflow != "decode"),
             needs_facts=int(plan.strategy.dataflow != "decode"),
             needs_rotations=int(op.rope != "none"),
             needs_softcap=int(op.softcap),
         )
     )
+
+
+def _rope(op: AttentionDecode) -> dict[str, Any]:
+    """How keys are rotated, as the header's macros say it."""
+    return {
+        "rope": {"none": 0, "half": 1, "interleaved": 2}[op.rope],
+        "rope_base": literal(repr(float(op.rope_base))),
+        "rope_scaling": literal(repr(float(op.rope_scaling))),
+    }
+
+
+def _books(problem: CacheProblem, *, by_rows: bool) -> dict[str, int]:
+    """Bytes of the packed books, by rows or entry by entry."""
+    shapes = book_shapes(problem.keys, problem.values, problem.op, by_rows=by_rows)
+    sizes = {"float32": 4, "uint8": 1, "uint64": 8}
+    held = {name: sizes[dtype] * math.prod(shape) for name, (dtype, shape) in shapes.items()}
+    names = ("key_books", "value_books", "append_key_books", "append_value_books", "book_facts")
+    return {"books_by_rows": int(by_rows), **{f"{name}_bytes": held.get(name, 0) for name in names}}
 
 
 def _kernel(problem: CacheProblem, plan: CachePlan) -> HeaderKernel:

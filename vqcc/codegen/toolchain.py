@@ -14,7 +14,7 @@ from vqcc.diagnostics import Diagnostic, ExitCode, VqccError, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["NAMES", "Compiled", "Resources", "Toolchain", "find"]
+__all__ = ["NAMES", "Compiled", "RefusedSourceError", "Resources", "Toolchain", "find"]
 
 NAMES = ("nvrtc", "nvcc")
 
@@ -35,6 +35,14 @@ class Compiled:
     ptx: str | None
     resources: Mapping[str, Resources]
     log: str
+
+
+class RefusedSourceError(VqccError):
+    """VQ0603: the compiler refuses a source. `log` is what it says, for those whose source it is."""
+
+    def __init__(self, diagnostic: Diagnostic, log: str) -> None:
+        super().__init__(diagnostic, exit_code=ExitCode.TOOLCHAIN)
+        self.log = log
 
 
 class Toolchain(Protocol):
@@ -124,7 +132,9 @@ def finish(cubin: bytes, ptx: str | None, log: str, *, target: str) -> Compiled:
     return Compiled(cubin, ptx, resources, without_timing(log))
 
 
-def does_not_compile(source: str, log: str, *, file_name: str, target: str, keep: Path | None) -> VqccError:
+def does_not_compile(
+    source: str, log: str, *, file_name: str, target: str, keep: Path | None
+) -> RefusedSourceError:
     """Make the error for emitted source that the compiler rejects, and keep that source for a report."""
     import tempfile
 
@@ -141,7 +151,8 @@ def does_not_compile(source: str, log: str, *, file_name: str, target: str, keep
     except OSError as error:
         where = f"the source could not be kept: {error}"
     help_text = "\n".join([*shown, where, "please report it with that source: emitted code must compile"])
-    return failure("VQ0603", f"{file_name} does not compile for {target}", help_text)
+    diagnostic = Diagnostic("VQ0603", f"{file_name} does not compile for {target}", help=help_text)
+    return RefusedSourceError(diagnostic, log)
 
 
 def failure(code: str, message: str, help_text: str | None = None) -> VqccError:

@@ -145,6 +145,9 @@ _TOOLCHAIN = {
     "VQ0606": "the cubin is not what was asked for",
     "VQ0607": "no tile of the kernel fits the registers",
     "VQ0608": "multiplies are serialized",
+    "VQ0609": "a source does not compile",
+    "VQ0610": "an include leads nowhere",
+    "VQ0611": "kernels that one header cannot name",
 }
 
 _FILES = {

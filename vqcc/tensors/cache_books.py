@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vqcc.book_shapes import BOOK_ALIGNMENT
 from vqcc.cache_layouts import EntryRows
 from vqcc.tensors.entry_rows import pack_entry_rows, value_exponents
 
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["BOOK_ALIGNMENT", "RowBooks", "pack_books", "pack_row_books"]
-
-#: Bytes that a book is padded to: blocks copy it 16 bytes at a time.
-BOOK_ALIGNMENT = 16
 
 
 @dataclass(frozen=True, eq=False)

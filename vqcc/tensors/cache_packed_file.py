@@ -10,9 +10,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from vqcc.cache_layouts import EntryRows
+from vqcc.book_shapes import book_shapes
 from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError
-from vqcc.tensors.cache_books import BOOK_ALIGNMENT
 from vqcc.tensors.container import write_safetensors
 from vqcc.tensors.header import TensorFile, unique_keys
 from vqcc.tensors.packed_file import METADATA_KEY
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vqcc.algorithms.base import Algorithm
     from vqcc.cache_library import CacheLibrary
     from vqcc.tensors.cache_packing import PackedBooks
     from vqcc.tensors.cache_tensor import CacheTensor
@@ -87,33 +85,7 @@ def _layout_ids(path: Path, file: TensorFile) -> dict[str, str]:
 
 def expected_parts(library: CacheLibrary) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Type and shape of each array."""
-    heads, head_dim = library.op.kv_heads, library.op.head_dim
-    plain = {
-        side: _plain_shape(algorithm, heads, head_dim)
-        for side, algorithm in (("key", library.keys), ("value", library.values))
-    }
-    parts: dict[str, tuple[str, tuple[int, ...]]] = {
-        f"append_{side}_books": ("uint8", shape) for side, shape in plain.items()
-    }
-    if library.by_rows:
-        own = max(
-            algorithm.scope.cache_books(heads, head_dim // algorithm.vector_size)[0]
-            for algorithm in (library.keys, library.values)
-        )
-        for side, algorithm in (("key", library.keys), ("value", library.values)):
-            rows = EntryRows(head_dim, algorithm.vector_size)
-            parts[f"{side}_books"] = ("uint8", (own, rows.tables, 256, 256))
-        parts["book_facts"] = ("float32", (own, 2))
-    else:
-        parts |= {f"{side}_books": ("uint8", shape) for side, shape in plain.items()}
-    if library.op.rope != "none":
-        parts["rotations"] = ("uint64", (head_dim // 2,))
-    return parts
-
-
-def _plain_shape(algorithm: Algorithm, kv_heads: int, head_dim: int) -> tuple[int, int]:
-    heads, groups = algorithm.scope.cache_books(kv_heads, head_dim // algorithm.vector_size)
-    return heads * groups, -(-algorithm.table_bytes // BOOK_ALIGNMENT) * BOOK_ALIGNMENT
+    return book_shapes(library.keys, library.values, library.op, by_rows=library.by_rows)
 
 
 def _wrong_parts(path: Path, file: TensorFile, name: str, library: CacheLibrary) -> Iterator[Diagnostic]:

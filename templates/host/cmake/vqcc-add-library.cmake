@@ -3,6 +3,7 @@
 # vqcc_add_library(<target> SPEC <spec.yaml> [GPU <gpu>...] [LEVEL <level>] [EMBED object|array] [OUT <directory>]
 #                  [CACHE_DIR <directory>])
 function(vqcc_add_library target)
+  set(_vqcc_function vqcc_add_library)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "SPEC;LEVEL;EMBED;OUT;CACHE_DIR" "GPU")
   _vqcc_check_call("${target}" "${arg_SPEC}" "${arg_EMBED}" "${arg_UNPARSED_ARGUMENTS}"
                    "${arg_KEYWORDS_MISSING_VALUES}")
@@ -44,12 +45,13 @@ function(vqcc_add_library target)
     ${target} INTERFACE "$<BUILD_INTERFACE:${directory}>" "$<BUILD_INTERFACE:${include}>")
   _vqcc_set_properties("${target}" "${outputs}")
   if(arg_EMBED)
-    _vqcc_embed("${target}" "${outputs}" "${arg_EMBED}")
+    _vqcc_list(files "${outputs}" embedded)
+    _vqcc_embed("${target}" "${arg_EMBED}" ${files})
   endif()
 endfunction()
 
 function(_vqcc_fail target text)
-  message(FATAL_ERROR "vqcc_add_library(${target}): ${text}")
+  message(FATAL_ERROR "${_vqcc_function}(${target}): ${text}")
 endfunction()
 
 function(_vqcc_check_call target spec embed unknown missing)
@@ -142,9 +144,9 @@ function(_vqcc_set_properties target outputs)
                VQCC_CUBIN_DIR "${directory}" VQCC_CUBINS "${cubins}")
 endfunction()
 
-# The GPU code becomes part of what links the library.
-function(_vqcc_embed target outputs kind)
-  _vqcc_list(files "${outputs}" embedded)
+# GPU code, the object or C files after `kind`, becomes part of what links the library.
+function(_vqcc_embed target kind)
+  set(files ${ARGN})
   if(kind STREQUAL "object")
     foreach(file IN LISTS files)
       target_link_libraries(${target} INTERFACE "$<BUILD_INTERFACE:${file}>")

@@ -1,7 +1,7 @@
 # The CMake package of vqcc: find_package(vqcc REQUIRED), with -Dvqcc_DIR=$(vqcc cmake-dir). See docs/cmake.md.
 #
 # Sets VQCC_EXECUTABLE, the command that is run, and VQCC_INCLUDE_DIR, what `vqcc include-dir` prints; defines
-# vqcc_add_library().
+# vqcc_add_library() and vqcc_add_cubin().
 
 cmake_minimum_required(VERSION 3.20...4.0)
 
@@ -44,3 +44,4 @@ if(_vqcc_problem)
 endif()
 
 include("${CMAKE_CURRENT_LIST_DIR}/vqcc-add-library.cmake")
+include("${CMAKE_CURRENT_LIST_DIR}/vqcc-add-cubin.cmake")

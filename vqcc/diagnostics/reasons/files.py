@@ -38,6 +38,19 @@ REASONS = {
         "tile that does not spill. The kernel is right but slow.",
         "Report the spec; another level or GPU may have a faster kernel.",
     ),
+    "VQ0609": (
+        "A source that `vqcc cubin` was given is not CUDA C++ that the compiler takes.",
+        "Mend the line at the caret; the cause may lie before it.",
+    ),
+    "VQ0610": (
+        'A line `#include "..."` names no file that can be read. Names are relative to the file that has the line.',
+        "Mend the name; headers of CUDA are included with <>.",
+    ),
+    "VQ0611": (
+        "The header of hand-written kernels names each in capitals, for all architectures: two have one name, a name "
+        "is no word of C, or an architecture lacks one.",
+        "Rename the kernel; leave none out by `#if`.",
+    ),
     "VQ0701": (
         "A directory or a stream cannot be read or written: permissions, a full disk, a name that is a "
         "file. Bundles are whole, the old or the new one.",

@@ -1,0 +1,271 @@
+"""`vqcc cubin`: hand-written kernels to cubins, objects and arrays."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+import cubins
+import pytest
+from build_tools import WARNINGS, compilers
+from command import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SOURCE = """\
+#include <cuda_fp16.h>
+#include "parts/more.cuh"
+extern "C" __global__ void add_one(float* x) { x[threadIdx.x] = plus_one(x[threadIdx.x]); }
+extern "C" __global__ void halve(__half* x) { x[threadIdx.x] = __float2half(__half2float(x[threadIdx.x]) / 2); }
+"""
+MORE = """\
+#pragma once
+#include "one.cuh"
+__device__ float plus_one(float x) { return x + one(); }
+"""
+ONE = """\
+#pragma once
+__device__ float one() { return 1; }
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "more.cuh").write_text(MORE)
+    (tmp_path / "parts" / "one.cuh").write_text(ONE)
+    path = tmp_path / "own-kernels.cu"
+    path.write_text(SOURCE)
+    return path
+
+
+def test_a_cubin_for_each_architecture(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = run("cubin", source, "--gpu", "h200", "--gpu", "rtx4090", "--gpu", "h100", "-o", out, "--json")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.json["targets"] == {"sm_90": ["h200", "h100"], "sm_89": ["rtx4090"]}
+    directory = out / "own-kernels"
+    names = sorted(path.name for path in directory.iterdir())
+    assert names == ["manifest.json", "own-kernels.sm_89.cubin", "own-kernels.sm_90.cubin"]
+    for sm in (89, 90):
+        held = cubins.read((directory / f"own-kernels.sm_{sm}.cubin").read_bytes())
+        assert (held.sm, held.kernels) == (sm, ("add_one", "halve"))
+        assert done.json["kernels"][f"sm_{sm}"]["halve"]["registers"] > 0
+    assert [path.rpartition("/")[2] for path in done.json["sources"]] == [
+        "own-kernels.cu",
+        "more.cuh",
+        "one.cuh",
+    ]
+
+
+def test_equal_inputs_give_equal_bytes(source: Path, tmp_path: Path) -> None:
+    """Also in another directory; and what stays is not written again."""
+    other = tmp_path / "elsewhere" / source.name
+    (other.parent / "parts").mkdir(parents=True)
+    for path in (source, *source.parent.glob("parts/*")):
+        (other.parent / path.relative_to(source.parent)).write_bytes(path.read_bytes())
+    for number, each in enumerate((source, other)):
+        done = run(
+            "cubin", each, "--gpu", "h200", "-o", tmp_path / str(number), "--emit", "cubin,object,array"
+        )
+        assert done.exit_code == 0, done.stderr
+        assert ": written, " in done.stdout
+    files = [
+        {path.name: path.read_bytes() for path in (tmp_path / number / "own-kernels").iterdir()}
+        for number in "01"
+    ]
+    assert files[0] == files[1]
+    assert set(files[0]) >= {"own-kernels.embedded.h", "own-kernels.embedded.o", "own-kernels.embedded.c"}
+    done = run(
+        "cubin", source, "--gpu", "h200", "-o", tmp_path / "0", "--emit", "cubin,object,array", "--no-cache"
+    )
+    assert ": unchanged, " in done.stdout
+
+
+def test_errors_have_their_places(source: Path, tmp_path: Path) -> None:
+    """All of them, in the file that has them; nothing is written."""
+    (tmp_path / "parts" / "more.cuh").write_text(MORE.replace("one();", "two();"))
+    source.write_text(SOURCE.replace("x[threadIdx.x] = plus", "y[threadIdx.x] = plus"))
+    done = run("cubin", source, "--gpu", "h200", "-o", tmp_path / "out", "--json")
+    assert (done.exit_code, done.codes) == (1, ["VQ0609", "VQ0609"])
+    places = [(each["path"], each["line"]) for each in done.json["diagnostics"]]
+    assert places == [(str(tmp_path / "parts" / "more.cuh"), 3), (str(source), 3)]
+    assert 'identifier "two" is undefined' in done.json["diagnostics"][0]["message"]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "text"),
+    [
+        ("parts/more.cuh", "parts/less.cuh", "VQ0610", "an include leads nowhere"),
+        ("halve", "ADD_ONE", "VQ0611", "the names of two kernels differ by case alone"),
+        ("#include <cuda_fp16.h>", "#include <cuda_fp17.h>", "VQ0609", "cuda_fp17.h"),
+    ],
+)
+def test_wrong_sources(old: str, new: str, code: str, text: str, source: Path, tmp_path: Path) -> None:
+    source.write_text(SOURCE.replace(old, new))
+    done = run("cubin", source, "--gpu", "h200", "-o", tmp_path / "out", "--emit", "object", "--json")
+    assert (done.exit_code, done.codes) == (1, [code])
+    assert text in done.json["diagnostics"][0]["message"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_kernels_that_an_architecture_lacks(source: Path, tmp_path: Path) -> None:
+    source.write_text(
+        SOURCE.replace(
+            '\nextern "C" __global__ void halve',
+            "\n#if __CUDA_ARCH__ >= 900\n" + 'extern "C" __global__ void halve',
+            1,
+        )
+        + "#endif\n"
+    )
+    done = run("cubin", source, "--gpu", "h200", "--gpu", "rtx4090", "-o", tmp_path / "out", "--json")
+    assert (done.exit_code, done.codes) == (1, ["VQ0611"])
+    assert "has other kernels for sm_89 than for sm_90" in done.json["diagnostics"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "text"),
+    [
+        ("{source}", 2, "Missing option '--gpu'"),
+        ("{source} --gpu h20", 1, "did you mean 'h200'?"),
+        ("{source} --gpu h200 --emit cubins", 2, "did you mean 'cubin'?"),
+        ("{source} --gpu h200 --emit ,", 2, "name at least one of"),
+        ("{source} --gpu h200 --depfile-target x", 2, "give that too"),
+        ("{source} --gpu h200 --depfile {source}", 1, "is the input"),
+        ("{directory}/none.cu --gpu h200", 1, "cannot read"),
+    ],
+)
+def test_wrong_commands(words: str, exit_code: int, text: str, source: Path, tmp_path: Path) -> None:
+    filled = words.format(source=source, directory=tmp_path).split()
+    done = run("cubin", *filled, "-o", tmp_path / "out")
+    assert done.exit_code == exit_code
+    assert text in done.stderr
+    assert source.read_text() == SOURCE
+
+
+def test_names_that_are_none(tmp_path: Path) -> None:
+    for name, code in (("Kernels.cu", "VQ0207"), ("float.cu", "VQ0208")):
+        (tmp_path / name).write_text(SOURCE)
+        done = run("cubin", tmp_path / name, "--gpu", "h200", "-o", tmp_path / "out", "--json")
+        assert (done.exit_code, done.codes) == (1, [code])
+
+
+def test_what_is_not_vqccs_stays(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "own-kernels").mkdir(parents=True)
+    (tmp_path / "out" / "own-kernels" / "mine").write_text("mine")
+    done = run("cubin", source, "--gpu", "h200", "-o", tmp_path / "out", "--json")
+    assert (done.exit_code, done.codes) == (1, ["VQ0703"])
+
+
+def test_a_depfile_names_all_sources(source: Path, tmp_path: Path) -> None:
+    done = run("cubin", source, "--gpu", "h200", "-o", tmp_path / "out", "--depfile", tmp_path / "d")
+    assert done.exit_code == 0, done.stderr
+    text = (tmp_path / "d").read_text()
+    assert text.startswith(f"{tmp_path}/out/own-kernels/own-kernels.sm_90.cubin:")
+    for name in ("own-kernels.cu", "parts/more.cuh", "parts/one.cuh"):
+        assert f"{tmp_path / name} \\\n" in text
+
+
+PROGRAM = r"""
+#include "own-kernels.embedded.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+static int numbers[2], failing;
+static const unsigned char* loaded;
+static char token;
+static int load(void** module, const void* image) {
+  loaded = (const unsigned char*)image;
+  *module = &token;
+  return failing == 1;
+}
+static int unload(void* module) { return module != &token; }
+static int find(void** function, void* module, const char* name) {
+  *function = module;
+  return name == NULL || failing == 2;
+}
+static int device_of(int* device) {
+  *device = 3;
+  return failing == 3;
+}
+static int attribute(int* value, int which, int device) {
+  *value = numbers[which - 75];
+  return device != 3;
+}
+int main(int count, char** words) {
+  vqcc_driver driver;
+  own_kernels_handle handle;
+  own_kernels_status status;
+  if (count != 4) return 1;
+  memset(&driver, 0, sizeof driver);
+  numbers[0] = atoi(words[1]);
+  numbers[1] = atoi(words[2]);
+  failing = atoi(words[3]);
+  driver.module_load_data = load;
+  driver.module_unload = unload;
+  driver.module_get_function = find;
+  driver.context_get_device = device_of;
+  driver.device_get_attribute = attribute;
+  status = own_kernels_load_embedded(&handle, &driver);
+  printf("%s %s %d\n", own_kernels_status_string(status),
+         loaded == own_kernels_sm_90_cubin ? "sm_90" : loaded == own_kernels_sm_86_cubin ? "sm_86" : "none",
+         handle.module != NULL);
+  own_kernels_unload(&handle);
+  own_kernels_unload(&handle);
+  return handle.functions[OWN_KERNELS_KERNEL_HALVE] == NULL && status == OWN_KERNELS_OK;
+}
+"""
+
+
+@pytest.mark.parametrize(("kind", "language"), [("object", "c"), ("array", "c++")])
+def test_what_is_loaded(kind: str, language: str, source: Path, tmp_path: Path) -> None:
+    """The cubin of the device's architecture, or of the highest minor version below it."""
+    done = run(
+        *(
+            "cubin",
+            source,
+            "--gpu",
+            "h200",
+            "--gpu",
+            "a40",
+            "-o",
+            tmp_path,
+            "--emit",
+            kind,
+            "--machine",
+            "x86_64",
+        )
+    )
+    assert done.exit_code == 0, done.stderr
+    directory = tmp_path / "own-kernels"
+    main = tmp_path / ("main.c" if language == "c" else "main.cpp")
+    main.write_text(PROGRAM)
+    code = (
+        [directory / "own-kernels.embedded.o"]
+        if kind == "object"
+        else ["-x", language, directory / "own-kernels.embedded.c"]
+    )
+    compiler, *_ = compilers(language)
+    standard = "c99" if language == "c" else "c++17"
+    flags = [flag for flag in WARNINGS if flag != "-Wundef"]
+    subprocess.run(
+        [compiler, f"-std={standard}", *flags, f"-I{directory}", main, *code, "-o", tmp_path / "program"],
+        check=True,
+    )
+    refused = "the kernels were not compiled for this GPU, but for sm_90, sm_86"
+    for words, wanted in (
+        ("9 0 0", "ok sm_90 1"),
+        ("8 6 0", "ok sm_86 1"),
+        ("8 9 0", "ok sm_86 1"),
+        ("8 0 0", f"{refused} none 0"),
+        ("10 0 0", f"{refused} none 0"),
+        ("9 0 1", "the driver refused the cubin sm_90 0"),
+        ("9 0 2", "the driver finds no such kernel in the cubin sm_90 0"),
+        ("9 0 3", "the driver has no current context, or does not know its device none 0"),
+    ):
+        printed = subprocess.run(
+            [tmp_path / "program", *words.split()], capture_output=True, text=True, check=True
+        )
+        assert printed.stdout == f"{wanted}\n"
