@@ -94,6 +94,7 @@ def quantize_all(
     spec = Path(algorithm)
     check_outputs([output], (*files_of(weights), *([spec] if spec.is_file() else ())))
     chosen = algorithm_named(algorithm)
+    tensors: list[VQTensor | CacheTensor]
     if fused is not None:
         tensors = [_quantized_together(weights, names, fused, chosen, seed, partial(progress, fused))]
     else:
