@@ -8,13 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from vqcc.codegen.toolchain import find
 from vqcc.compiling import Emit, Options, compile_file
 from vqcc.cubins import CubinOptions, compile_source
 from vqcc.data_files import include_directory
+from vqcc.library import load_cache_library
+from vqcc.tensors.cache_packed_file import save_packed_books
+from vqcc.tensors.cache_random import random_cache_tensor
 
 if TYPE_CHECKING:
     from vqcc.codegen.cache import CompileCache
+    from vqcc.library import CacheLibrary
 
 __all__ = ["ENGINE", "BuiltEngine", "build_engine"]
 
@@ -26,11 +32,12 @@ EMIT: tuple[Emit, ...] = ("cu", "cubin", "header", "plan", "object")
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """The program and the directory of its model."""
+    """The program, its model's directory, and random codebooks of its cache, which it cannot draw where they lie by rows."""
 
     name: str
     program: Path
     model: Path
+    books: Path
 
 
 def build_engine(name: str, gpu: str, directory: Path, cache: CompileCache | None) -> BuiltEngine:
@@ -39,15 +46,26 @@ def build_engine(name: str, gpu: str, directory: Path, cache: CompileCache | Non
     A program that does not start, since it was built on another kind of machine, is built again.
     """
     own = directory / f"{name}-{gpu}-{_sources_hash(name)}"
-    built = BuiltEngine(name, own / "engine", own / "decoder")
+    built = BuiltEngine(name, own / "engine", own / "decoder", own / "books.safetensors")
     if not built.model.is_dir():
         options = Options(own, gpus=(gpu,), emit=EMIT, machine="x86_64")
         compile_file(ENGINE / "specs" / f"{name}.yaml", options, find("nvrtc"), cache, {})
+    if not built.books.is_file():
+        _draw_books(load_cache_library(built.model / "attention"), built.books)
     if not _starts(built.program):
         wanted = CubinOptions((gpu,), own, ("object",), "x86_64")
         compile_source(ENGINE / "kernels.cu", wanted, find("nvrtc"), cache)
         _link(own, built)
     return built
+
+
+def _draw_books(library: CacheLibrary, path: Path) -> None:
+    rng, op = np.random.default_rng(0), library.op
+    keys, values = (
+        random_cache_tensor(rng, side, algorithm, op.kv_heads, op.head_dim)
+        for side, algorithm in (("keys", library.keys), ("values", library.values))
+    )
+    save_packed_books(path, library, "attention", keys, values, library.pack(keys, values))
 
 
 def _link(own: Path, built: BuiltEngine) -> None:

@@ -32,7 +32,13 @@ from vqcc.runtime.device import open_device
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SPECS = ("llama-3-8b-2bit", "llama-3-8b-4bit", "llama-3-70b-2bit", "llama-3-70b-4bit")
+SPECS = (
+    "llama-3-8b-2bit",
+    "llama-3-8b-4bit",
+    "llama-3-70b-2bit",
+    "llama-3-70b-4bit",
+    "llama-3-70b-2bit-unrotated",
+)
 BATCHES, CONTEXTS = (1, 4, 16), (1024, 8192, 65536)
 #: What is checked: sequences past their windows in several blocks, a prefill across tiles of the engine's attention.
 CHECKS = {
@@ -104,7 +110,8 @@ def start_checks(engine: BuiltEngine, gpu: str, scratch: Path, checkers: Process
     dumps, right = [], True
     for kind, words in CHECKS.items():
         dumps.append(scratch / engine.name / kind)
-        command = [engine.program, *words, "--layers", "1", "--repeats", "1", "--check", "--dump", dumps[-1]]
+        command = [engine.program, "--books", engine.books, *words, "--layers", "1", "--repeats", "1"]
+        command += ["--check", "--dump", dumps[-1]]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         print(f"{engine.name}, {kind}: {done.stdout}{done.stderr}", flush=True)
         if done.returncode not in {0, 1}:
@@ -156,6 +163,8 @@ def timed(engine: BuiltEngine, batch: int, context: int, layers: int | None) -> 
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         command = [
             engine.program,
+            "--books",
+            engine.books,
             "--batch",
             str(batch),
             "--context",

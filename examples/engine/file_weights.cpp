@@ -42,7 +42,7 @@ class PackedFile {
 
 /// Codebooks of attention. vqcc/weights.h reads weights of linear layers alone, but its checks of a file's header, and of where
 /// arrays lie, are those of any packed file.
-class BooksFile {
+class BooksFile : public BookSource {
  public:
   explicit BooksFile(std::string path) : path_(std::move(path)), file_(path_.c_str()) {
     weights_.data = file_.data;
@@ -56,7 +56,7 @@ class BooksFile {
     if (count_ == 0) throw std::runtime_error(path_ + ": the file has no codebooks");
   }
 
-  PackedBooks layer(int number) const {
+  PackedBooks layer(int number) const override {
     vqcc_json packed = vqcc_weights_packed(&weights_), name, described, id;
     for (int left = number % count_ + 1; left > 0; --left) (void)vqcc_json_member(&packed, &name, &described);
     char text[16] = {};
@@ -133,6 +133,8 @@ class FileWeights : public WeightSource {
 };
 
 }  // namespace
+
+std::unique_ptr<BookSource> file_books(const std::string& path) { return std::make_unique<BooksFile>(path); }
 
 std::unique_ptr<WeightSource> file_weights(const std::string& directory) { return std::make_unique<FileWeights>(directory); }
 

@@ -80,7 +80,8 @@ int run(const Options& options) {
 
   CacheTable table(options.batch, options.context);
   const int count = layers_of(options, table);
-  const auto source = options.weights.empty() ? random_weights() : file_weights(options.weights);
+  auto books = options.books.empty() ? nullptr : file_books(options.books);
+  const auto source = options.weights.empty() ? random_weights(std::move(books)) : file_weights(options.weights);
   std::vector<LayerWeights> weights;
   std::vector<LayerCache> caches;
   for (int layer = 0; layer < count; ++layer) {

@@ -49,7 +49,10 @@ struct Text {
   const char* name;
   std::string Options::*member;
 };
-constexpr Text kTexts[] = {{"--weights", &Options::weights}, {"--dump", &Options::dump}, {"--json", &Options::json}};
+constexpr Text kTexts[] = {{"--weights", &Options::weights},
+                           {"--books", &Options::books},
+                           {"--dump", &Options::dump},
+                           {"--json", &Options::json}};
 
 bool set_flag(Options& options, const std::string& option) {
   for (const Flag& flag : kFlags) {
@@ -92,6 +95,9 @@ Options parse_options(int count, const char* const* words) {
     ++i;
     has_context = has_context || option == "--context";
   }
+  if (!options.weights.empty() && !options.books.empty()) {
+    throw UsageError("--weights has codebooks of the cache too: leave --books out");
+  }
   if (options.prefill > 0 && has_context) {
     throw UsageError("--context is of decoding: --prefill begins with an empty cache");
   }
@@ -111,7 +117,8 @@ std::string help_text() {
          "  --layers N       layers, each with weights and a cache of its own, one after the other in one CUDA graph\n"
          "                   (default: as many as take more than 1 GB, so that none is served from a cache of the GPU)\n"
          "  --weights DIR    packed weights: DIR/qkv.safetensors, o, gate_up, down, attention (default: random ones)\n"
-         "  --rope-base X    of caches that store rotated keys (default 10000; other specs say it themselves)\n"
+         "  --books FILE     packed codebooks of the cache, beside random weights (default: random ones)\n"
+         "  --rope-base X    of caches that store rotated keys (default 500000, Llama 3's; other specs say it themselves)\n"
          "  --check          hold the engine's own kernels against double precision, then time\n"
          "  --dump DIR       write inputs, weights, caches and every step's output of each layer, for bench/engine_check.py\n"
          "  --repeats N      timed runs (default 30)\n"

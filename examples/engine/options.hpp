@@ -12,9 +12,9 @@ struct Options {
   int layers = 0;       // 0: as many as make weights and caches pass kDefaultBytes
   int prefill = 0;      // new tokens of each sequence; 0: decode one
   int repeats = 30;
-  double rope_base = 10000.0;
+  double rope_base = 500000.0;
   bool check = false, breakdown = false, overlap = true, help = false;
-  std::string weights, dump, json;
+  std::string books, weights, dump, json;
 
   /// Tokens that a run adds to each sequence.
   int new_tokens() const { return prefill > 0 ? prefill : 1; }

@@ -1,4 +1,5 @@
 #include <cmath>
+#include <utility>
 
 #include "random.hpp"
 #include "weights.hpp"
@@ -8,6 +9,8 @@ namespace {
 
 class RandomWeights : public WeightSource {
  public:
+  explicit RandomWeights(std::unique_ptr<BookSource> books) : books_(std::move(books)) {}
+
   PackedWeight linear(Linear which, int layer) override {
     const LinearFacts facts = Model::facts(which);
     if (facts.codes_bytes == 0) throw std::runtime_error(refusal(facts.name, "its codes are in buckets"));
@@ -24,7 +27,11 @@ class RandomWeights : public WeightSource {
   }
 
   PackedBooks books(int layer) override {
-    if (attention::kBooksByRows) throw std::runtime_error(refusal("attention", "it looks books up by rows"));
+    if (books_ != nullptr) return books_->layer(layer);
+    if (attention::kBooksByRows) {
+      throw std::runtime_error("random codebooks cannot be drawn for attention, for it looks them up by rows: give packed ones " +
+                               std::string("with --books, or all weights with --weights"));
+    }
     Random random(seed_of(layer, 4));
     const auto keys = random.halves(attention::kKeyBooksBytes / 2, 1.0);
     const auto values = random.halves(attention::kValueBooksBytes / 2, 1.0);
@@ -38,6 +45,8 @@ class RandomWeights : public WeightSource {
   static std::string refusal(const std::string& name, const std::string& reason) {
     return "random weights cannot be drawn for " + name + ", for " + reason + ": give packed ones with --weights";
   }
+
+  std::unique_ptr<BookSource> books_;
 };
 
 }  // namespace
@@ -53,6 +62,8 @@ LayerWeights WeightSource::load(int layer) {
           norm()};
 }
 
-std::unique_ptr<WeightSource> random_weights() { return std::make_unique<RandomWeights>(); }
+std::unique_ptr<WeightSource> random_weights(std::unique_ptr<BookSource> books) {
+  return std::make_unique<RandomWeights>(std::move(books));
+}
 
 }  // namespace engine

@@ -43,9 +43,20 @@ class WeightSource {
   LayerWeights load(int layer);
 };
 
-/// Codes and entries drawn so that activations stay of order 1. Throws where the model's cannot be: codes in buckets, scales of
-/// groups or stages, books of attention by rows.
-std::unique_ptr<WeightSource> random_weights();
+/// Where codebooks of layers' caches come from.
+class BookSource {
+ public:
+  virtual ~BookSource() = default;
+  virtual PackedBooks layer(int number) const = 0;
+};
+
+/// Those of a file: its tensors in order are those of the decoder layers, and begin anew where there are fewer. Throws what is
+/// wrong with it.
+std::unique_ptr<BookSource> file_books(const std::string& path);
+
+/// Codes and entries drawn so that activations stay of order 1; codebooks of caches too, if there is no source of them. Throws
+/// where the model's cannot be drawn: codes in buckets, scales of groups or stages, books of attention by rows.
+std::unique_ptr<WeightSource> random_weights(std::unique_ptr<BookSource> books);
 
 /// NAME.safetensors in `directory` for each linear layer, and attention.safetensors: tensors in the order of the file are those
 /// of the decoder layers, and begin anew where there are fewer. Throws what is wrong with a file, and where.

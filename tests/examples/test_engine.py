@@ -176,6 +176,15 @@ def test_launches_are_those_of_the_python_harness(engine: Engine, tmp_path: Path
         assert needed - {"bias", "stage_scales", "scales", "workspace"} <= set(arrays)
 
 
+def test_codebooks_beside_random_weights(
+    engine: Engine, weights: Path, tmp_path: Path, bench: Callable[[str], ModuleType]
+) -> None:
+    options = ["--context", 40, "--layers", 1, "--books", weights / "attention.safetensors", "--repeats", 1]
+    done = engine.compute(tmp_path, *options, "--dump", tmp_path / "dump")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "attention" in check(engine, tmp_path / "dump", bench)
+
+
 def test_nothing_overlaps_if_it_shall_not(engine: Engine, tmp_path: Path) -> None:
     done = engine.run(tmp_path, "--layers", 1, "--context", 33, "--repeats", 1, "--no-overlap", "--breakdown")
     assert done.returncode == 0, done.stderr
@@ -197,6 +206,8 @@ def test_nothing_overlaps_if_it_shall_not(engine: Engine, tmp_path: Path) -> Non
         (["--rope-base", "-1"], "--rope-base cannot be '-1'"),
         (["--prefill", "8", "--context", "9"], "--prefill begins with an empty cache"),
         (["--prefill", "65"], "qkv: m is not between 1 and 64"),
+        (["--weights", "x", "--books", "y"], "--weights has codebooks of the cache too: leave --books out"),
+        (["--books", "/nowhere"], "/nowhere: the file cannot be read"),
         (["--weights", "/nowhere"], "/nowhere/attention.safetensors: the file cannot be read"),
         (["--layers", "2", "--json", "/nowhere/x"], "cannot write /nowhere/x: No such file or directory"),
     ],
