@@ -32,7 +32,7 @@ EMIT: tuple[Emit, ...] = ("cu", "cubin", "header", "plan", "object")
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """The program, its model's directory, and random codebooks of its cache, which it cannot draw where they lie by rows."""
+    """The program, its model's directory, and random codebooks of its cache: it cannot draw them by rows."""
 
     name: str
     program: Path

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from vqcc.diagnostics import Diagnostic, VqccError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from vqcc.building import Built
@@ -79,10 +79,11 @@ def compile_file(
     key = inputs_key(data, shape, toolchain)
     summary = recall(cache, key, options.out, path.parent)
     if summary is not None:
-        _take(summary["identifier"], path, taken)
+        _take(_prefixes(summary), path, taken)
         directory = options.out / summary["name"]
         here = {"spec": str(path), "directory": str(directory), "state": "unchanged"}
-        return {**summary, **here, "lock": _lock_summary(path, summary["lock"])}
+        lock_used = _unused_lock(path) if "layers" in summary else _lock_summary(path, summary["lock"])
+        return {**summary, **here, "lock": lock_used}
     made = _compile(path, data, options, toolchain, cache, taken)
     remember(cache, key, made.content, made.inputs, made.summary)
     return made.summary
@@ -125,7 +126,8 @@ def _compile(
 
     overrides: dict[str, Any] = {"gpu_override": options.gpus, "level_override": options.level}
     spec = load_any(path, **overrides) if data is None else parse_any(data, str(path), **overrides)
-    _take(spec.identifier, path, taken)
+    prefixes = [layer.spec.identifier for layer in spec.libraries] if isinstance(spec, Model) else []
+    _take([spec.identifier, *prefixes], path, taken)
     if isinstance(spec, Model):
         return _compile_model(spec, path, options, toolchain, cache)
     lock = load_lock(lock_path(path))
@@ -192,7 +194,7 @@ def _compile_model(
         "spec": str(path),
         "directory": str(directory),
         "state": state,
-        "lock": None,
+        "lock": _unused_lock(path),
         "profile": None,
         "profiles": list(profiles),
     }
@@ -206,6 +208,17 @@ def _compile_model(
     return _Made(summary, content, {profile.file: profile.sha256 for profile in profiles.values()})
 
 
+def _unused_lock(spec: Path) -> dict[str, Any] | None:
+    """What is shown of a lock file beside a model's spec: that nobody reads it."""
+    from vqcc.data_files import has_lock, lock_path
+
+    lock = lock_path(spec)
+    if not has_lock(lock):
+        return None
+    complaint = "it is beside the spec of a whole model, whose kernels the cost model chooses"
+    return {"file": str(lock), "kernels": {}, "complaints": [complaint]}
+
+
 def _lock_summary(spec: Path, use: dict[str, Any] | None) -> dict[str, Any] | None:
     """What is shown of the lock file beside a spec; None where there is none, or the level takes nothing of it."""
     from vqcc.data_files import lock_path
@@ -213,20 +226,31 @@ def _lock_summary(spec: Path, use: dict[str, Any] | None) -> dict[str, Any] | No
     return None if use is None else {**use, "file": str(lock_path(spec))}
 
 
-def _take(name: str, path: Path, taken: dict[str, Path]) -> None:
-    """Claim a library's C identifier for `path`. Raises VQ0709 if another spec has it."""
-    if name in taken:
-        twice = path == taken[name]
-        raise VqccError(
-            Diagnostic(
-                "VQ0709",
-                f"{path} is given twice" if twice else f"{path} and {taken[name]} both make a library {name}",
-                help="leave one out"
-                if twice
-                else "a library's directory and C symbols bear its name, in which - and _ are one: rename one",
+def _prefixes(summary: Mapping[str, Any]) -> list[str]:
+    """The C identifiers of a library, or of a model and its libraries."""
+    return [
+        summary["identifier"],
+        *(name.replace("-", "_") for name in summary.get("libraries", {}).values()),
+    ]
+
+
+def _take(prefixes: Sequence[str], path: Path, taken: dict[str, Path]) -> None:
+    """Claim C identifiers for `path`. Raises VQ0709 if another spec has one."""
+    for prefix in prefixes:
+        if prefix in taken:
+            twice = path == taken[prefix]
+            raise VqccError(
+                Diagnostic(
+                    "VQ0709",
+                    f"{path} is given twice"
+                    if twice
+                    else f"{path} and {taken[prefix]} both make a library {prefix}",
+                    help="leave one out"
+                    if twice
+                    else "a library's directory and C symbols bear its name, in which - and _ are one: rename one",
+                )
             )
-        )
-    taken[name] = path
+    taken |= dict.fromkeys(prefixes, path)
 
 
 def _kernel_summary(kernel: str, resources: Resources | None, launch: Launch | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vqcc.codegen.bundle import read_files
 from vqcc.codegen.wheels import installed
 from vqcc.data_files import add_files, files_below, specs_directory, templates_directory
 
@@ -68,20 +69,11 @@ def recall(cache: CompileCache, key: str, out: Path, beside: Path) -> dict[str, 
         if any(_file_hash(beside / name) != digest for name, digest in known["inputs"].items()):
             return None
         directory = out / known["name"]
-        held = dict(_held(directory))
+        held = {name: hashlib.sha256(data).hexdigest() for name, data in read_files(directory).items()}
         summary: dict[str, Any] = known["summary"]
         return summary if held == known["files"] else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def _held(directory: Path, folder: str = "") -> Iterator[tuple[str, str]]:
-    """Hashes of a directory's files by their names, `folder/name` below one. Raises OSError for what is deeper."""
-    for path in directory.iterdir():
-        if path.is_dir() and not folder:
-            yield from _held(path, f"{path.name}/")
-        else:
-            yield f"{folder}{path.name}", hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _file_hash(path: Path) -> str:

@@ -141,6 +141,43 @@ def test_outputs_names_all_files(spec: Path) -> None:
     ]
 
 
+def test_libraries_of_two_models_have_names_of_their_own(tmp_path: Path) -> None:
+    """Also where nothing is compiled: both are unchanged."""
+    layer = linear(40, 64, algorithm="vq-4-4-1")
+    (tmp_path / "one.yaml").write_bytes(model_text({"b-c": layer}, name="a"))
+    (tmp_path / "two.yaml").write_bytes(model_text({"c": layer}, name="a-b"))
+    specs = [tmp_path / "one.yaml", tmp_path / "two.yaml"]
+    for spec in specs:
+        compiled(spec)
+    done = run("compile", *specs, "-o", tmp_path / "out", "--json")
+    assert (done.exit_code, done.codes) == (1, ["VQ0709"])
+    assert "a_b_c" in done.json["diagnostics"][0]["message"]
+
+
+@pytest.mark.parametrize("strange", ["folder", "link", "folder of a link"])
+def test_what_no_bundle_holds_is_not_unchanged(strange: str, spec: Path) -> None:
+    compiled(spec)
+    directory = spec.parent / "out" / "small"
+    if strange == "folder":
+        (directory / "scratch").mkdir()
+    elif strange == "link":
+        (directory / "q" / "small-q.h").rename(spec.parent / "elsewhere")
+        (directory / "q" / "small-q.h").symlink_to(spec.parent / "elsewhere")
+    else:
+        (directory / "q").rename(spec.parent / "elsewhere")
+        (directory / "q").symlink_to(spec.parent / "elsewhere")
+    done = run("compile", spec, "-o", spec.parent / "out", "--json")
+    assert (done.exit_code, done.codes) == (1, ["VQ0703"])
+
+
+def test_a_lock_file_beside_a_model_is_told_of(spec: Path) -> None:
+    spec.with_name("small.lock.yaml").write_text("vqcc: 1\n")
+    for _ in range(2):  # compiled, and recalled
+        done = run("compile", spec, "-o", spec.parent / "out", "--json")
+        assert (done.exit_code, done.codes) == (0, ["VQ0318"])
+        assert "whole model" in done.json["diagnostics"][0]["message"]
+
+
 def test_a_depfile_has_every_layers_profile(quantized: Path, tmp_path: Path) -> None:
     assert run("profile", quantized, "-o", tmp_path / "hot.json").exit_code == 0
     layers = {**LAYERS, "q": {**LAYERS["q"], "profile": "hot.json"}}

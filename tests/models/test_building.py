@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -154,7 +155,7 @@ static const vqcc_driver driver = {load_data, unload_module, get_function, set_a
 
 static int launch_all(const small_handle* model) {
   static const char* reason;
-  for (int32_t layer = 0; layer < SMALL_LAYER_COUNT; ++layer) {
+  for (int32_t layer = 0; layer < SMALL_NUMBER_OF_LAYERS; ++layer) {
     const small_layer_facts* facts = small_layer_info(layer);
     small_linear_args args;
     memset(&args, 0, sizeof args);
@@ -173,16 +174,16 @@ static int launch_all(const small_handle* model) {
     if (small_supports_linear(layer, NULL, &reason) != SMALL_ERROR_NULL_POINTER) return 7;
     if (small_launch_linear(model, layer, NULL, NULL) != SMALL_ERROR_NULL_POINTER) return 8;
   }
-  if (small_launch_linear(model, SMALL_LAYER_COUNT, NULL, NULL) != SMALL_ERROR_NULL_POINTER) return 9;
+  if (small_launch_linear(model, SMALL_NUMBER_OF_LAYERS, NULL, NULL) != SMALL_ERROR_NULL_POINTER) return 9;
   return launches == 4 ? 0 : 10;
 }
 
 int main(void) {
   small_handle model;
-  const void* images[SMALL_GPU_COUNT] = {"h200", "rtx4090"};
-  const void* const* cubins[SMALL_LIBRARY_COUNT];
-  for (int i = 0; i < SMALL_LIBRARY_COUNT; ++i) cubins[i] = images;
-  for (fail = 1; fail <= SMALL_LIBRARY_COUNT; ++fail) {
+  const void* images[SMALL_NUMBER_OF_GPUS] = {"h200", "rtx4090"};
+  const void* const* cubins[SMALL_NUMBER_OF_LIBRARIES];
+  for (int i = 0; i < SMALL_NUMBER_OF_LIBRARIES; ++i) cubins[i] = images;
+  for (fail = 1; fail <= SMALL_NUMBER_OF_LIBRARIES; ++fail) {
     loads = 0;
     if (small_load_embedded(&model, &driver) != SMALL_ERROR_LOAD || held != 0) return 20;
     loads = 0;
@@ -191,9 +192,9 @@ int main(void) {
   fail = 0;
   if (small_load_for_device(&model, &driver, NULL) != SMALL_ERROR_NULL_POINTER || held != 0) return 22;
   if (small_load_embedded(NULL, &driver) != SMALL_ERROR_NULL_POINTER) return 23;
-  if (small_load_for_device(&model, &driver, cubins) != SMALL_OK || held != SMALL_LIBRARY_COUNT) return 24;
+  if (small_load_for_device(&model, &driver, cubins) != SMALL_OK || held != SMALL_NUMBER_OF_LIBRARIES) return 24;
   small_unload(&model);
-  if (small_load_embedded(&model, &driver) != SMALL_OK || held != SMALL_LIBRARY_COUNT) return 25;
+  if (small_load_embedded(&model, &driver) != SMALL_OK || held != SMALL_NUMBER_OF_LIBRARIES) return 25;
   {
     const int status = launch_all(&model);
     if (status != 0) return status;
@@ -201,7 +202,7 @@ int main(void) {
   small_unload(&model);
   small_unload(&model);
   if (held != 0) return 26;
-  for (int32_t layer = 0; layer < SMALL_LAYER_COUNT; ++layer) {
+  for (int32_t layer = 0; layer < SMALL_NUMBER_OF_LAYERS; ++layer) {
     const small_layer_facts* facts = small_layer_info(layer);
     printf("%s %s %s %s %d %ld %ld", facts->name, facts->op, facts->library, facts->parallel, (int)facts->adds,
            (long)facts->n, (long)facts->k);
@@ -210,14 +211,15 @@ int main(void) {
     }
     printf("\n");
   }
-  for (int32_t i = 0; i < SMALL_LIBRARY_COUNT; ++i) printf("%s\n", small_cubin_file(i, 1));
-  if (small_layer_info(-1) != NULL || small_layer_info(SMALL_LAYER_COUNT) != NULL) return 27;
-  if (small_cubin_file(SMALL_LIBRARY_COUNT, 0) != NULL || small_cubin_file(0, SMALL_GPU_COUNT) != NULL) return 28;
+  for (int32_t i = 0; i < SMALL_NUMBER_OF_LIBRARIES; ++i) printf("%s\n", small_cubin_file(i, 1));
+  if (small_layer_info(-1) != NULL || small_layer_info(SMALL_NUMBER_OF_LAYERS) != NULL) return 27;
+  if (small_cubin_file(SMALL_NUMBER_OF_LIBRARIES, 0) != NULL) return 28;
+  if (small_cubin_file(0, SMALL_NUMBER_OF_GPUS) != NULL) return 28;
   for (int status = 0; status <= SMALL_ERROR_BUILD; ++status) {
     const char* text = small_status_string((small_status)status);
     if (text == NULL || text[0] == 0) return 29;
   }
-  return SMALL_LAYER_QK_N == 96 && SMALL_LAYER_QK_K == 256 && SMALL_RANKS == 2 ? 0 : 30;
+  return SMALL_SHAPE_QK_N == 96 && SMALL_SHAPE_QK_K == 256 && SMALL_RANKS == 2 ? 0 : 30;
 }
 """
 TOLD = """\
@@ -274,6 +276,54 @@ def test_a_header_of_another_compilation_is_noticed(directory: Path, tmp_path: P
         text = path.read_text()
         copy.write_text(text.replace(build_id, "0" * 16) if path.name == "small-o.h" else text)
     subprocess.run(["gcc", f"-I{tmp_path}", tmp_path / "program.c", "-o", tmp_path / "program"], check=True)
+    assert subprocess.run([tmp_path / "program"], check=False).returncode == 0
+
+
+def codes_of(layers: dict[str, Any]) -> list[str]:
+    """What is wrong with a model."""
+    with contextlib.suppress(VqccError):
+        parse_any(model_text(layers), "small.yaml")
+        return []
+    with pytest.raises(VqccError) as error:
+        parse_any(model_text(layers), "small.yaml")
+    return [item.code for item in error.value.diagnostics]
+
+
+#: Layers named as symbols of headers go on after their prefix.
+HOSTILE = (
+    "count", "n", "k", "proj", "proj_k", "proj_n", "args", "handle", "launch", "load", "status", "gpu", "kernel",
+    "embedded", "begin", "begin_load", "number", "number_of", "shape", "layer", "library", "part", "ranks", "ok", "h",
+    "unload", "info", "layer_info", "launch_linear", "cubin", "cubin_file", "supports", "workspace", "abi", "build",
+    "float16", "x",
+)  # fmt: skip
+
+
+def test_names_that_headers_have_themselves(tmp_path: Path) -> None:
+    """They are refused, or the headers compile and know every layer."""
+    sound = []
+    for name in HOSTILE:
+        codes = codes_of({name: linear()})
+        assert codes in ([], ["VQ0208"])
+        sound += [] if codes else [name]
+    assert {"count", "n", "k", "proj", "proj_k", "args", "ok"} <= set(sound)
+    assert not {"embedded", "layer"} & set(sound)
+    built = build(
+        {name: linear(64 + 8 * number) for number, name in enumerate(sound)}, emit=("header", "array")
+    )
+    for name, data in built.files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    program = ['#include "small.embedded.h"', "int main(void) {", "const small_layer_facts* facts;"]
+    for number, name in enumerate(sound):
+        upper = name.upper()
+        program += [
+            f"facts = small_layer_info(SMALL_LAYER_{upper});",
+            f"if (facts == NULL || facts->n != {64 + 8 * number} || SMALL_SHAPE_{upper}_N != facts->n) return 1;",
+        ]
+    (tmp_path / "program.c").write_text("\n".join([*program, "return 0; }", ""]))
+    sources = [tmp_path / "program.c", *sorted(tmp_path.glob("*/*.c"))]
+    command = ["gcc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", f"-I{tmp_path}", *sources]
+    subprocess.run([*command, "-o", tmp_path / "program"], check=True)
     assert subprocess.run([tmp_path / "program"], check=False).returncode == 0
 
 

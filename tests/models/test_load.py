@@ -141,6 +141,25 @@ def test_a_command_for_one_library_refuses_a_model() -> None:
         ({"a": linear()}, {"fused": {}}, [("VQ0201", '"fused": {}')]),
         ({"A": linear()}, {}, [("VQ0207", '"A": {')]),
         ({"linear": linear()}, {}, [("VQ0208", '"linear": {')]),
+        *(
+            ({"a": linear(), "b": linear()}, {"fuse": {name: ["a", "b"]}}, [(code, f'"{name}": [')])
+            for name, code in (("QKV", "VQ0207"), ("int", "VQ0208"), ("linear", "VQ0208"), ("../x", "VQ0207"))
+        ),
+        (
+            {"a-b": linear(), "c": linear(), "d": linear()},
+            {"fuse": {"a_b": ["c", "d"]}},
+            [("VQ0210", '"a_b": [')],
+        ),
+        ({"a": linear(gpu="a100")}, {}, [("VQ0201", '"gpu": "a100"')]),
+        ({"a": linear(name="b")}, {}, [("VQ0201", '"name": "b"')]),
+        ({"a": linear(vqcc=1)}, {}, [("VQ0201", '"vqcc": 1')]),
+        ({"a": linear()}, {"vqcc": None}, [("VQ0202", "{")]),
+        # what else is wrong with a layer that cannot be divided is told too
+        (
+            {"a": linear(parallel="heads", level="o9")},
+            {},
+            [("VQ0216", '"parallel": "heads",'), ("VQ0206", '"level": "o9"')],
+        ),
         ({"q-a": linear(), "q_a": linear()}, {}, [("VQ0210", '"q_a": {')]),
         ({"a": linear(k=250), "b": linear(k=250)}, {}, [("VQ0303", '"k": 250')] * 2),
         ({"a": {**linear(), "paralel": 1}}, {}, [("VQ0201", '"paralel": 1')]),
@@ -168,12 +187,13 @@ def test_what_is_wrong_is_said_at_its_place(
     [
         ({}, {"a": ["b", "c"]}, "the fused layer a has the name of one of the layers"),
         ({}, {"d": ["a", "f"]}, "d fuses 'f', which is no layer"),
-        ({}, {"d": ["a", "b"], "e": ["b", "c"]}, "e fuses b, which d does"),
-        ({"b": linear(k=128)}, {"d": ["a", "b"]}, "d cannot fuse a and b: they differ in op.k"),
+        ({}, {"d": ["a", "b"], "e": ["b", "c"]}, "e fuses b, which is fused already"),
+        ({"b": linear(k=128)}, {"d": ["a", "b"]}, "d cannot fuse a and b: they differ in op.k (256 and 128)"),
         (
             {"b": linear(algorithm="aqlm-3", level="gc", parallel="column")},
             {"d": ["a", "b"]},
-            "d cannot fuse a and b: they differ in algorithm, level and parallel",
+            "d cannot fuse a and b: they differ in algorithm (aqlm-2x8 and aqlm-3), level (sc and gc) and "
+            "parallel (None and column)",
         ),
         ({"b": attention()}, {"d": ["a", "b"]}, "d fuses b, a layer of attention_decode"),
         (
@@ -196,6 +216,32 @@ def test_what_cannot_be_fused(layers: dict[str, Any], fuse: dict[str, Any], text
 @pytest.mark.parametrize(("fuse", "code"), [({"d": ["a"]}, "VQ0209"), ({"d": ["a", "a"]}, "VQ0210")])
 def test_lists_of_parts(fuse: dict[str, Any], code: str) -> None:
     assert [found for found, _ in refused({"a": linear()}, fuse=fuse)] == [code]
+
+
+def test_numbers_of_a_rank_are_explained() -> None:
+    """The caret is at the whole, the message about a rank's part."""
+    with pytest.raises(VqccError) as error:
+        parse({"a": linear(k=500, parallel="row")}, tensor_parallel=2)
+    (item,) = error.value.diagnostics
+    assert item.message == "k = 250 is not a multiple of the vector size 8 (of each of 2 ranks: 500 / 2)"
+    assert item.help is not None
+    assert item.help.startswith("of a rank, 2 times as much in the file: ")
+
+
+def test_fields_of_a_layer_are_named() -> None:
+    for field, text in (
+        ("paralel", "did you mean 'parallel'?"),
+        ("gpu", "gpu is the model's: all layers have the same"),
+    ):
+        with pytest.raises(VqccError) as error:
+            parse({"a": linear(**{field: "row"})})
+        assert [item.help for item in error.value.diagnostics] == [text]
+
+
+def test_fusing_is_told_of_beside_wrong_layers() -> None:
+    layers = {"a": linear(k=250), "b": linear(), "c": linear()}
+    found = refused(layers, fuse={"d": ["a", "b"], "e": ["b", "x"]})
+    assert [code for code, _ in found] == ["VQ0303", "VQ0218"]
 
 
 def test_all_layers_are_told_of_at_once() -> None:

@@ -26,7 +26,7 @@ from vqcc.diagnostics import Diagnostic, VqccError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["Bundle", "make_manifest", "read_bundle", "write_bundle"]
+__all__ = ["Bundle", "make_manifest", "read_bundle", "read_files", "write_bundle"]
 
 _READ_ATTEMPTS = 5
 _SHOWN_NAMES = 10
@@ -119,6 +119,15 @@ def read_bundle(directory: Path) -> Bundle:
         attempt += 1
 
 
+def read_files(directory: Path) -> dict[str, bytes]:
+    """Content of every file of a bundle's directory by its name, verified against nothing.
+
+    Raises OSError for what no bundle holds: links, empty folders, what is no file.
+    """
+    with contextlib.closing(_Opened(directory)) as opened:
+        return {name: opened.read(name) for name in opened.names()}
+
+
 def _read(directory: Path) -> Bundle:
     spare = _spare(Path(os.path.realpath(directory)))
     place = spare if spare.exists() and not directory.exists() else directory
@@ -152,20 +161,19 @@ class _Opened:
 
     def names(self) -> list[str]:
         """Names of all that is there; of folders what is in them, by `folder/name`."""
-        found: list[str] = []
-        for name in os.listdir(self._descriptor):  # noqa: PTH208  (by descriptor, which Path cannot)
-            found += self._below(name) or [name]
-        return sorted(found)
+        with os.scandir(self._descriptor) as entries:
+            return sorted(name for entry in entries for name in self._below(entry))
 
-    def _below(self, name: str) -> list[str]:
-        """What is in a folder; nothing if it is none."""
-        with contextlib.suppress(OSError):
-            folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._descriptor)
-            try:
-                return [f"{name}/{inner}" for inner in os.listdir(folder)]  # noqa: PTH208
-            finally:
-                os.close(folder)
-        return []
+    def _below(self, entry: os.DirEntry[str]) -> list[str]:
+        """An entry's name, or those of what is in it; an empty folder by its own."""
+        if not entry.is_dir(follow_symlinks=False):
+            return [entry.name]
+        folder = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._descriptor)
+        try:
+            inner = os.listdir(folder)  # noqa: PTH208  (by descriptor, which Path cannot)
+        finally:
+            os.close(folder)
+        return [f"{entry.name}/{name}" for name in inner] or [entry.name]
 
     def read(self, name: str) -> bytes:
         # No link leads out of a bundle, and nothing that is no file (a pipe) can make a reader wait.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import vqcc
 from vqcc.codegen.header import gpu_names
 from vqcc.codegen.render import environment
 from vqcc.codegen.text import Fragment, c_identifier, comment, hexadecimal, string_text
+from vqcc.data_files import templates_directory
 from vqcc.outputs import gpu_file
 
 if TYPE_CHECKING:
@@ -16,7 +19,33 @@ if TYPE_CHECKING:
 
     from vqcc.models.model import Layer, Model
 
-__all__ = ["render_model_embedded", "render_model_header"]
+__all__ = ["is_taken", "render_model_embedded", "render_model_header"]
+
+#: Symbols that templates make of a prefix, less the prefix: all of one, or what comes before a layer's or GPU's name.
+_SYMBOL = re.compile(r"\$\{ [pP] \}_(\w+)")
+_OF_MODELS = ("model.h.j2", "model_embedded.h.j2")
+
+
+def is_taken(identifier: str) -> bool:
+    """Whether symbols of the library of a layer with this C name may be symbols of the model's own header.
+
+    The library's prefix is the model's and the name, so that is where a symbol of the model begins with the name, and
+    goes on as symbols of libraries do. Capitals do not count: guards and types have the same words.
+    """
+    own, libraries = _symbols_of_templates()
+    rest = [symbol.removeprefix(f"{identifier}_") for symbol in own if symbol.startswith(f"{identifier}_")]
+    return any(part in libraries or part == "" for part in rest)
+
+
+@cache
+def _symbols_of_templates() -> tuple[frozenset[str], frozenset[str]]:
+    """Symbols of a model's headers, and of libraries' headers, in small letters."""
+    files = sorted((templates_directory() / "host").glob("*.j2"))
+    found: tuple[set[str], set[str]] = (set(), set())
+    for file in files:
+        symbols = map(str.lower, _SYMBOL.findall(file.read_text()))
+        found[file.name not in _OF_MODELS].update(symbols)
+    return frozenset(found[0]), frozenset(found[1])
 
 
 @dataclass(frozen=True)
@@ -30,6 +59,7 @@ class _Library:
     stem: Fragment
     build_id: Fragment
     cubins: tuple[Fragment, ...]
+    has_weight: bool
 
     @classmethod
     def of(cls, layer: Layer, build_id: str) -> _Library:
@@ -43,6 +73,7 @@ class _Library:
             string_text(spec.name),
             hexadecimal(build_id),
             tuple(string_text(f"{layer.name}/{file}") for file in files),
+            spec.over_weights is not None,
         )
 
 

@@ -9,9 +9,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from vqcc.diagnostics import field_error
 from vqcc.levels import Level  # noqa: TC001  (read by pydantic)
 from vqcc.spec.identifier import MAX_LENGTH, pattern
-from vqcc.spec.model import DEFAULT_LEVEL, Name, Version
+from vqcc.spec.model import DEFAULT_LEVEL, Name, Spec, Version
 
-__all__ = ["MAX_LAYERS", "MAX_RANKS", "ModelFields"]
+__all__ = ["LAYER_FIELDS", "MAX_LAYERS", "MAX_RANKS", "PARALLEL", "SHARED_FIELDS", "ModelFields"]
+
+#: What the file says once for all layers, what may be said of each, and the one field of these that a library has not.
+SHARED_FIELDS = ("vqcc", "name", "gpu")
+PARALLEL = "parallel"
+LAYER_FIELDS = (*(name for name in Spec.model_fields if name not in SHARED_FIELDS), PARALLEL)
 
 MAX_LAYERS = 512
 MAX_RANKS = 256

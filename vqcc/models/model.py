@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from vqcc.spec.identifier import to_identifier
@@ -59,14 +60,11 @@ class Model:
         """The name as a C identifier."""
         return to_identifier(self.name)
 
-    @property
+    @cached_property
     def owners(self) -> Mapping[str, Layer]:
         """By each layer's name the one whose library serves it: the first with the same kernels."""
-        found: dict[str, Layer] = {}
-        for layer in self.layers:
-            same = (other for other in found.values() if _kernels(other.spec) == _kernels(layer.spec))
-            found[layer.name] = next(same, layer)
-        return found
+        first: dict[Spec, Layer] = {}
+        return {layer.name: first.setdefault(_kernels(layer.spec), layer) for layer in self.layers}
 
     @property
     def libraries(self) -> tuple[Layer, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 from vqcc import gpus
 from vqcc.algorithms import FAMILIES, KeyValue, presets
 from vqcc.gpus.model import RANGES, Gpu
-from vqcc.models.fields import ModelFields
+from vqcc.models.fields import LAYER_FIELDS, PARALLEL, ModelFields
 from vqcc.ops import OPS
 from vqcc.spec.model import MAX_GPUS, Cache, Spec
 
@@ -43,12 +43,12 @@ def _model_schema(library: Schema) -> Schema:
     schema.pop("description", None)
     properties = schema["properties"]
     properties["gpu"] = library["gpu"]
-    kept = {name: field for name, field in library.items() if name not in {"vqcc", "name", "gpu"}}
+    kept = {name: library[name] for name in LAYER_FIELDS if name != PARALLEL}
     ways = sorted({way for op in OPS.values() for way in op.divisions})
     described = {"enum": ways, "description": "how ranks of tensor parallelism share the layer"}
     properties["layers"]["additionalProperties"] = {
         "type": "object",
-        "properties": {**kept, "parallel": described},
+        "properties": {**kept, PARALLEL: described},
         "required": ["algorithm", "op"],
         "additionalProperties": False,
     }
