@@ -64,5 +64,5 @@ def _metadata(wheel: Wheel) -> Path | None:
 
 def absolute(path: Path) -> Path:
     """The path from the root; `..` goes where the file system leads, where tools only look at the text."""
-    absolute = path.absolute()
-    return Path(os.path.realpath(absolute)) if ".." in absolute.parts else absolute
+    rooted = path.absolute()
+    return Path(os.path.realpath(rooted)) if ".." in rooted.parts else rooted

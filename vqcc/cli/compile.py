@@ -157,7 +157,8 @@ def command(
     emitted = emitted_kinds(emit)
     check_machine(emitted, machine)
     options = Options(out_dir, level, gpus, emitted, dry_run, jobs, explain, machine)
-    wanted = Depfile.wanted(depfile, depfile_target, [*specs, *map(lock_path, specs)])
+    locks = [lock_path(spec) for spec in specs if spec.name]
+    wanted = Depfile.wanted(depfile, depfile_target, [*specs, *locks])
     tools = find_toolchain(toolchain, nvcc_path)
     cache = open_cache(cache_dir, disabled=no_cache)
     failures = Failures()

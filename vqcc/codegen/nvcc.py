@@ -20,6 +20,7 @@ from vqcc.codegen.toolchain import (
     failure,
     finish,
     minimum_driver,
+    write_sources,
 )
 
 if TYPE_CHECKING:
@@ -92,12 +93,10 @@ class Nvcc:
         try:
             with tempfile.TemporaryDirectory(prefix="vqcc-nvcc-") as name:  # made with mode 0700
                 directory = Path(name)
-                for header, text in {**headers, file_name: source}.items():
-                    (directory / header).parent.mkdir(parents=True, exist_ok=True)
-                    (directory / header).write_text(text, encoding="utf-8")
-                log = self._build(directory, source, "-cubin", target, file_name)
+                write_sources(directory, source, file_name=file_name, headers=headers)
+                log = self._build(directory, source, headers, "-cubin", target, file_name)
                 if want_ptx:
-                    self._build(directory, source, "-ptx", target, file_name)
+                    self._build(directory, source, headers, "-ptx", target, file_name)
                 ptx = (directory / "out-ptx").read_text(encoding="utf-8") if want_ptx else None
                 cubin = (directory / "out-cubin").read_bytes()
         except OSError as error:
@@ -106,7 +105,15 @@ class Nvcc:
             ) from error
         return finish(cubin, ptx, log, target=target)
 
-    def _build(self, directory: Path, source: str, kind: str, target: str, file_name: str) -> str:
+    def _build(
+        self,
+        directory: Path,
+        source: str,
+        headers: Mapping[str, str],
+        kind: str,
+        target: str,
+        file_name: str,
+    ) -> str:
         host = [f"-ccbin={self.host_compiler}"] if self.host_compiler else []
         command = [str(self.path), kind, f"-arch={target}", *self.options, *host]
         command += ["-I.", "-x", "cu", "-o", f"out{kind}", file_name]
@@ -116,7 +123,9 @@ class Nvcc:
         if _UNSUPPORTED.search(log):
             raise failure("VQ0604", f"nvcc {self.version} does not compile for {target}", log.strip()[:2000])
         if re.search(rf"^{re.escape(file_name)}[(:]", log, re.MULTILINE) or _REFUSED.search(log):
-            raise does_not_compile(source, log, file_name=file_name, target=target, keep=self.keep_failed)
+            raise does_not_compile(
+                source, log, file_name=file_name, target=target, keep=self.keep_failed, headers=headers
+            )
         raise failure("VQ0605", f"nvcc ended with status {status}", log.strip()[:2000] or None)
 
 

@@ -117,7 +117,9 @@ class Nvrtc:
             status = program.compile(options)
             log = program.text("ProgramLog")
             if status == _COMPILATION:
-                raise does_not_compile(source, log, file_name=file_name, target=target, keep=self.keep_failed)
+                raise does_not_compile(
+                    source, log, file_name=file_name, target=target, keep=self.keep_failed, headers=headers
+                )
             if status == _INVALID_OPTION:
                 raise failure("VQ0604", f"NVRTC {self.version} does not compile for {target}", log.strip())
             if status != _SUCCESS:

@@ -149,8 +149,22 @@ def finish(cubin: bytes, ptx: str | None, log: str, *, target: str) -> Compiled:
     return Compiled(cubin, ptx, resources, without_timing(log))
 
 
+def write_sources(directory: Path, source: str, *, file_name: str, headers: Mapping[str, str]) -> None:
+    """Write a source and its headers where a compiler finds them by their names. Raises OSError."""
+    for name, text in {**headers, file_name: source}.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
 def does_not_compile(
-    source: str, log: str, *, file_name: str, target: str, keep: Path | None
+    source: str,
+    log: str,
+    *,
+    file_name: str,
+    target: str,
+    keep: Path | None,
+    headers: Mapping[str, str] = NO_HEADERS,
 ) -> RefusedSourceError:
     """Make the error for emitted source that the compiler rejects, and keep that source for a report."""
     import tempfile
@@ -161,10 +175,8 @@ def does_not_compile(
     shown = errors[:_SHOWN_LINES] or lines[-_SHOWN_LINES:]
     try:
         directory = keep or Path(tempfile.mkdtemp(prefix="vqcc-failed-"))
-        directory.mkdir(parents=True, exist_ok=True)
-        kept = directory / file_name
-        kept.write_text(source, encoding="utf-8")
-        where = f"the source was kept as {kept}"
+        write_sources(directory, source, file_name=file_name, headers=headers)
+        where = f"the source was kept as {directory / file_name}"
     except OSError as error:
         where = f"the source could not be kept: {error}"
     help_text = "\n".join([*shown, where, "please report it with that source: emitted code must compile"])
