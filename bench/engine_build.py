@@ -94,8 +94,9 @@ def _sources_hash(name: str) -> str:
     """Of all that the program is made of beside the compiler."""
     digest = hashlib.sha256()
     sources = [path for path in sorted(ENGINE.iterdir()) if path.suffix in {".cpp", ".hpp", ".cu", ".cuh"}]
-    headers = sorted(path for path in (ROOT / "vqcc").rglob("*.py"))
+    common = sorted((ROOT / "examples" / "common").glob("*.hpp"))
+    compiler = sorted(path for path in (ROOT / "vqcc").rglob("*") if path.suffix in {".py", ".yaml"})
     templates = sorted(path for path in (ROOT / "templates").rglob("*") if path.is_file())
-    for path in (*sources, *headers, *templates, ENGINE / "specs" / f"{name}.yaml"):
+    for path in (*sources, *common, *compiler, *templates, ENGINE / "specs" / f"{name}.yaml"):
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]

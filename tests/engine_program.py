@@ -24,6 +24,7 @@ from vqcc.tensors.packed_file import save_packed
 
 if TYPE_CHECKING:
     from vqcc.cache_library import CacheLibrary
+    from vqcc.emulator import Emulated
     from vqcc.library import Library
 
 ROOT = Path(__file__).parent.parent
@@ -80,7 +81,7 @@ class Engine:
 
     def kernels(self, *, emulated: bool = True) -> dict[str, EmulatedKernel]:
         """Every kernel of the program; without `emulated` they cannot run, and only their parameters are known."""
-        own: Any = build(source(), cache_directory=self.emulators) if emulated else None
+        own: Any = own_kernels(self.emulators) if emulated else None
         found = {name: EmulatedKernel(own, types) for name, types in OWN_KERNELS.items()}
         for library in (*self.linears.values(), self.attention):
             text = library.source(GPU)
@@ -118,9 +119,10 @@ class Engine:
         return done
 
 
-def source() -> str:
-    """The engine's own kernels."""
-    return read_source(ENGINE / "kernels.cu").text
+def own_kernels(cache_directory: Path) -> Emulated:
+    """The engine's own kernels, for the emulator."""
+    source = read_source(ENGINE / "kernels.cu")
+    return build(source.text, headers=source.headers, cache_directory=cache_directory)
 
 
 def launches(record: Path) -> list[Launch]:

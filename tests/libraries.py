@@ -14,11 +14,11 @@ from vqcc.building import build_library
 from vqcc.codegen.device_parts import is_portable
 from vqcc.codegen.header import render_header
 from vqcc.codegen.resources import Resources
-from vqcc.codegen.toolchain import Compiled
+from vqcc.codegen.toolchain import NO_HEADERS, Compiled
 from vqcc.spec.load import parse_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from vqcc.building import Built
@@ -44,7 +44,15 @@ class FakeToolchain:
     minimum_driver: str = "580"
     targets: list[str] = field(default_factory=list)
 
-    def compile(self, source: str, *, target: str, want_ptx: bool, file_name: str) -> Compiled:
+    def compile(
+        self,
+        source: str,
+        *,
+        target: str,
+        want_ptx: bool,
+        file_name: str,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> Compiled:
         spilled = 8 if len(self.targets) < self.spills else 0
         self.targets.append(target)
         used = Resources(self.registers, 0, 0, spilled, spilled, 1, self.serialized)

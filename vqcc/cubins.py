@@ -28,6 +28,8 @@ _MESSAGE = re.compile(
     r"^(?P<file>[A-Za-z0-9_.-]+)(?:\((?P<line>\d+)\)|:(?P<place>\d+)(?::\d+)?):"
     r" (?:fatal |catastrophic )?error(?: #[0-9A-Z-]+)?: (?P<text>.*)$"
 )
+#: What they say of an include that leads nowhere.
+_NO_FILE = re.compile(r'cannot open source file "(?P<name>.+)"|(?P<other>.+): No such file or directory')
 _SHOWN_ERRORS = 20
 
 
@@ -49,17 +51,18 @@ def compile_source(
     Raises VqccError with every error of the source; then nothing is written.
     """
     from vqcc.codegen.bundle import write_bundle
+    from vqcc.codegen.manifest import WRITTEN_KERNELS
     from vqcc.codegen.written_source import read_source
 
     name = name_of(path)
     targets = targets_of(options.gpus)
     source = read_source(path)
     made = {target: _compiled(source, name, target, toolchain, cache) for target in targets}
-    kernels = _kernels(path, made)
+    kernels = _kernels(path, source, made)
     files = _files(path, name, kernels, {target: each.cubin for target, each in made.items()}, options)
     directory = options.out / name
     fields = {
-        "kind": "written-kernels",
+        "kind": WRITTEN_KERNELS,
         "name": name,
         "toolchain": {"identity": toolchain.identity, "options": list(toolchain.options)},
         "minimum_driver": toolchain.minimum_driver,
@@ -120,27 +123,35 @@ def _compiled(
     source: WrittenSource, name: str, target: str, toolchain: Toolchain, cache: CompileCache | None
 ) -> Compiled:
     from vqcc.codegen.cache import compile_cached
+    from vqcc.codegen.cubin import HiddenKernelsError
     from vqcc.codegen.toolchain import RefusedSourceError
 
     try:
         return compile_cached(
-            toolchain, cache, source.text, target=target, want_ptx=False, file_name=f"{name}.cu"
+            toolchain,
+            cache,
+            source.text,
+            target=target,
+            want_ptx=False,
+            file_name=f"{name}.cu",
+            headers=source.headers,
         )
     except RefusedSourceError as error:
         raise _refused(source, target, error) from error
+    except HiddenKernelsError as error:
+        raise _nameless(source, error.names) from error
 
 
 def _refused(source: WrittenSource, target: str, error: RefusedSourceError) -> VqccError:
     """What the compiler says, each error at its place in the file that has it."""
     found = []
-    for line in error.log.splitlines():
+    for line in error.log.split("\n"):
         match = _MESSAGE.match(line.strip())
         if match is None:
             continue
         file = source.shown.get(match["file"])
         number = int(match["line"] or match["place"])
-        span = None if file is None else _line_span(file, number)
-        found.append(Diagnostic("VQ0609", f"for {target}: {match['text']}", span))
+        found.append(_said(f"for {target}: ", match["text"], file, number))
     if not found:
         found = [
             Diagnostic("VQ0609", f"{source.files[0]} does not compile for {target}", help=error.log.strip())
@@ -148,17 +159,68 @@ def _refused(source: WrittenSource, target: str, error: RefusedSourceError) -> V
     return VqccError(*found[:_SHOWN_ERRORS], exit_code=ExitCode.INPUT)
 
 
-def _line_span(path: Path, number: int) -> Span:
-    """The text of a line: compilers name no columns."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    text = lines[number - 1] if 0 < number <= len(lines) else ""
+def _said(before: str, text: str, file: Path | None, number: int) -> Diagnostic:
+    """One error of a compiler, at the line `number` of `file` if it is one of the source's."""
+    if file is None:
+        return Diagnostic("VQ0609", before + text)
+    line = _line(file, number)
+    missing = _NO_FILE.search(text)
+    name = missing and f'"{missing["name"] or missing["other"]}"'
+    if name and name in line:
+        column = line.index(name) + 2
+        span = Span(str(file), number, column, column + len(name) - 2, line)
+        help_text = "names are relative to the file that includes them; else it is looked for among CUDA's"
+        return Diagnostic("VQ0610", "an include leads nowhere", span, help=help_text)
+    return Diagnostic("VQ0609", before + text, _line_span(file, number, line))
+
+
+def _line(path: Path, number: int) -> str:
+    """The text of a line; none where the file has become shorter."""
+    from vqcc.codegen.written_source import lines_of
+
+    lines = lines_of(path.read_text(encoding="utf-8-sig", errors="replace"))
+    return lines[number - 1] if 0 < number <= len(lines) else ""
+
+
+def _line_span(path: Path, number: int, text: str) -> Span:
+    """All of a line: compilers name no columns."""
     first = len(text) - len(text.lstrip()) + 1
-    return Span(str(path), number, first, max(first + 1, len(text.rstrip()) + 1))
+    return Span(str(path), number, first, max(first + 1, len(text.rstrip()) + 1), text)
 
 
-def _kernels(path: Path, made: Mapping[str, Compiled]) -> tuple[str, ...]:
+def _nameless(source: WrittenSource, names: Sequence[str]) -> VqccError:
+    """For kernels whose `names` no program knows, or, if there are none, for no kernel at all."""
+    help_text = 'declare kernels as extern "C" __global__ void name(...), neither static nor templates'
+    if not names:
+        return VqccError(Diagnostic("VQ0612", f"{source.files[0]} has no kernel", help=help_text))
+    return VqccError(
+        *(
+            Diagnostic(
+                "VQ0612", f'kernel {name} is not extern "C"', _kernel_span(source, name), help=help_text
+            )
+            for name in names[:_SHOWN_ERRORS]
+        )
+    )
+
+
+def _kernel_span(source: WrittenSource, symbol: str) -> Span | None:
+    """The line that declares a C++ kernel: its name stands in the symbol after its length."""
+    from vqcc.codegen.written_source import lines_of
+
+    for shown, text in zip(source.shown.items(), source.headers.values(), strict=True):
+        for number, line in enumerate(lines_of(text)):  # from 1 on, after the line that names the file
+            words = re.findall(r"\w+", line)
+            if "__global__" in words and any(f"{len(word)}{word}" in symbol for word in words):
+                return _line_span(shown[1], number, line)
+    return None
+
+
+def _kernels(path: Path, source: WrittenSource, made: Mapping[str, Compiled]) -> tuple[str, ...]:
     """Names of the kernels, the same for all targets."""
     first, *others = (tuple(each.resources) for each in made.values())
+    mangled = [name for name in first if name.startswith("_Z")]
+    if mangled:
+        raise _nameless(source, mangled)
     for target, names in zip(list(made)[1:], others, strict=True):
         if names != first:
             text = f"{path} has other kernels for {target} than for {next(iter(made))}"

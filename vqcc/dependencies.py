@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vqcc.codegen.toolchain import Toolchain
     from vqcc.codegen.wheels import Wheel
 
-__all__ = ["compiler_files", "spec_files"]
+__all__ = ["absolute", "compiler_files", "spec_files"]
 
 
 def spec_files(spec: Path, profiles: Iterable[str]) -> tuple[Path, ...]:
@@ -31,7 +31,7 @@ def spec_files(spec: Path, profiles: Iterable[str]) -> tuple[Path, ...]:
         *(spec.parent / profile for profile in profiles),
         *([lock] if has_lock(lock) else []),
     ]
-    return tuple(_absolute(path) for path in named)
+    return tuple(absolute(path) for path in named)
 
 
 def compiler_files(toolchain: Toolchain) -> tuple[Path, ...]:
@@ -50,7 +50,7 @@ def compiler_files(toolchain: Toolchain) -> tuple[Path, ...]:
 
         names += [COMPILER_WHEEL, HEADER_WHEEL, LIBRARY_HEADER_WHEEL]
     wheels = [_metadata(wheel) for _, wheel in sorted(installed(names).items())]
-    return tuple(_absolute(path) for path in (*compiler, *wheels, *source_files()) if path is not None)
+    return tuple(absolute(path) for path in (*compiler, *wheels, *source_files()) if path is not None)
 
 
 def _metadata(wheel: Wheel) -> Path | None:
@@ -62,7 +62,7 @@ def _metadata(wheel: Wheel) -> Path | None:
     return None
 
 
-def _absolute(path: Path) -> Path:
+def absolute(path: Path) -> Path:
     """The path from the root; `..` goes where the file system leads, where tools only look at the text."""
-    absolute = path.absolute()
-    return Path(os.path.realpath(absolute)) if ".." in absolute.parts else absolute
+    rooted = path.absolute()
+    return Path(os.path.realpath(rooted)) if ".." in rooted.parts else rooted

@@ -12,6 +12,7 @@ from vqcc.algorithms import from_mapping
 from vqcc.cache_library import CacheLibrary, read_cache_library
 from vqcc.code_layouts import CODE_LAYOUTS, CodeLayout, layout_mapping
 from vqcc.codegen.bundle import read_bundle
+from vqcc.codegen.manifest import WRITTEN_KERNELS
 from vqcc.compiled import (
     CompiledKernel,
     CompiledLibrary,
@@ -150,6 +151,14 @@ def load_library(directory: Path) -> Library | CacheLibrary:
                 "VQ0704",
                 f"{directory} is a whole model, of which this takes one library",
                 help=f"give one of its folders: {', '.join(bundle.manifest[LIBRARIES])}",
+            )
+        )
+    if bundle.manifest.get("kind") == WRITTEN_KERNELS:
+        raise VqccError(
+            Diagnostic(
+                "VQ0704",
+                f"{directory} holds hand-written kernels, no library",
+                help="vqcc cubin wrote it: their own program runs them; give a directory that vqcc compile wrote",
             )
         )
     try:

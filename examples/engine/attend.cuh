@@ -2,22 +2,13 @@
 // tensor cores, with the softmax's maximum and sum kept from tile to tile, so that no scores leave the block.
 #pragma once
 
+#include "launch.hpp"
 #include "ptx.cuh"
 
 namespace engine {
 
 /// Of keys that a query does not see: below every score, and finite, so that differences of two are numbers.
 constexpr float kNoScore = -1e30f;
-
-/// Each of four warps has 16 queries; keys and values of a tile are shared by all. Rows are padded by 16 bytes, so that the
-/// eight rows that ldmatrix reads at once lie in different banks.
-template <int kHeadDim>
-struct CausalTile {
-  static constexpr int kThreads = 128, kQueries = 64;
-  static constexpr int kKeys = kHeadDim == 256 ? 32 : 64;  // scores and outputs of wide heads share the registers
-  static constexpr int kPitch = kHeadDim + 8;
-  static constexpr int kSharedBytes = (kQueries + 2 * kKeys) * kPitch * 2;
-};
 
 /// Copies kRows rows of kHeadDim halves from row `first` on; those past `count` are zeros.
 template <int kHeadDim, int kRows>
@@ -107,16 +98,7 @@ struct CausalState {
   }
 };
 
-/// Attention of all tokens of sequences of `tokens`: `rotated` has a row of queries and keys for each token, `values` rows that
-/// are `value_stride` elements apart, `out` is [sequences * tokens, q_heads, head_dim]. `scale` is the softmax's times log2(e).
-struct CausalArguments {
-  const __half* rotated;
-  const __half* values;
-  __half* out;
-  long long value_stride;
-  int tokens, q_heads, kv_heads;
-  float scale;
-};
+using CausalArguments = CausalParameters<const __half*, __half*>;
 
 /// A tile of queries (x of the grid), of a head (y), of a sequence (z).
 template <int kHeadDim>

@@ -9,27 +9,19 @@ unsigned quotient(std::int64_t value, std::int64_t divisor) {
   return static_cast<unsigned>((value + divisor - 1) / divisor);
 }
 
-/// CausalArguments of attend.cuh, as the host has it.
-struct CausalArguments {
-  std::uint64_t rotated, values, out;
-  std::int64_t value_stride;
-  std::int32_t tokens, query_heads, key_heads;
-  float scale;
+using CausalArguments = CausalParameters<std::uint64_t, std::uint64_t>;
+
+/// A kernel of causal attention, and the bytes of shared memory that its blocks need.
+struct CausalKernel {
+  kernels_kernel kernel;
+  int shared_bytes;
 };
 
-constexpr int kQueriesOfTile = 64;
-
-/// Bytes that a block of causal_attention needs: CausalTile::kSharedBytes of attend.cuh.
-constexpr unsigned causal_shared_bytes(int head_dim) {
-  const int keys = head_dim == 256 ? 32 : 64;
-  return static_cast<unsigned>((kQueriesOfTile + 2 * keys) * (head_dim + 8) * 2);
-}
-
-kernels_kernel causal_kernel(int head_dim) {
+CausalKernel causal_kernel(int head_dim) {
   switch (head_dim) {
-    case 64: return KERNELS_KERNEL_CAUSAL_ATTENTION_64;
-    case 128: return KERNELS_KERNEL_CAUSAL_ATTENTION_128;
-    case 256: return KERNELS_KERNEL_CAUSAL_ATTENTION_256;
+    case 64: return {KERNELS_KERNEL_CAUSAL_ATTENTION_64, CausalTile<64>::kSharedBytes};
+    case 128: return {KERNELS_KERNEL_CAUSAL_ATTENTION_128, CausalTile<128>::kSharedBytes};
+    case 256: return {KERNELS_KERNEL_CAUSAL_ATTENTION_256, CausalTile<256>::kSharedBytes};
     default: throw std::runtime_error("prefill has no attention for heads of " + std::to_string(head_dim) + " channels");
   }
 }
@@ -44,8 +36,9 @@ Kernels::Kernels(const vqcc_driver& driver, bool overlap) {
              driver.device_get_attribute(&major, 75 /* ..._COMPUTE_CAPABILITY_MAJOR */, device) == 0 && major >= 9;
   for (const int head_dim : {64, 128, 256}) {
     constexpr int max_dynamic_shared_size_bytes = 8;  // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-    if (driver.function_set_attribute(handle_.functions[causal_kernel(head_dim)], max_dynamic_shared_size_bytes,
-                                      static_cast<int>(causal_shared_bytes(head_dim))) != 0) {
+    const CausalKernel causal = causal_kernel(head_dim);
+    if (driver.function_set_attribute(handle_.functions[causal.kernel], max_dynamic_shared_size_bytes,
+                                      causal.shared_bytes) != 0) {
       kernels_unload(&handle_);
       throw std::runtime_error("the engine's kernels: the driver refused their shared memory");
     }
@@ -74,7 +67,7 @@ void Kernels::launch(kernels_kernel kernel, const Shape& shape, void* stream, Ar
 
 void Kernels::add_rms_norm(std::uint64_t x, std::uint64_t delta, std::uint64_t weight, std::uint64_t sum,
                            std::uint64_t normed, int tokens, int hidden, float epsilon, void* stream) const {
-  constexpr unsigned threads = 512;
+  constexpr unsigned threads = kNormThreads;
   const Shape shape = {static_cast<unsigned>(tokens), 1, 1, threads, threads / 32 * sizeof(float)};
   launch(KERNELS_KERNEL_ADD_RMS_NORM, shape, stream, x, delta, weight, sum, normed, hidden, epsilon);
 }
@@ -82,8 +75,8 @@ void Kernels::add_rms_norm(std::uint64_t x, std::uint64_t delta, std::uint64_t w
 void Kernels::rotate(std::uint64_t rows, std::int64_t stride, std::uint64_t out, std::uint64_t turn_steps,
                      std::uint64_t lengths, int tokens, int new_tokens, int heads, int head_dim, bool interleaved,
                      void* stream) const {
-  constexpr unsigned threads = 128;
-  const std::int64_t items = static_cast<std::int64_t>(heads) * head_dim / 16;
+  constexpr unsigned threads = kRotateThreads;
+  const std::int64_t items = static_cast<std::int64_t>(heads) * head_dim / kRotateElements;
   const Shape shape = {quotient(items, threads), static_cast<unsigned>(tokens), 1, threads, 0};
   const int by_neighbours = interleaved ? 1 : 0;
   launch(KERNELS_KERNEL_ROTATE_HEADS, shape, stream, rows, out, turn_steps, lengths, stride, heads, head_dim, new_tokens,
@@ -91,7 +84,7 @@ void Kernels::rotate(std::uint64_t rows, std::int64_t stride, std::uint64_t out,
 }
 
 void Kernels::gated_silu(std::uint64_t gate_up, std::uint64_t out, int tokens, int width, void* stream) const {
-  constexpr unsigned threads = 256;
+  constexpr unsigned threads = kGateThreads;
   const Shape shape = {quotient(width / 8, threads), static_cast<unsigned>(tokens), 1, threads, 0};
   launch(KERNELS_KERNEL_GATED_SILU, shape, stream, gate_up, out, width);
 }
@@ -101,9 +94,11 @@ void Kernels::attend(std::uint64_t rotated, std::uint64_t values, std::int64_t v
   const double log2_e = 1.4426950408889634;
   const auto scale = static_cast<float>(log2_e / std::sqrt(static_cast<double>(head_dim)));
   const CausalArguments arguments = {rotated, values, out, value_stride, tokens, query_heads, key_heads, scale};
-  const Shape shape = {quotient(tokens, kQueriesOfTile), static_cast<unsigned>(query_heads), static_cast<unsigned>(sequences),
-                       128, causal_shared_bytes(head_dim)};
-  launch(causal_kernel(head_dim), shape, stream, arguments);
+  const CausalKernel causal = causal_kernel(head_dim);
+  const Shape shape = {quotient(tokens, AnyCausalTile::kQueries), static_cast<unsigned>(query_heads),
+                       static_cast<unsigned>(sequences), AnyCausalTile::kThreads,
+                       static_cast<unsigned>(causal.shared_bytes)};
+  launch(causal.kernel, shape, stream, arguments);
 }
 
 }  // namespace engine

@@ -6,13 +6,10 @@
 // Kernels overlap (programmatic dependent launch): each lets the next one be launched at once, loads what no kernel writes
 // (weights, tables), then waits for the kernels before it. See ptx.cuh for why one wait is enough.
 #include "attend.cuh"
+#include "launch.hpp"
 #include "ptx.cuh"
 
 using namespace engine;
-
-constexpr int kNormThreads = 512;
-/// Vectors of eight elements that a thread keeps: rows have up to 8 * kNormVectors * kNormThreads = 16384 elements.
-constexpr int kNormVectors = 4;
 
 /// The sum over the block's threads, for each of them, by a float of dynamic shared memory for each warp.
 ENGINE_DEVICE float block_sum(float value) {
@@ -74,11 +71,11 @@ extern "C" __global__ void __launch_bounds__(kNormThreads)
 /// row of the grid is a token, a thread takes 16 channels of a head. Pairs are channels i and i + head_dim / 2, or 2i and
 /// 2i + 1 if `interleaved`. The tokens are the last `new_tokens` ones of their sequences, whose lengths count them.
 /// `turn_steps` has for each pair what it turns from one position to the next, in 2^-64 of a turn: exact at any position.
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(kRotateThreads)
     rotate_heads(const __half* in, __half* out, const uint64* turn_steps, const int* lengths, long long in_stride, int heads,
                  int head_dim, int new_tokens, int interleaved) {
   allow_next_kernel();
-  const int per_head = head_dim / 16;
+  const int per_head = head_dim / kRotateElements;
   const int item = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   const bool inside = item < heads * per_head;
   const int place = item % per_head;
@@ -122,7 +119,7 @@ extern "C" __global__ void __launch_bounds__(128)
 }
 
 /// out = silu(gate) * up of rows [gate | up], `width` elements each, a multiple of 8. A block row of the grid is a token.
-extern "C" __global__ void __launch_bounds__(256) gated_silu(const __half* gate_up, __half* out, int width) {
+extern "C" __global__ void __launch_bounds__(kGateThreads) gated_silu(const __half* gate_up, __half* out, int width) {
   allow_next_kernel();
   wait_for_previous_kernels();
   const int vector = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x), vectors = width / 8;
@@ -139,15 +136,15 @@ ENGINE_DEVICE void allow_and_wait() {
   allow_next_kernel();
   wait_for_previous_kernels();
 }
-extern "C" __global__ void __launch_bounds__(128) causal_attention_64(CausalArguments arguments) {
+extern "C" __global__ void __launch_bounds__(AnyCausalTile::kThreads) causal_attention_64(CausalArguments arguments) {
   allow_and_wait();
   attend_causally<64>(arguments);
 }
-extern "C" __global__ void __launch_bounds__(128) causal_attention_128(CausalArguments arguments) {
+extern "C" __global__ void __launch_bounds__(AnyCausalTile::kThreads) causal_attention_128(CausalArguments arguments) {
   allow_and_wait();
   attend_causally<128>(arguments);
 }
-extern "C" __global__ void __launch_bounds__(128) causal_attention_256(CausalArguments arguments) {
+extern "C" __global__ void __launch_bounds__(AnyCausalTile::kThreads) causal_attention_256(CausalArguments arguments) {
   allow_and_wait();
   attend_causally<256>(arguments);
 }

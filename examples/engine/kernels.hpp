@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels.embedded.h"
+#include "launch.hpp"
 #include "stream.hpp"
 
 namespace engine {
@@ -32,7 +33,7 @@ class Kernels {
               int tokens, int query_heads, int key_heads, int head_dim, void* stream) const;
 
   /// The most elements of a row that add_rms_norm takes; its rows are multiples of 8.
-  static constexpr int kMostHidden = 16384;
+  static constexpr int kMostHidden = 8 * kNormVectors * kNormThreads;
 
  private:
   struct Shape {

@@ -111,6 +111,109 @@ def test_wrong_sources(old: str, new: str, code: str, text: str, source: Path, t
     assert not (tmp_path / "out").exists()
 
 
+def test_includes_that_lead_nowhere_have_their_places(source: Path, tmp_path: Path) -> None:
+    """That is what the compiler says: of those only that it meets."""
+    parts = tmp_path / "parts" / "more.cuh"
+    parts.write_text('#if 0\n#include "nothing.cuh"\n#endif\n#include  "none.cuh"\n')
+    done = run("cubin", source, "--gpu", "h200", "-o", tmp_path / "out", "--json")
+    (found,) = done.json["diagnostics"]
+    assert (done.exit_code, found["code"], found["path"]) == (1, "VQ0610", str(parts))
+    assert (found["line"], found["column"], found["end_column"]) == (4, 12, 20)
+
+
+def test_lines_are_counted_as_compilers_do(source: Path, tmp_path: Path) -> None:
+    """Neither a form feed nor the separators of Unicode end one."""
+    source.write_text("\f// \u2028 \x85 \u2029\r\n" + SOURCE.replace("= plus_one", "= minus_one"))
+    done = run("cubin", source, "--gpu", "h200", "-o", tmp_path / "out")
+    assert done.exit_code == 1
+    assert f" --> {source}:4:1\n" in done.stderr
+    assert '4 | extern "C" __global__ void add_one' in done.stderr
+
+
+def test_sources_without_a_kernel(source: Path, tmp_path: Path) -> None:
+    source.write_text("__device__ int one() { return 1; }\n")
+    done = run("cubin", source, "--gpu", "h200", "-o", tmp_path / "out", "--json")
+    assert (done.exit_code, done.codes) == (1, ["VQ0612"])
+    assert "has no kernel" in done.json["diagnostics"][0]["message"]
+    assert 'extern "C" __global__' in done.json["diagnostics"][0]["help"]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "line"),
+    [
+        ("__global__ void lost(int* x) { *x = 1; }", 3),
+        ("static __global__ void lost(int* x) { *x = 1; }", 3),
+        ("namespace {\n__global__ void lost(int* x) { *x = 1; }\n}", 4),
+        (
+            "template <int N>\n__global__ void lost(int* x) { *x = N; }\ntemplate __global__ void lost<1>(int*);",
+            4,
+        ),
+    ],
+    ids=["plain", "static", "unnamed", "template"],
+)
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside"])
+def test_kernels_that_are_not_of_c(
+    kernel: str, line: int, beside: bool, source: Path, tmp_path: Path
+) -> None:
+    more = tmp_path / "parts" / "more.cuh"
+    more.write_text("#pragma once\n\n" + kernel + "\n__device__ float plus_one(float x) { return x + 1; }\n")
+    if not beside:
+        source.write_text('#include "parts/more.cuh"\n')
+    done = run("cubin", source, "--gpu", "h200", "-o", tmp_path / "out", "--json")
+    (found,) = done.json["diagnostics"]
+    assert (done.exit_code, found["code"], found["path"], found["line"]) == (1, "VQ0612", str(more), line)
+    assert "is not extern" in found["message"]
+    assert 'extern "C" __global__' in found["help"]
+    assert not (tmp_path / "out").exists()
+
+
+#: Kernels of names that their header, or one that it includes, has too if only something stands before them.
+HOSTILE = (
+    "count ok status handle load_embedded unload error_gpu error_null_pointer embedded_h_ null int8_max "
+    "embedded_kernel kernel kernels driver major images eof size_max kernel_count kernels_count a__b"
+)
+
+
+def test_no_name_of_a_kernel_is_one_of_the_headers(tmp_path: Path) -> None:
+    names = HOSTILE.split()
+    path = tmp_path / "own.cu"
+    path.write_text("".join(f'extern "C" __global__ void {name}(int* x) {{ *x = 1; }}\n' for name in names))
+    done = run("cubin", path, "--gpu", "h200", "-o", tmp_path, "--emit", "array")
+    assert done.exit_code == 0, done.stderr
+    directory = tmp_path / "own"
+    main = tmp_path / "main.c"
+    main.write_text(
+        '#include <stdio.h>\n#include "own.embedded.h"\n'
+        'int main(void) { return printf("%d of %d\\n", OWN_KERNEL_COUNT, OWN_KERNELS_COUNT) < 0; }\n'
+    )
+    for language, standard in (("c", "c99"), ("c++", "c++17")):
+        compiler, *_ = compilers(language)
+        flags = [flag for flag in WARNINGS if flag != "-Wundef"]
+        code = ["-x", language, main, directory / "own.embedded.c"]
+        program = tmp_path / f"program-{standard}"
+        subprocess.run(
+            [compiler, f"-std={standard}", *flags, f"-I{directory}", *code, "-o", program], check=True
+        )
+        printed = subprocess.run([program], capture_output=True, text=True, check=True).stdout
+        assert printed == f"{sorted(names).index('count')} of {len(names)}\n"
+
+
+def test_commands_for_libraries_say_what_it_is(source: Path, tmp_path: Path) -> None:
+    assert run("cubin", source, "--gpu", "h200", "-o", tmp_path / "out").exit_code == 0
+    bundle = tmp_path / "out" / "own-kernels"
+    for words in (
+        ("validate", bundle),
+        ("bench", bundle),
+        ("explain", bundle),
+        ("pack", tmp_path / "weights.safetensors", "--library", bundle, "-o", tmp_path / "packed"),
+    ):
+        done = run(*words, "--json")
+        (found,) = done.json["diagnostics"]
+        assert (done.exit_code, found["code"]) == (1, "VQ0704"), words
+        assert "hand-written kernels" in found["message"]
+        assert "vqcc compile" in found["help"]
+
+
 def test_kernels_that_an_architecture_lacks(source: Path, tmp_path: Path) -> None:
     source.write_text(
         SOURCE.replace(
@@ -166,6 +269,23 @@ def test_a_depfile_names_all_sources(source: Path, tmp_path: Path) -> None:
     assert text.startswith(f"{tmp_path}/out/own-kernels/own-kernels.sm_90.cubin:")
     for name in ("own-kernels.cu", "parts/more.cuh", "parts/one.cuh"):
         assert f"{tmp_path / name} \\\n" in text
+
+
+def test_what_a_depfile_may_not_be(source: Path, tmp_path: Path) -> None:
+    """Neither a file that the source includes, by whatever name, nor one more in the bundle."""
+    (tmp_path / "link").symlink_to(tmp_path / "parts" / "one.cuh")
+    bundle = tmp_path / "out" / "own-kernels"
+    for path, text in (
+        (tmp_path / "parts" / "more.cuh", "is an input of"),
+        (tmp_path / "link", "is an input of"),
+        (bundle / "d", "would lie in the bundle"),
+    ):
+        done = run("cubin", source, "--gpu", "h200", "-o", tmp_path / "out", "--depfile", path, "--json")
+        assert (done.exit_code, done.codes) == (1, ["VQ0711"])
+        assert text in done.json["diagnostics"][0]["message"]
+    assert (tmp_path / "parts" / "more.cuh").read_text() == MORE
+    assert (tmp_path / "parts" / "one.cuh").read_text() == ONE
+    assert sorted(path.name for path in bundle.iterdir()) == ["manifest.json", "own-kernels.sm_90.cubin"]
 
 
 PROGRAM = r"""

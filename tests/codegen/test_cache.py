@@ -11,6 +11,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -20,8 +21,11 @@ import vqcc
 from vqcc.codegen import cache as module
 from vqcc.codegen.cache import CompileCache, cache_key, compile_cached, decode, encode
 from vqcc.codegen.resources import Resources
-from vqcc.codegen.toolchain import Compiled, find
+from vqcc.codegen.toolchain import NO_HEADERS, Compiled, find
 from vqcc.diagnostics import VqccError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LIMIT = 1 << 20
 USED = {"k": Resources(8, 128, 0, 0, 0, 1), "a": Resources(255, 0, 16, 4, 4, 0)}
@@ -55,7 +59,15 @@ class Counting:
     minimum_driver: str = "580"
     count: int = 0
 
-    def compile(self, source: str, *, target: str, want_ptx: bool, file_name: str) -> Compiled:
+    def compile(
+        self,
+        source: str,
+        *,
+        target: str,
+        want_ptx: bool,
+        file_name: str,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> Compiled:
         self.count += 1
         return dataclasses.replace(COMPILED, ptx="ptx" if want_ptx else None, log=f"{source} {target}")
 

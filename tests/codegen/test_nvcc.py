@@ -141,3 +141,18 @@ def _runs(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+def test_an_error_of_a_header_is_one_of_the_source(tmp_path: Path) -> None:
+    """It is found by the name that includes it, and kept with the source."""
+    found = Nvcc.find(
+        program(tmp_path, """sed 's/^/more.cuh(1): error: /' written/1/more.cuh; exit 1"""),
+        keep_failed=tmp_path / "kept",
+    )
+    with pytest.raises(VqccError) as caught:
+        found.compile(
+            SOURCE, target="sm_90", want_ptx=False, file_name="x.cu", headers={"written/1/more.cuh": "three"}
+        )
+    assert caught.value.diagnostics[0].code == "VQ0603"
+    assert "more.cuh(1): error: three" in str(caught.value.diagnostics[0].help)
+    assert (tmp_path / "kept" / "written" / "1" / "more.cuh").read_text() == "three"

@@ -23,7 +23,8 @@ ROUNDING = 2.0**-11 + 2.0**-18
 
 @pytest.fixture(scope="module")
 def kernels(cache_directory: Path) -> Emulated:
-    return build(read_source(KERNELS).text, cache_directory=cache_directory / "emulator")
+    source = read_source(KERNELS)
+    return build(source.text, headers=source.headers, cache_directory=cache_directory / "emulator")
 
 
 def halves(rng: np.random.Generator, *shape: int) -> NDArray[np.float16]:

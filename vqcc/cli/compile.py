@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vqcc.cli.decisions import show_plans
-from vqcc.cli.depfile import Depfile, depfile_options
+from vqcc.cli.depfile import Depended, Depfile, depfile_options
+from vqcc.cli.emission import check_machine, chosen_kinds, machine_option, out_dir_option
 from vqcc.cli.model_progress import Timed, model_progress, show_timed
 from vqcc.cli.support import (
     Failures,
@@ -35,30 +35,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EMIT_DEFAULT",
-    "MACHINES",
     "command",
     "emitted_kinds",
     "find_toolchain",
     "override_options",
-    "own_machine",
     "toolchain_options",
 ]
 
 _MOST_JOBS = 256
 EMIT_DEFAULT = "cu,cubin,header,plan"
-#: Hosts that objects can be made for, by the names that their systems give them.
-_MACHINE_NAMES: dict[str, Machine] = {
-    "x86_64": "x86_64",
-    "amd64": "x86_64",
-    "aarch64": "aarch64",
-    "arm64": "aarch64",
-}
-MACHINES = tuple(dict.fromkeys(_MACHINE_NAMES.values()))
-
-
-def own_machine() -> Machine | None:
-    """The host that runs this program, if objects can be made for it."""
-    return _MACHINE_NAMES.get(platform.machine().lower())
 
 
 def toolchain_options(function: Any) -> Any:
@@ -115,14 +100,7 @@ def find_toolchain(name: str, nvcc_path: Path | None) -> Toolchain:
 
 @click.command("compile")
 @click.argument("specs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--out-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("out"),
-    show_default=True,
-    help="Each spec's bundle becomes OUT/<spec name>/.",
-)
+@out_dir_option("Each spec's bundle becomes OUT/<spec name>/.")
 @override_options
 @click.option(
     "--emit",
@@ -130,13 +108,7 @@ def find_toolchain(name: str, nvcc_path: Path | None) -> Toolchain:
     show_default=True,
     help="What to write: cu, ptx, cubin, header, plan, object, array.",
 )
-@click.option(
-    "--machine",
-    type=WordChoice(MACHINES),
-    default=own_machine,
-    show_default="this one's",
-    help="Hosts that an emitted object is linked for.",
-)
+@machine_option
 @click.option(
     "--explain", is_flag=True, help="Print the decisions behind the kernels, as `vqcc explain` does."
 )
@@ -180,14 +152,13 @@ def command(
     from dataclasses import replace
 
     from vqcc.compiling import Options, compile_file
+    from vqcc.data_files import lock_path
 
     emitted = emitted_kinds(emit)
-    if "object" in emitted and machine is None:
-        raise click.UsageError(
-            f"objects are for {' or '.join(MACHINES)}: say which with --machine, or emit array"
-        )
+    check_machine(emitted, machine)
     options = Options(out_dir, level, gpus, emitted, dry_run, jobs, explain, machine)
-    wanted = Depfile.wanted(depfile, depfile_target, specs)
+    locks = [lock_path(spec) for spec in specs if spec.name]
+    wanted = Depfile.wanted(depfile, depfile_target, [*specs, *locks])
     tools = find_toolchain(toolchain, nvcc_path)
     cache = open_cache(cache_dir, disabled=no_cache)
     failures = Failures()
@@ -205,7 +176,7 @@ def command(
                 _show(made)
     if wanted is not None and not dry_run and not failures.exit_code:
         with failures.noted():
-            wanted.write(results, emitted, tools)
+            wanted.write([_depended(result, emitted) for result in results], tools)
     finish(
         {"libraries": results},
         tuple(failures.diagnostics),
@@ -217,6 +188,21 @@ def command(
             *(() if cache is None else cache.warnings),
         ),
     )
+
+
+def _depended(result: dict[str, Any], emitted: tuple[Any, ...]) -> Depended:
+    """What a dependency file says of a library or a model."""
+    from vqcc.dependencies import spec_files
+    from vqcc.outputs import main_file, model_files
+
+    named = (result["profile"], *result.get("profiles", ()))  # by the spec, by those of layers
+    main = (
+        model_files(result["name"], result["libraries"], result["gpus"], emitted)[0]
+        if "layers" in result
+        else main_file(result["name"], result["gpus"], emitted)
+    )
+    inputs = spec_files(Path(result["spec"]), [name for name in named if name is not None])
+    return Depended(Path(result["directory"]), main, inputs)
 
 
 def _lock_warnings(results: list[dict[str, Any]]) -> list[Diagnostic]:
@@ -260,21 +246,11 @@ def _lock_line(lock: dict[str, Any], gpus: Iterable[str]) -> str:
 def emitted_kinds(text: str) -> tuple[Any, ...]:
     """What `--emit` asks for, in order. A usage error for a word that is none, and for none."""
     from vqcc.compiling import EMITTABLE
-    from vqcc.diagnostics import did_you_mean
 
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    for word in words:
-        if word not in EMITTABLE:
-            near = did_you_mean(word, EMITTABLE)
-            raise click.BadParameter(
-                f"'{word}' is none of {', '.join(EMITTABLE)}" + (f"; {near}" if near else ""),
-                param_hint="--emit",
-            )
-    if not words:
-        raise click.BadParameter(f"name at least one of {', '.join(EMITTABLE)}", param_hint="--emit")
-    if {"object", "array"} & set(words):
-        words.append("header")  # which theirs includes
-    return tuple(word for word in EMITTABLE if word in words)
+    kinds = chosen_kinds(text, EMITTABLE)
+    # What embeds includes the header.
+    embeds = bool({"object", "array"} & set(kinds))
+    return tuple(kind for kind in EMITTABLE if kind in kinds or (embeds and kind == "header"))
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -16,14 +16,14 @@ import stat
 import threading
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vqcc.codegen.resources import Resources
-from vqcc.codegen.toolchain import Compiled
+from vqcc.codegen.toolchain import NO_HEADERS, Compiled
 from vqcc.diagnostics import Diagnostic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from vqcc.codegen.toolchain import Toolchain
@@ -192,11 +192,18 @@ def compile_cached(
     target: str,
     want_ptx: bool,
     file_name: str,
+    headers: Mapping[str, str] = NO_HEADERS,
 ) -> Compiled:
     """Compile `source`, or fetch what the same toolchain made of it before. Raises as Toolchain.compile."""
+
+    def compiled_anew() -> Compiled:
+        return toolchain.compile(
+            source, target=target, want_ptx=want_ptx, file_name=file_name, headers=headers
+        )
+
     if cache is None:
-        return toolchain.compile(source, target=target, want_ptx=want_ptx, file_name=file_name)
-    key = cache_key(toolchain, source, target=target, want_ptx=want_ptx, file_name=file_name)
+        return compiled_anew()
+    key = cache_key(toolchain, source, target=target, want_ptx=want_ptx, file_name=file_name, headers=headers)
     payload = cache.get(key)
     if payload is not None:
         try:
@@ -206,15 +213,25 @@ def compile_cached(
         else:
             cache.count(found=True)
             return compiled
-    compiled = toolchain.compile(source, target=target, want_ptx=want_ptx, file_name=file_name)
+    compiled = compiled_anew()
     cache.count(found=False)
     cache.put(key, encode(compiled))
     return compiled
 
 
-def cache_key(toolchain: Toolchain, source: str, *, target: str, want_ptx: bool, file_name: str) -> str:
+def cache_key(
+    toolchain: Toolchain,
+    source: str,
+    *,
+    target: str,
+    want_ptx: bool,
+    file_name: str,
+    headers: Mapping[str, str] = NO_HEADERS,
+) -> str:
     """Hash everything that shapes the result: `file_name` is seen through __FILE__ and in messages."""
-    request = [FORMAT, toolchain.identity, list(toolchain.options), target, want_ptx, file_name]
+    request: list[Any] = [FORMAT, toolchain.identity, list(toolchain.options), target, want_ptx, file_name]
+    if headers:
+        request.append(dict(headers))
     digest = hashlib.sha256(json.dumps(request).encode())
     digest.update(b"\n" + source.encode())
     return digest.hexdigest()

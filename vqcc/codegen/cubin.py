@@ -31,6 +31,14 @@ class CubinInfo:
     kernels: tuple[str, ...]
 
 
+class HiddenKernelsError(VqccError):
+    """VQ0606: a cubin has no kernel that a program could find, or others beside. `names` are those that it hides."""
+
+    def __init__(self, diagnostic: Diagnostic, names: tuple[str, ...]) -> None:
+        super().__init__(diagnostic, exit_code=ExitCode.TOOLCHAIN)
+        self.names = names
+
+
 def read_cubin(data: bytes) -> CubinInfo:
     """Read a cubin's ELF header and symbols. VqccError VQ0606 if `data` is no sound cubin."""
     try:
@@ -40,12 +48,10 @@ def read_cubin(data: bytes) -> CubinInfo:
 
 
 def check_cubin(data: bytes, *, target: str) -> CubinInfo:
-    """Read a cubin and make sure that it holds kernels for `target` ("sm_90"). VqccError VQ0606."""
+    """Read a cubin and make sure that it is for `target` ("sm_90"). VqccError VQ0606."""
     info = read_cubin(data)
     if f"sm_{info.sm}" != target.rstrip("af"):
         raise _refuse(f"the cubin is for sm_{info.sm}, asked for was {target}")
-    if not info.kernels:
-        raise _refuse("the cubin holds no kernel")
     return info
 
 

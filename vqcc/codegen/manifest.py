@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 FORMAT = 3  # of bundles: what the manifest says and how kernels are called
 NAME = "manifest.json"
+#: The `kind` of a bundle that is no library: of hand-written kernels.
+WRITTEN_KERNELS = "written-kernels"
 
 _WORD = r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,254}"
 #: A file of the bundle, or, of a whole model, one of the bundles in its folders.

@@ -10,18 +10,29 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vqcc.codegen.toolchain import (
+    NO_HEADERS,
     Compiled,
     check_request,
     does_not_compile,
     failure,
     finish,
     minimum_driver,
+    write_sources,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _RELEASE = re.compile(r"release [\d.]+, V(\d+\.\d+\.\d+)")
 _UNSUPPORTED = re.compile(r"Unsupported gpu architecture|is not defined for option 'gpu-architecture'")
+#: An error at a line of any file, or the assembler's.
+_REFUSED = re.compile(
+    r"^(?:[\w.-]+(?:\(\d+\)|(?::\d+){1,2}): .*\berror\b|ptxas (?:info|error|fatal|application|/))",
+    re.MULTILINE,
+)
 _VERSION_SECONDS = 30.0
 _COMPILE_SECONDS = 600.0
 _LOG_BYTES = 4 << 20
@@ -68,16 +79,24 @@ class Nvcc:
         """Oldest driver that runs the cubins."""
         return minimum_driver(self.version)
 
-    def compile(self, source: str, *, target: str, want_ptx: bool, file_name: str) -> Compiled:
+    def compile(
+        self,
+        source: str,
+        *,
+        target: str,
+        want_ptx: bool,
+        file_name: str,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> Compiled:
         """Compile; see Toolchain.compile. PTX costs a second run."""
         check_request(target=target, file_name=file_name)
         try:
             with tempfile.TemporaryDirectory(prefix="vqcc-nvcc-") as name:  # made with mode 0700
                 directory = Path(name)
-                (directory / file_name).write_text(source, encoding="utf-8")
-                log = self._build(directory, source, "-cubin", target, file_name)
+                write_sources(directory, source, file_name=file_name, headers=headers)
+                log = self._build(directory, source, headers, "-cubin", target, file_name)
                 if want_ptx:
-                    self._build(directory, source, "-ptx", target, file_name)
+                    self._build(directory, source, headers, "-ptx", target, file_name)
                 ptx = (directory / "out-ptx").read_text(encoding="utf-8") if want_ptx else None
                 cubin = (directory / "out-cubin").read_bytes()
         except OSError as error:
@@ -86,19 +105,27 @@ class Nvcc:
             ) from error
         return finish(cubin, ptx, log, target=target)
 
-    def _build(self, directory: Path, source: str, kind: str, target: str, file_name: str) -> str:
+    def _build(
+        self,
+        directory: Path,
+        source: str,
+        headers: Mapping[str, str],
+        kind: str,
+        target: str,
+        file_name: str,
+    ) -> str:
         host = [f"-ccbin={self.host_compiler}"] if self.host_compiler else []
         command = [str(self.path), kind, f"-arch={target}", *self.options, *host]
-        command += ["-x", "cu", "-o", f"out{kind}", file_name]
+        command += ["-I.", "-x", "cu", "-o", f"out{kind}", file_name]
         status, log = _run(command, directory, self.path, self.host_compiler, _COMPILE_SECONDS)
         if status == 0:
             return log
         if _UNSUPPORTED.search(log):
             raise failure("VQ0604", f"nvcc {self.version} does not compile for {target}", log.strip()[:2000])
-        if re.search(
-            rf"^({re.escape(file_name)}[(:]|ptxas (info|error|fatal|application|/))", log, re.MULTILINE
-        ):
-            raise does_not_compile(source, log, file_name=file_name, target=target, keep=self.keep_failed)
+        if re.search(rf"^{re.escape(file_name)}[(:]", log, re.MULTILINE) or _REFUSED.search(log):
+            raise does_not_compile(
+                source, log, file_name=file_name, target=target, keep=self.keep_failed, headers=headers
+            )
         raise failure("VQ0605", f"nvcc ended with status {status}", log.strip()[:2000] or None)
 
 

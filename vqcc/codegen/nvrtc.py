@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vqcc.codegen.toolchain import (
+    NO_HEADERS,
     Compiled,
     check_request,
     does_not_compile,
@@ -25,6 +26,7 @@ from vqcc.codegen.wheels import installed
 
 if TYPE_CHECKING:
     import ctypes
+    from collections.abc import Iterable, Mapping
 
 COMPILER_WHEEL = "nvidia-cuda-nvrtc"
 HEADER_WHEEL = "nvidia-cuda-runtime"
@@ -98,16 +100,26 @@ class Nvrtc:
         """Oldest driver that runs the cubins."""
         return minimum_driver(self.version)
 
-    def compile(self, source: str, *, target: str, want_ptx: bool, file_name: str) -> Compiled:
+    def compile(
+        self,
+        source: str,
+        *,
+        target: str,
+        want_ptx: bool,
+        file_name: str,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> Compiled:
         """Compile; see Toolchain.compile. Safe to call from several threads, which then work at once."""
         check_request(target=target, file_name=file_name)
         includes = (f"-I{directory}" for directory in self.include_directories)
         options = [f"-arch={target}", *self.options, *includes]
-        with _Program(_load(self.library), source, file_name) as program:
+        with _Program(_load(self.library), source, file_name, headers) as program:
             status = program.compile(options)
             log = program.text("ProgramLog")
             if status == _COMPILATION:
-                raise does_not_compile(source, log, file_name=file_name, target=target, keep=self.keep_failed)
+                raise does_not_compile(
+                    source, log, file_name=file_name, target=target, keep=self.keep_failed, headers=headers
+                )
             if status == _INVALID_OPTION:
                 raise failure("VQ0604", f"NVRTC {self.version} does not compile for {target}", log.strip())
             if status != _SUCCESS:
@@ -120,13 +132,18 @@ class Nvrtc:
 class _Program:
     """An nvrtcProgram, destroyed at the end of a `with`."""
 
-    def __init__(self, library: ctypes.CDLL, source: str, file_name: str) -> None:
+    def __init__(self, library: ctypes.CDLL, source: str, file_name: str, headers: Mapping[str, str]) -> None:
         import ctypes
 
         self._library = library
         self._handle = ctypes.c_void_p()
         status = library.nvrtcCreateProgram(
-            ctypes.byref(self._handle), source.encode(), file_name.encode(), 0, None, None
+            ctypes.byref(self._handle),
+            source.encode(),
+            file_name.encode(),
+            len(headers),
+            _strings(headers.values()),
+            _strings(headers),
         )
         if status != _SUCCESS:
             raise failure("VQ0605", f"NVRTC could not start: {self.error_name(status)}")
@@ -140,10 +157,7 @@ class _Program:
         self._library.nvrtcDestroyProgram(ctypes.byref(self._handle))
 
     def compile(self, options: list[str]) -> int:
-        import ctypes
-
-        array = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
-        return int(self._library.nvrtcCompileProgram(self._handle, len(options), array))
+        return int(self._library.nvrtcCompileProgram(self._handle, len(options), _strings(options)))
 
     def data(self, what: str) -> bytes:
         """Fetch the CUBIN, PTX or ProgramLog of the last compilation."""
@@ -164,6 +178,14 @@ class _Program:
     def error_name(self, status: int) -> str:
         name: bytes = self._library.nvrtcGetErrorString(status)
         return name.decode("ascii", errors="replace")
+
+
+def _strings(texts: Iterable[str]) -> ctypes.Array[ctypes.c_char_p]:
+    """The texts as C has them."""
+    import ctypes
+
+    encoded = [text.encode() for text in texts]
+    return (ctypes.c_char_p * len(encoded))(*encoded)
 
 
 @functools.cache

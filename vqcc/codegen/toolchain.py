@@ -5,22 +5,26 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
-from vqcc.codegen.cubin import check_cubin
+from vqcc.codegen.cubin import HiddenKernelsError, check_cubin
 from vqcc.codegen.resources import Resources, parse_resources, without_timing
 from vqcc.diagnostics import Diagnostic, ExitCode, VqccError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["NAMES", "Compiled", "RefusedSourceError", "Resources", "Toolchain", "find"]
+__all__ = ["NAMES", "NO_HEADERS", "Compiled", "RefusedSourceError", "Resources", "Toolchain", "find"]
 
 NAMES = ("nvrtc", "nvcc")
 
 # The oldest Linux driver that runs cubins of each CUDA major version. Source: CUDA Toolkit release
 # notes, "CUDA Toolkit and Minimum Required Driver Version for CUDA Minor Version Compatibility".
 _MINIMUM_DRIVER = {12: "525", 13: "580"}
+
+#: Of a source that includes none but the compiler's.
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 _TARGET = re.compile(r"sm_[1-9][0-9]{1,2}[af]?")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
@@ -65,8 +69,18 @@ class Toolchain(Protocol):
     @property
     def minimum_driver(self) -> str: ...  # noqa: D102
 
-    def compile(self, source: str, *, target: str, want_ptx: bool, file_name: str) -> Compiled:
+    def compile(
+        self,
+        source: str,
+        *,
+        target: str,
+        want_ptx: bool,
+        file_name: str,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> Compiled:
         """Compile `source` for `target` ("sm_90"); messages call it `file_name`.
+
+        `headers` are texts by the names that it and they include them by, `folder/name` or `name`.
 
         VqccError: VQ0601 to VQ0606, all with exit code TOOLCHAIN.
         """
@@ -123,17 +137,34 @@ def finish(cubin: bytes, ptx: str | None, log: str, *, target: str) -> Compiled:
     """Check that cubin and log agree on target and kernels, and put them together."""
     info = check_cubin(cubin, target=target)
     resources = parse_resources(log)
-    if tuple(resources) != info.kernels:
-        raise failure(
-            "VQ0606",
-            f"the cubin holds kernels {', '.join(info.kernels)}; the assembler reports on"
-            f" {', '.join(resources) or 'none'}",
+    if tuple(resources) != info.kernels or not info.kernels:
+        text = (
+            f"the cubin holds kernels {', '.join(info.kernels) or 'none'}; the assembler reports on"
+            f" {', '.join(resources) or 'none'}"
         )
+        hidden = tuple(name for name in resources if name not in info.kernels)
+        if hidden or not info.kernels:
+            raise HiddenKernelsError(Diagnostic("VQ0606", text), hidden)
+        raise failure("VQ0606", text)
     return Compiled(cubin, ptx, resources, without_timing(log))
 
 
+def write_sources(directory: Path, source: str, *, file_name: str, headers: Mapping[str, str]) -> None:
+    """Write a source and its headers where a compiler finds them by their names. Raises OSError."""
+    for name, text in {**headers, file_name: source}.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
 def does_not_compile(
-    source: str, log: str, *, file_name: str, target: str, keep: Path | None
+    source: str,
+    log: str,
+    *,
+    file_name: str,
+    target: str,
+    keep: Path | None,
+    headers: Mapping[str, str] = NO_HEADERS,
 ) -> RefusedSourceError:
     """Make the error for emitted source that the compiler rejects, and keep that source for a report."""
     import tempfile
@@ -144,10 +175,8 @@ def does_not_compile(
     shown = errors[:_SHOWN_LINES] or lines[-_SHOWN_LINES:]
     try:
         directory = keep or Path(tempfile.mkdtemp(prefix="vqcc-failed-"))
-        directory.mkdir(parents=True, exist_ok=True)
-        kept = directory / file_name
-        kept.write_text(source, encoding="utf-8")
-        where = f"the source was kept as {kept}"
+        write_sources(directory, source, file_name=file_name, headers=headers)
+        where = f"the source was kept as {directory / file_name}"
     except OSError as error:
         where = f"the source could not be kept: {error}"
     help_text = "\n".join([*shown, where, "please report it with that source: emitted code must compile"])

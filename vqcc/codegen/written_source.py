@@ -1,4 +1,8 @@
-"""Hand-written CUDA source as compilers here take it: one text, in which every line says where it comes from."""
+"""Hand-written CUDA source as compilers here take it: files under names of their own, whatever directory they are in.
+
+Nothing is preprocessed: the compiler meets each file as it is, as often as it is included and where it is. Only the
+names in `#include "..."` are replaced, by those under which the compiler is given the files.
+"""
 
 from __future__ import annotations
 
@@ -6,96 +10,131 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vqcc.diagnostics import Diagnostic, Span, VqccError
+from vqcc.diagnostics import Diagnostic, VqccError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["WrittenSource", "read_source"]
+__all__ = ["WrittenSource", "lines_of", "read_source"]
 
-_LOCAL_INCLUDE = re.compile(r'\s*#\s*include\s*"([^"]+)"')
-_ONCE = re.compile(r"\s*#\s*pragma\s+once\b")
+_BLANK = r"(?:[ \t\f\v]|\\\n|/\*[^\n]*?\*/)*"
+#: Also in comments and where `#if` leaves it out: a file too many does no harm, the compiler sees which it includes.
+_LOCAL_INCLUDE = re.compile(
+    rf'(?P<before>(?:(?:^|\*/){_BLANK}(?:#|%:){_BLANK}include|\b__has_include{_BLANK}\(){_BLANK}")(?P<name>[^"\n]+)(?=")',
+    re.MULTILINE,
+)
 #: Of a file: more than any that people write.
 _MAX_BYTES = 4_000_000
 
 
 @dataclass(frozen=True)
 class WrittenSource:
-    """The text of a source with all that it includes by `#include "..."`, and the files that it is made of.
+    """A source with all that it may include by `#include "..."`.
 
-    Files are named in it as `shown` has them, by their names alone: the text, and so the cubin, is the same in every
+    `text` includes the source, `headers` are it and the other files by the names that their includes have by now.
+    Messages and `__FILE__` name a file as `shown` has it, by its name alone: what is compiled is the same in every
     directory.
     """
 
     text: str
+    headers: Mapping[str, str]
     files: tuple[Path, ...]
-    shown: dict[str, Path]
+    shown: Mapping[str, Path]
 
 
 def read_source(path: Path) -> WrittenSource:
-    """Read `path` and what it includes, each file once, where it is first included.
+    """Read `path` and what it may include: files that are there, names being relative to the file that includes them.
 
-    Names are relative to the file that includes them. VqccError: VQ0701 for a source that cannot be read, VQ0610 at
-    the place of an include that leads nowhere.
+    An include of any other name is left to the compiler. Raises VqccError VQ0701 for a source that cannot be read; a
+    file that it includes is an error of the line `#error` in its place, which matters only if it really is included.
     """
-    reader = _Reader(path)
-    text = "\n".join(reader.lines_of(path, None)) + "\n"
-    return WrittenSource(text, tuple(reader.files), reader.shown)
+    reader = _Reader()
+    first = reader.name_of(path)
+    while reader.waiting:
+        each = reader.waiting.pop(0)
+        reader.add(each, _read(each) if each == path else _read_included(each))
+    return WrittenSource(f'#include "{first}"\n', reader.headers, tuple(reader.files), reader.shown)
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines as compilers count them: other separators, such as a form feed, are blanks to them."""
+    return text.replace("\r\n", "\n").split("\n")
 
 
 class _Reader:
-    def __init__(self, path: Path) -> None:
-        self._root = path.parent
+    def __init__(self) -> None:
+        self.headers: dict[str, str] = {}
         self.files: list[Path] = []
         self.shown: dict[str, Path] = {}
-        self._seen: set[Path] = set()
+        self.waiting: list[Path] = []
+        self._names: dict[Path, str] = {}
 
-    def lines_of(self, path: Path, included_at: Span | None) -> list[str]:
-        """The file's lines, those of other files where it includes them."""
-        self._seen.add(path.resolve())
+    def name_of(self, path: Path) -> str:
+        """The name by which the file is included.
+
+        Each has a folder of its own, in which a compiler that looks beside the including file finds no other one.
+        """
+        place = path.resolve()
+        if place not in self._names:
+            self._names[place] = f"written/{len(self._names)}/{_plain(path)}"
+            self.waiting.append(path)
+        return self._names[place]
+
+    def add(self, path: Path, text: str) -> None:
+        """Take the text of a file that has a name; what it may include is `waiting` from then on."""
+
+        def replaced(match: re.Match[str]) -> str:
+            other = path.parent / match["name"]
+            return match["before"] + (self.name_of(other) if _is_file(other) else match["name"])
+
         self.files.append(path)
-        text = _read(path, included_at)
-        name = self._name_of(path)
-        lines = [f'#line 1 "{name}"']
-        for number, line in enumerate(text.splitlines(), 1):
-            match = _LOCAL_INCLUDE.match(line)
-            if match is None:
-                # Each file is here once, so the text has no use for the pragma, and compilers warn of it.
-                lines.append("" if _ONCE.match(line) else line)
-                continue
-            other = path.parent / match[1]
-            if other.resolve() not in self._seen:
-                place = Span(str(path), number, match.start(1) + 1, match.end(1) + 1)
-                lines += self.lines_of(other, place)
-            lines.append(f'#line {number + 1} "{name}"')
-        return lines
+        self.headers[self.name_of(path)] = (
+            f'#line 1 "{self._shown_name(path)}"\n{_LOCAL_INCLUDE.sub(replaced, text)}'
+        )
 
-    def _name_of(self, path: Path) -> str:
+    def _shown_name(self, path: Path) -> str:
         """What compilers call the file; a number tells files of equal names apart."""
-        name = re.sub(r"[^A-Za-z0-9_.-]", "_", path.name)
-        taken = sum(other == name or other.startswith(f"{name}.") for other in self.shown)
-        name = f"{name}.{taken + 1}" if taken else name
+        name = plain = _plain(path)
+        number = 1
+        while name in self.shown:
+            number += 1
+            name = f"{plain}.{number}"
         self.shown[name] = path
         return name
 
 
-def _read(path: Path, included_at: Span | None) -> str:
+def _plain(path: Path) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", path.name)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _read_included(path: Path) -> str:
+    try:
+        return _read(path)
+    except VqccError as error:
+        return f"#error {error.diagnostics[0].message.replace(str(path), _plain(path))}\n"
+
+
+def _read(path: Path) -> str:
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        if included_at is not None:
-            help_text = f"{path}: {reason}; names are relative to the file that includes them"
-            raise VqccError(
-                Diagnostic("VQ0610", "an include leads nowhere", included_at, help=help_text)
-            ) from error
         raise VqccError(
             Diagnostic("VQ0701", f"cannot read {path}: {reason}", help="give the path of a CUDA source")
         ) from error
     if len(data) > _MAX_BYTES:
         raise VqccError(Diagnostic("VQ0701", f"{path} has more than {_MAX_BYTES:,} bytes"))
     try:
-        return data.decode("utf-8")
+        # A mark of the byte order would stand in the middle, after the line that names the file.
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise VqccError(Diagnostic("VQ0701", f"{path} is not UTF-8 text", help="save it as UTF-8")) from error

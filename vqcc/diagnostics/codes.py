@@ -148,6 +148,7 @@ _TOOLCHAIN = {
     "VQ0609": "a source does not compile",
     "VQ0610": "an include leads nowhere",
     "VQ0611": "kernels that one header cannot name",
+    "VQ0612": "no kernel that a program can find",
 }
 
 _FILES = {

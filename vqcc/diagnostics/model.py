@@ -26,12 +26,16 @@ class ExitCode(IntEnum):
 
 @dataclass(frozen=True)
 class Span:
-    """A place in a file: 1-based line, columns counted in characters, `end_column` exclusive."""
+    """A place in a file: 1-based line, columns counted in characters, `end_column` exclusive.
+
+    `text` is the line where the file counts lines otherwise than YAML does; else whoever shows it reads the file.
+    """
 
     path: str
     line: int
     column: int
     end_column: int | None = None
+    text: str | None = None
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}:{self.column}"

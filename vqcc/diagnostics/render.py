@@ -69,6 +69,8 @@ def _caret_pad(caret: str) -> str:
 
 
 def _source_line(span: Span, sources: dict[str, list[str] | None]) -> str | None:
+    if span.text is not None:
+        return span.text
     if span.path not in sources:
         sources[span.path] = _read_lines(span.path)
     lines = sources[span.path]

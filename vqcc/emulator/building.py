@@ -19,7 +19,7 @@ from vqcc.emulator.launching import Emulated
 from vqcc.emulator.source import with_registration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 __all__ = ["build"]
 
@@ -28,17 +28,25 @@ _KEPT_MODULES = 1024  # of about 50 KB each, those used last
 
 
 def build(
-    source: str, *, cache_directory: Path, compiler: str | None = None, file_name: str = "kernel.cu"
+    source: str,
+    *,
+    cache_directory: Path,
+    compiler: str | None = None,
+    file_name: str = "kernel.cu",
+    headers: Mapping[str, str] | None = None,
 ) -> Emulated:
     """Compile a standalone CUDA source for the CPU and load it.
 
     Modules are kept in `cache_directory` under a hash of everything they depend on; any number of processes may
     share it. `compiler` is the path of a C++17 compiler (default: g++, clang++ or c++ on the path); `file_name`
-    is what locations in messages call the source. Raises VQ0820 without a compiler, VQ0822 with the compiler's
+    is what locations in messages call the source; `headers` are texts by the names that it and they include
+    them by, and may have kernels too. Raises VQ0820 without a compiler, VQ0822 with the compiler's
     lines if the source does not compile.
     """
     host = find_compiler(compiler)
-    key = _hash(_host_hash(), host.kernel_identity, file_name, source)
+    texts = headers or {}
+    named = (part for header in texts.items() for part in header)
+    key = _hash(_host_hash(), host.kernel_identity, file_name, source, *named)
     module = cache_directory / f"kernels-{key}.so"
     runtime = _runtime(host, cache_directory)
     if module.exists():
@@ -46,7 +54,11 @@ def build(
             os.utime(module)
             return Emulated(module, runtime)
     with _scratch(cache_directory) as scratch:
-        (scratch / "kernel.cu").write_text(with_registration(source, file_name), encoding="utf-8")
+        for header, text in texts.items():
+            (scratch / header).parent.mkdir(parents=True, exist_ok=True)
+            (scratch / header).write_text(text, encoding="utf-8")
+        registered = with_registration(source, file_name, texts.values())
+        (scratch / "kernel.cu").write_text(registered, encoding="utf-8")
         host.compile_kernels(scratch / "kernel.cu", runtime, scratch / "kernel.so")
         _publish(scratch / "kernel.so", module)
     _prune(cache_directory)

@@ -67,11 +67,14 @@ class HostCompiler:
         self._run(link, "VQ0821", complaint)
 
     def compile_kernels(self, source: Path, runtime: Path, output: Path) -> None:
-        """Compile a kernel source into a module that needs `runtime`. Raises VQ0822 with the compiler's lines."""
+        """Compile a kernel source, with headers beside it, into a module that needs `runtime`.
+
+        Raises VQ0822 with the compiler's lines.
+        """
         compiled = output.with_suffix(".o")
-        include = f"-I{HOST_DIRECTORY / 'include'}"
+        includes = (f"-I{HOST_DIRECTORY / 'include'}", f"-I{source.parent}")
         complaint = "the kernels do not compile for the emulator with"
-        self._run([*self._kernel_flags, include, str(source), "-o", str(compiled)], "VQ0822", complaint)
+        self._run([*self._kernel_flags, *includes, str(source), "-o", str(compiled)], "VQ0822", complaint)
         self._run([*_KERNEL_LINK, str(compiled), str(runtime), "-o", str(output), "-lm"], "VQ0822", complaint)
 
     @property

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["kernel_names", "with_registration"]
 
@@ -65,10 +69,11 @@ def kernel_names(source: str) -> tuple[str, ...]:
     return tuple(_kernels(source))
 
 
-def with_registration(source: str, file_name: str) -> str:
-    """The source as the emulator compiles it: its own lines first, then the table of its kernels."""
+def with_registration(source: str, file_name: str, headers: Iterable[str] = ()) -> str:
+    """The source as the emulator compiles it: its own lines first, then the table of its and its headers' kernels."""
+    kernels = {name: cluster for text in (source, *headers) for name, cluster in _kernels(text).items()}
     lines = "\n".join(
-        f"VQCC_EMULATOR_KERNEL({', '.join(filter(None, kernel))})" for kernel in _kernels(source).items()
+        f"VQCC_EMULATOR_KERNEL({', '.join(filter(None, kernel))})" for kernel in kernels.items()
     )
     return (
         f'#line 1 "{file_name}"\n{source}\n#line 1 "emulator registration"\n'

@@ -43,13 +43,18 @@ REASONS = {
         "Mend the line at the caret; the cause may lie before it.",
     ),
     "VQ0610": (
-        'A line `#include "..."` names no file that can be read. Names are relative to the file that has the line.',
+        'A line `#include "..."` names no file that is there. Names are relative to the file that has the line.',
         "Mend the name; headers of CUDA are included with <>.",
     ),
     "VQ0611": (
         "The header of hand-written kernels names each in capitals, for all architectures: two have one name, a name "
         "is no word of C, or an architecture lacks one.",
         "Rename the kernel; leave none out by `#if`.",
+    ),
+    "VQ0612": (
+        "A program finds a kernel by its name, and a hand-written source has none that keeps it: no kernel at all, or "
+        'one that is not `extern "C"`, is static or is a template.',
+        'Declare it as `extern "C" __global__ void name(...)`; call templates from such kernels.',
     ),
     "VQ0701": (
         "A directory or a stream cannot be read or written: permissions, a full disk, a name that is a "
