@@ -282,7 +282,27 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "gradient": (
         {"queries": draw(2, 1, 4, 64).requires_grad_()},
         RuntimeError,
-        "queries requires a gradient",
+        "^queries require a gradient",
+    ),
+    "gradient of a window": (
+        {"value_window": torch.zeros(2, 2, 8, 64).half().requires_grad_()},
+        RuntimeError,
+        "^the cache's windows require a gradient",
+    ),
+    "pages with gaps": (
+        {"pages": torch.zeros(5, 4096, dtype=torch.uint8)[:, ::2]},
+        ValueError,
+        r"pages of library paged must be contiguous: pass pages\.contiguous\(\)",
+    ),
+    "workspace elsewhere": (
+        {"workspace": torch.zeros(1 << 20, dtype=torch.uint8, device="meta")},
+        RuntimeError,
+        "tokens are on cpu, workspace on meta: move",
+    ),
+    "workspace of another type": (
+        {"workspace": torch.zeros(1 << 20)},
+        ValueError,
+        "the workspace is torch.float32, not torch.uint8",
     ),
     "lengths": (
         {"lengths": LENGTHS.long()},
@@ -331,7 +351,7 @@ def test_new_tokens_that_do_not_fit(library: Any, books: Any) -> None:
         library.append(cache, books, keys, draw(2, 2, 2, 64), LENGTHS, page_table=TABLE)
     with pytest.raises(ValueError, match=r"counts are torch\.int64"):
         library.append(cache, books, keys, keys, LENGTHS, page_table=TABLE, counts=LENGTHS.long())
-    with pytest.raises(RuntimeError, match="keys requires a gradient"):
+    with pytest.raises(RuntimeError, match="keys require a gradient"):
         library.append(cache, books, keys.clone().requires_grad_(), keys, LENGTHS, page_table=TABLE)
     wrong = copy.deepcopy(books)
     wrong.append_key_books = wrong.append_key_books[:1]
