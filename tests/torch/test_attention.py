@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from vqcc.ops.attention.reference import attend, rotate
 from vqcc.torch import attention_op
 from vqcc.torch.attention_launch import AppendArguments, AttendArguments
 from vqcc.torch.attention_op import AppendCall, AttendCall
+from vqcc.torch.attention_runtime import AppendPacked, AttendPacked
 from vqcc.verify.cache_tolerance import compare_log_sums, compare_outputs
 from vqcc.verify.host_cache import draw_cache
 
@@ -341,6 +344,28 @@ def test_what_does_not_fit_is_refused_with_what_would(library: Any, books: Any, 
     cache = library.cache(batch=2, pages=5, device="cpu")
     with pytest.raises(kind, match=message):
         AttendCall.of(False, *attending(library, books, cache, **changes).values())
+
+
+def test_caches_in_turn_are_checked_once_and_freed_once_deleted(
+    library: Any, books: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[Any] = []
+    check = library._runtime.check_packed
+    monkeypatch.setattr(
+        library._runtime, "check_packed", lambda *given: checked.append(type(given[0])) or check(*given)
+    )
+    one, other = (library.cache(batch=2, pages=5, device="cpu") for _ in range(2))
+    new = [draw(2, 1, heads, 64) for heads in (4, 2, 2)]
+    for _ in range(3):
+        for cache in (one, other):
+            library.append(cache, books, *new[1:], LENGTHS, page_table=TABLE)
+            library.attend(new[0], cache, books, LENGTHS, page_table=TABLE)
+    assert checked == [AppendPacked, AttendPacked] * 2
+    freed = [weakref.ref(buffer) for buffer in one.buffers()]
+    del one, cache
+    gc.collect()
+    assert len(freed) == 3
+    assert not any(reference() is not None for reference in freed)
 
 
 def test_new_tokens_that_do_not_fit(library: Any, books: Any) -> None:
