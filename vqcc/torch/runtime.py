@@ -81,11 +81,11 @@ class Runtime(ABC, Generic[Launches]):
 
     def verify(self, packed: tuple[Tensor | None, ...], device: torch.device) -> None:
         """The same, once for each set of tensors: a launch is to cost microseconds, and what was checked stays so."""
-        key, table = tuple(map(id, packed)), self._verified
-        known = table.get(key)
+        known = self._verified.get(tuple(map(id, packed)))
         if known is not None and known[0] == device:
             return
         self.check_packed(packed, device)
+        key, table = tuple(map(id, packed)), self._verified
         tensors = [tensor for tensor in packed if tensor is not None]
         if all(type(tensor) is torch.Tensor for tensor in tensors):  # and no stand-ins of a trace
             # Weak, so that memory of a deleted model or cache is free.
