@@ -90,8 +90,8 @@ def add_operators() -> Any:
     def launch(
         x: Any, codes: Any, books: Any, stage: Any, scales: Any, bias: Any, room: Any, library: str
     ) -> Any:
-        packed = linear_op.Packed(codes, books, stage, scales)
-        return linear_op.launch_linear(linear_op.registered(library), x, packed, bias, room, 0)
+        packed = linear_op.Packed(codes, books, stage, scales, room)
+        return linear_op.launch_linear(linear_op.registered(library), x, packed, bias, 0)
 
     OPERATORS.define("timed" + schema, tags=(torch.Tag.pt2_compliant_tag,))
     OPERATORS.impl("timed", launch, "CPU")
@@ -106,12 +106,12 @@ def linear_rows(library: Any) -> dict[str, float]:
     x = torch.zeros(1, 264, dtype=torch.float16)
     timed, decorated = add_operators()
     operands = (x, weight.codes, weight.books, None, weight.scales, None, None, library._identity)
-    packed = linear_op.Packed(*operands[1:5])
+    packed = linear_op.Packed(*operands[1:5], None)
     layer = vqcc.torch.Linear(library, weight)
     linear_op_of_library = vqcc.torch.linear_library.linear
     rows = {
         "linear, in the operator": microseconds(
-            lambda: linear_op.launch_linear(library._runtime, x, packed, None, None, 0)
+            lambda: linear_op.launch_linear(library._runtime, x, packed, None, 0)
         ),
         "linear, of that PyTorch's empty output": microseconds(lambda: x.new_empty((1, 72))),
         "linear, the operator": microseconds(lambda: timed(*operands)),

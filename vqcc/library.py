@@ -46,8 +46,10 @@ __all__ = [
     "GpuKernels",
     "Kernel",
     "Library",
+    "ModelBundleError",
     "describe_kernel",
     "describe_library",
+    "layer_folders",
     "library_folders",
     "load_cache_library",
     "load_library",
@@ -56,8 +58,13 @@ __all__ = [
 ]
 
 
-#: Of a whole model's manifest: the ids of its libraries' builds by their folders.
+#: Of a whole model's manifest: the ids of its libraries' builds by their folders, and its layers by their names.
 LIBRARIES = "libraries"
+LAYERS = "layers"
+
+
+class ModelBundleError(VqccError):
+    """A whole model was given where one library is wanted."""
 
 
 @dataclass(frozen=True)
@@ -142,11 +149,35 @@ def library_folders(directory: Path) -> tuple[Path, ...]:
     return tuple(directory / folder for folder in bundle.manifest.get(LIBRARIES, ())) or (directory,)
 
 
+def layer_folders(directory: Path) -> dict[str, str]:
+    """The folder with the library of each layer of a whole model, by the layers' names, in the model's order.
+
+    Raises VqccError VQ07xx for a directory that is no sound bundle, or that of one library.
+    """
+    manifest = read_bundle(directory).manifest
+    if LIBRARIES not in manifest:
+        raise VqccError(
+            Diagnostic(
+                "VQ0704",
+                f"{directory} is one library, not a whole model",
+                help="load it as one library, or give the directory that a spec with layers compiled to",
+            )
+        )
+    try:
+        folders = {text_of(name): text_of(layer["library"]) for name, layer in manifest[LAYERS].items()}
+        unknown = sorted({*folders.values()} - {*manifest[LIBRARIES]})
+        if unknown:
+            raise ValueError(f"it has no folder {', '.join(unknown)}")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _undescribed(directory, "model", error) from error
+    return folders
+
+
 def load_library(directory: Path) -> Library | CacheLibrary:
     """Read and verify a bundle. Raises VqccError VQ07xx if it is damaged or none, or that of a whole model."""
     bundle = read_bundle(directory)
     if LIBRARIES in bundle.manifest:
-        raise VqccError(
+        raise ModelBundleError(
             Diagnostic(
                 "VQ0704",
                 f"{directory} is a whole model, of which this takes one library",
@@ -164,14 +195,19 @@ def load_library(directory: Path) -> Library | CacheLibrary:
     try:
         return _described(bundle)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise VqccError(
-            Diagnostic(
-                "VQ0705",
-                f"the manifest of {directory} describes no library: {reason}",
-                help="it was written by another vqcc or changed by hand: compile the spec again",
-            )
-        ) from error
+        raise _undescribed(directory, "library", error) from error
+
+
+def _undescribed(directory: Path, what: str, error: Exception) -> VqccError:
+    """For a manifest whose hash is right, and whose fields make no sense."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return VqccError(
+        Diagnostic(
+            "VQ0705",
+            f"the manifest of {directory} describes no {what}: {reason}",
+            help="it was written by another vqcc or changed by hand: compile the spec again",
+        )
+    )
 
 
 def load_weight_library(directory: Path) -> Library:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from vqcc.ops.attention.reference import attend, rotate
 from vqcc.torch import attention_op
 from vqcc.torch.attention_launch import AppendArguments, AttendArguments
 from vqcc.torch.attention_op import AppendCall, AttendCall
+from vqcc.torch.attention_runtime import AppendPacked, AttendPacked
 from vqcc.verify.cache_tolerance import compare_log_sums, compare_outputs
 from vqcc.verify.host_cache import draw_cache
 
@@ -282,7 +285,27 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "gradient": (
         {"queries": draw(2, 1, 4, 64).requires_grad_()},
         RuntimeError,
-        "queries requires a gradient",
+        "^queries require a gradient",
+    ),
+    "gradient of a window": (
+        {"value_window": torch.zeros(2, 2, 8, 64).half().requires_grad_()},
+        RuntimeError,
+        "^the cache's windows require a gradient",
+    ),
+    "pages with gaps": (
+        {"pages": torch.zeros(5, 4096, dtype=torch.uint8)[:, ::2]},
+        ValueError,
+        r"pages of library paged must be contiguous: pass pages\.contiguous\(\)",
+    ),
+    "workspace elsewhere": (
+        {"workspace": torch.zeros(1 << 20, dtype=torch.uint8, device="meta")},
+        RuntimeError,
+        "tokens are on cpu, workspace on meta: move",
+    ),
+    "workspace of another type": (
+        {"workspace": torch.zeros(1 << 20)},
+        ValueError,
+        "the workspace is torch.float32, not torch.uint8",
     ),
     "lengths": (
         {"lengths": LENGTHS.long()},
@@ -323,6 +346,28 @@ def test_what_does_not_fit_is_refused_with_what_would(library: Any, books: Any, 
         AttendCall.of(False, *attending(library, books, cache, **changes).values())
 
 
+def test_caches_in_turn_are_checked_once_and_freed_once_deleted(
+    library: Any, books: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[Any] = []
+    check = library._runtime.check_packed
+    monkeypatch.setattr(
+        library._runtime, "check_packed", lambda *given: checked.append(type(given[0])) or check(*given)
+    )
+    one, other = (library.cache(batch=2, pages=5, device="cpu") for _ in range(2))
+    new = [draw(2, 1, heads, 64) for heads in (4, 2, 2)]
+    for _ in range(3):
+        for cache in (one, other):
+            library.append(cache, books, *new[1:], LENGTHS, page_table=TABLE)
+            library.attend(new[0], cache, books, LENGTHS, page_table=TABLE)
+    assert checked == [AppendPacked, AttendPacked] * 2
+    freed = [weakref.ref(buffer) for buffer in one.buffers()]
+    del one, cache
+    gc.collect()
+    assert len(freed) == 3
+    assert not any(reference() is not None for reference in freed)
+
+
 def test_new_tokens_that_do_not_fit(library: Any, books: Any) -> None:
     cache, keys = library.cache(batch=2, pages=5, device="cpu"), draw(2, 1, 2, 64)
     with pytest.raises(
@@ -331,7 +376,7 @@ def test_new_tokens_that_do_not_fit(library: Any, books: Any) -> None:
         library.append(cache, books, keys, draw(2, 2, 2, 64), LENGTHS, page_table=TABLE)
     with pytest.raises(ValueError, match=r"counts are torch\.int64"):
         library.append(cache, books, keys, keys, LENGTHS, page_table=TABLE, counts=LENGTHS.long())
-    with pytest.raises(RuntimeError, match="keys requires a gradient"):
+    with pytest.raises(RuntimeError, match="keys require a gradient"):
         library.append(cache, books, keys.clone().requires_grad_(), keys, LENGTHS, page_table=TABLE)
     wrong = copy.deepcopy(books)
     wrong.append_key_books = wrong.append_key_books[:1]

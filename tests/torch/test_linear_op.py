@@ -152,12 +152,37 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "x elsewhere": (
         {"codes": torch.zeros(1224, dtype=torch.int32, device="meta")},
         RuntimeError,
-        r"x is on cpu and the weight's codes on meta: .*\.to\(\)",
+        r"x is on cpu, codes on meta: .*\.to\(\)",
+    ),
+    "codes with gaps": (
+        {"codes": torch.zeros(2448, dtype=torch.int32)[::2]},
+        ValueError,
+        r"codes of library gate must be contiguous: pass codes\.contiguous\(\)",
+    ),
+    "a workspace elsewhere": (
+        {"workspace": torch.zeros(512, dtype=torch.uint8, device="meta")},
+        RuntimeError,
+        "x is on cpu, workspace on meta: move",
+    ),
+    "a workspace with gaps": (
+        {"workspace": torch.zeros(512, dtype=torch.uint8)[::2]},
+        ValueError,
+        "workspace of library gate must be contiguous",
+    ),
+    "a workspace of another type": (
+        {"workspace": torch.zeros(512)},
+        ValueError,
+        r"the workspace is torch.float32, not torch.uint8: take it from library.workspace\(device\)",
     ),
     "a gradient": (
         {"x": torch.zeros(1, 264).half().requires_grad_()},
         RuntimeError,
         "x requires a gradient.*no_grad",
+    ),
+    "a gradient of the bias": (
+        {"bias": torch.zeros(72).half().requires_grad_()},
+        RuntimeError,
+        r"^bias requires a gradient.*or pass bias\.detach\(\)",
     ),
     "no such library": (
         {"library": "other.0"},
@@ -184,12 +209,14 @@ def test_a_gradient_is_refused_through_the_operator(library: Any, weight: Any) -
         library.linear(x, weight)
     with pytest.raises(Exception, match="x requires a gradient"):
         torch.compile(library.linear, fullgraph=True, backend="eager")(x, weight)
+    with pytest.raises(RuntimeError, match="bias requires a gradient"):
+        library.linear(x.detach(), weight, draw(72).requires_grad_())
 
 
 def test_a_gradient_is_fine_where_none_is_recorded(library: Any, weight: Any) -> None:
     x = draw(1, 264).requires_grad_()
     with torch.no_grad():
-        assert not library.linear(x, weight).requires_grad
+        assert not library.linear(x, weight, draw(72).requires_grad_()).requires_grad
     with torch.inference_mode():
         library.linear(x, weight)
 
@@ -208,8 +235,8 @@ def launched(
 
     def launch(x: Tensor, weight: Any, bias: Tensor | None = None, workspace: Tensor | None = None) -> Any:
         given = operands(weight)
-        packed = linear_op.Packed(*(given[name] for name in ("codes", "books", "stage_scales", "scales")))
-        y = launch_linear(runtime, x, packed, bias, workspace, 0)
+        parts = (given[name] for name in ("codes", "books", "stage_scales", "scales"))
+        y = launch_linear(runtime, x, linear_op.Packed(*parts, workspace), bias, 0)
         return y, shim.taken()
 
     return launch

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import subprocess
 import sys
+import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,8 +21,6 @@ from vqcc.torch.linear_launch import LinearLaunches
 from vqcc.torch.linear_runtime import LinearRuntime
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     Files = Any
 
 
@@ -121,14 +122,51 @@ def test_bundles_without_what_is_run(gate: Files, tmp_path: Path) -> None:
         emulated.emulated()
 
 
-def test_of_bundles_of_one_build_the_one_with_more_files_is_run(gate: Files, tmp_path: Path) -> None:
-    fewer = LinearRuntime(without(gate, tmp_path, ".cubin"), LinearLaunches)
-    vqcc.torch.load(gate.bundle)
-    whole = runtime_module.registered(fewer.identity)
-    runtime_module._registered.pop(fewer.identity)
-    assert runtime_module.register(fewer) is fewer
-    assert runtime_module.register(whole) is whole
-    assert runtime_module.register(fewer) is runtime_module.registered(fewer.identity) is whole
+def test_a_build_has_one_runtime_with_the_files_of_all_its_bundles(
+    gate: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So an older library object warms up what operators use."""
+    monkeypatch.setattr(runtime_module, "_registered", {})
+    sources = runtime_module.register(LinearRuntime(without(gate, tmp_path, ".cubin"), LinearLaunches))
+    cubins = LinearRuntime(without(gate, tmp_path, ".cu"), LinearLaunches)
+    shim = Shim(gate.library, tmp_path)
+    with pytest.raises(RuntimeError, match="holds no cubin"):
+        sources.load_with(shim.driver, 0)
+    assert runtime_module.register(cubins) is runtime_module.registered(cubins.identity) is sources
+    assert sources.load_with(shim.driver, 0)[0].max_m == 4
+    assert sources.library.source("h200") is not None
+    assert vqcc.torch.load(gate.bundle)._runtime is sources
+
+
+def test_a_build_has_one_emulator_cache_the_first_that_is_given(
+    gate: Files, tmp_path: Path, cache_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime_module, "_registered", {})
+    monkeypatch.setattr(runtime_module, "_temporary_cache", lambda: cache_directory / "emulator")
+    first: Any = vqcc.torch.load(gate.bundle)
+    first._runtime.emulated()
+    own = tmp_path / "own"
+    vqcc.torch.load(gate.bundle, emulator_cache=own)
+    asked: list[Path] = []
+    monkeypatch.setattr(
+        "vqcc.verify.backends.EmulatorBackend.__init__", lambda self, directory: asked.append(directory)
+    )
+    monkeypatch.setattr("vqcc.verify.backends.EmulatorBackend.load", lambda self, library, gpu: None)
+    first._runtime.emulated()
+    assert asked == [own]
+    for same in (None, own, str(tmp_path / "nowhere" / ".." / "own")):
+        assert vqcc.torch.load(gate.bundle, emulator_cache=same)._runtime is first._runtime
+    with pytest.raises(ValueError, match=r"emulator_cache='.*own': load it with the same again, or leave it"):
+        vqcc.torch.load(gate.bundle, emulator_cache=tmp_path)
+    # Kernels that overlap are loaded apart.
+    vqcc.torch.load(gate.bundle, overlap=True, emulator_cache=tmp_path)
+
+
+def test_without_an_emulator_cache_there_is_one_until_the_process_ends(tmp_path: Path) -> None:
+    code = "from vqcc.torch import runtime; cache = runtime._temporary_cache()\nassert cache.is_dir(); print(cache)\n"
+    done = python(f"{code}assert runtime._temporary_cache() is cache")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not Path(done.stdout.strip()).exists()
 
 
 def test_warming_up_the_cpu_is_nothing(gate: Files) -> None:
@@ -180,5 +218,25 @@ def test_packed_tensors_are_checked_once_and_anew_when_others_are_given(
         runtime.verify(packed, device)
     runtime.verify((first[0], second[1], None), meta)
     assert len(checked) == 4
-    del first, packed, checked[:]
+
+
+def test_what_was_checked_is_not_kept_alive(gate: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two caches over the same books, launched in turn, each is checked once; a deleted one is free."""
+    runtime = LinearRuntime(gate.library, LinearLaunches)
+    checked: list[Any] = []
+    monkeypatch.setattr(runtime, "check_packed", lambda packed, device: checked.append(device))
+    cpu, books = torch.device("cpu"), torch.zeros(3)
+    one, other = ([torch.zeros(3), torch.zeros(3)] for _ in range(2))
+    for cache in (one, other) * 3:
+        runtime.verify((books, None, *cache), cpu)
+    assert (len(checked), len(runtime._verified)) == (2, 2)
+    watched = [weakref.ref(tensor) for tensor in one]
+    del one, cache
+    gc.collect()
+    assert [reference() for reference in watched] == [None, None]
     assert len(runtime._verified) == 1
+    runtime.verify((books, None, *other), cpu)
+    assert len(checked) == 2
+    del books
+    gc.collect()
+    assert not runtime._verified

@@ -26,7 +26,7 @@ PAGE = (ROOT / "docs" / "torch.md").read_text()
 
 def test_the_example_runs(tmp_path: Path, cache_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runtime, "_emulator_cache", lambda: cache_directory / "emulator")
+    monkeypatch.setattr(runtime, "_temporary_cache", lambda: cache_directory / "emulator")
     built = build_library(load_spec(ROOT / "specs" / "demo-gemv.yaml"), toolchain=FakeToolchain(), cache=None)
     write_library(built, Path("out") / built.name)
     library = load_weight_library(Path("out") / built.name)

@@ -20,7 +20,7 @@ from vqcc.torch.attention import Attention, Books, Cache
 from vqcc.torch.attention_library import AttentionLibrary
 from vqcc.torch.linear import Linear, Weight
 from vqcc.torch.linear_library import LinearLibrary
-from vqcc.torch.loading import load
+from vqcc.torch.loading import load, load_model
 
 __all__ = [
     "Attention",
@@ -31,4 +31,5 @@ __all__ = [
     "LinearLibrary",
     "Weight",
     "load",
+    "load_model",
 ]

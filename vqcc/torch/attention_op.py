@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from vqcc.codegen.header import WORKSPACE_ALIGNMENT
 from vqcc.torch.arrays import address
 from vqcc.torch.attention_emulation import emulate_append, emulate_attend
 from vqcc.torch.attention_launch import AppendArguments, AttendArguments
@@ -52,7 +53,6 @@ class AttendCall(NamedTuple):
     packed: AttendPacked
     lengths: Tensor
     page_table: Tensor | None
-    workspace: Tensor | None
     softmax_scale: float
     softcap: float
     outputs: Tensor
@@ -62,7 +62,7 @@ class AttendCall(NamedTuple):
     def of(cls, log_sums: bool, queries: Tensor, *operands: Any) -> AttendCall:
         """An operator's call; `operands` are those after queries."""
         *cache, lengths, page_table, workspace, softmax_scale, softcap, library = operands
-        packed = AttendPacked(*cache)
+        packed = AttendPacked(*(*cache, workspace))
         runtime: AttentionRuntime = registered(library)
         op = runtime.library.op
         dtype = runtime.check_tokens("queries", queries, runtime.heads[0], op.query_tokens)
@@ -74,37 +74,37 @@ class AttendCall(NamedTuple):
         # Not like queries, whose strides it would take over.
         outputs = queries.new_empty(shape)
         scales = (softmax_scale, softcap)
-        return cls(runtime, dtype, queries, packed, lengths, page_table, workspace, *scales, outputs, sums)
+        return cls(runtime, dtype, queries, packed, lengths, page_table, *scales, outputs, sums)
 
     def launch(self, device: int) -> None:
         """Launch on the current stream of CUDA device number `device`, where all tensors are."""
-        runtime, packed, workspace = self.runtime, self.packed, self.workspace
+        runtime = self.runtime
         launches, loaded = runtime.loaded(device)
-        if workspace is None or workspace.numel() < runtime.workspace_bytes:
-            raise ValueError(
-                f"attention needs a workspace of {runtime.workspace_bytes} bytes: take it from "
-                "library.workspace(device)"
-            )
+        key_books, value_books, book_facts, rotations, pages, key_window, value_window, workspace = (
+            self.packed
+        )
+        if workspace is None:
+            raise runtime.needs_workspace()
         queries, lengths, table = _tokens(self.queries), self.lengths.contiguous(), _rows(self.page_table)
         batch, query_tokens = queries.shape[:2]
         args = AttendArguments(
             queries.data_ptr(),
-            packed.pages.data_ptr(),
-            packed.key_books.data_ptr(),
-            packed.value_books.data_ptr(),
-            address(packed.book_facts),
-            address(packed.rotations),
+            pages.data_ptr(),
+            key_books.data_ptr(),
+            value_books.data_ptr(),
+            address(book_facts),
+            address(rotations),
             lengths.data_ptr(),
             address(table),
-            address(packed.key_window),
-            address(packed.value_window),
+            address(key_window),
+            address(value_window),
             self.outputs.data_ptr(),
             address(self.log_sums),
             workspace.data_ptr(),
             batch,
             query_tokens,
             0 if table is None else table.stride(0),
-            packed.pages.shape[1] // runtime.block_bytes,
+            pages.shape[1] // runtime.block_bytes,
             self.softmax_scale,
             self.softcap,
             *_steps(queries),
@@ -148,8 +148,9 @@ class AppendCall(NamedTuple):
 
     def launch(self, device: int) -> None:
         """Launch on the current stream of CUDA device number `device`, where all tensors are."""
-        runtime, packed = self.runtime, self.packed
+        runtime = self.runtime
         launches, loaded = runtime.loaded(device)
+        key_books, value_books, pages, key_window, value_window = self.packed
         keys, values = _tokens(self.keys), _tokens(self.values)
         lengths, table = self.lengths.contiguous(), _rows(self.page_table)
         counts = None if self.counts is None else self.counts.contiguous()
@@ -157,18 +158,18 @@ class AppendCall(NamedTuple):
         args = AppendArguments(
             keys.data_ptr(),
             values.data_ptr(),
-            packed.pages.data_ptr(),
-            packed.append_key_books.data_ptr(),
-            packed.append_value_books.data_ptr(),
+            pages.data_ptr(),
+            key_books.data_ptr(),
+            value_books.data_ptr(),
             lengths.data_ptr(),
             address(counts),
             address(table),
-            address(packed.key_window),
-            address(packed.value_window),
+            address(key_window),
+            address(value_window),
             batch,
             new_tokens,
             0 if table is None else table.stride(0),
-            packed.pages.shape[1] // runtime.block_bytes,
+            pages.shape[1] // runtime.block_bytes,
             *_steps(keys),
             *_steps(values),
             self.dtype,
@@ -180,8 +181,8 @@ class AppendCall(NamedTuple):
 def _accepted(runtime: AttentionRuntime, status: str) -> None:
     if status != "OK":
         raise ValueError(
-            f"library {runtime.library.name} refuses the launch ({status}): cache and codebooks must be contiguous, "
-            "aligned to 16 bytes, and as library.cache() and library.books() make them"
+            f"library {runtime.library.name} refuses the launch ({status}): cache and codebooks must be aligned to 16 "
+            f"bytes, the workspace to {WORKSPACE_ALIGNMENT}, as library.cache(), books() and workspace() make them"
         )
 
 

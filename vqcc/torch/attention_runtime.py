@@ -23,7 +23,7 @@ __all__ = ["AppendPacked", "AttendPacked", "AttentionRuntime"]
 
 
 class AttendPacked(NamedTuple):
-    """Codebooks and the cache as kernels that attend read them."""
+    """Codebooks and the cache as kernels that attend read them, and the workspace: what is checked once."""
 
     key_books: Tensor
     value_books: Tensor
@@ -32,10 +32,11 @@ class AttendPacked(NamedTuple):
     pages: Tensor
     key_window: Tensor | None
     value_window: Tensor | None
+    workspace: Tensor | None
 
 
 class AppendPacked(NamedTuple):
-    """Codebooks as kernels that append read them, and the cache."""
+    """Codebooks as kernels that append read them, and the cache: what is checked once."""
 
     append_key_books: Tensor
     append_value_books: Tensor
@@ -93,7 +94,7 @@ class AttentionRuntime(Runtime[AttentionLaunches]):
                 f"{what} are {shape[1]} tokens of each sequence; library {name} takes {most_tokens} at most"
             )
         if tokens.requires_grad and torch.is_grad_enabled():
-            raise refuse_gradients(what)
+            raise refuse_gradients(what, plural=True)
         return dtype
 
     def check_places(
@@ -112,12 +113,20 @@ class AttentionRuntime(Runtime[AttentionLaunches]):
             raise ValueError(f"the cache of library {name} is of pages, and needs a page_table")
         else:
             self.check_integers("page_table", page_table, (batch, page_table.shape[-1]), device)
-        window = packed.key_window
-        if window is not None and (window.shape[0] < batch or window.dtype != tokens.dtype):
+        if (window := packed.key_window) is not None:
+            self._check_windows_fit(window, packed.value_window, tokens)
+
+    @staticmethod
+    def _check_windows_fit(keys: Tensor, values: Tensor | None, tokens: Tensor) -> None:
+        batch = tokens.shape[0]
+        if keys.shape[0] < batch or keys.dtype != tokens.dtype:
             raise ValueError(
-                f"the cache has windows of {window.shape[0]} sequences in {window.dtype}, given are {batch} in "
+                f"the cache has windows of {keys.shape[0]} sequences in {keys.dtype}, given are {batch} in "
                 f"{tokens.dtype}: say batch and dtype of library.cache()"
             )
+        # At each launch: a tensor may come to require a gradient after it was checked.
+        if (keys.requires_grad or (values is not None and values.requires_grad)) and torch.is_grad_enabled():
+            raise refuse_gradients("the cache's windows", plural=True)
 
     def check_integers(self, what: str, tensor: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
         """Lengths, counts or pages of sequences."""
@@ -140,9 +149,21 @@ class AttentionRuntime(Runtime[AttentionLaunches]):
         self._check_pages(packed.pages)
         if self.library.op.window:
             self._check_windows(packed.key_window, packed.value_window)
-        for what, tensor in zip(packed._fields, packed, strict=True):
-            if tensor is not None and tensor.device != device:
-                raise RuntimeError(f"{what} are on {tensor.device}, tokens on {device}: move them with .to()")
+        if isinstance(packed, AttendPacked):
+            self.check_workspace(packed.workspace)
+        self.check_memory("tokens are", packed, device)
+
+    def check_workspace(self, workspace: Tensor | None) -> None:
+        """Refuse one that is not bytes enough for every launch. None is legal on the CPU, and refused by launches."""
+        super().check_workspace(workspace)
+        if workspace is not None and workspace.numel() < self.workspace_bytes:
+            raise self.needs_workspace()
+
+    def needs_workspace(self) -> ValueError:
+        """For a workspace that is missing or too small."""
+        return ValueError(
+            f"attention needs a workspace of {self.workspace_bytes} bytes: take it from library.workspace(device)"
+        )
 
     def _check_pages(self, pages: Tensor) -> None:
         op = self.library.op

@@ -27,9 +27,9 @@ def reported() -> Iterator[None]:
         raise kind("\n".join(lines)) from error
 
 
-def refuse_gradients(what: str) -> RuntimeError:
-    """For an input that requires a gradient while gradients are recorded."""
+def refuse_gradients(what: str, *, plural: bool = False) -> RuntimeError:
+    """For an operand that requires a gradient while gradients are recorded; `plural` is what its name is."""
     return RuntimeError(
-        f"{what} requires a gradient, and kernels over quantized data have none: call them under torch.no_grad() or "
-        f"torch.inference_mode(), or pass {what}.detach()"
+        f"{what} {'require' if plural else 'requires'} a gradient, and kernels over quantized data have none: call "
+        f"them under torch.no_grad() or torch.inference_mode(), or pass {what}.detach()"
     )

@@ -38,7 +38,6 @@ def launch_linear(
     x: Tensor,
     packed: Packed,
     bias: Tensor | None,
-    workspace: Tensor | None,
     device: int,
 ) -> Tensor:
     """Launch on the current stream of CUDA device number `device`, where all tensors are."""
@@ -50,13 +49,14 @@ def launch_linear(
     if m == 0:
         return y
     x, x_stride = _rows(x, k, launches.x_alignment)
+    codes, books, stage_scales, scales, workspace = packed
     if workspace is not None and workspace.numel() < (needed := launches.workspace_bytes(dtype, m)):
         raise _too_small(runtime, workspace, m, needed)
     args = LinearArguments(
-        address(packed.codes),
-        address(packed.books),
-        address(packed.stage_scales),
-        address(packed.scales),
+        codes.data_ptr(),
+        books.data_ptr(),
+        address(stage_scales),
+        address(scales),
         x.data_ptr(),
         address(bias),
         y.data_ptr(),
@@ -106,8 +106,8 @@ def _refusal(runtime: LinearRuntime, launches: LinearLaunches, status: str, m: i
     if status == "ERROR_NULL_POINTER":
         return ValueError(f"library {name} needs a workspace: take it from library.workspace(device)")
     return ValueError(
-        f"library {name} refuses the launch ({status}): packed arrays must be contiguous and aligned to 16 bytes, the "
-        f"workspace to {WORKSPACE_ALIGNMENT}"
+        f"library {name} refuses the launch ({status}): packed arrays must be aligned to 16 bytes, the workspace "
+        f"to {WORKSPACE_ALIGNMENT}"
     )
 
 
@@ -121,8 +121,8 @@ def _on_cuda(
     workspace: Tensor | None,
     library: str,
 ) -> Tensor:
-    packed = Packed(codes, books, stage_scales, scales)
-    return launch_linear(registered(library), x, packed, bias, workspace, x.device.index)
+    packed = Packed(codes, books, stage_scales, scales, workspace)
+    return launch_linear(registered(library), x, packed, bias, x.device.index)
 
 
 def _on_cpu(
@@ -132,13 +132,13 @@ def _on_cpu(
     stage_scales: Tensor | None,
     scales: Tensor | None,
     bias: Tensor | None,
-    workspace: Tensor | None,  # noqa: ARG001  (the emulator's launches have their own)
+    workspace: Tensor | None,
     library: str,
 ) -> Tensor:
     import numpy as np
 
     runtime: LinearRuntime = registered(library)
-    packed = Packed(codes, books, stage_scales, scales)
+    packed = Packed(codes, books, stage_scales, scales, workspace)
     dtype = runtime.check(x, packed, bias)
     launches, runner = runtime.emulated()
     m = x.numel() // launches.k
@@ -158,9 +158,10 @@ def _on_cpu(
     if bias is not None:
         inputs["bias"] = array_of(bias, dtype)
     scalars = {"m": m, "x_stride": launches.k, "y_stride": launches.n}
-    workspace_bytes = np.zeros(kernel.launch.workspace_bytes, np.uint8)
+    # A new one for each launch: what lies past it is watched.
+    scratch = np.zeros(kernel.launch.workspace_bytes, np.uint8)
     with reported():
-        runner.run(kernel, inputs, {"y": array_of(y.view(m, launches.n), dtype)}, scalars, workspace_bytes)
+        runner.run(kernel, inputs, {"y": array_of(y.view(m, launches.n), dtype)}, scalars, scratch)
     return y
 
 
@@ -171,11 +172,11 @@ def _on_meta(
     stage_scales: Tensor | None,
     scales: Tensor | None,
     bias: Tensor | None,
-    workspace: Tensor | None,  # noqa: ARG001
+    workspace: Tensor | None,
     library: str,
 ) -> Tensor:
     runtime: LinearRuntime = registered(library)
-    runtime.check(x, Packed(codes, books, stage_scales, scales), bias)
+    runtime.check(x, Packed(codes, books, stage_scales, scales, workspace), bias)
     return x.new_empty((*x.shape[:-1], runtime.n))
 
 

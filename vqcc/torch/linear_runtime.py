@@ -24,12 +24,13 @@ __all__ = ["LinearRuntime", "Packed"]
 
 
 class Packed(NamedTuple):
-    """The arrays of a packed weight."""
+    """The arrays of a packed weight, and its workspace: what is checked once."""
 
     codes: Tensor
     books: Tensor
     stage_scales: Tensor | None
     scales: Tensor | None
+    workspace: Tensor | None
 
 
 class LinearRuntime(Runtime[LinearLaunches]):
@@ -80,9 +81,11 @@ class LinearRuntime(Runtime[LinearLaunches]):
                 f"bias is {bias.dtype} {list(bias.shape)} on {bias.device}; library {self.library.name} adds a "
                 f"contiguous {x.dtype} [{self.n}] on {x.device}"
             )
+        if bias.requires_grad and torch.is_grad_enabled():
+            raise refuse_gradients("bias")
 
     def check_packed(self, packed: Packed, device: torch.device) -> None:
-        """The weight's arrays."""
+        """The weight's arrays, and the workspace but for its size, which depends on the rows of x."""
         for part, (dtype, count) in self.parts.items():
             tensor = getattr(packed, part)
             if tensor is None or tensor.dtype != dtype or (count is not None and tensor.numel() != count):
@@ -92,7 +95,5 @@ class LinearRuntime(Runtime[LinearLaunches]):
                     f"{part} is {shown}, library {self.library.name} reads {dtype}{elements}: take them from "
                     "library.weight()"
                 )
-            if tensor.device != device:
-                raise RuntimeError(
-                    f"x is on {device} and the weight's {part} on {tensor.device}: move one of them with .to()"
-                )
+        self.check_workspace(packed.workspace)
+        self.check_memory("x is", packed, device)

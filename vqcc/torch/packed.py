@@ -62,9 +62,13 @@ class PackedModule(nn.Module):
         return next(self.buffers()).device
 
     def own_workspace(self) -> Self:
-        """Give this module a workspace of its own, for launches beside others of the library; returns the module."""
-        self._owns_workspace = True
-        self.workspace = self._make_workspace()
+        """Give this module a workspace of its own, for launches beside others of the library; returns the module.
+
+        One that it already owns stays: a captured CUDA graph may hold its address.
+        """
+        if not self._owns_workspace:
+            self._owns_workspace = True
+            self.workspace = self._make_workspace()
         return self
 
     def _make_workspace(self) -> Tensor | None:
@@ -72,9 +76,11 @@ class PackedModule(nn.Module):
         return (library.new_workspace if self._owns_workspace else library.workspace)(self.device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        device, workspace = self.device, self.workspace
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        # What was moved is a copy; asking anew also loads the kernels there, before anything can be captured.
-        self.workspace = self._make_workspace()
+        # On the same device it stays, whatever `fn` made of it: captured CUDA graphs hold its address. Moved, it is a
+        # copy; asking for another one also loads the kernels there, before anything can be captured.
+        self.workspace = workspace if self.device == device else self._make_workspace()
         return self
 
     def get_extra_state(self) -> Tensor:

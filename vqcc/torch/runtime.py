@@ -6,10 +6,15 @@ same in every process, so that graphs may be cached and exported.
 
 from __future__ import annotations
 
+import atexit
+import functools
+import shutil
+import tempfile
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from operator import is_
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
@@ -20,7 +25,6 @@ from vqcc.torch.kernels import LoadedKernels, find_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from torch import Tensor
 
@@ -37,6 +41,7 @@ AnyRuntime = TypeVar("AnyRuntime", bound="Runtime[Any]")
 
 #: Any: of the kind that its operators need.
 _registered: dict[str, Any] = {}
+_registering = threading.Lock()
 
 
 class Runtime(ABC, Generic[Launches]):
@@ -57,8 +62,9 @@ class Runtime(ABC, Generic[Launches]):
         self._loaded: dict[int, tuple[Launches, LoadedKernels]] = {}
         self._emulator_cache = emulator_cache
         self._emulated: tuple[Launches, Runner] | None = None
-        #: By the id of the first: tensors that have been checked, and the device that all are on.
-        self._verified: dict[int, tuple[weakref.ref[Tensor], torch.device, tuple[Tensor | None, ...]]] = {}
+        #: By the ids of tensors that have been checked: the device that all are on, and references that drop the entry
+        #: when the first of them is freed, before another object can have its id.
+        self._verified: dict[tuple[int, ...], tuple[torch.device, list[weakref.ref[Tensor]]]] = {}
         self._lock = threading.Lock()
 
     def _any_kernels(self) -> tuple[CompiledKernel, ...]:
@@ -75,21 +81,36 @@ class Runtime(ABC, Generic[Launches]):
 
     def verify(self, packed: tuple[Tensor | None, ...], device: torch.device) -> None:
         """The same, once for each set of tensors: a launch is to cost microseconds, and what was checked stays so."""
-        first, others = packed[0], packed[1:]
-        known = self._verified.get(id(first))
-        # Tensors are compared as objects: `==` would compare their elements.
-        if (
-            known is not None
-            and known[0]() is first
-            and known[1] == device
-            and all(map(is_, known[2], others))
-        ):
+        known = self._verified.get(tuple(map(id, packed)))
+        if known is not None and known[0] == device:
             return
         self.check_packed(packed, device)
-        if type(first) is torch.Tensor:  # and no stand-in of a trace
-            key, table = id(first), self._verified
-            forget = weakref.ref(first, lambda _: table.pop(key, None))
-            table[key] = (forget, device, others)
+        key, table = tuple(map(id, packed)), self._verified
+        tensors = [tensor for tensor in packed if tensor is not None]
+        if all(type(tensor) is torch.Tensor for tensor in tensors):  # and no stand-ins of a trace
+            # Weak, so that memory of a deleted model or cache is free.
+            table[key] = (device, [weakref.ref(tensor, lambda _: table.pop(key, None)) for tensor in tensors])
+
+    def check_memory(self, given: str, packed: Any, device: torch.device) -> None:
+        """Refuse packed arrays or a workspace that lie elsewhere than what is `given`, or whose elements lie apart."""
+        for what, tensor in zip(packed._fields, packed, strict=True):
+            if tensor is None:
+                continue
+            if tensor.device != device:
+                raise RuntimeError(
+                    f"{given} on {device}, {what} on {tensor.device}: move one of them with .to()"
+                )
+            if not tensor.is_contiguous():
+                raise ValueError(
+                    f"{what} of library {self.library.name} must be contiguous: pass {what}.contiguous()"
+                )
+
+    def check_workspace(self, workspace: Tensor | None) -> None:
+        """Refuse one whose elements are not bytes, in which its size is counted."""
+        if workspace is not None and workspace.dtype != torch.uint8:
+            raise ValueError(
+                f"the workspace is {workspace.dtype}, not torch.uint8: take it from library.workspace(device)"
+            )
 
     def loaded(self, device: int) -> tuple[Launches, LoadedKernels]:
         """The kernels on CUDA device number `device`, which the first call loads.
@@ -146,27 +167,51 @@ class Runtime(ABC, Generic[Launches]):
 
                 gpu = self.library.gpus[0]
                 with reported():
-                    runner = EmulatorBackend(self._emulator_cache or _emulator_cache()).load(
+                    runner = EmulatorBackend(self._emulator_cache or _temporary_cache()).load(
                         self.library, gpu
                     )
                 self._emulated = self._launches_of(self.library, gpu), runner
             return self._emulated
 
+    def join(self, other: Runtime[Launches]) -> None:
+        """Serve what `other`, of the same identity, was made for: take over its files and its emulator's cache.
 
-def _emulator_cache() -> Path:
-    """Where `vqcc validate` keeps what it compiles for the CPU."""
-    from vqcc.cli.support import default_cache_directory
+        Raises ValueError if both have a cache, and not the same: nothing is taken over then.
+        """
+        with self._lock:
+            theirs = other._emulator_cache
+            if theirs is not None and theirs != self._emulator_cache:
+                if self._emulator_cache is not None:
+                    raise ValueError(
+                        f"library {self.library.name} is loaded in this process with "
+                        f"emulator_cache={str(self._emulator_cache)!r}: load it with the same again, or leave it out"
+                    )
+                # What has been compiled into a temporary directory is compiled anew, for later processes to find.
+                self._emulator_cache, self._emulated = theirs, None
+            bundle = self.library.bundle
+            files = {**other.library.bundle.files, **bundle.files}
+            if len(files) > len(bundle.files):
+                self.library = replace(self.library, bundle=replace(bundle, files=files))
 
-    return default_cache_directory() / "emulator"
+
+@functools.cache
+def _temporary_cache() -> Path:
+    """Where the emulator keeps what it compiles if no one has said where: until the process ends."""
+    directory = tempfile.mkdtemp(prefix="vqcc-emulator-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return Path(directory)
 
 
 def register(runtime: AnyRuntime) -> AnyRuntime:
-    """Make a runtime known to the operators; one of the same build that has all of its files stays."""
-    known: AnyRuntime | None = _registered.get(runtime.identity)
-    if known is not None and known.library.bundle.files.keys() >= runtime.library.bundle.files.keys():
+    """Make a runtime known to the operators. One of its identity that is known stays the only one, and is returned.
+
+    So whatever library object loads kernels or warms up does it for the operators. Raises ValueError as `join` does.
+    """
+    with _registering:
+        known: AnyRuntime = _registered.setdefault(runtime.identity, runtime)
+        if known is not runtime:
+            known.join(runtime)
         return known
-    _registered[runtime.identity] = runtime
-    return runtime
 
 
 def registered(identity: str) -> Any:
