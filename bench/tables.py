@@ -21,6 +21,7 @@ from attention_tables import APPEND, ATTEND, attention_tables
 from cliffs import Curve, cliffs
 from gemm_tables import gemm_tables
 from markdown import table_head, table_line, time_of
+from program_tables import layer_table, operator_table
 from ranking import summary
 
 from vqcc.levels import LEVELS
@@ -44,6 +45,12 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
     """Lines of the tables, an empty one before each."""
     if rows[0].get("op") in (ATTEND, APPEND):
         yield from attention_tables(rows)
+        return
+    if rows[0].get("op") == "decoder_layer":
+        yield from ("", *layer_table(rows))
+        return
+    if "compiled_call_us" in rows[0]:
+        yield from ("", *operator_table(rows))
         return
     if rows[0].get("op") == "gemm":
         yield from gemm_tables(rows)
