@@ -225,6 +225,6 @@ def _layout_identity(
     keys: Algorithm, values: Algorithm, op: AttentionDecode, layout: CacheLayout, *, by_rows: bool
 ) -> str:
     """Name of what packed books, caches and kernels must agree on, 12 hex digits."""
-    rope = [op.rope] if op.rope == "none" else [op.rope, op.rope_base, op.rope_scaling]
-    text = json.dumps([keys.mapping(), values.mapping(), asdict(layout), by_rows, rope], sort_keys=True)
+    agreed = [keys.mapping(), values.mapping(), asdict(layout), by_rows, op.rotation]
+    text = json.dumps(agreed, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

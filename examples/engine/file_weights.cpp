@@ -1,125 +1,97 @@
-#include <cstring>
+#include <stdexcept>
 
+#include "vqcc/books.h"
 #include "vqcc/weights.h"
 #include "weights.hpp"
 
 namespace engine {
 namespace {
 
-/// A packed file, open as long as this lives; what is wrong with it is said with its name and the place.
-class PackedFile {
+/// Why a packed file cannot be used, and where: `status` is a text of its reader.
+[[noreturn]] void refuse(const std::string& path, const char* status, std::size_t where) {
+  throw std::runtime_error(path + ": " + status + ", at byte " + std::to_string(where));
+}
+
+template <typename Array>
+Buffer upload(const Array& array) {
+  return Buffer(array.data, array.bytes);
+}
+
+/// Items that stand before that of decoder layer `number`: they begin anew where there are fewer than layers.
+std::size_t before(int number, std::size_t count) { return static_cast<std::size_t>(number) % count; }
+
+/// Packed weights of a linear layer, open as long as this lives.
+class WeightsFile {
  public:
-  explicit PackedFile(std::string path) : path_(std::move(path)) {
+  explicit WeightsFile(std::string path) : path_(std::move(path)) {
     require(vqcc_weights_open(path_.c_str(), &weights_), weights_.where);
     if (weights_.count == 0) throw std::runtime_error(path_ + ": the file has no tensor");
   }
-  ~PackedFile() { vqcc_weights_close(&weights_); }
-  PackedFile(const PackedFile&) = delete;
-  PackedFile& operator=(const PackedFile&) = delete;
+  ~WeightsFile() { vqcc_weights_close(&weights_); }
+  WeightsFile(const WeightsFile&) = delete;
+  WeightsFile& operator=(const WeightsFile&) = delete;
 
-  /// Tensor `number` of the file, from the first on again where there are fewer, for a library.
   PackedWeight tensor(int number, const LinearFacts& facts) const {
     vqcc_weight weight = {};
-    for (auto left = static_cast<std::uint64_t>(number) % weights_.count + 1; left > 0; --left) {
+    for (std::size_t left = before(number, weights_.count) + 1; left > 0; --left) {
       require(vqcc_weights_next(&weights_, &weight), weight.where);
     }
-    char name[256];
-    (void)vqcc_weights_name(&weights_, &weight, name, sizeof name);
-    require(vqcc_weights_find(&weights_, name, facts.layout_id, facts.codes_bytes, facts.books_bytes, &weight), weight.where);
-    const auto upload = [](const vqcc_weights_array& array) { return Buffer(array.data, array.bytes); };
+    std::string name(vqcc_weights_name(&weights_, &weight, nullptr, 0), '\0');
+    (void)vqcc_weights_name(&weights_, &weight, name.data(), name.size() + 1);
+    require(vqcc_weights_find(&weights_, name.c_str(), facts.layout_id, facts.codes_bytes, facts.books_bytes, &weight),
+            weight.where);
     return {upload(weight.codes), upload(weight.books), upload(weight.stage_scales), upload(weight.scales)};
   }
 
  private:
-  void require(vqcc_weights_status status, std::size_t where) const {
-    if (status == VQCC_WEIGHTS_OK) return;
-    throw std::runtime_error(path_ + ": " + vqcc_weights_status_string(status) + ", at byte " + std::to_string(where));
+  // The call that gives the status sets what `where` refers to, perhaps after arguments are evaluated.
+  void require(vqcc_weights_status status, const std::size_t& where) const {
+    if (status != VQCC_WEIGHTS_OK) refuse(path_, vqcc_weights_status_string(status), where);
   }
 
   std::string path_;
   vqcc_weights weights_ = {};
 };
 
-/// Codebooks of attention. vqcc/weights.h reads weights of linear layers alone, but its checks of a file's header, and of where
-/// arrays lie, are those of any packed file.
+/// Packed codebooks of attention, open as long as this lives.
 class BooksFile : public BookSource {
  public:
-  explicit BooksFile(std::string path) : path_(std::move(path)), file_(path_.c_str()) {
-    weights_.data = file_.data;
-    weights_.bytes = file_.bytes;
-    require(file_.data != nullptr ? VQCC_WEIGHTS_OK : VQCC_WEIGHTS_ERROR_FILE);
-    require(vqcc_weights_check_header(&weights_));
-    require(vqcc_weights_check_metadata(&weights_));
-    require(vqcc_weights_check_places(&weights_));
-    vqcc_json packed = vqcc_weights_packed(&weights_), name, described;
-    while (vqcc_json_member(&packed, &name, &described)) ++count_;
-    if (count_ == 0) throw std::runtime_error(path_ + ": the file has no codebooks");
+  explicit BooksFile(std::string path) : path_(std::move(path)) {
+    require(vqcc_books_open(path_.c_str(), &books_), books_.where);
+    if (books_.count == 0) throw std::runtime_error(path_ + ": the file has no codebooks");
   }
+  ~BooksFile() { vqcc_books_close(&books_); }
+  BooksFile(const BooksFile&) = delete;
+  BooksFile& operator=(const BooksFile&) = delete;
 
   PackedBooks layer(int number) const override {
-    vqcc_json packed = vqcc_weights_packed(&weights_), name, described, id;
-    for (int left = number % count_ + 1; left > 0; --left) (void)vqcc_json_member(&packed, &name, &described);
-    char text[16] = {};
-    if (!vqcc_json_field(described, "layout_id", &id) || !vqcc_json_accept(&id, '"') ||
-        vqcc_json_copy(id, text, sizeof text) != std::strlen(attention::kLayoutId) ||
-        std::strcmp(text, attention::kLayoutId) != 0) {
-      require(VQCC_WEIGHTS_ERROR_LAYOUT);
+    constexpr vqcc_books_sizes kSizes = {attention::kKeyBooksBytes, attention::kValueBooksBytes, attention::kAppendKeyBooksBytes,
+                                         attention::kAppendValueBooksBytes, attention::kBookFactsBytes};
+    vqcc_layer_books layer = {};
+    for (std::size_t left = before(number, books_.count) + 1; left > 0; --left) {
+      require(vqcc_books_next(&books_, &layer), layer.where);
     }
-    return {array(name, ".key_books", attention::kKeyBooksBytes), array(name, ".value_books", attention::kValueBooksBytes),
-            array(name, ".append_key_books", attention::kAppendKeyBooksBytes),
-            array(name, ".append_value_books", attention::kAppendValueBooksBytes),
-            array(name, ".book_facts", attention::kBookFactsBytes)};
+    std::string name(vqcc_books_name(&books_, &layer, nullptr, 0), '\0');
+    (void)vqcc_books_name(&books_, &layer, name.data(), name.size() + 1);
+    require(vqcc_books_find(&books_, name.c_str(), attention::kLayoutId, &kSizes, &layer), layer.where);
+    return {upload(layer.key_books), upload(layer.value_books), upload(layer.append_key_books),
+            upload(layer.append_value_books), upload(layer.book_facts)};
   }
 
  private:
-  /// A file's bytes, mapped.
-  struct Mapping {
-    explicit Mapping(const char* path) {
-      const int file = open(path, O_RDONLY);
-      struct stat status = {};
-      if (file < 0) return;
-      if (fstat(file, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0) {
-        bytes = static_cast<std::size_t>(status.st_size);
-        void* mapped = mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE, file, 0);
-        if (mapped != MAP_FAILED) data = static_cast<const std::uint8_t*>(mapped);
-      }
-      (void)close(file);
-    }
-    ~Mapping() {
-      if (data != nullptr) (void)munmap(const_cast<std::uint8_t*>(data), bytes);
-    }
-    Mapping(const Mapping&) = delete;
-    Mapping& operator=(const Mapping&) = delete;
-
-    const std::uint8_t* data = nullptr;
-    std::size_t bytes = 0;
-  };
-
-  Buffer array(vqcc_json name, const char* ending, std::int64_t bytes) const {
-    if (bytes == 0) return Buffer(0);
-    vqcc_weights_entry entry = {};
-    vqcc_json value = {};
-    std::size_t hint = 0;
-    if (!vqcc_weights_find_entry(&weights_, name, ending, &hint, &value)) require(VQCC_WEIGHTS_ERROR_ARRAY);
-    require(vqcc_weights_read_entry(&weights_, value, &entry));
-    if (entry.end - entry.begin != static_cast<std::uint64_t>(bytes)) require(VQCC_WEIGHTS_ERROR_BYTES);
-    return Buffer(weights_.data + weights_.header_end + entry.begin, static_cast<std::size_t>(bytes));
-  }
-  void require(vqcc_weights_status status) const {
-    if (status != VQCC_WEIGHTS_OK) throw std::runtime_error(path_ + ": " + vqcc_weights_status_string(status));
+  void require(vqcc_books_status status, const std::size_t& where) const {
+    if (status != VQCC_BOOKS_OK) refuse(path_, vqcc_books_status_string(status), where);
   }
 
   std::string path_;
-  Mapping file_;
-  vqcc_weights weights_ = {};
-  int count_ = 0;
+  vqcc_books books_ = {};
 };
 
 class FileWeights : public WeightSource {
  public:
   explicit FileWeights(const std::string& directory) : books_(directory + "/attention.safetensors") {
     for (const Linear each : kLinears) {
-      files_.push_back(std::make_unique<PackedFile>(directory + "/" + Model::facts(each).name + ".safetensors"));
+      files_.push_back(std::make_unique<WeightsFile>(directory + "/" + Model::facts(each).name + ".safetensors"));
     }
   }
   PackedWeight linear(Linear which, int layer) override {
@@ -128,7 +100,7 @@ class FileWeights : public WeightSource {
   PackedBooks books(int layer) override { return books_.layer(layer); }
 
  private:
-  std::vector<std::unique_ptr<PackedFile>> files_;
+  std::vector<std::unique_ptr<WeightsFile>> files_;
   BooksFile books_;
 };
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from build_tools import CMAKE
 from engine_program import ENGINE, GPU, ROOT, Engine, build_engine, launches, write_weights
+from packed_books import books_file, books_library
 
 from vqcc.runtime.backend import CudaRunner
 
@@ -237,7 +238,9 @@ def spoil(path: Path, how: str) -> None:
     data = path.read_bytes()
     if how == "truncated":
         path.write_bytes(data[: len(data) // 2])
-    elif how == "of another layout":
+    elif how == "of another layout" and path.stem == "attention":
+        path.write_bytes(books_file(path.parent, books_library()))
+    elif how in ("of another layout", "of weights"):
         name = "down" if path.stem != "down" else "o"
         shutil.copy(path.with_name(f"{name}.safetensors"), path)
     else:
@@ -250,7 +253,12 @@ def spoil(path: Path, how: str) -> None:
         ("qkv", "truncated", "qkv.safetensors: arrays overlap, leave bytes out or end past the file's end"),
         ("attention", "truncated", "attention.safetensors: arrays overlap"),
         ("o", "of another layout", "o.safetensors: the tensor was packed for another layout"),
-        ("attention", "of another layout", "attention.safetensors: the tensor was packed for another layout"),
+        ("attention", "of another layout", "attention.safetensors: the books were packed for another layout"),
+        (
+            "attention",
+            "of weights",
+            "attention.safetensors: a layer's books are described in a way that is not",
+        ),
         ("gate_up", "gone", "gate_up.safetensors: the file cannot be read"),
     ],
 )
@@ -260,6 +268,7 @@ def test_wrong_weights(file: str, how: str, text: str, engine: Engine, weights: 
     done = engine.run(tmp_path, "--layers", 1, "--context", 40, "--weights", copy)
     assert done.returncode == 2
     assert text in done.stderr
+    assert ("at byte 0\n" in done.stderr) == (how == "gone")
     assert (tmp_path / "held").read_text() == NOTHING_HELD
 
 

@@ -1,4 +1,4 @@
-"""The C reader of packed weights, compiled once for all tests of it."""
+"""The C readers of packed files, compiled once for all tests of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from build_tools import compilers
-from packed_weights import SANITIZERS, Reader, library_of, packed_file, running
+from packed_books import BooksReader, books_file, books_library
+from packed_files import SANITIZERS, running
+from packed_weights import WeightsReader, library_of, packed_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,9 +16,19 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
-    """Under sanitizers."""
-    with running(tmp_path_factory.mktemp("reader"), compilers("c")[0], "c99", *SANITIZERS) as found:
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WeightsReader]:
+    """Of weights, under sanitizers."""
+    with running(
+        WeightsReader, tmp_path_factory.mktemp("reader"), compilers("c")[0], "c99", *SANITIZERS
+    ) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def books_reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BooksReader]:
+    """Of books, under sanitizers."""
+    directory = tmp_path_factory.mktemp("books_reader")
+    with running(BooksReader, directory, compilers("c")[0], "c99", *SANITIZERS) as found:
         yield found
 
 
@@ -29,3 +41,9 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def good(scratch: Path) -> bytes:
     """A file of one tensor `w`, with all four arrays."""
     return packed_file(scratch, library_of())
+
+
+@pytest.fixture(scope="session")
+def good_books(scratch: Path) -> bytes:
+    """A file of the books of one layer `w`, with rotations, and without book_facts."""
+    return books_file(scratch, books_library())

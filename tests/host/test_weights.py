@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from build_tools import STANDARDS, compilers
+from build_tools import compilers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packed_weights import (
-    CASES,
-    INCLUDE,
-    PROGRAM,
+from packed_files import (
+    PROGRAMS,
+    SANITIZERS,
     Pairs,
-    Reader,
-    chunked,
     compile_c,
     escaped,
     join,
-    library_for,
-    library_of,
-    packed_file,
     plain,
-    python_refusal,
-    rotated,
     running,
     split,
     with_description,
     written,
+)
+from packed_weights import (
+    CASES,
+    WeightsReader,
+    chunked,
+    library_for,
+    library_of,
+    packed_file,
+    python_refusal,
+    rotated,
 )
 from problems import kmeans
 
@@ -46,21 +47,19 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
-HEADERS = ("weights.h", "description.h", "json.h", "sha256.h")
-
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_vqcc_writes_is_read(case: str, reader: Reader, tmp_path: Path) -> None:
+def test_what_vqcc_writes_is_read(case: str, reader: WeightsReader, tmp_path: Path) -> None:
     library = library_of(case)
     n, k = library.op.weight_shape
     for by_frequency in (False, True):
         own = replace(library, profile_codes=("0" * 64,)) if by_frequency else library
         data = packed_file(tmp_path, own, "w", "v.w")
         answer = reader.check(data)
-        assert (answer.status, list(answer.tensors)) == ("OK", ["v.w", "w"])
+        assert (answer.status, list(answer.found)) == ("OK", ["v.w", "w"])
         assert reader.open(tmp_path / "written.safetensors") == answer
         for name, arrays in load_packed(tmp_path / "written.safetensors", own).items():
-            found = answer.tensors[name]
+            found = answer.found[name]
             assert (found.n, found.k, found.layout_id) == (n, k, library.layout_id)
             assert found.by_frequency == by_frequency
             assert {part: data[place] for part, place in found.arrays.items()} == {
@@ -74,7 +73,7 @@ def test_every_layout_and_family_is_read() -> None:
     assert {library.algorithm.family for library in libraries} == set(FAMILIES)
 
 
-def test_any_algorithm_shape_and_layout(reader: Reader, scratch: Path) -> None:
+def test_any_algorithm_shape_and_layout(reader: WeightsReader, scratch: Path) -> None:
     """Arrays have the forms that the C reader computes of their description."""
 
     @settings(max_examples=150)
@@ -102,10 +101,10 @@ def test_any_algorithm_shape_and_layout(reader: Reader, scratch: Path) -> None:
     is_read()
 
 
-def test_tensors_of_a_library_are_found(reader: Reader, tmp_path: Path) -> None:
+def test_tensors_of_a_library_are_found(reader: WeightsReader, tmp_path: Path) -> None:
     """By name, for the library that reads them: another layout's, and codes and books of other sizes, are refused."""
     library = library_of()
-    (found,) = reader.check(packed_file(tmp_path, library)).tensors.values()
+    (found,) = reader.check(packed_file(tmp_path, library)).found.values()
     codes, books = (found.arrays[part].stop - found.arrays[part].start for part in ("codes", "books"))
     assert (codes, books) == (6 * 7 * 4, 128)
     assert reader.find("w") == reader.find("w", library.layout_id, codes, books) == "OK"
@@ -146,7 +145,11 @@ NAMES = (
 @pytest.mark.parametrize("outer", [json.dumps, plain, escaped])
 @pytest.mark.parametrize("inner", [json.dumps, plain, escaped])
 def test_names_however_they_are_written(
-    space: str, outer: Callable[[str], str], inner: Callable[[str], str], reader: Reader, tmp_path: Path
+    space: str,
+    outer: Callable[[str], str],
+    inner: Callable[[str], str],
+    reader: WeightsReader,
+    tmp_path: Path,
 ) -> None:
     """Those of the description are in a text of JSON in a text of JSON."""
     library = library_of()
@@ -154,12 +157,12 @@ def test_names_however_they_are_written(
     text = space + written(description, space, inner) + space
     data = join(with_description(header, text), body, space=space, escape=outer)
     answer = reader.check(data)
-    assert (answer.status, list(answer.tensors)) == ("OK", sorted(NAMES))
-    assert len({str(found.arrays) for found in answer.tensors.values()}) == len(NAMES)
+    assert (answer.status, list(answer.found)) == ("OK", sorted(NAMES))
+    assert len({str(found.arrays) for found in answer.found.values()}) == len(NAMES)
     assert reader.accepts(data, library)
     assert python_refusal(tmp_path, data, library) == set()
     for name in NAMES:
-        places = answer.tensors[name].arrays
+        places = answer.found[name].arrays
         for part, place in places.items():
             begin, end = header.of(f"{name}.{part}").of("data_offsets")
             assert (place.start, place.stop) == (len(data) - len(body) + begin, len(data) - len(body) + end)
@@ -171,7 +174,7 @@ def many_tensors(directory: Path, count: int) -> tuple[Pairs, Pairs, bytes]:
 
 
 @pytest.mark.full
-def test_many_tensors_in_any_order(reader: Reader, tmp_path: Path) -> None:
+def test_many_tensors_in_any_order(reader: WeightsReader, tmp_path: Path) -> None:
     """More arrays than the reader holds places of at a time."""
     header, description, body = many_tensors(tmp_path, 300)
     library = library_of("smallest")
@@ -180,7 +183,7 @@ def test_many_tensors_in_any_order(reader: Reader, tmp_path: Path) -> None:
     for own in (header, by_name, Pairs(reversed(header)), shuffled):
         for order in (description, Pairs(reversed(description))):
             answer = reader.check(join(with_description(own, order), body))
-            assert (answer.status, list(answer.tensors)) == ("OK", [name for name, _ in order])
+            assert (answer.status, list(answer.found)) == ("OK", [name for name, _ in order])
         assert python_refusal(tmp_path, join(own, body), library) == set()
 
 
@@ -190,7 +193,9 @@ def hash_of(name: str) -> int:
 
 @pytest.mark.full
 @pytest.mark.parametrize("pair", [(0, 1), (0, -1), (1023, 1024), (1023, -1), (1024, -1), (-2, -1)])
-def test_a_key_of_many_that_stands_twice(pair: tuple[int, int], reader: Reader, tmp_path: Path) -> None:
+def test_a_key_of_many_that_stands_twice(
+    pair: tuple[int, int], reader: WeightsReader, tmp_path: Path
+) -> None:
     """Of more keys than the reader holds at a time."""
     header, description, body = many_tensors(tmp_path, 1100)
     first, second = pair
@@ -204,7 +209,7 @@ def test_a_key_of_many_that_stands_twice(pair: tuple[int, int], reader: Reader, 
 
 
 @pytest.mark.parametrize("place", [0, 255, 256, 257, 1000, -1])
-def test_an_array_of_many_that_lies_on_another(place: int, reader: Reader, tmp_path: Path) -> None:
+def test_an_array_of_many_that_lies_on_another(place: int, reader: WeightsReader, tmp_path: Path) -> None:
     """Wherever the one stands that it hides, and whichever of both comes first."""
     header, _, body = many_tensors(tmp_path, 1100)
     places = sorted((value.of("data_offsets"), name) for name, value in header if name != "__metadata__")
@@ -217,34 +222,13 @@ def test_an_array_of_many_that_lies_on_another(place: int, reader: Reader, tmp_p
     assert python_refusal(tmp_path, join(wrong, body), library) == {"VQ0508", "VQ0509"}
 
 
-@pytest.mark.parametrize(("language", "standard"), STANDARDS)
-def test_compiles_without_a_warning(language: str, standard: str, tmp_path: Path) -> None:
-    """In two files of one program, with files and without, beside what an engine defines; and each header alone."""
-    suffix = "cpp" if language == "c++" else "c"
-    uses = "vqcc_weights weights; return (int)vqcc_weights_check(NULL, 0, &weights);"
-    for part, before in (("one", ""), ("two", "#define VQCC_WEIGHTS_NO_FILES\n")):
-        text = f'{before}#include "vqcc/weights.h"\nint {part}(void);\nint {part}(void) {{ {uses} }}\n'
-        (tmp_path / f"{part}.{suffix}").write_text(text)
-    (tmp_path / f"main.{suffix}").write_text(
-        "int one(void);\nint two(void);\nint main(void) { return one() + two() - 2; }\n"
-    )
-    for header in HEADERS:
-        (tmp_path / f"{header}.{suffix}").write_text(f'#include "vqcc/{header}"\n#include "vqcc/{header}"\n')
-    for compiler in compilers(language):
-        files = [f"{part}.{suffix}" for part in ("one", "two", "main")]
-        compile_c(tmp_path, compiler, standard, "-O2", *files, "-o", "program")
-        assert subprocess.run([tmp_path / "program"], check=False).returncode == 0
-        alone = [f"{header}.{suffix}" for header in HEADERS]
-        compile_c(tmp_path, compiler, standard, "-fsyntax-only", "-Wno-unused-function", *alone)
-
-
 @pytest.mark.parametrize(("language", "standard"), [("c", "c11"), ("c++", "c++17")])
 def test_every_compiler_reads_the_same(
-    language: str, standard: str, reader: Reader, good: bytes, tmp_path: Path
+    language: str, standard: str, reader: WeightsReader, good: bytes, tmp_path: Path
 ) -> None:
     """Optimized, and without functions that open files."""
     for compiler in compilers(language):
-        with running(tmp_path, compiler, standard, "-O2", "-DVQCC_WEIGHTS_NO_FILES") as other:
+        with running(WeightsReader, tmp_path, compiler, standard, "-O2", "-DVQCC_WEIGHTS_NO_FILES") as other:
             assert other.check(good) == reader.check(good)
             assert other.check(good[:-1]) == reader.check(good[:-1])
 
@@ -253,41 +237,18 @@ def test_an_engine_can_allow_less_of_a_header(good: bytes, tmp_path: Path) -> No
     length = int.from_bytes(good[:8], "little")
     for most, status in ((length, "OK"), (length - 1, "HEADER_BYTES")):
         limit = f"-DVQCC_WEIGHTS_MOST_HEADER_BYTES={most}"
-        with running(tmp_path, compilers("c")[0], "c99", limit) as reader:
+        with running(WeightsReader, tmp_path, compilers("c")[0], "c99", limit) as reader:
             assert reader.check(good).status == status
-
-
-def test_nothing_an_engine_must_not_find() -> None:
-    """No state, output, allocation or way out; no includes but of types, memory and, where files are wanted, POSIX."""
-    posix = {"<fcntl.h>", "<sys/mman.h>", "<sys/stat.h>", "<unistd.h>"}
-    for name in HEADERS:
-        text = re.sub(r"/\*.*?\*/", "", (INCLUDE / "vqcc" / name).read_text(), flags=re.DOTALL)
-        without = re.sub(r"#ifndef VQCC_WEIGHTS_NO_FILES\n.*?\n#endif\n", "", text, flags=re.DOTALL)
-        standard = {"<stddef.h>", "<stdint.h>", "<string.h>"} | {f'"{other}"' for other in HEADERS}
-        assert set(re.findall(r"#include\s*(\S+)", without)) <= standard
-        assert set(re.findall(r"#include\s*(\S+)", text)) <= standard | posix
-        assert not re.findall(r"\b(?:f?printf|malloc|calloc|realloc|free|exit|abort|extern|goto)\b", text)
-        assert not re.findall(r"^(?:static (?!inline )|[a-z_]+ [a-z_]+;)", text, re.MULTILINE)
-        assert max(map(len, text.splitlines())) <= 120
 
 
 def test_the_program_can_fail(tmp_path: Path) -> None:
     """A reader that goes past a file is noticed."""
-    source = PROGRAM.read_text().replace(
-        "allocated(head[0] == 'c' ? bytes", "allocated(head[0] == 'c' ? bytes - 1"
-    )
-    assert source != PROGRAM.read_text()
-    (tmp_path / "weights.c").write_text(source)
-    compile_c(
-        tmp_path,
-        compilers("c")[0],
-        "c99",
-        "-O1",
-        "-fsanitize=address,undefined",
-        "weights.c",
-        "-o",
-        "weights",
-    )
+    harness = (PROGRAMS / "reader.h").read_text()
+    source = harness.replace("allocated(head[0] == 'c' ? bytes", "allocated(head[0] == 'c' ? bytes - 1")
+    assert source != harness
+    (tmp_path / "reader.h").write_text(source)
+    (tmp_path / "weights.c").write_bytes((PROGRAMS / "weights.c").read_bytes())
+    compile_c(tmp_path, compilers("c")[0], "c99", *SANITIZERS, "weights.c", "-o", "weights")
     request = b"c" + (16).to_bytes(8, "little") + (8).to_bytes(8, "little") + b"{}      "
     done = subprocess.run([tmp_path / "weights"], input=request, capture_output=True, check=False)
     assert done.returncode != 0

@@ -69,6 +69,46 @@ def test_books_of_another_library(tmp_path: Path) -> None:
     assert [item.code for item in caught.value.diagnostics] == ["VQ0531"]
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("algorithm", {"key": {}, "value": {}}),
+        ("algorithm", None),
+        ("kv_heads", 1),
+        ("kv_heads", 2.0),
+        ("head_dim", 128),
+        ("layout", {"heads": 2}),
+        ("by_rows", False),
+        ("by_rows", 1),
+        ("rope", ["half", 10000.0, 1.0]),
+    ],
+)
+def test_a_description_that_its_id_does_not_stand_for(field: str, value: Any, tmp_path: Path) -> None:
+    library = fake_cache_library(tmp_path)
+    save(library, tmp_path / "packed")
+    with safe_open(tmp_path / "packed", "np") as file:
+        described = json.loads(file.metadata()["vqcc.packed"])
+    described["layer.0"] |= {field: value}
+    save_file(load_file(tmp_path / "packed"), tmp_path / "changed", {"vqcc.packed": json.dumps(described)})
+    with pytest.raises(VqccError) as caught:
+        load_packed_books(tmp_path / "changed", library)
+    (found,) = caught.value.diagnostics
+    assert found.code == "VQ0530"
+    assert f"another {field} than its layout_id stands for" in found.message
+
+
+@pytest.mark.parametrize("field", ["algorithm", "kv_heads", "head_dim", "layout", "by_rows", "rope"])
+def test_a_description_that_lacks_what_its_id_stands_for(field: str, tmp_path: Path) -> None:
+    library = fake_cache_library(tmp_path, rope="half")
+    save(library, tmp_path / "packed")
+    with safe_open(tmp_path / "packed", "np") as file:
+        described = json.loads(file.metadata()["vqcc.packed"])
+    del described["layer.0"][field]
+    save_file(load_file(tmp_path / "packed"), tmp_path / "changed", {"vqcc.packed": json.dumps(described)})
+    with pytest.raises(VqccError, match="VQ0530"):
+        load_packed_books(tmp_path / "changed", library)
+
+
 @pytest.mark.parametrize("change", ["missing", "type", "shape", "metadata", "nested without end"])
 def test_a_file_that_was_changed(tmp_path: Path, change: str) -> None:
     library = fake_cache_library(tmp_path)

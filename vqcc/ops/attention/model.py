@@ -160,6 +160,11 @@ class AttentionDecode(BaseModel):
         """Rows of queries that share a kv-head, at most: query tokens times the query heads that it serves."""
         return self.query_tokens * self.q_heads // self.kv_heads
 
+    @property
+    def rotation(self) -> list[str | float]:
+        """How keys are rotated once they are decoded: a word, then base and scaling unless it is `none`."""
+        return ["none"] if self.rope == "none" else [self.rope, self.rope_base, self.rope_scaling]
+
     def variants(self) -> tuple[Variant, ...]:
         """One kernel per bound on sequences and type; a launch takes the smallest bound that covers its batch."""
         return tuple(

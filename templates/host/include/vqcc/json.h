@@ -2,7 +2,7 @@
  * Reads JSON where it lies: copies nothing, allocates nothing, and never reads outside its text, whatever stands there.
  *
  * A text may be the contents of a string of another text: its characters are then read through that string's
- * escapes, one at a time, as they are needed. weights.h reads packed files by it.
+ * escapes, one at a time, as they are needed. packed_file.h reads packed files by it.
  */
 #ifndef VQCC_JSON_H_
 #define VQCC_JSON_H_

@@ -1,4 +1,4 @@
-/* SHA-256 (FIPS 180-4) of text that comes a byte at a time: weights.h checks by it what a packed file says of itself. */
+/* SHA-256 (FIPS 180-4) of text that comes a byte at a time: readers check by it what a packed file says of itself. */
 #ifndef VQCC_SHA256_H_
 #define VQCC_SHA256_H_
 
