@@ -50,8 +50,8 @@ __all__ = [
     "describe_kernel",
     "describe_library",
     "layer_folders",
-    "library_folders",
     "load_cache_library",
+    "load_libraries",
     "load_library",
     "load_weight_library",
     "select_gpus",
@@ -143,10 +143,11 @@ def describe_library(problem: Problem, plan: Plan) -> dict[str, Any]:
     }
 
 
-def library_folders(directory: Path) -> tuple[Path, ...]:
-    """The bundles of a directory: those in the folders of a whole model, else itself. Raises as load_library does."""
+def load_libraries(directory: Path) -> tuple[Library | CacheLibrary, ...]:
+    """Those in the folders of a whole model, or the one that a directory is. Raises as load_library does."""
     bundle = read_bundle(directory)
-    return tuple(directory / folder for folder in bundle.manifest.get(LIBRARIES, ())) or (directory,)
+    folders = bundle.manifest.get(LIBRARIES)
+    return tuple(load_library(directory / each) for each in folders) if folders else (_library_of(bundle),)
 
 
 def layer_folders(directory: Path) -> dict[str, str]:
@@ -175,7 +176,11 @@ def layer_folders(directory: Path) -> dict[str, str]:
 
 def load_library(directory: Path) -> Library | CacheLibrary:
     """Read and verify a bundle. Raises VqccError VQ07xx if it is damaged or none, or that of a whole model."""
-    bundle = read_bundle(directory)
+    return _library_of(read_bundle(directory))
+
+
+def _library_of(bundle: Bundle) -> Library | CacheLibrary:
+    directory = bundle.directory
     if LIBRARIES in bundle.manifest:
         raise ModelBundleError(
             Diagnostic(

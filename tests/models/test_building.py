@@ -16,7 +16,7 @@ from vqcc.building import build_library
 from vqcc.codegen.bundle import read_bundle, write_bundle
 from vqcc.data_files import include_directory
 from vqcc.diagnostics import ExitCode, VqccError
-from vqcc.library import library_folders, load_library
+from vqcc.library import load_libraries, load_library
 from vqcc.models import Model, parse_any
 from vqcc.models.building import BuiltModel, build_model
 from vqcc.outputs import model_files
@@ -55,7 +55,12 @@ def directory(built: BuiltModel, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def test_every_folder_is_the_bundle_of_its_library(built: BuiltModel, directory: Path) -> None:
-    assert [path.name for path in library_folders(directory)] == ["qk", "o", "spare", "attention"]
+    assert [library.bundle.directory.name for library in load_libraries(directory)] == [
+        "qk",
+        "o",
+        "spare",
+        "attention",
+    ]
     for layer in built.model.libraries:
         alone = build_library(
             layer.spec, toolchain=FakeToolchain(), cache=None, emit=("cu", "cubin", "header", "plan")

@@ -66,7 +66,7 @@ def command(
     or for a KV cache cuDNN's and flash attention. Each result is checked against float64 before it is timed.
     Of a whole model, all libraries are timed.
     """
-    from vqcc.library import CacheLibrary, library_folders, load_library
+    from vqcc.library import CacheLibrary, load_libraries
     from vqcc.report.bench_plots import check_bench_plot, save_bench_plot
     from vqcc.runtime.bench import Baselines, bench_library, describe_run
     from vqcc.runtime.cache_bench import AttentionBaselines, bench_cache_library
@@ -74,7 +74,7 @@ def command(
     from vqcc.tensors.output import check_outputs, write_atomically
 
     check_outputs([*([] if output is None else [output]), *(path for _, path in plots)], libraries)
-    loaded = [load_library(folder) for path in libraries for folder in library_folders(path)]
+    loaded = [library for path in libraries for library in load_libraries(path)]
     _check_contexts(loaded, contexts)
     if plots and any(isinstance(library, CacheLibrary) for library in loaded):
         raise click.UsageError("--plot draws libraries over weights")

@@ -90,7 +90,7 @@ def command(
     library that cannot be read or run is reported, and the others are still validated.
     """
     from vqcc.diagnostics import ExitCode
-    from vqcc.library import library_folders, load_library
+    from vqcc.library import load_libraries
 
     sides = _checked_sides(keys, values, tensors, names)
     if names and tensors is None:
@@ -102,7 +102,7 @@ def command(
     loaded: list[Library | CacheLibrary] = []
     for path in libraries:
         with failures.noted():
-            loaded += map(load_library, library_folders(path))
+            loaded += load_libraries(path)
     results: list[CaseResult] = []
     with failures.noted():
         inputs = _Inputs(

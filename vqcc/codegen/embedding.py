@@ -26,7 +26,7 @@ from vqcc.codegen.text import Fragment, c_identifier, literal
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["ALIGNMENT", "Machine", "c_array", "declarations", "elf_object"]
+__all__ = ["ALIGNMENT", "Machine", "c_array", "declarations", "elf_object", "embedding_files"]
 
 Machine = Literal["x86_64", "aarch64"]
 
@@ -148,6 +148,18 @@ def c_array(images: Mapping[str, bytes]) -> str:
         for name, image in _checked(images).items()
     )
     return "".join((declarations(images), _ALIGNED, *arrays))
+
+
+def embedding_files(
+    name: str, header: str, images: Mapping[str, bytes], *, arrays: bool, machine: Machine | None
+) -> dict[str, bytes]:
+    """`header` as <name>.embedded.h, and what it declares: with `arrays` as C source, for a `machine` as an object."""
+    files = {f"{name}.embedded.h": header.encode()}
+    if arrays:
+        files[f"{name}.embedded.c"] = c_array(images).encode()
+    if machine is not None:
+        files[f"{name}.embedded.o"] = elf_object(images, machine=machine)
+    return files
 
 
 def _checked(images: Mapping[str, bytes]) -> dict[str, bytes]:
