@@ -118,7 +118,7 @@ def test_an_internal_error(monkeypatch: pytest.MonkeyPatch, compiled: Path) -> N
     def fail(_path: Path) -> None:
         raise RuntimeError("something that cannot happen\nsecond line")
 
-    monkeypatch.setattr("vqcc.library.load_library", fail)
+    monkeypatch.setattr("vqcc.library.load_libraries", fail)
     done = run("validate", compiled)
     assert (done.exit_code, done.stdout) == (70, "")
     assert "error[VQ0901]: RuntimeError: something that cannot happen\n" in done.stderr
@@ -143,7 +143,7 @@ def test_an_interruption(monkeypatch: pytest.MonkeyPatch, compiled: Path) -> Non
     def interrupt(_path: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vqcc.library.load_library", interrupt)
+    monkeypatch.setattr("vqcc.library.load_libraries", interrupt)
     done = run("validate", compiled)
     assert (done.exit_code, done.stderr) == (130, "interrupted\n")
 
