@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine_build import BuiltEngine, build_engine
-from engine_check import Model, check_dump
+from engine_check import check_dump
+from engine_dump import Model
 from engine_torch import LayerSizes, time_layers
 from gemv_levels import add_common, cache_of, document_of, restricted_to, save_document
 

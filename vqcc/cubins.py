@@ -111,12 +111,11 @@ def targets_of(gpus: Sequence[str]) -> dict[str, tuple[str, ...]]:
 def output_names(name: str, targets: Iterable[str], emit: Iterable[Kind]) -> tuple[str, ...]:
     """Names of the files that a compilation writes, its manifest last."""
     from vqcc.codegen import manifest
+    from vqcc.outputs import embedded_files
 
     kinds = set(emit)
     cubins = [f"{name}.{target}.cubin" for target in targets] if "cubin" in kinds else []
-    header = [f"{name}.embedded.h"] if kinds & {"object", "array"} else []
-    parts = [f"{name}.embedded.{end}" for kind, end in (("object", "o"), ("array", "c")) if kind in kinds]
-    return (*header, *parts, *cubins, manifest.NAME)
+    return (*embedded_files(name, kinds), *cubins, manifest.NAME)
 
 
 def _compiled(
@@ -165,13 +164,27 @@ def _said(before: str, text: str, file: Path | None, number: int) -> Diagnostic:
         return Diagnostic("VQ0609", before + text)
     line = _line(file, number)
     missing = _NO_FILE.search(text)
-    name = missing and f'"{missing["name"] or missing["other"]}"'
-    if name and name in line:
-        column = line.index(name) + 2
-        span = Span(str(file), number, column, column + len(name) - 2, line)
-        help_text = "names are relative to the file that includes them; else it is looked for among CUDA's"
-        return Diagnostic("VQ0610", "an include leads nowhere", span, help=help_text)
+    name = missing and (missing["name"] or missing["other"])
+    written = next((each for each in (f'"{name}"', f"<{name}>") if name and each in line), None)
+    if name and written:
+        column = line.index(written) + 2
+        span = Span(str(file), number, column, column + len(name), line)
+        return Diagnostic("VQ0610", "an include leads nowhere", span, help=_where_to_look(written))
     return Diagnostic("VQ0609", before + text, _line_span(file, number, line))
+
+
+def _where_to_look(include: str) -> str:
+    """What helps whoever wrote an include, with its quotes or brackets, that leads nowhere."""
+    name = include[1:-1]
+    if include[0] == '"':
+        return "names are relative to the file that includes them; else it is looked for among CUDA's"
+    of_c = re.fullmatch(r"(assert|float|limits|math|stddef|stdint|stdlib|string)\.h", name)
+    if of_c or re.fullmatch(r"[a-z_]+", name):
+        own = f"c{of_c[1]}" if of_c else name
+        return (
+            f"the host's headers are not there: <cuda/std/{own}>, of CUDA's, is what stands in for <{name}>"
+        )
+    return "names in <> are looked for among CUDA's headers alone: files of one's own are included with \"\""
 
 
 def _line(path: Path, number: int) -> str:

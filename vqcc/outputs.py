@@ -9,14 +9,10 @@ if TYPE_CHECKING:
 
     from vqcc.compiling import Emit
 
-__all__ = ["bundle_files", "gpu_file", "main_file", "model_files"]
+__all__ = ["bundle_files", "embedded_files", "gpu_file", "main_file", "model_files"]
 
-#: Files of a library, and of each of its GPUs: what the name ends in, by what is emitted.
-_LIBRARY: dict[Emit, tuple[str, ...]] = {
-    "header": (".h",),
-    "object": (".embedded.h", ".embedded.o"),
-    "array": (".embedded.h", ".embedded.c"),
-}
+#: What files that embed cubins end in, and those of each GPU, by what is emitted.
+_EMBEDDED: dict[str, str] = {"object": ".embedded.o", "array": ".embedded.c"}
 _GPU: dict[Emit, str] = {"cu": ".cu", "ptx": ".ptx", "cubin": ".cubin", "plan": ".plan.json"}
 
 
@@ -24,9 +20,15 @@ def bundle_files(name: str, gpus: Iterable[str], emit: Collection[Emit]) -> tupl
     """Names of all files of the bundle of the library `name`, the most useful first, its manifest last."""
     from vqcc.codegen import manifest
 
-    library = [f"{name}{end}" for kind, ends in _LIBRARY.items() if kind in emit for end in ends]
+    header = [f"{name}.h"] if "header" in emit else []
     files = [gpu_file(name, gpu, kind) for gpu in gpus for kind in _GPU if kind in emit]
-    return (*dict.fromkeys(library), *files, manifest.NAME)
+    return (*header, *embedded_files(name, emit), *files, manifest.NAME)
+
+
+def embedded_files(name: str, emit: Collection[str]) -> tuple[str, ...]:
+    """Names of the files that embed the cubins of `name`: a header, and each form that is emitted."""
+    forms = [f"{name}{end}" for kind, end in _EMBEDDED.items() if kind in emit]
+    return (f"{name}.embedded.h", *forms) if forms else ()
 
 
 def model_files(
@@ -37,7 +39,7 @@ def model_files(
 
     names = list(gpus)
     headers = [f"{name}.h"] if "header" in emit else []
-    headers += [f"{name}.embedded.h"] if {"object", "array"} & set(emit) else []
+    headers += embedded_files(name, emit)[:1]
     inner = [
         f"{folder}/{file}"
         for folder, library in libraries.items()

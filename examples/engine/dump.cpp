@@ -2,7 +2,6 @@
 
 #include <cstdio>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 
 namespace engine {
@@ -64,7 +63,6 @@ void ArrayFile::write(const std::string& path) const {
 }
 
 void dump_layer(const std::string& directory, const Layers& layers, const Trace& trace, const CacheTrace& before) {
-  std::filesystem::create_directories(directory);
   ArrayFile file;
   note_run(file, layers);
   const auto rows = static_cast<std::size_t>(layers.run().rows());

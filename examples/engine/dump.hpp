@@ -26,7 +26,7 @@ class ArrayFile {
   std::size_t end_ = 0;
 };
 
-/// DIR/layer-<number>.safetensors: weights, the cache before and after, activations of every step.
+/// DIR/layer-<number>.safetensors, in a directory that is there: weights, the cache before and after, activations of every step.
 void dump_layer(const std::string& directory, const Layers& layers, const Trace& trace, const CacheTrace& before);
 
 /// DIR/output.safetensors: the sum that ends the last layer.

@@ -1,6 +1,7 @@
 // Decoder layers over vqcc's kernels: checked, dumped for others to check, and timed.
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 
 #include "dump.hpp"
 #include "layer.hpp"
@@ -36,6 +37,13 @@ int layers_of(const Options& options, const CacheTable& table) {
   return static_cast<int>(wanted);
 }
 
+/// Throws where a file could not be written at the end, after all the work.
+void require_directory_of(const std::string& path) {
+  if (!std::filesystem::is_directory(std::filesystem::absolute(path).parent_path())) {
+    throw std::runtime_error("cannot write " + path + ": there is no such directory");
+  }
+}
+
 /// Runs all layers once, step by step, and looks at what each step made.
 void trace(const Layers& layers, const Stream& stream, const Options& options, Report& report) {
   Halves residual, delta;
@@ -68,20 +76,24 @@ void time(const Layers& layers, const Stream& stream, const Options& options, Re
 }
 
 int run(const Options& options) {
+  // Mistakes that need no GPU to be found come first.
+  (void)LayerShape::of_model();
+  auto books = options.books.empty() ? nullptr : file_books(options.books);
+  const auto source = options.weights.empty() ? random_weights(std::move(books)) : file_weights(options.weights);
+  if (!options.dump.empty()) std::filesystem::create_directories(options.dump);
+  if (!options.json.empty()) require_directory_of(options.json);
+
   const example::Context context;
   const vqcc_driver driver = example::vqcc_functions();
   const Model model(driver, options.overlap);
   const Kernels kernels(driver, options.overlap);
   const Run shape = {options.batch, options.new_tokens(), options.prefill > 0, options.rope_base};
-  (void)LayerShape::of_model();  // what is no decoder layer is said before anything is made
   if (shape.prefill && attention::kSlidingWindow != 0) {
     throw std::runtime_error("the engine's own attention, of a prefill, knows no sliding window, and the model has one");
   }
 
   CacheTable table(options.batch, options.context);
   const int count = layers_of(options, table);
-  auto books = options.books.empty() ? nullptr : file_books(options.books);
-  const auto source = options.weights.empty() ? random_weights(std::move(books)) : file_weights(options.weights);
   std::vector<LayerWeights> weights;
   std::vector<LayerCache> caches;
   for (int layer = 0; layer < count; ++layer) {

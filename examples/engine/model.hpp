@@ -9,7 +9,16 @@
 
 #include "decoder.embedded.h"
 
+#if !defined(DECODER_SHAPE_QKV_N) || !defined(DECODER_SHAPE_GATE_UP_N)
+#error "the spec's `fuse` must make one layer, qkv, of q, k and v, and one, gate_up, of gate and up"
+#endif
+#if !defined(DECODER_SHAPE_O_N) || !defined(DECODER_SHAPE_DOWN_N) || !defined(DECODER_ATTENTION_HEAD_DIM)
+#error "the spec must have layers o, down and attention"
+#endif
+
 namespace engine {
+
+static_assert(DECODER_RANKS == 1, "this engine runs on one GPU: leave tensor_parallel out of the spec");
 
 /// The linear layers of a decoder layer: queries, keys and values in one, and gate and up in one.
 enum class Linear { kQkv, kO, kGateUp, kDown };
@@ -66,7 +75,6 @@ class Model {
  public:
   /// With `overlap` kernels may start while those before them end.
   Model(const vqcc_driver& driver, bool overlap) : overlap_(overlap ? 1 : 0) {
-    if (DECODER_RANKS != 1) throw std::runtime_error("the model is divided among ranks, and this engine runs on one GPU");
     require(decoder_load_embedded(&handle_, &driver), "loading the model");
   }
   ~Model() { decoder_unload(&handle_); }

@@ -100,7 +100,7 @@ def test_errors_have_their_places(source: Path, tmp_path: Path) -> None:
     [
         ("parts/more.cuh", "parts/less.cuh", "VQ0610", "an include leads nowhere"),
         ("halve", "ADD_ONE", "VQ0611", "the names of two kernels differ by case alone"),
-        ("#include <cuda_fp16.h>", "#include <cuda_fp17.h>", "VQ0609", "cuda_fp17.h"),
+        ("= plus_one", "= minus_one", "VQ0609", 'identifier "minus_one" is undefined'),
     ],
 )
 def test_wrong_sources(old: str, new: str, code: str, text: str, source: Path, tmp_path: Path) -> None:
@@ -119,6 +119,23 @@ def test_includes_that_lead_nowhere_have_their_places(source: Path, tmp_path: Pa
     (found,) = done.json["diagnostics"]
     assert (done.exit_code, found["code"], found["path"]) == (1, "VQ0610", str(parts))
     assert (found["line"], found["column"], found["end_column"]) == (4, 12, 20)
+
+
+@pytest.mark.parametrize(
+    ("include", "text"),
+    [
+        ("stdint.h", "<cuda/std/cstdint>, of CUDA's, is what stands in for <stdint.h>"),
+        ("limits", "<cuda/std/limits>, of CUDA's, is what stands in for <limits>"),
+        ("cuda_fp17.h", "names in <> are looked for among CUDA's headers alone"),
+    ],
+)
+def test_headers_that_are_not_cudas(include: str, text: str, source: Path, tmp_path: Path) -> None:
+    source.write_text(f"#include <{include}>\n{SOURCE}")
+    done = run("cubin", source, "--gpu", "h200", "-o", tmp_path / "out", "--json")
+    (found,) = done.json["diagnostics"]
+    assert (done.exit_code, found["code"], found["line"]) == (1, "VQ0610", 1)
+    assert (found["column"], found["end_column"]) == (11, 11 + len(include))
+    assert text in found["help"]
 
 
 def test_lines_are_counted_as_compilers_do(source: Path, tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_nothing_overlaps_if_it_shall_not(engine: Engine, tmp_path: Path) -> Non
         (["--weights", "x", "--books", "y"], "--weights has codebooks of the cache too: leave --books out"),
         (["--books", "/nowhere"], "/nowhere: the file cannot be read"),
         (["--weights", "/nowhere"], "/nowhere/attention.safetensors: the file cannot be read"),
-        (["--layers", "2", "--json", "/nowhere/x"], "cannot write /nowhere/x: No such file or directory"),
+        (["--layers", "2", "--json", "/nowhere/x"], "cannot write /nowhere/x: there is no such directory"),
     ],
 )
 def test_wrong_options(options: list[str], text: str, engine: Engine, tmp_path: Path) -> None:
@@ -220,6 +220,36 @@ def test_wrong_options(options: list[str], text: str, engine: Engine, tmp_path: 
     assert text in done.stderr
     held = tmp_path / "held"
     assert not held.exists() or held.read_text() == NOTHING_HELD
+
+
+def test_mistakes_come_before_the_gpu(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for options in (["--books", "/nowhere"], ["--dump", tmp_path / "file" / "x"], ["--json", "/nowhere/x"]):
+        done = engine.run(tmp_path, *options, STUB_FAIL="cuInit")
+        assert done.returncode == 2
+        assert str(options[1]) in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "other", "text"),
+    [
+        ("#define DECODER_RANKS 1", "#define DECODER_RANKS 2", "leave tensor_parallel out"),
+        ("#define DECODER_SHAPE_QKV_N", "#define OTHER", "one layer, qkv, of q, k and v"),
+        ("#define DECODER_SHAPE_O_N", "#define OTHER", "must have layers o, down and attention"),
+    ],
+)
+def test_models_that_it_cannot_run_do_not_compile(
+    line: str, other: str, text: str, engine: Engine, tmp_path: Path
+) -> None:
+    header = (engine.model / "decoder.h").read_text()
+    assert line in header
+    (tmp_path / "decoder.h").write_text(header.replace(line, other))
+    shutil.copy(engine.model / "decoder.embedded.h", tmp_path)
+    includes = [f"-I{each}" for each in (tmp_path, engine.model, ROOT / "templates" / "host" / "include")]
+    command = ["g++", "-std=c++17", "-fsyntax-only", *includes, str(ENGINE / "options.cpp")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert text in done.stderr
 
 
 def test_help(engine: Engine, tmp_path: Path) -> None:

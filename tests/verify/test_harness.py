@@ -320,3 +320,23 @@ def test_what_a_kernel_does_not_write_keeps_its_value(library: Library, cache_di
     runner.run(kernel, inputs, {"y": y}, {"m": 2, "x_stride": K, "y_stride": N}, workspace)
     assert (y[2:] == 7).all()
     assert not (y[:2] == 7).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "help_text"),
+    [
+        ((2 * N, K), "one in 2 of the rows: if 2 ranks share"),
+        ((N, 3 * K), "one in 3 of the columns: if 3 ranks share"),
+        ((2 * N, 2 * K), "compile a spec with the tensor's algorithm and shape"),
+        ((N // 2, K), "compile a spec with the tensor's algorithm and shape"),
+    ],
+)
+def test_a_whole_weight_for_the_library_of_a_rank(
+    shape: tuple[int, int], help_text: str, library: Library
+) -> None:
+    tensor = library.algorithm.random_tensor(np.random.default_rng(1), "whole", *shape)
+    with pytest.raises(VqccError) as caught:
+        check_tensors(library, [tensor])
+    (item,) = caught.value.diagnostics
+    assert item.help is not None
+    assert help_text in item.help

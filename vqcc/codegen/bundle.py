@@ -24,7 +24,7 @@ from vqcc.codegen.manifest import make_manifest
 from vqcc.diagnostics import Diagnostic, VqccError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 __all__ = ["Bundle", "make_manifest", "read_bundle", "read_files", "write_bundle"]
 
@@ -159,13 +159,16 @@ class _Opened:
     def __init__(self, directory: Path) -> None:
         self._descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
 
-    def names(self) -> list[str]:
-        """Names of all that is there; of folders what is in them, by `folder/name`."""
-        with os.scandir(self._descriptor) as entries:
-            return sorted(name for entry in entries for name in self._below(entry))
+    def names(self, folders: Collection[str] = ()) -> list[str]:
+        """Names of all that is there; of folders what is in them, by `folder/name`.
 
-    def _below(self, entry: os.DirEntry[str]) -> list[str]:
-        """An entry's name, or those of what is in it; an empty folder by its own."""
+        An empty folder counts by its own name, unless it is one of `folders`: build systems make those they wait for.
+        """
+        with os.scandir(self._descriptor) as entries:
+            return sorted(name for entry in entries for name in self._below(entry, entry.name in folders))
+
+    def _below(self, entry: os.DirEntry[str], expected: bool) -> list[str]:
+        """An entry's name, or those of what is in it."""
         if not entry.is_dir(follow_symlinks=False):
             return [entry.name]
         folder = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self._descriptor)
@@ -173,7 +176,7 @@ class _Opened:
             inner = os.listdir(folder)  # noqa: PTH208  (by descriptor, which Path cannot)
         finally:
             os.close(folder)
-        return [f"{entry.name}/{name}" for name in inner] or [entry.name]
+        return [f"{entry.name}/{name}" for name in inner] or ([] if expected else [entry.name])
 
     def read(self, name: str) -> bytes:
         # No link leads out of a bundle, and nothing that is no file (a pipe) can make a reader wait.
@@ -199,21 +202,12 @@ def _folders(names: Iterable[str]) -> frozenset[str]:
 
 
 def _names(target: Path, expected: frozenset[str]) -> list[str]:
-    """Names of all that is there; of folders what is in them, by `folder/name`.
-
-    Empty ones that are `expected` do not count: build systems make folders for what they wait for.
-    """
+    """What a writer finds in `target`, nothing if that is not there; empty folders that are `expected` do not count."""
     try:
-        return sorted(name for path in target.iterdir() for name in _below(path, path.name in expected))
+        with contextlib.closing(_Opened(target)) as opened:
+            return opened.names(expected)
     except FileNotFoundError:
         return []
-
-
-def _below(path: Path, expected: bool) -> list[str]:
-    if path.is_symlink() or not path.is_dir():
-        return [path.name]
-    inner = [f"{path.name}/{each.name}" for each in path.iterdir()]
-    return inner if inner or expected else [path.name]
 
 
 def _refuse_foreign(target: Path, names: list[str]) -> None:

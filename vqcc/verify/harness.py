@@ -65,12 +65,24 @@ def check_tensors(library: Library, tensors: Iterable[VQTensor]) -> None:
         Diagnostic(
             "VQ0803",
             f"VQ tensor '{tensor.name}' does not fit library {library.name}: it has {'; '.join(wrong)}",
-            help="compile a spec with the tensor's algorithm and shape, or quantize with the library's",
+            help=_remedy(tensor.shape, library.op.weight_shape),
         )
         for tensor in tensors
         if (wrong := _differences(library, tensor))
     )
     found.raise_if_errors()
+
+
+def _remedy(shape: tuple[int, int], own: tuple[int, int]) -> str:
+    """What helps a tensor of `shape` that does not fit a library of weights of shape `own`."""
+    for axis, what in enumerate(("rows", "columns")):
+        parts, rest = divmod(shape[axis], own[axis])
+        if parts > 1 and rest == 0 and shape[1 - axis] == own[1 - axis]:
+            return (
+                f"the library's weight has one in {parts} of the {what}: if {parts} ranks share the layer "
+                "(tensor_parallel), quantize and pack each rank's part by itself"
+            )
+    return "compile a spec with the tensor's algorithm and shape, or quantize with the library's"
 
 
 def _differences(library: Library, tensor: VQTensor) -> list[str]:

@@ -76,3 +76,14 @@ def test_scaling_divides_positions() -> None:
     np.testing.assert_allclose(
         rotate(keys, np.array([12]), "half", scaling=4.0), rotate(keys, np.array([3]), "half")
     )
+
+
+def test_a_negative_scale_is_that_of_negated_queries() -> None:
+    """What rounding can do to scores is relative to magnitudes, whatever the sign."""
+    rng = np.random.default_rng(0)
+    queries, keys, values = (rng.standard_normal(shape) for shape in ((1, 2, 2, 8), (1, 5, 8), (1, 5, 8)))
+    found = attend(queries, [keys], [values], scale=-0.5)
+    other = attend(-queries, [keys], [values], scale=0.5)
+    for name in ("outputs", "log_sums", "magnitudes", "scores"):
+        np.testing.assert_allclose(getattr(found, name), getattr(other, name))
+    assert (found.scores > 0).all()

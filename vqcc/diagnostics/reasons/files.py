@@ -43,8 +43,9 @@ REASONS = {
         "Mend the line at the caret; the cause may lie before it.",
     ),
     "VQ0610": (
-        'A line `#include "..."` names no file that is there. Names are relative to the file that has the line.',
-        "Mend the name; headers of CUDA are included with <>.",
+        'A line `#include "..."` names no file that is there, names being relative to the file that has the line; or '
+        "one with <> no header of CUDA: those of the host are not there.",
+        "Mend the name; headers of CUDA are included with <>, `<cuda/std/cstdint>` instead of `<stdint.h>`.",
     ),
     "VQ0611": (
         "The header of hand-written kernels names each in capitals, for all architectures: two have one name, a name "
