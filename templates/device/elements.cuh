@@ -24,6 +24,7 @@ template <> struct ElementTraits<ElementType::kInt8> {
 };
 
 VQCC_HOST_DEVICE constexpr int smaller(int a, int b) { return a < b ? a : b; }
+VQCC_HOST_DEVICE constexpr int larger(int a, int b) { return a < b ? b : a; }
 /// The largest power of two that is at most `value`; 1 for less.
 VQCC_HOST_DEVICE constexpr int power_of_two_at_most(int value) {
   return value < 2 ? 1 : 2 * power_of_two_at_most(value / 2);

@@ -35,15 +35,15 @@ class DecodedSoftmax : public WarpSums<Lanes, Tile::kRows, Tile::kWarps, Lanes> 
     for (int r = 0; r < kRows; ++r) this->add_vector(r, slot, own[r], value);
   }
 
-  /// Adds a token's value in full precision.
+  /// A token's value in full precision.
+  using Row = typename Lanes::Row;
   template <class Element>
-  VQCC_DEVICE void add_row(const Element* row, float /*scale*/, const uint8* weights, int token) {
+  VQCC_DEVICE static Row load_row(const Element* values) {
+    return Lanes::template load_row<Tile::kElement>(values);
+  }
+  VQCC_DEVICE void add_row(const Row& row, float /*scale*/, const uint8* weights, int token) {
 #pragma unroll
-    for (int s = 0; s < Lanes::kSlots; ++s) {
-      float value[Lanes::kVectorSize];
-      Lanes::template load_row<Tile::kElement>(row, s, value);
-      add_value(s, value, weights, token);
-    }
+    for (int s = 0; s < Lanes::kSlots; ++s) add_value(s, row.values[s], weights, token);
   }
 };
 

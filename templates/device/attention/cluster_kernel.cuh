@@ -27,6 +27,9 @@ class ClusterAttention {
   static constexpr int kHeadDim = Shape::kHeadDim;
   static constexpr int kChannels = kHeadDim / kBlocks;
   static constexpr int kChunkBlocks = Tile::kChunkBlocks;
+  /// For what is on its way from a window. Codes have the others: with more, an SM has one block instead of two.
+  static constexpr int kWindowKeyRegisters = 4;
+  static constexpr int kWindowValueRegisters = 8;
   using Element = typename ElementTraits<Tile::kElement>::Type;
   using Arguments = AttentionArguments<Element>;
   using Keys = KeyBlock<KeyAlgorithm, kHeadDim, Cache::kKeyOrder>;
@@ -162,6 +165,8 @@ class ClusterAttention {
   /// Starts to load the codes of this warp's first token blocks: keys of one at a time, values of one for each team of lanes.
   VQCC_DEVICE void start_codes(const Unit& unit, KeyCodes (&keys)[Tile::kKeyDepth],
                                ValueCodes (&values)[Tile::kValueDepth]) const {
+    prefetch_window(arguments_, unit.sequence, unit.number, unit.rows.head, unit.sequence.first_block + unit.sequence.blocks,
+                    rank_ * kThreads + static_cast<int>(threadIdx.x), Tile::kClusterBlocks * kThreads);
 #pragma unroll
     for (int d = 0; d < Tile::kKeyDepth; ++d) {
       load_keys(unit, d * kWarps + warp_, keys[d]);
@@ -212,8 +217,9 @@ class ClusterAttention {
     for (int r = 0; r < kRows; ++r) scores[r] = 0.0f;
     const auto& rotations = products_.rotations(first);
     if (first + lane_index() < unit.sequence.end_token(block)) {
-      add_window_key<Shape, Tile::kElement, kChannels>(rotations, queries_, arguments_.key_window, unit.number,
-                                                       unit.rows.head, first + lane_index(), scores, rank_ * kChannels);
+      add_window_key<Shape, Tile::kElement, kChannels, kWindowKeyRegisters>(
+          rotations, queries_, arguments_.key_window, unit.number, unit.rows.head, first + lane_index(), scores,
+          rank_ * kChannels);
     }
   }
 
@@ -269,10 +275,13 @@ class ClusterAttention {
     if (coded || !present) return;
     const float scale = products_.scale();
     const int first = sequence.first_token(own);
-    for (int t = 0; first + t < sequence.end_token(own); ++t) {
-      const Element* row = window_row<Shape>(arguments_.value_window, unit.number, unit.rows.head, first + t);
-      softmax.add_row(row + rank_ * kChannels, scale, own_weights, t);
-    }
+    add_window_rows<typename Softmax::Row, kWindowValueRegisters>(
+        sequence.end_token(own) - first,
+        [&](int t) {
+          const Element* row = window_row<Shape>(arguments_.value_window, unit.number, unit.rows.head, first + t);
+          return Softmax::load_row(row + rank_ * kChannels);
+        },
+        [&](int t, const typename Softmax::Row& row) { softmax.add_row(row, scale, own_weights, t); });
   }
 
   const Arguments& arguments_;

@@ -93,6 +93,8 @@ class DecodeAttention {
   VQCC_DEVICE void work_on(const Rows& rows, int number, int first, int end) {
     const int length = load<Space::kGlobal>(arguments_.lengths + number);
     const auto sequence = Sequence<Shape>::of(length, arguments_.query_tokens);
+    prefetch_window(arguments_, sequence, number, rows.head, sequence.first_block + end, static_cast<int>(threadIdx.x),
+                    kThreads);
     start_rows(rows, number);
     float sums[kRows][kSlots][kValueSize] = {};
     for (int chunk = first; chunk < end; chunk += Tile::kChunkBlocks) {
@@ -224,16 +226,17 @@ class DecodeAttention {
       add_coded_values(values, any ? tokens : 0, weights, sums);
     }
     if (coded) return;
-    for (int t = 0; t < tokens; ++t) {
-      const int position = sequence.first_token(block) + t;
-      const Element* row = window_row<Shape>(arguments_.value_window, number, rows.head, position);
+    const int first = sequence.first_token(block);
+    add_window_rows<typename Lanes::Row>(
+        tokens,
+        [&](int t) {
+          return Lanes::template load_row<Tile::kElement>(
+              window_row<Shape>(arguments_.value_window, number, rows.head, first + t));
+        },
+        [&](int t, const typename Lanes::Row& row) {
 #pragma unroll
-      for (int s = 0; s < kSlots; ++s) {
-        float value[kValueSize];
-        Lanes::template load_row<Tile::kElement>(row, s, value);
-        add_value(weights + t, value, s, sums);
-      }
-    }
+          for (int s = 0; s < kSlots; ++s) add_value(weights + t, row.values[s], s, sums);
+        });
   }
 
   /// Adds `tokens` tokens that have codes. Where lanes exchange what they decode, teams with fewer decode along, code 0.

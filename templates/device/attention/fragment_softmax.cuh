@@ -95,9 +95,26 @@ class FragmentSoftmax {
     }
   }
 
-  /// Adds a token's value in full precision, times `scale` and its weight, number `token` of `weights`.
+  /// This lane's channels of a token's value in full precision: of each slot its two groups.
+  using Vector = Channels<Tile::kElement, kVectorSize>;
+  struct Row {
+    Vector vectors[kSlots][2];
+  };
   template <class Element>
-  VQCC_DEVICE void add_row(const Element* row, float scale, const uint8* weights, int token) {
+  VQCC_DEVICE static Row load_row(const Element* values) {
+    Row row;
+#pragma unroll
+    for (int s = 0; s < kSlots; ++s) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        row.vectors[s][i] = Vector::template load_from<Space::kGlobal>(values + group_of(s, i) * kVectorSize);
+      }
+    }
+    return row;
+  }
+
+  /// Adds a token's value, times `scale` and its weight, number `token` of `weights`.
+  VQCC_DEVICE void add_row(const Row& row, float scale, const uint8* weights, int token) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const uint8* place = weights + place_of(Quarters::row() + i / 2 * 2, token);
@@ -105,7 +122,7 @@ class FragmentSoftmax {
 #pragma unroll
       for (int s = 0; s < kSlots; ++s) {
         float channels[kVectorSize];
-        load_channels<Tile::kElement>(row + group_of(s, i) * kVectorSize, channels);
+        row.vectors[s][i % 2].to_float(channels);
 #pragma unroll
         for (int c = 0; c < kVectorSize; ++c) {
           values_[s][c][i] = fused_multiply_add(weight, channels[c], values_[s][c][i]);

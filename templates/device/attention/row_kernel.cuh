@@ -13,7 +13,7 @@ namespace vqcc {
 /// brings keys' entries, or their products with the queries, to shared memory; a warp then has the scores of a token block by
 /// one look-up for each channel group, a lane for each token. Warps take token blocks in turn, codes of kStages of them on
 /// their way, each with a softmax of its own, and merge at the segment's end. Values are looked up by rows (EntryRows), a lane
-/// for each channel group: `Softmax` adds them up.
+/// for each channel group: `Softmax` adds them up. Tokens of the window are few, and in full precision: all warps share them.
 template <class Products, class Softmax, class KeyAlgorithm, class ValueAlgorithm, class Shape, class Cache, class Tile>
 class RowAttention {
   static constexpr int kWarps = Tile::kWarps;
@@ -97,23 +97,24 @@ class RowAttention {
     const int length = load<Space::kGlobal>(arguments_.lengths + number);
     const auto sequence = Sequence<Shape>::of(length, arguments_.query_tokens);
     const float scale = score_scale<Shape>(arguments_);
+    prefetch_window(arguments_, sequence, number, rows.head, sequence.first_block + end, static_cast<int>(threadIdx.x),
+                    kThreads);
     const int first_block = sequence.first_block + first + warp_index() * kTeams;
     // An empty sequence has a block, to have an output, but no codes: its pages are not looked at.
-    const int end_block = Shape::kWindow == 0 ? smaller(sequence.first_block + end, sequence.coded_blocks)
-                                              : sequence.first_block + end;
+    const int end_block = smaller(sequence.first_block + end, sequence.coded_blocks);
 #pragma unroll
     for (int stage = 0; stage < Tile::kStages; ++stage) {  // on their way while tables are made
       const int block = first_block + stage * kWarps * kTeams;
-      start_codes<0, Keys::kBytes>(rows.head, number, sequence, block, end_block, stage);
-      start_codes<Keys::kBytes, Pages::kBytes>(rows.head, number, sequence, block, end_block, stage);
+      start_codes<0, Keys::kBytes>(rows.head, number, block, end_block, stage);
+      start_codes<Keys::kBytes, Pages::kBytes>(rows.head, number, block, end_block, stage);
     }
     KeyCodes keys;
     ValueCodes values;
     load_queries<Shape, Tile, kThreads>(arguments_, rows, number, Products::kScalesScores ? 1.0f : scale, shared_.queries());
     if constexpr (kDirect) {
-      take_keys(rows.head, number, sequence, first_block, end_block, 0, keys);
-      take_values(rows.head, number, sequence, first_block, end_block, 0, values);
-      prefetch_codes(rows.head, number, sequence, first_block + kWarps * kTeams, end_block);
+      take_keys(rows.head, number, first_block, end_block, 0, keys);
+      take_values(rows.head, number, first_block, end_block, 0, values);
+      prefetch_codes(rows.head, number, first_block + kWarps * kTeams, end_block);
     }
     wait_for_copies_but<2 * Tile::kStages>();
     block_barrier();  // queries and books are there
@@ -128,34 +129,35 @@ class RowAttention {
       if constexpr (!kDirect) {
         wait_for_copies_but<2 * Tile::kStages - 1>();
         warp_barrier();
-        take_keys(rows.head, number, sequence, block, end_block, stage, keys);
+        take_keys(rows.head, number, block, end_block, stage, keys);
         warp_barrier();  // they have been read
-        start_codes<0, Keys::kBytes>(rows.head, number, sequence, later, end_block, stage);
+        start_codes<0, Keys::kBytes>(rows.head, number, later, end_block, stage);
       }
       float scores[kTeams][kRows];
 #pragma unroll
       for (int team = 0; team < kTeams; ++team) {
-        score(rows, number, sequence, block + team, end_block, keys[team], products, scores[team]);
+        score(rows, sequence, block + team, end_block, keys[team], products, scores[team]);
       }
       if constexpr (kDirect) {
-        take_keys(rows.head, number, sequence, later, end_block, 0, keys);
-        prefetch_codes(rows.head, number, sequence, later + kWarps * kTeams, end_block);
+        take_keys(rows.head, number, later, end_block, 0, keys);
+        prefetch_codes(rows.head, number, later + kWarps * kTeams, end_block);
       }
       softmax.weigh(scores, shared_.weights());
       if constexpr (!kDirect) wait_for_copies_but<2 * Tile::kStages - 1>();
       warp_barrier();  // weights are there
       if constexpr (!kDirect) {
-        take_values(rows.head, number, sequence, block, end_block, stage, values);
+        take_values(rows.head, number, block, end_block, stage, values);
         warp_barrier();
-        start_codes<Keys::kBytes, Pages::kBytes>(rows.head, number, sequence, later, end_block, stage);
+        start_codes<Keys::kBytes, Pages::kBytes>(rows.head, number, later, end_block, stage);
       }
-      add_values(rows, number, sequence, block, end_block, values, softmax);
+      add_values(block, end_block, values, softmax);
       if constexpr (kDirect) {
-        take_values(rows.head, number, sequence, later, end_block, 0, values);
+        take_values(rows.head, number, later, end_block, 0, values);
         warp_barrier();  // weights have been read
       }
       if constexpr (Tile::kStages > 1) stage = stage + 1 == Tile::kStages ? 0 : stage + 1;
     }
+    if constexpr (Shape::kWindow > 0) add_window(rows, number, sequence, first, end, softmax);
     wait_for_copies();
     float* sums = shared_.sums();
     softmax.merge(shared_.state(), sums, shared_.warp_state(), value_unscale(rows.head),
@@ -167,27 +169,22 @@ class RowAttention {
 
   /// Starts to copy bytes kFirst to kEnd of an iteration's token blocks from `block` on to a stage, and ends a group of copies.
   template <int kFirst, int kEnd>
-  VQCC_DEVICE void start_codes(int head, int number, const Sequence<Shape>& sequence, int block, int end, int stage) {
+  VQCC_DEVICE void start_codes(int head, int number, int block, int end, int stage) {
 #pragma unroll
     for (int team = 0; team < kTeams; ++team) {
-      if (!has_codes(sequence, block + team, end)) continue;
+      if (block + team >= end) continue;
       copy_codes<kEnd - kFirst>(shared_.stage(stage) + team * Pages::kBytes + kFirst,
                                 pages_.block_of(number, head, block + team) + kFirst);
     }
     commit_copies();
   }
 
-  /// Whether a token block is this segment's and in codes.
-  VQCC_DEVICE static bool has_codes(const Sequence<Shape>& sequence, int block, int end) {
-    return block < end && (Shape::kWindow == 0 || sequence.is_coded(block));
-  }
-
   /// Brings the codes of an iteration's token blocks to the second-level cache: they are wanted one iteration later.
-  VQCC_DEVICE void prefetch_codes(int head, int number, const Sequence<Shape>& sequence, int block, int end) const {
+  VQCC_DEVICE void prefetch_codes(int head, int number, int block, int end) const {
     constexpr int kLineBytes = 128;
 #pragma unroll
     for (int team = 0; team < kTeams; ++team) {
-      if (!has_codes(sequence, block + team, end)) continue;
+      if (block + team >= end) continue;
       const uint8* codes = pages_.block_of(number, head, block + team);
 #pragma unroll
       for (int line = 0; line < Pages::kBytes; line += kWarpSize * kLineBytes) {
@@ -202,11 +199,11 @@ class RowAttention {
     if constexpr (kDirect) return pages_.block_of(number, head, block + team);
     else return shared_.stage(stage) + team * Pages::kBytes;
   }
-  VQCC_DEVICE void take_keys(int head, int number, const Sequence<Shape>& sequence, int block, int end, int stage,
+  VQCC_DEVICE void take_keys(int head, int number, int block, int end, int stage,
                              KeyCodes& keys) const {
 #pragma unroll
     for (int team = 0; team < kTeams; ++team) {
-      if (!has_codes(sequence, block + team, end)) continue;
+      if (block + team >= end) continue;
       const uint8* codes = codes_of(head, number, block, team, stage);
 #pragma unroll
       for (int set = 0; set < Keys::kSets; ++set) {
@@ -214,10 +211,10 @@ class RowAttention {
       }
     }
   }
-  VQCC_DEVICE void take_values(int head, int number, const Sequence<Shape>& sequence, int block, int end, int stage,
+  VQCC_DEVICE void take_values(int head, int number, int block, int end, int stage,
                                ValueCodes& values) const {
     const int team = lane_index() / ValueRows::kTeamLanes;
-    if (!has_codes(sequence, block + team, end)) return;
+    if (block + team >= end) return;
     const uint8* codes = codes_of(head, number, block, team, stage) + Keys::kBytes;
 #pragma unroll
     for (int s = 0; s < kSlots; ++s) {
@@ -229,26 +226,17 @@ class RowAttention {
   // ---- Scores and softmax ----------------------------------------------------------------------------------
 
   /// This lane's token's scores in powers of two; masked where a row does not see it.
-  VQCC_DEVICE void score(const Rows& rows, int number, const Sequence<Shape>& sequence, int block, int end,
+  VQCC_DEVICE void score(const Rows& rows, const Sequence<Shape>& sequence, int block, int end,
                          const uint32 (&keys)[Keys::kSets][Keys::Streams::kChunkWords], const Products& products,
                          float (&scores)[kRows]) const {
     const int position = sequence.first_token(block) + lane_index();
     const bool present = block < end && position < sequence.end_token(block);
-    if (has_codes(sequence, block, end)) {
-      products.add_up(keys, shared_.products(), shared_.scratch(), scores);
-    } else {
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) scores[r] = 0.0f;
-      if (Shape::kWindow > 0 && present) {
-        const Rotations<Shape> none = {};
-        add_window_key<Shape, Tile::kElement>(none, shared_.queries(), arguments_.key_window, number, rows.head, position,
-                                              scores);
-        if constexpr (Products::kScalesScores) {
-#pragma unroll
-          for (int r = 0; r < kRows; ++r) scores[r] *= score_scale<Shape>(arguments_);
-        }
-      }
-    }
+    if (block < end) products.add_up(keys, shared_.products(), shared_.scratch(), scores);
+    mask(rows, sequence, position, present, scores);
+  }
+
+  VQCC_DEVICE void mask(const Rows& rows, const Sequence<Shape>& sequence, int position, bool present,
+                        float (&scores)[kRows]) const {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       const bool seen = present && rows.sees(r, position, sequence.length, arguments_.query_tokens);
@@ -259,21 +247,70 @@ class RowAttention {
   // ---- Values ----------------------------------------------------------------------------------------------
 
   /// Adds the values of this lane's team's token block times their weights.
-  VQCC_DEVICE void add_values(const Rows& rows, int number, const Sequence<Shape>& sequence, int block, int end,
-                              const ValueCodes& values, Softmax& softmax) const {
+  VQCC_DEVICE void add_values(int block, int end, const ValueCodes& values, Softmax& softmax) const {
     const int team = lane_index() / ValueRows::kTeamLanes;
-    const int own = block + team;
-    if (own >= end) return;
-    const uint8* weights = shared_.weights() + team * (Softmax::kWeightBytes / kTeams);
-    if (has_codes(sequence, own, end)) {
-      softmax.add_codes(shared_.values(), values, weights);
-      return;
+    if (block + team < end) softmax.add_codes(shared_.values(), values, weights_of(team));
+  }
+  VQCC_DEVICE const uint8* weights_of(int team) const {
+    return shared_.weights() + team * (Softmax::kWeightBytes / kTeams);
+  }
+
+  // ---- The window ------------------------------------------------------------------------------------------
+
+  /// Adds the tokens of the window that are in token blocks `first` to `end`. A warp takes some for each team of lanes at a
+  /// time, all lanes a key: one trip to memory for keys and one for values.
+  VQCC_DEVICE void add_window(const Rows& rows, int number, const Sequence<Shape>& sequence, int first, int end,
+                              Softmax& softmax) const {
+    constexpr int kTurn = ceil_divide(4, kTeams);  // tokens of a team
+    if (sequence.first_block + end <= sequence.coded_blocks) return;
+    const int begin_token = sequence.first_token(larger(sequence.first_block + first, sequence.coded_blocks));
+    const int end_token = sequence.end_token(sequence.first_block + end - 1);
+#pragma unroll 1
+    for (int token = begin_token + warp_index() * kTeams * kTurn; token < end_token; token += kWarps * kTeams * kTurn) {
+      float scores[kTeams][kRows];
+      score_window<kTurn>(rows, number, sequence, token, end_token, scores);
+      softmax.weigh(scores, shared_.weights());
+      warp_barrier();  // weights are there
+      const int team = lane_index() / ValueRows::kTeamLanes;
+      const int own = token + team * kTurn;
+      const float scale = 1.0f / value_unscale(rows.head);  // values of codes are scaled, so these are too
+      add_window_rows<typename Softmax::Row>(
+          smaller(kTurn, end_token - own),
+          [&](int t) { return Softmax::load_row(window_row<Shape>(arguments_.value_window, number, rows.head, own + t)); },
+          [&](int t, const typename Softmax::Row& row) { softmax.add_row(row, scale, weights_of(team), t); });
+      warp_barrier();  // weights have been read
     }
-    if constexpr (Shape::kWindow == 0) return;
-    const float scale = 1.0f / value_unscale(rows.head);  // values of codes are scaled, so these are too
-    const int first = sequence.first_token(own);
-    for (int t = 0; first + t < sequence.end_token(own); ++t) {
-      softmax.add_row(window_row<Shape>(arguments_.value_window, number, rows.head, first + t), scale, weights, t);
+  }
+
+  /// Scores of kTurn tokens for each team of lanes, from `token` on, in the first lanes.
+  template <int kTurn>
+  VQCC_DEVICE void score_window(const Rows& rows, int number, const Sequence<Shape>& sequence, int token, int end,
+                                float (&scores)[kTeams][kRows]) const {
+    using Key = Channels<Tile::kElement, kHeadDim / kWarpSize>;
+    Key keys[kTeams][kTurn];
+#pragma unroll
+    for (int team = 0; team < kTeams; ++team) {
+#pragma unroll
+      for (int t = 0; t < kTurn; ++t) {
+        const int position = smaller(token + team * kTurn + t, end - 1);
+        keys[team][t] = Key::template load_from<Space::kGlobal>(
+            window_row<Shape>(arguments_.key_window, number, rows.head, position) + lane_index() * (kHeadDim / kWarpSize));
+      }
+    }
+    const float scale = Products::kScalesScores ? score_scale<Shape>(arguments_) : 1.0f;  // else queries are scaled
+#pragma unroll
+    for (int team = 0; team < kTeams; ++team) {
+#pragma unroll
+      for (int t = 0; t < kTurn; ++t) {
+        float products[kRows];
+        multiply_shared_key<Shape>(keys[team][t], shared_.queries(), products);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+          if (t == 0 || lane_index() == t) scores[team][r] = scale * products[r];
+        }
+      }
+      const int position = token + team * kTurn + lane_index();
+      mask(rows, sequence, position, lane_index() < kTurn && position < end, scores[team]);
     }
   }
 

@@ -55,14 +55,22 @@ struct ValueLanes {
   }
 
   /// This lane's elements of a value in full precision.
+  struct Row {
+    float values[kSlots][kVectorSize];
+  };
   template <ElementType kType, class Element>
-  VQCC_DEVICE static void load_row(const Element* row, int slot, float (&value)[kVectorSize]) {
-    if constexpr (kExchanged) {
+  VQCC_DEVICE static Row load_row(const Element* values) {
+    Row row;
 #pragma unroll
-      for (int i = 0; i < kVectorSize; ++i) value[i] = load_element<kType>(row, channel_of(slot, i));
-    } else {
-      load_channels<kType>(row + channel_of(slot, 0), value);
+    for (int s = 0; s < kSlots; ++s) {
+      if constexpr (kExchanged) {
+#pragma unroll
+        for (int i = 0; i < kVectorSize; ++i) row.values[s][i] = load_element<kType>(values, channel_of(s, i));
+      } else {
+        Channels<kType, kVectorSize>::template load_from<Space::kGlobal>(values + channel_of(s, 0)).to_float(row.values[s]);
+      }
     }
+    return row;
   }
 };
 

@@ -85,16 +85,30 @@ class WarpSoftmax : public WarpSums<Rows, Tile::kRows, Tile::kWarps> {
     }
   }
 
-  /// Adds a token's value in full precision, times `scale` and its weight, number `token` of `weights`.
+  /// This lane's channels of a token's value in full precision.
+  using Vector = Channels<Tile::kElement, Rows::kVectorSize>;
+  struct Row {
+    Vector vectors[kSlots];
+  };
   template <class Element>
-  VQCC_DEVICE void add_row(const Element* row, float scale, const uint8* weights, int token) {
+  VQCC_DEVICE static Row load_row(const Element* values) {
+    Row row;
+#pragma unroll
+    for (int s = 0; s < kSlots; ++s) {
+      row.vectors[s] = Vector::template load_from<Space::kGlobal>(values + WholeVectors<Rows>::channel_of(s, 0));
+    }
+    return row;
+  }
+
+  /// Adds a token's value, times `scale` and its weight, number `token` of `weights`.
+  VQCC_DEVICE void add_row(const Row& row, float scale, const uint8* weights, int token) {
     float weight[kRows];
     Elements<ElementType::kFloat16, kRows, kRows * 2>::template load_from<Space::kShared>(weights + token * kRows * 2)
         .to_float(weight);
 #pragma unroll
     for (int s = 0; s < kSlots; ++s) {
       float value[Rows::kVectorSize];
-      load_channels<Tile::kElement>(row + WholeVectors<Rows>::channel_of(s, 0), value);
+      row.vectors[s].to_float(value);
 #pragma unroll
       for (int r = 0; r < kRows; ++r) this->add_vector(r, s, scale * weight[r], value);
     }

@@ -1,6 +1,7 @@
 // The newest tokens, in full precision: a token block's scores and values from the window.
 #pragma once
 
+#include "../reduce.cuh"
 #include "rope.cuh"
 
 namespace vqcc {
@@ -13,11 +14,43 @@ VQCC_DEVICE Element* window_row(Element* window, int sequence, int head, int pos
   return window + row * Shape::kHeadDim;
 }
 
-/// Some channels of a row, in fp32.
+/// Some neighbouring channels of a row, as they are in memory.
 template <ElementType kType, int kCount>
-VQCC_DEVICE void load_channels(const void* channels, float (&values)[kCount]) {
-  using Run = Elements<kType, kCount, smaller(16, kCount * ElementTraits<kType>::kBytes)>;
-  Run::template load_from<Space::kGlobal>(channels).to_float(values);
+using Channels = Elements<kType, kCount, smaller(16, kCount * ElementTraits<kType>::kBytes)>;
+
+/// Calls `add(t, row)` with a `Row`, what this lane has of a token's row, for t from 0 to `count`; `load(t)` starts to load it.
+/// As many rows as kRegisters have room for are on their way together: one after the other, each would wait for memory.
+template <class Row, int kRegisters = 16, class Load, class Add>
+VQCC_DEVICE void add_window_rows(int count, const Load& load, const Add& add) {
+  constexpr int kRowRegisters = static_cast<int>(sizeof(Row)) / 4;
+  constexpr int kAhead = kRowRegisters < kRegisters ? kRegisters / kRowRegisters : 1;
+#pragma unroll 1
+  for (int first = 0; first < count; first += kAhead) {
+    Row rows[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) rows[i] = load(smaller(first + i, count - 1));  // no branch, so that none waits
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (first + i < count) add(first + i, rows[i]);
+    }
+  }
+}
+
+/// Asks for a sequence's window to be brought to L2 if token blocks before `end` reach it: who adds it up then waits less.
+/// `threads` threads call it, of which this is number `thread`.
+template <class Shape, class Arguments>
+VQCC_DEVICE void prefetch_window(const Arguments& arguments, const Sequence<Shape>& sequence, int number, int head, int end,
+                                 int thread, int threads) {
+  if constexpr (Shape::kWindow == 0) return;
+  if (end <= sequence.coded_blocks) return;
+  constexpr int kLineBytes = 128;
+  constexpr int kBytes = Shape::kWindow * Shape::kHeadDim * static_cast<int>(sizeof(*arguments.key_window));
+  const auto* keys = reinterpret_cast<const uint8*>(window_row<Shape>(arguments.key_window, number, head, 0));
+  const auto* values = reinterpret_cast<const uint8*>(window_row<Shape>(arguments.value_window, number, head, 0));
+  for (int i = thread * kLineBytes; i < kBytes; i += threads * kLineBytes) {
+    prefetch_line(keys + i);
+    prefetch_line(values + i);
+  }
 }
 
 /// Adds the products of kCount channels of this lane's key, from `first` on, with each row's query in fp32 at
@@ -42,18 +75,44 @@ VQCC_DEVICE void add_products(const Rotations<Shape>& rotations, const float* qu
   }
 }
 
-/// Adds the products of the window's key at `position` with each row's query, over kChannels channels from `start` on.
-template <class Shape, ElementType kType, int kChannels = Shape::kHeadDim, int kRows, class Element>
+/// The products of a window's key with each row's query, in fp32 at queries[r * kHeadDim], where the lanes of a warp share a
+/// key: each has the channels from lane * kHeadDim / 32 on. All lanes get them.
+template <class Shape, ElementType kType, int kCount, int kRows>
+VQCC_DEVICE void multiply_shared_key(const Channels<kType, kCount>& key, const float* queries, float (&products)[kRows]) {
+  static_assert(kCount == Shape::kHeadDim / kWarpSize, "lanes have all channels");
+  float own[kCount];
+  key.to_float(own);
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const float* query = queries + r * Shape::kHeadDim + lane_index() * kCount;
+    products[r] = 0.0f;
+#pragma unroll
+    for (int c = 0; c < kCount; ++c) products[r] = fused_multiply_add(own[c], query[c], products[r]);
+    products[r] = sum_of_warp(products[r]);
+  }
+}
+
+/// Adds the products of the window's key at `position` with each row's query, over kChannels channels from `start` on, of
+/// which kRegisters registers are on their way together.
+template <class Shape, ElementType kType, int kChannels = Shape::kHeadDim, int kRegisters = 16, int kRows, class Element>
 VQCC_DEVICE void add_window_key(const Rotations<Shape>& rotations, const float* queries, const Element* window,
                                 int sequence, int head, int position, float (&scores)[kRows], int start = 0) {
   constexpr int kCount = 8;
-  static_assert(kChannels % kCount == 0, "channels come in eights");
+  using Run = Channels<kType, kCount>;
+  constexpr int kAhead = smaller(kRegisters / 4, kChannels / kCount);
+  static_assert(kChannels % (kAhead * kCount) == 0, "channels come in eights, and these in groups");
   const Element* keys = window_row<Shape>(window, sequence, head, position);
 #pragma unroll 1
-  for (int first = start; first < start + kChannels; first += kCount) {
-    float key[kCount];
-    load_channels<kType>(keys + first, key);
-    add_products(rotations, queries, first, key, scores);
+  for (int first = start; first < start + kChannels; first += kAhead * kCount) {
+    Run runs[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) runs[i] = Run::template load_from<Space::kGlobal>(keys + first + i * kCount);
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      float key[kCount];
+      runs[i].to_float(key);
+      add_products(rotations, queries, first + i * kCount, key, scores);
+    }
   }
 }
 
