@@ -269,6 +269,7 @@ class RowAttention {
     for (int token = begin_token + warp_index() * kTeams * kTurn; token < end_token; token += kWarps * kTeams * kTurn) {
       float scores[kTeams][kRows];
       score_window<kTurn>(rows, number, sequence, token, end_token, scores);
+      warp_barrier();  // the last weights have been read
       softmax.weigh(scores, shared_.weights());
       warp_barrier();  // weights are there
       const int team = lane_index() / ValueRows::kTeamLanes;
@@ -278,7 +279,6 @@ class RowAttention {
           smaller(kTurn, end_token - own),
           [&](int t) { return Softmax::load_row(window_row<Shape>(arguments_.value_window, number, rows.head, own + t)); },
           [&](int t, const typename Softmax::Row& row) { softmax.add_row(row, scale, weights_of(team), t); });
-      warp_barrier();  // weights have been read
     }
   }
 
