@@ -231,7 +231,11 @@ class Check:
                 self.number, "attention", compare_within(got, exact.outputs, bound, limit, "float16")
             )
         exact = attend(
-            rotated[:, :, : op.q_heads], *self._cached(), scale=scale, sliding_window=op.sliding_window
+            rotated[:, :, : op.q_heads],
+            *self._cached(),
+            scale=scale,
+            sliding_window=op.sliding_window,
+            rope=op.rope,
         )
         kernels = self.model.attention.builds[self.model.gpu].kernels
         kernel = min(

@@ -216,8 +216,8 @@ def kernel_type(case: Case) -> str:
     return {
         "score": f"RowAttention<HeadScores<Keys, Shape, Cache, Tile>, {softmax}<Values, Shape, Tile>, "
         "Keys, Values, Shape, Cache, Tile>",
-        "fragment": f"RowAttention<FragmentKeys<Keys, Shape, Tile>, {softmax}<Values, Shape, Tile>, "
-        "Keys, Values, Shape, Cache, Tile>",
+        "fragment": f"RowAttention<{'' if case.rope == 'none' else 'Turned'}FragmentKeys<Keys, Shape, Tile>, "
+        f"{softmax}<Values, Shape, Tile>, Keys, Values, Shape, Cache, Tile>",
         "decode": "DecodeAttention<Keys, Values, Shape, Cache, KeyTile, ValueTile, Tile>",
         "cluster score": "ClusterAttention<ScoredProducts<Keys, Values, Shape, Cache, Tile>, "
         "Keys, Values, Shape, Cache, Tile>",
@@ -232,7 +232,7 @@ def headers_of(case: Case) -> tuple[str, ...]:
         "cluster score": ("cluster_kernel", "cluster_scores"),
         "cluster decode": ("cluster_kernel", "cluster_decode"),
         "score": ("row_kernel", "head_scores", "warp_softmax", "fragment_softmax"),
-        "fragment": ("row_kernel", "fragment_keys", "fragment_softmax"),
+        "fragment": ("row_kernel", "fragment_keys", "turned_keys", "fragment_softmax"),
         "decode": ("decode_kernel",),
     }[case.kernel]
     return (*(f"attention/{name}.cuh" for name in names), "algorithms/kmeans.cuh")
@@ -461,13 +461,16 @@ def _exact(
         scale=case.head_dim**-0.5,
         softcap=case.softcap,
         sliding_window=case.sliding_window,
+        rope=case.rope,
     )
 
 
 def check(case: Case, answer: Answer) -> None:
     """Within what rounding can do: outputs, weights and sums of eight in float16, scores of tables in float16."""
     exact = answer.exact
-    of_scores = 2.0**-20 + (4 * HALF if case.kernel in ("score", "cluster score") and case.rows > 1 else 0.0)
+    tabulated = case.kernel in ("score", "cluster score") and case.rows > 1
+    turned = case.kernel == "fragment" and case.rope != "none"
+    of_scores = 2.0**-20 + (4 * HALF if tabulated or turned else 0.0)
     of_values = 2.0**-18 + {"score": 6 * HALF, "fragment": 2 * HALF, "decode": 0.0}[case.kernel.split()[-1]]
     relative = of_values + 2 * of_scores * exact.scores
     bound = ROUNDING[case.dtype] * np.abs(exact.outputs) + relative[..., None] * exact.magnitudes + 1e-7

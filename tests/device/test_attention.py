@@ -202,6 +202,48 @@ def test_on_tensor_cores(name: str, cache_directory: Path) -> None:
     check(case, answer_of(case, cache_directory))
 
 
+TURNED = {
+    "halves": Case(head_dim=128, query_heads=4, heads=1, rows=4, rope="half", lengths=(70, 5, 1000), grid=3),
+    "neighbours": Case(
+        head_dim=128, query_heads=4, heads=1, rows=4, rope="interleaved", lengths=(70, 0, 300), grid=3
+    ),
+    "entries of two channels": Case(
+        head_dim=128, query_heads=8, heads=2, rows=4, keys=Books(2), rope="half", lengths=(200, 33), stages=0
+    ),
+    "entries of two channels, neighbours": Case(
+        head_dim=128, query_heads=3, heads=1, rows=4, keys=Books(2), values=Books(2), rope="interleaved"
+    ),
+    "entries of eight channels": Case(
+        head_dim=128, query_heads=4, heads=1, rows=4, keys=Books(8), rope="half", lengths=(100, 1)
+    ),
+    "entries of eight channels, neighbours": Case(
+        head_dim=128, query_heads=4, heads=1, rows=4, keys=Books(8), rope="interleaved", lengths=(100, 1)
+    ),
+    "a small head": Case(
+        head_dim=64, query_heads=4, heads=1, rows=4, keys=Books(2), values=Books(2), rope="half", window=40
+    ),
+    "a small head, neighbours": Case(
+        head_dim=64, query_heads=4, heads=1, rows=4, keys=Books(2), values=Books(2), rope="interleaved", window=40
+    ),
+    "one query, a window, pages": Case(
+        head_dim=128, query_heads=2, heads=2, rows=4, rope="half", window=40, page_tokens=64, lengths=(300, 41, 0)
+    ),
+    "neighbours in a window": Case(
+        head_dim=128, query_heads=4, heads=2, rows=4, rope="interleaved", window=70, lengths=(300, 41, 60)
+    ),
+    "tokens, a sliding window, bfloat16": Case(
+        head_dim=128, query_heads=4, heads=2, rows=4, rope="half", query_tokens=3, sliding_window=50, softcap=5.0,
+        dtype="bfloat16", window=20, row_sets=2, lengths=(300, 90),
+    ),  # fmt: skip
+}
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_rotated_keys_on_tensor_cores(name: str, cache_directory: Path) -> None:
+    case = replace(TURNED[name], kernel="fragment", key_order="fragment")
+    check(case, answer_of(case, cache_directory))
+
+
 def test_both_give_the_same_for_the_same_cache(cache_directory: Path) -> None:
     """One layout serves kernels that decode and kernels over score tables."""
     case = Case(head_dim=128, key_order="rotated", query_heads=4, rows=2)

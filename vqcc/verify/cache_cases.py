@@ -109,6 +109,7 @@ def attended(library: CacheLibrary, case: CacheLaunch, tensors: Sides) -> Attend
         scale=case.scalars["softmax_scale"],
         softcap=case.scalars["softcap"],
         sliding_window=op.sliding_window,
+        rope=op.rope,
     )
 
 

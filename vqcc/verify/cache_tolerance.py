@@ -42,11 +42,14 @@ class _Rounding:
     def of(cls, library: CacheLibrary, kernel: CacheKernel) -> _Rounding:
         """Tables of several rows have float16 scores, of which up to eight are added up two by two: four roundings.
 
-        A score is a sum of as many of them as a key has channel groups, whose roundings mostly cancel. These kernels,
-        and tensor cores, have float16 weights.
+        A score is a sum of as many of them as a key has channel groups, whose roundings mostly cancel. On tensor cores
+        keys that are rotated after decoding are, in float16, as queries are: four roundings of a pair of channels, with
+        those of cosine and sine. These kernels, and tensor cores, have float16 weights.
         """
         tabulated = kernel.dataflow == "score" and kernel.rows > 1
-        tables = 4 * _HALF / library.layout.key_groups**0.5 if tabulated else 0.0
+        terms = library.layout.key_groups if tabulated else library.op.head_dim / 2
+        turned = kernel.dataflow == "fragment" and library.op.rope != "none"
+        tables = 4 * _HALF / terms**0.5 if tabulated or turned else 0.0
         weights = {"score": 6 * _HALF, "fragment": 2 * _HALF}.get(kernel.dataflow, 0.0)
         return cls(_SCORE_ROUNDINGS * _SINGLE + tables, _VALUE_ROUNDINGS * _SINGLE + weights)
 

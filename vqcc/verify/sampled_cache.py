@@ -115,6 +115,7 @@ class SampledCache:
             scale=self.scalars["softmax_scale"],
             softcap=self.scalars["softcap"],
             sliding_window=op.sliding_window,
+            rope=op.rope,
         )
 
     def _decoded(

@@ -7,13 +7,14 @@
 
 namespace vqcc {
 
-/// Queries as operand A, in registers, and their products with token blocks in the order of fragments (FragmentOrder).
+/// What kernels with queries as operand A share: places of entries, multiplies, and the way of products to their tokens.
 ///
-/// So that lanes look different channel groups up at a time, tokens meet the groups in different turns. Rows of a turn hold
-/// the query in that turn; what other turns leave in a column is not used. Entries of two channels have eight turns: the
-/// upper four are another multiply, of the same queries four steps on, a block's halves the other way round.
+/// So that lanes look different channel groups up at a time, tokens meet the groups in different turns (FragmentOrder). Rows
+/// of a turn hold the query in that turn; what other turns leave in a column is not used. Entries of two channels have eight
+/// turns: the upper four are another multiply, of the same queries four steps on, a block's halves the other way round.
 template <class Algorithm, class Shape, class Tile>
-class FragmentKeys {
+class FragmentProducts {
+ protected:
   using Rows = EntryRows<Algorithm, Shape::kHeadDim>;
   using Order = FragmentOrder<Algorithm, Shape::kHeadDim>;
   using Keys = KeyBlock<Algorithm, Shape::kHeadDim, KeyOrder::kFragment>;
@@ -26,24 +27,26 @@ class FragmentKeys {
   static_assert(Order::kSteps * kDepth <= 8, "operands of queries stay in registers");
   static_assert((Rows::kSlots == 1 || Rows::kCopies == 1) && Shape::kHeadDim * 2 <= Rows::kRowBytes,
                 "a group's entry is at its number times an entry's bytes");
-  static_assert(Shape::kRope == Rope::kNone && Tile::kRows == Quarters::kRows, "four rows of queries");
+  static_assert(Tile::kRows == Quarters::kRows, "four rows of queries");
   static constexpr int kPlacesOfWord = 3;  // the fourth byte of a register of places is the region
   static constexpr int kWords = Keys::Streams::kChunkWords;
   static constexpr int kPlaces = ceil_divide(kOctetCodes, kPlacesOfWord);
+
+  using Codes = uint32[Keys::kSets][kWords];
+  using Entries = uint32[2 * kDepth];  // of a step: operand B
+  using Sums = float[kHalves][4];
 
  public:
   static constexpr int kBytes = Rows::kBytes;
   static constexpr bool kKeepsRows = true;  // in shared memory
   static constexpr bool kScalesScores = true;  // not queries, which float16 then holds as they are
-  static constexpr int kScratchBytes = kBlockTokens * Quarters::kRows * 4;
 
   VQCC_DEVICE void load_entries(const uint8* /*key_rows*/) {}  // rows are copied
 
-  /// Takes queries [row][kHeadDim] in fp32; scores are their products times `scale`. In float16, each row of queries is scaled
-  /// by a power of two to where it loses nothing.
-  VQCC_DEVICE void start(const TableRegion& region, const float* queries, const uint8* /*key_rows*/, float /*bound*/,
-                         float scale) {
-    float scales[2];
+ protected:
+  /// Powers of two that bring queries [row][kHeadDim] in fp32 to where float16 loses nothing, of rows `row()` and `row() + 2`;
+  /// scores are products times `scale`.
+  VQCC_DEVICE void find_scales(const float* queries, float scale, float (&scales)[2]) {
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
       float largest = 0.0f;
@@ -54,42 +57,17 @@ class FragmentKeys {
       scales[j] = float_of_bits(static_cast<uint32>(127 + shift) << 23);
       unscale_[j] = scale * float_of_bits(static_cast<uint32>(127 - shift) << 23);
     }
-#pragma unroll
-    for (int s = 0; s < Order::kSteps; ++s) {
-      const int block = s ^ computed_anew(Quarters::turn());
-#pragma unroll
-      for (int d = 0; d < kDepth; ++d) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {  // registers 0 and 1 have the first pair of a row each, 2 and 3 the second
-          const int j = i % 2;
-          const int pair = 2 * d + i / 2;
-          const int group = block * Order::kBlockGroups + Quarters::member() + pair / kPairs * 4;
-          const int channel = group * Rows::kVectorSize + pair % kPairs * 2;
-          const float* query = queries + (Quarters::row() + 2 * j) * Shape::kHeadDim + channel;
-          queries_[s][d][i] = to_float16_pair(make_float2(scales[j] * query[0], scales[j] * query[1]));
-        }
-      }
-    }
-    find_places(region.region);
   }
 
-  /// The scores of this lane's token. Products come to the lanes that have a token's columns; through `scratch`, of this warp
-  /// alone, they reach the token's.
-  VQCC_DEVICE void add_up(const uint32 (&codes)[Keys::kSets][kWords], const TableRegion& rows, uint8* scratch,
-                          float (&scores)[Quarters::kRows]) const {
+  /// The scores of this lane's token: `add(octet, sums)` adds up the products of kTogether octets from `octet` on. They come to
+  /// the lanes that have a token's columns; through `scratch`, of this warp alone, they reach the token's.
+  template <class Add>
+  VQCC_DEVICE void add_octets(uint8* scratch, float (&scores)[Quarters::kRows], const Add& add) const {
     float2 products[Order::kOctets];  // of query rows `row()` and `row() + 2`
 #pragma unroll
     for (int octet = 0; octet < Order::kOctets; octet += kTogether) {
-      float sums[kTogether][kHalves][4] = {};
-#pragma unroll
-      for (int s = 0; s < Order::kSteps; ++s) {
-#pragma unroll
-        for (int o = 0; o < kTogether; ++o) {
-          uint32 entries[2 * kDepth];
-          look_up(codes, rows.base, s, octet + o, entries);
-          multiply(s, entries, sums[o]);
-        }
-      }
+      Sums sums[kTogether] = {};
+      add(octet, sums);
 #pragma unroll
       for (int o = 0; o < kTogether; ++o) {
         products[octet + o].x = unscale_[0] * own_of(sums[o], 0);
@@ -110,10 +88,8 @@ class FragmentKeys {
     scores[3] = rows_02_13.w;
   }
 
- private:
   /// Entries of this lane's look-ups of step `s`, operand B of an octet's tokens.
-  VQCC_DEVICE void look_up(const uint32 (&codes)[Keys::kSets][kWords], const uint8* rows, int s, int octet,
-                           uint32 (&entries)[2 * kDepth]) const {
+  VQCC_DEVICE void look_up(const Codes& codes, const uint8* rows, int s, int octet, Entries& entries) const {
 #pragma unroll
     for (int i = 0; i < Order::kStepLookUps; ++i) {
       const int own = s * Order::kStepLookUps + i;
@@ -127,7 +103,7 @@ class FragmentKeys {
     }
   }
 
-  VQCC_DEVICE void multiply(int s, const uint32 (&entries)[2 * kDepth], float (&sums)[kHalves][4]) const {
+  VQCC_DEVICE void multiply(int s, const Entries& entries, Sums& sums) const {
 #pragma unroll
     for (int d = 0; d < kDepth; ++d) {
       const uint32 b[2] = {entries[2 * d], entries[2 * d + 1]};
@@ -137,19 +113,6 @@ class FragmentKeys {
         multiply_fragments<ElementType::kFloat16>(sums[1], {a[2], a[3], a[0], a[1]}, b);
       }
     }
-  }
-
-  /// The product of a column that this lane has of use: of its turn, in the half of the turns that its column is of.
-  VQCC_DEVICE static float own_of(const float (&sums)[kHalves][4], int j) {
-    const bool even = Quarters::turn() % 2 == 0;
-    const float lower = even ? sums[0][2 * j] : sums[0][2 * j + 1];
-    const float upper = even ? sums[kHalves - 1][2 * j] : sums[kHalves - 1][2 * j + 1];
-    return Quarters::member() < 2 ? lower : upper;
-  }
-
-  /// Bytes of a place, lowest first: byte `place` of a register of places, byte `code` of the codes, the region, its sign.
-  VQCC_HOST_DEVICE static constexpr uint32 selector_of(int place, int code) {
-    return static_cast<uint32>(place) | static_cast<uint32>(4 + code) << 4 | 3u << 8 | 0xbu << 12;
   }
 
   /// Where in a row this lane's entries are, of the look-ups of an octet: three to a register.
@@ -169,8 +132,74 @@ class FragmentKeys {
   }
 
   uint32 queries_[Order::kSteps][kDepth][4];
+
+ private:
+  /// The product of a column that this lane has of use: of its turn, in the half of the turns that its column is of.
+  VQCC_DEVICE static float own_of(const Sums& sums, int j) {
+    const bool even = Quarters::turn() % 2 == 0;
+    const float lower = even ? sums[0][2 * j] : sums[0][2 * j + 1];
+    const float upper = even ? sums[kHalves - 1][2 * j] : sums[kHalves - 1][2 * j + 1];
+    return Quarters::member() < 2 ? lower : upper;
+  }
+
+  /// Bytes of a place, lowest first: byte `place` of a register of places, byte `code` of the codes, the region, its sign.
+  VQCC_HOST_DEVICE static constexpr uint32 selector_of(int place, int code) {
+    return static_cast<uint32>(place) | static_cast<uint32>(4 + code) << 4 | 3u << 8 | 0xbu << 12;
+  }
+
   uint32 places_[kPlaces];
   float unscale_[2];  // of query rows `row()` and `row() + 2`
+};
+
+/// Queries as operand A, in registers while a segment lasts.
+template <class Algorithm, class Shape, class Tile>
+class FragmentKeys : public FragmentProducts<Algorithm, Shape, Tile>, public FixedKeys {
+  using Base = FragmentProducts<Algorithm, Shape, Tile>;
+  using typename Base::Order;
+  using typename Base::Rows;
+  static_assert(Shape::kRope == Rope::kNone, "keys are multiplied as they lie in the cache");
+
+ public:
+  static constexpr int kScratchBytes = kBlockTokens * Quarters::kRows * 4;
+
+  /// Takes queries [row][kHeadDim] in fp32; scores are their products times `scale`.
+  VQCC_DEVICE void start(const TableRegion& region, const float* queries, const uint8* /*key_rows*/, float /*bound*/,
+                         float scale) {
+    float scales[2];
+    this->find_scales(queries, scale, scales);
+#pragma unroll
+    for (int s = 0; s < Order::kSteps; ++s) {
+      const int block = s ^ computed_anew(Quarters::turn());
+#pragma unroll
+      for (int d = 0; d < Base::kDepth; ++d) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {  // registers 0 and 1 have the first pair of a row each, 2 and 3 the second
+          const int j = i % 2;
+          const int pair = 2 * d + i / 2;
+          const int group = block * Order::kBlockGroups + Quarters::member() + pair / Base::kPairs * 4;
+          const int channel = group * Rows::kVectorSize + pair % Base::kPairs * 2;
+          const float* query = queries + (Quarters::row() + 2 * j) * Shape::kHeadDim + channel;
+          this->queries_[s][d][i] = to_float16_pair(make_float2(scales[j] * query[0], scales[j] * query[1]));
+        }
+      }
+    }
+    this->find_places(region.region);
+  }
+
+  VQCC_DEVICE void add_up(const typename Base::Codes& codes, const TableRegion& rows, uint8* scratch,
+                          float (&scores)[Quarters::kRows]) const {
+    this->add_octets(scratch, scores, [&](int octet, typename Base::Sums (&sums)[Base::kTogether]) {
+#pragma unroll
+      for (int s = 0; s < Order::kSteps; ++s) {
+#pragma unroll
+        for (int o = 0; o < Base::kTogether; ++o) {
+          typename Base::Entries entries;
+          this->look_up(codes, rows.base, s, octet + o, entries);
+          this->multiply(s, entries, sums[o]);
+        }
+      }
+    });
+  }
 };
 
 }  // namespace vqcc

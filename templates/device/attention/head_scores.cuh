@@ -21,7 +21,7 @@ VQCC_DEVICE void find_score_scale(float largest, float& scale, float& unscale) {
 /// Tables for kRows query rows, of up to four rows in a cell (RotatedLookUps) and 32 channel groups in a set. Scores that are
 /// kept as float16 are scaled by a power of two for each row.
 template <class Algorithm, class Shape, class Cache, class Tile>
-class HeadScores {
+class HeadScores : public FixedKeys {
   using Rows = EntryRows<Algorithm, Shape::kHeadDim>;
   using Keys = KeyBlock<Algorithm, Shape::kHeadDim, Cache::kKeyOrder>;
 
@@ -36,6 +36,7 @@ class HeadScores {
   static constexpr int kCellRegions = ceil_divide(ceil_divide(Keys::kGroups, kWarpSize), LookUps::kSets);
   static_assert(kRows % kCellRows == 0 && (kCellRows == 1 || kCellRows == 2 || kCellRows == 4), "1, 2, 4 or 8 rows");
   static_assert(Keys::kSetGroups % 4 == 0, "codes fill words");
+  static_assert(Shape::kRope == Rope::kNone, "products of entries are of all positions");
 
  public:
   static constexpr int kSets = ceil_divide(Keys::kGroups, kWarpSize);

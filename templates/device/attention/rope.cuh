@@ -15,6 +15,11 @@ VQCC_DEVICE float2 rotation_of(TurnStep turn) {
   return cosine_and_sine(half_turns);
 }
 
+/// What a pair of channels has turned at a position: `steps` has a TurnStep for each pair.
+VQCC_DEVICE TurnStep turn_of_position(const uint8* steps, int pair, int position) {
+  return load<Space::kGlobal>(reinterpret_cast<const TurnStep*>(steps) + pair) * static_cast<TurnStep>(position);
+}
+
 /// Rotations of the tokens of a block, as those of its first token followed by those of so many tokens further.
 ///
 /// Shared memory: [pairs][kBlockTokens] for the latter, made once, and [pairs] for the former, of each warp.
@@ -38,7 +43,7 @@ struct Rotations {
   VQCC_DEVICE void make(const uint8* steps) const {
     if constexpr (kAny) {
       for (int i = static_cast<int>(threadIdx.x); i < kPairs * kBlockTokens; i += kThreads) {
-        further[i] = rotation_of(step_of(steps, i / kBlockTokens) * static_cast<TurnStep>(i % kBlockTokens));
+        further[i] = rotation_of(turn_of_position(steps, i / kBlockTokens, i % kBlockTokens));
       }
     }
   }
@@ -48,7 +53,7 @@ struct Rotations {
     if constexpr (kAny) {
       warp_barrier();  // the last block's have been read
       for (int i = lane_index(); i < kPairs; i += kWarpSize) {
-        first[i] = rotation_of(step_of(steps, i) * static_cast<TurnStep>(position));
+        first[i] = rotation_of(turn_of_position(steps, i, position));
       }
       warp_barrier();
     }
@@ -77,11 +82,6 @@ struct Rotations {
   VQCC_DEVICE static float rotated_back(const float* query, int channel, float2 rotation) {
     const float sine = is_second(channel) ? -rotation.y : rotation.y;
     return fused_multiply_add(query[channel], rotation.x, query[partner_of(channel)] * sine);
-  }
-
- private:
-  VQCC_DEVICE static TurnStep step_of(const uint8* steps, int pair) {
-    return load<Space::kGlobal>(reinterpret_cast<const TurnStep*>(steps) + pair);
   }
 };
 

@@ -6,8 +6,7 @@
 
 namespace vqcc {
 
-/// o[b, t, h] = softmax over the tokens that query (b, t, h) sees of (q . k * softmax_scale), times v, for keys that are
-/// not rotated after decoding.
+/// o[b, t, h] = softmax over the tokens that query (b, t, h) sees of (q . k * softmax_scale), times v.
 ///
 /// Blocks of the grid share all token blocks equally. For a segment, what a block has of a row set and a sequence, `Products`
 /// brings keys' entries, or their products with the queries, to shared memory; a warp then has the scores of a token block by
@@ -28,7 +27,6 @@ class RowAttention {
   using Rows = RowSet<Shape, kRows>;
   using KeyRows = EntryRows<KeyAlgorithm, kHeadDim>;
   using ValueRows = EntryRows<ValueAlgorithm, kHeadDim>;
-  static_assert(Shape::kRope == Rope::kNone, "products of entries are of all positions");
 
   static constexpr int kTeams = ValueRows::kTeams;
   static constexpr int kSlots = ValueRows::kSlots;
@@ -60,6 +58,7 @@ class RowAttention {
   VQCC_DEVICE void work() {
     allow_next_kernel();
     shared_.start();
+    Products::template make_turns<kThreads>(shared_.turns(), arguments_.rotations);
     wait_for_previous_kernels();
     for_each_segment<Shape, Tile, kThreads>(
         arguments_, shared_.progress(), shared_.state(), shared_.sums(), shared_.flag(),
@@ -227,11 +226,14 @@ class RowAttention {
 
   /// This lane's token's scores in powers of two; masked where a row does not see it.
   VQCC_DEVICE void score(const Rows& rows, const Sequence<Shape>& sequence, int block, int end,
-                         const uint32 (&keys)[Keys::kSets][Keys::Streams::kChunkWords], const Products& products,
+                         const uint32 (&keys)[Keys::kSets][Keys::Streams::kChunkWords], Products& products,
                          float (&scores)[kRows]) const {
     const int position = sequence.first_token(block) + lane_index();
     const bool present = block < end && position < sequence.end_token(block);
-    if (block < end) products.add_up(keys, shared_.products(), shared_.scratch(), scores);
+    if (block < end) {
+      products.turn_to(shared_.turns(), arguments_.rotations, sequence.first_token(block), shared_.queries(), shared_.scratch());
+      products.add_up(keys, shared_.products(), shared_.scratch(), scores);
+    }
     mask(rows, sequence, position, present, scores);
   }
 
@@ -303,7 +305,10 @@ class RowAttention {
 #pragma unroll
       for (int t = 0; t < kTurn; ++t) {
         float products[kRows];
-        multiply_shared_key<Shape>(keys[team][t], shared_.queries(), products);
+        float key[kHeadDim / kWarpSize];
+        keys[team][t].to_float(key);
+        rotate_shared_key<Shape>(arguments_.rotations, token + team * kTurn + t, key);
+        multiply_shared_key<Shape>(key, shared_.queries(), products);
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
           if (t == 0 || lane_index() == t) scores[team][r] = scale * products[r];

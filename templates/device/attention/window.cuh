@@ -75,19 +75,34 @@ VQCC_DEVICE void add_products(const Rotations<Shape>& rotations, const float* qu
   }
 }
 
-/// The products of a window's key with each row's query, in fp32 at queries[r * kHeadDim], where the lanes of a warp share a
-/// key: each has the channels from lane * kHeadDim / 32 on. All lanes get them.
-template <class Shape, ElementType kType, int kCount, int kRows>
-VQCC_DEVICE void multiply_shared_key(const Channels<kType, kCount>& key, const float* queries, float (&products)[kRows]) {
+/// Rotates a window's key by its position, where the lanes of a warp share it: each has kHeadDim / 32 channels, in order.
+template <class Shape, int kCount>
+VQCC_DEVICE void rotate_shared_key(const uint8* steps, int position, float (&key)[kCount]) {
+  using Own = Rotations<Shape>;
+  static_assert(kCount == Shape::kHeadDim / kWarpSize && kCount % 2 == 0, "lanes have all channels");
+  if constexpr (!Own::kAny) return;
+  float rotated[kCount];
+#pragma unroll
+  for (int c = 0; c < kCount; ++c) {
+    const int channel = lane_index() * kCount + c;
+    const float2 turn = rotation_of(turn_of_position(steps, Own::pair_of(channel), position));
+    const float partner = Shape::kRope == Rope::kHalf ? exchange_xor(key[c], kWarpSize / 2) : key[c ^ 1];
+    rotated[c] = fused_multiply_add(key[c], turn.x, Own::is_second(channel) ? partner * turn.y : -partner * turn.y);
+  }
+#pragma unroll
+  for (int c = 0; c < kCount; ++c) key[c] = rotated[c];
+}
+
+/// The products of such a key with each row's query, in fp32 at queries[r * kHeadDim]. All lanes get them.
+template <class Shape, int kCount, int kRows>
+VQCC_DEVICE void multiply_shared_key(const float (&key)[kCount], const float* queries, float (&products)[kRows]) {
   static_assert(kCount == Shape::kHeadDim / kWarpSize, "lanes have all channels");
-  float own[kCount];
-  key.to_float(own);
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
     const float* query = queries + r * Shape::kHeadDim + lane_index() * kCount;
     products[r] = 0.0f;
 #pragma unroll
-    for (int c = 0; c < kCount; ++c) products[r] = fused_multiply_add(own[c], query[c], products[r]);
+    for (int c = 0; c < kCount; ++c) products[r] = fused_multiply_add(key[c], query[c], products[r]);
     products[r] = sum_of_warp(products[r]);
   }
 }

@@ -9,6 +9,15 @@ namespace vqcc {
 /// channels 2 i and 2 i + 1 together.
 enum class Rope { kNone, kHalf, kInterleaved };
 
+/// Of products of keys that are multiplied as they lie in the cache: positions matter to none.
+struct FixedKeys {
+  static constexpr int kTurnBytes = 0;
+  template <int kThreads>
+  VQCC_DEVICE static void make_turns(uint8* /*table*/, const uint8* /*steps*/) {}
+  VQCC_DEVICE void turn_to(const uint8* /*table*/, const uint8* /*steps*/, int /*position*/, const float* /*queries*/,
+                           uint8* /*scratch*/) {}
+};
+
 /// Strides of queries or outputs [batch, query tokens, query heads, head_dim], in elements.
 struct RowStrides {
   int64 sequence;

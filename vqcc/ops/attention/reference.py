@@ -26,7 +26,8 @@ class Attended:
     """Of each query: outputs [sequences, query tokens, query heads, head_dim], log-sum-exps less the last axis.
 
     `magnitudes`, of the shape of outputs, are weighted sums of |values|; `scores`, of that of log-sum-exps, the largest
-    sum of |query * key| of a token that is seen. What rounding can do is relative to these.
+    sum of |query * key| of a token that is seen, or, where keys are rotated after decoding, of the products of lengths of
+    their pairs of channels, which no rotation changes. What rounding can do is relative to these.
     """
 
     outputs: NDArray[np.float64]
@@ -43,10 +44,11 @@ def attend(
     scale: float,
     softcap: float = 0.0,
     sliding_window: int = 0,
+    rope: Rope = "none",
 ) -> Attended:
     """Attention of `queries` [sequences, query tokens, query heads, head_dim] over each sequence's tokens.
 
-    `keys` and `values` are [kv-heads, tokens, head_dim], keys rotated. The query tokens are a sequence's last ones, and
+    `keys` and `values` are [kv-heads, tokens, head_dim], keys rotated by `rope`. The query tokens are a sequence's last ones, and
     see what is not after them, with a sliding window no more than so many tokens. A query that sees none has output 0
     and log-sum-exp minus infinity.
     """
@@ -74,8 +76,24 @@ def attend(
                 outputs[place] = weights @ own_values / weights.sum()
                 magnitudes[place] = weights @ np.abs(own_values) / weights.sum()
                 log_sums[place] = capped.max() + np.log(weights.sum())
-                scores[place] = abs(scale) * (np.abs(own_keys) @ np.abs(query)).max()
+                scores[place] = abs(scale) * (_lengths(own_keys, rope) @ _lengths(query, rope)).max()
     return Attended(outputs, log_sums, magnitudes, scores)
+
+
+def _lengths(rows: NDArray[np.float64], rope: Rope) -> NDArray[np.float64]:
+    """Lengths of the pairs of channels that are rotated together; of channels that are not, magnitudes."""
+    if rope == "none":
+        return np.abs(rows)
+    first, second = _pairs(rope, rows.shape[-1] // 2)
+    lengths: NDArray[np.float64] = np.hypot(rows[..., first], rows[..., second])
+    return lengths
+
+
+def _pairs(rope: Rope, pairs: int) -> tuple[slice, slice]:
+    """Where the first channel of each pair is, and the second."""
+    if rope == "half":
+        return slice(0, pairs), slice(pairs, None)
+    return slice(0, None, 2), slice(1, None, 2)
 
 
 def rotate(
@@ -91,9 +109,7 @@ def rotate(
     pairs = keys.shape[-1] // 2
     angles = positions[:, None] * _frequencies(pairs, base, scaling)
     cosines, sines = np.cos(angles), np.sin(angles)
-    first, second = (
-        (slice(0, pairs), slice(pairs, None)) if rope == "half" else (slice(0, None, 2), slice(1, None, 2))
-    )
+    first, second = _pairs(rope, pairs)
     rotated = np.empty_like(keys)
     rotated[..., first] = keys[..., first] * cosines - keys[..., second] * sines
     rotated[..., second] = keys[..., first] * sines + keys[..., second] * cosines

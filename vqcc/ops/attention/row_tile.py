@@ -6,7 +6,7 @@ Shared memory is counted here as the device headers lay it out; `tests/ops/atten
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vqcc.cache_layouts import BLOCK_TOKENS, TABLE_ROWS
 from vqcc.ops.attention.cycles import BlockCounts, SegmentCounts
@@ -24,7 +24,7 @@ from vqcc.ops.attention.tile import (
 from vqcc.ops.tiles import round_up
 from vqcc.plan import Constant
 
-__all__ = ["FragmentTile", "RowTile", "ScoreTile"]
+__all__ = ["FragmentTile", "RowTile", "ScoreTile", "TurnedFragmentTile"]
 
 #: Warp instructions, counted in machine code: of a look-up, place and load; of adding a score up, and more for each row
 #: of a cell; of a channel of a value, for each row, or on tensor cores beside the multiply; of a token block, of a row.
@@ -33,6 +33,9 @@ CHANNEL, MULTIPLIED_CHANNEL = 0.7, 0.5
 BLOCK, ROW = 60.0, 30.0
 #: Of products on tensor cores: what brings them to their tokens' lanes; and, fitted, cycles until queries are operands.
 PRODUCTS, QUERY_CYCLES = 70.0, 9000.0
+#: Of keys that are rotated: of a channel's entries, place and turn; of a token block, of queries that are rotated back, which
+#: are written, and read in each of four turns.
+TURN, TURNED_QUERIES, QUERY_TURNS = 1.2, 130.0, 5
 #: Fitted: how long busy times are felt together, longer where codes come straight to registers, and where fewer
 #: warps work while others wait.
 BUSY, WAITS = 0.82, 2.9
@@ -75,6 +78,11 @@ class RowTile(AttentionTile):
     @property
     def warp_scratch_bytes(self) -> int:
         """What scores of a warp pass through."""
+        return 0
+
+    @property
+    def turn_bytes(self) -> int:
+        """Rotations of a token block's tokens, where keys need them."""
         return 0
 
     @property
@@ -143,6 +151,7 @@ class RowTile(AttentionTile):
         queries = FLOAT_BYTES * self._query_floats
         return (
             own
+            + self.turn_bytes
             + queries
             + state
             + self._progress_bytes
@@ -260,3 +269,33 @@ class FragmentTile(RowTile):
     def warp_scratch_bytes(self) -> int:
         """Scores on their way from the lanes that have columns to those that have tokens."""
         return BLOCK_TOKENS * self.rows * FLOAT_BYTES
+
+
+@dataclass(frozen=True)
+class TurnedFragmentTile(FragmentTile):
+    """The same for keys that are rotated after decoding: queries are rotated back once a token block, entries by the rest.
+
+    device/attention/turned_keys.cuh.
+    """
+
+    @property
+    def block_counts(self) -> BlockCounts:
+        """Beside what keys take that are not rotated: turns of entries and queries, by tables in shared memory."""
+        counts, head_dim = super().block_counts, self.work.layout.head_dim
+        queries = self.rows * head_dim * HALF_FLOAT_BYTES * QUERY_TURNS / WAVEFRONT_BYTES
+        return replace(
+            counts,
+            wavefronts=counts.wavefronts + head_dim / 2 + queries,
+            instructions=counts.instructions + TURN * head_dim + TURNED_QUERIES,
+        )
+
+    @property
+    def turn_bytes(self) -> int:
+        """Of each token of a block, cosine and sine of each pair of channels in float16."""
+        return BLOCK_TOKENS * 2 * self.work.layout.head_dim
+
+    @property
+    def warp_scratch_bytes(self) -> int:
+        """Rotated queries in float16, of each row 16 bytes more; then scores in their place."""
+        queries = self.rows * (self.work.layout.head_dim * HALF_FLOAT_BYTES + 16)
+        return max(queries, super().warp_scratch_bytes)

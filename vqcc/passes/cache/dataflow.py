@@ -1,7 +1,7 @@
 """Which dataflows a cache's kernels can have, and why not the others.
 
 Kernels that decode take any keys and values. Those over score tables and on tensor cores look entries up by rows
-(device/attention/entry_rows.cuh), and multiply keys as they lie in the cache.
+(device/attention/entry_rows.cuh); tables multiply keys as they lie in the cache, tensor cores also those that are rotated then.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def cache_refusals(problem: CacheProblem, dataflow: Dataflow) -> Iterator[str]:
     """Why no kernel of the problem can have a dataflow: nothing if it can."""
     if dataflow == "decode":
         return
-    if problem.op.rope != "none":
+    if dataflow == "score" and problem.op.rope != "none":
         yield "keys are rotated after decoding: products with entries are not theirs"
     reasons = [reason for side in _sides(problem) for reason in _refusals_of_rows(*side)]
     yield from reasons
@@ -71,7 +71,7 @@ def _refusals_of_rows(side: str, algorithm: Algorithm) -> Iterator[str]:
 
 def _refusals_of_fragments(problem: CacheProblem) -> Iterator[str]:
     head_dim, keys, values = problem.op.head_dim, problem.keys, problem.values
-    if problem.op.query_rows == 1:
+    if problem.op.query_rows == 1 and problem.op.rope == "none":  # else there are no tables to do better
         yield "of four rows of an operand one would be of use"
     if 2 * head_dim > ROW_BYTES:
         yield f"entries of a head of {head_dim} channels take more than a row of {ROW_BYTES} bytes"
