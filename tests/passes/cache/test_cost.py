@@ -47,7 +47,8 @@ def test_more_work_takes_no_less(name: str, batch: int, context: int, group: int
         ("cq-2", {"kv_heads": 8}, "score"),
         ("cq-4", {"kv_heads": 8}, "score"),
         ("cq-4", {}, "score"),
-        ("cq-2", {"rope": "half"}, "decode"),
+        ("cq-2", {"rope": "half"}, "fragment"),
+        ("cq-4", {"kv_heads": 8, "rope": "interleaved"}, "fragment"),
         ("kv-8-6-2", {}, "decode"),
     ],
 )

@@ -39,7 +39,7 @@ TURN, TURNED_QUERIES, QUERY_TURNS = 1.2, 130.0, 5
 #: Fitted: how long busy times are felt together, longer where codes come straight to registers, and where fewer
 #: warps work while others wait.
 BUSY, WAITS = 0.82, 2.9
-ROW_OVERLAP, DIRECT, FRAGMENT_OVERLAP = 0.85, 1.1, 1.35
+ROW_OVERLAP, DIRECT, FRAGMENT_OVERLAP, TURNED_OVERLAP = 0.85, 1.1, 1.35, 1.1
 
 
 @dataclass(frozen=True)
@@ -285,6 +285,7 @@ class TurnedFragmentTile(FragmentTile):
         queries = self.rows * head_dim * HALF_FLOAT_BYTES * QUERY_TURNS / WAVEFRONT_BYTES
         return replace(
             counts,
+            overlap=counts.overlap * TURNED_OVERLAP / FRAGMENT_OVERLAP,
             wavefronts=counts.wavefronts + head_dim / 2 + queries,
             instructions=counts.instructions + TURN * head_dim + TURNED_QUERIES,
         )
