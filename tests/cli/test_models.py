@@ -170,14 +170,6 @@ def test_what_no_bundle_holds_is_not_unchanged(strange: str, spec: Path) -> None
     assert (done.exit_code, done.codes) == (1, ["VQ0703"])
 
 
-def test_a_lock_file_beside_a_model_is_told_of(spec: Path) -> None:
-    spec.with_name("small.lock.yaml").write_text("vqcc: 1\n")
-    for _ in range(2):  # compiled, and recalled
-        done = run("compile", spec, "-o", spec.parent / "out", "--json")
-        assert (done.exit_code, done.codes) == (0, ["VQ0318"])
-        assert "whole model" in done.json["diagnostics"][0]["message"]
-
-
 def test_a_depfile_has_every_layers_profile(quantized: Path, tmp_path: Path) -> None:
     assert run("profile", quantized, "-o", tmp_path / "hot.json").exit_code == 0
     layers = {**LAYERS, "q": {**LAYERS["q"], "profile": "hot.json"}}
