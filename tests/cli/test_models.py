@@ -90,7 +90,7 @@ def test_a_library_of_it_packs(spec: Path, quantized: Path) -> None:
     assert run("pack", quantized, "--library", directory / "q", "-o", packed).exit_code == 0
 
 
-@pytest.mark.parametrize("command", ["explain", "tune"])
+@pytest.mark.parametrize("command", ["explain"])
 def test_commands_for_one_library_refuse_it(command: str, spec: Path) -> None:
     done = run(command, spec, "--json")
     assert (done.exit_code, done.codes) == (1, ["VQ0219"])
