@@ -90,10 +90,14 @@ def test_a_library_of_it_packs(spec: Path, quantized: Path) -> None:
     assert run("pack", quantized, "--library", directory / "q", "-o", packed).exit_code == 0
 
 
-@pytest.mark.parametrize("command", ["explain"])
-def test_commands_for_one_library_refuse_it(command: str, spec: Path) -> None:
-    done = run(command, spec, "--json")
+def test_its_algorithm_is_not_one(spec: Path, weights: Path) -> None:
+    output = spec.parent / "quantized.safetensors"
+    done = run("quantize", weights, "--tensor", "w", "--algorithm", spec, "-o", output, "--json")
     assert (done.exit_code, done.codes) == (1, ["VQ0219"])
+    (item,) = done.json["diagnostics"]
+    assert spec.read_text().splitlines()[item["line"] - 1].strip() == '"layers": {'
+    assert item["help"] == "give the preset of that layer's algorithm, or a spec of that layer alone"
+    assert not output.exists()
 
 
 def test_one_wrong_layer_and_nothing_is_written(spec: Path) -> None:
