@@ -13,13 +13,14 @@ from vqcc.picks import tile_identity
 from vqcc.spec.load import parse_spec
 from vqcc.subjects import subject_of
 from vqcc.tuning.lock import Lock
-from vqcc.tuning.session import Tools, tune
+from vqcc.tuning.session import Tools, tunable, tune
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from vqcc.building import Built
     from vqcc.levels import Dataflow
+    from vqcc.models import Model
     from vqcc.plan import KernelPlan
     from vqcc.problem import KernelProblem
     from vqcc.spec.model import Spec
@@ -117,7 +118,7 @@ class FakeBench:
 
 
 def run(
-    spec: Spec,
+    spec: Spec | Model,
     bench: FakeBench,
     lock: Lock | None = None,
     *,
@@ -128,7 +129,18 @@ def run(
     """All steps, and the lock as it was saved last."""
     saved = [lock or Lock()]
     tools = Tools(toolchain or FakeToolchain())
-    steps = list(tune(spec, spec.gpu[0], saved[0], bench, tools, save=saved.append, most=most, again=again))
+    steps = list(
+        tune(
+            tunable(spec),
+            spec.gpu[0],
+            saved[0],
+            lambda _: bench,
+            tools,
+            save=saved.append,
+            most=most,
+            again=again,
+        )
+    )
     return saved[-1], steps
 
 

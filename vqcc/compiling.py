@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vqcc.codegen.toolchain import Resources, Toolchain
     from vqcc.models import Model
     from vqcc.plan import Launch
+    from vqcc.tuning.lock import Lock
 
 __all__ = ["EMITTABLE", "Emit", "Options", "compile_file"]
 
@@ -82,8 +83,7 @@ def compile_file(
         _take(_prefixes(summary), path, taken)
         directory = options.out / summary["name"]
         here = {"spec": str(path), "directory": str(directory), "state": "unchanged"}
-        lock_used = _unused_lock(path) if "layers" in summary else _lock_summary(path, summary["lock"])
-        return {**summary, **here, "lock": lock_used}
+        return {**summary, **here, "lock": _lock_summary(path, summary["lock"])}
     made = _compile(path, data, options, toolchain, cache, taken)
     remember(cache, key, made.content, made.inputs, made.summary)
     return made.summary
@@ -120,7 +120,7 @@ def _compile(
     from vqcc.building import build_library, write_library
     from vqcc.codegen import manifest
     from vqcc.data_files import lock_path
-    from vqcc.explaining import explain_plans
+    from vqcc.explaining import explain_built
     from vqcc.models import Model, load_any, parse_any
     from vqcc.tuning.lock import load_lock
 
@@ -128,9 +128,9 @@ def _compile(
     spec = load_any(path, **overrides) if data is None else parse_any(data, str(path), **overrides)
     prefixes = [layer.spec.identifier for layer in spec.libraries] if isinstance(spec, Model) else []
     _take([spec.identifier, *prefixes], path, taken)
-    if isinstance(spec, Model):
-        return _compile_model(spec, path, options, toolchain, cache)
     lock = load_lock(lock_path(path))
+    if isinstance(spec, Model):
+        return _compile_model(spec, lock, path, options, toolchain, cache)
     built = build_library(
         spec,
         toolchain=toolchain,
@@ -147,7 +147,7 @@ def _compile(
     summary = {**_summary(built), "spec": str(path), "directory": str(directory), "state": state}
     summary["lock"] = _lock_summary(path, None if built.lock_use is None else built.lock_use.to_json())
     if options.explain:
-        summary["plans"] = {build.gpu.name: explain_plans(build.gpu, build.plans) for build in built.gpus}
+        summary["plans"] = explain_built(built)
     profile = spec.profile
     summary["profile"] = (
         None if profile is None else profile.file
@@ -156,7 +156,12 @@ def _compile(
 
 
 def _compile_model(
-    model: Model, path: Path, options: Options, toolchain: Toolchain, cache: CompileCache | None
+    model: Model,
+    lock: Lock | None,
+    path: Path,
+    options: Options,
+    toolchain: Toolchain,
+    cache: CompileCache | None,
 ) -> _Made:
     """Compile all libraries of a model to one directory; written only if all of them can be made."""
     from vqcc.codegen import manifest
@@ -171,6 +176,7 @@ def _compile_model(
         cache=cache,
         emit=options.emit,
         jobs=options.jobs,
+        lock=lock,
         machine=options.machine,
         made=lambda layer: options.progress(layer.spec.name, total),
     )
@@ -179,6 +185,7 @@ def _compile_model(
     state = "would be written" if options.dry_run else "written" if changed else "unchanged"
     content = {**built.files, manifest.NAME: manifest.make_manifest(built.fields, built.files)}
     libraries = [_summary(library) for library in built.libraries.values()]
+    lock_use = built.lock_use
     profiles = {layer.spec.profile.file: layer.spec.profile for layer in model.layers if layer.spec.profile}
     summary: dict[str, Any] = {
         "name": model.name,
@@ -194,7 +201,7 @@ def _compile_model(
         "spec": str(path),
         "directory": str(directory),
         "state": state,
-        "lock": _unused_lock(path),
+        "lock": _lock_summary(path, None if lock_use is None else lock_use.to_json()),
         "profile": None,
         "profiles": list(profiles),
     }
@@ -206,17 +213,6 @@ def _compile_model(
             for number, gpu in enumerate(model.gpu)
         }
     return _Made(summary, content, {profile.file: profile.sha256 for profile in profiles.values()})
-
-
-def _unused_lock(spec: Path) -> dict[str, Any] | None:
-    """What is shown of a lock file beside a model's spec: that nobody reads it."""
-    from vqcc.data_files import has_lock, lock_path
-
-    lock = lock_path(spec)
-    if not has_lock(lock):
-        return None
-    complaint = "it is beside the spec of a whole model, whose kernels the cost model chooses"
-    return {"file": str(lock), "kernels": {}, "complaints": [complaint]}
 
 
 def _lock_summary(spec: Path, use: dict[str, Any] | None) -> dict[str, Any] | None:

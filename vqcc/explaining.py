@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from vqcc.assembling import Built
     from vqcc.gpus.model import Gpu
     from vqcc.plan import KernelPlan
 
-__all__ = ["explain_plans", "uncalibrated_facts"]
+__all__ = ["explain_built", "explain_plans", "uncalibrated_facts"]
 
 #: Confidences of numbers that somebody measured, or that a header of CUDA states.
 _CALIBRATED = {"measured", "header"}
@@ -24,6 +25,11 @@ def explain_plans(gpu: Gpu, plans: Sequence[KernelPlan]) -> dict[str, Any]:
         "uncalibrated": uncalibrated_facts(gpu, plans),
         "kernels": [plan.to_json() for plan in plans],
     }
+
+
+def explain_built(built: Built) -> dict[str, Any]:
+    """The plans of a library by GPU."""
+    return {build.gpu.name: explain_plans(build.gpu, build.plans) for build in built.gpus}
 
 
 def uncalibrated_facts(gpu: Gpu, plans: Sequence[KernelPlan]) -> list[dict[str, Any]]:

@@ -90,10 +90,14 @@ def test_a_library_of_it_packs(spec: Path, quantized: Path) -> None:
     assert run("pack", quantized, "--library", directory / "q", "-o", packed).exit_code == 0
 
 
-@pytest.mark.parametrize("command", ["explain", "tune"])
-def test_commands_for_one_library_refuse_it(command: str, spec: Path) -> None:
-    done = run(command, spec, "--json")
+def test_its_algorithm_is_not_one(spec: Path, weights: Path) -> None:
+    output = spec.parent / "quantized.safetensors"
+    done = run("quantize", weights, "--tensor", "w", "--algorithm", spec, "-o", output, "--json")
     assert (done.exit_code, done.codes) == (1, ["VQ0219"])
+    (item,) = done.json["diagnostics"]
+    assert spec.read_text().splitlines()[item["line"] - 1].strip() == '"layers": {'
+    assert item["help"] == "give the preset of that layer's algorithm, or a spec of that layer alone"
+    assert not output.exists()
 
 
 def test_one_wrong_layer_and_nothing_is_written(spec: Path) -> None:
@@ -168,14 +172,6 @@ def test_what_no_bundle_holds_is_not_unchanged(strange: str, spec: Path) -> None
         (directory / "q").symlink_to(spec.parent / "elsewhere")
     done = run("compile", spec, "-o", spec.parent / "out", "--json")
     assert (done.exit_code, done.codes) == (1, ["VQ0703"])
-
-
-def test_a_lock_file_beside_a_model_is_told_of(spec: Path) -> None:
-    spec.with_name("small.lock.yaml").write_text("vqcc: 1\n")
-    for _ in range(2):  # compiled, and recalled
-        done = run("compile", spec, "-o", spec.parent / "out", "--json")
-        assert (done.exit_code, done.codes) == (0, ["VQ0318"])
-        assert "whole model" in done.json["diagnostics"][0]["message"]
 
 
 def test_a_depfile_has_every_layers_profile(quantized: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,70 +10,25 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cache_libraries import cache_spec_text
 from command import run
+from fake_device import FakeBench, FakeDevice, fake_device
 from libraries import spec_text
 
 import vqcc.runtime.device
-import vqcc.runtime.tuning
 from vqcc.data_files import lock_path
 from vqcc.diagnostics import Diagnostic, ExitCode, VqccError
 from vqcc.tuning.lock import load_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
-
-    from vqcc.building import Built
-    from vqcc.problem import KernelProblem
 
 
 OPEN_DEVICE = vqcc.runtime.device.open_device
 
 
-@dataclass
-class FakeDevice:
-    name: str = "NVIDIA H200"
-    sm_count: int = 132
-    target: str = "sm_90"
-    driver_release: str = "1"
-
-
-class FakeBench:
-    """Says that kernels take less the more predicted; fails at call number `fails_at`."""
-
-    calls = 0
-    fails_at = -1
-    note_of_last = ""
-    device = "Fake GPU, driver 1"
-
-    def __init__(self, _device: Any, *, seed: int, profile: Any = ()) -> None:
-        assert (seed, profile) == (0, ())
-
-    def note(self, problem: KernelProblem) -> str:
-        return self.note_of_last if "3_" in problem.variant.suffix else ""
-
-    def time(self, built: Built) -> float:
-        type(self).calls += 1
-        if self.calls == self.fails_at:
-            raise KeyboardInterrupt
-        (plan,) = built.gpus[0].plans
-        assert plan.predicted_us is not None
-        return 50 - plan.predicted_us
-
-
 @pytest.fixture(autouse=True)
 def device(monkeypatch: pytest.MonkeyPatch) -> FakeDevice:
-    found = FakeDevice()
-
-    @contextmanager
-    def opened(**_: object) -> Iterator[FakeDevice]:
-        yield found
-
-    monkeypatch.setattr(vqcc.runtime.device, "open_device", opened)
-    monkeypatch.setattr(vqcc.runtime.tuning, "WeightBench", FakeBench)
-    monkeypatch.setattr(vqcc.runtime.tuning, "CacheBench", FakeBench)
-    monkeypatch.setattr(FakeBench, "calls", 0)
-    monkeypatch.setattr(FakeBench, "fails_at", -1)
-    return found
+    return fake_device(monkeypatch)
 
 
 @dataclass(frozen=True)
@@ -114,7 +68,8 @@ def test_candidates_are_told_and_recorded(tiny: Tiny, spec: Path) -> None:
     assert lock is not None
     assert {kernel.kernel for kernel in lock.kernels} == {tiny.first, tiny.second}
     again = run("tune", spec, "--top", 2, "--json")
-    assert {step["reason"] for step in again.json["steps"]} == {"known"}
+    assert {(step["reason"], step["layer"]) for step in again.json["steps"]} == {("known", None)}
+    assert again.json["skipped"] == {}
     anew = run("tune", spec, "--top", 2, "--again", "--json")
     assert {step["reason"] for step in anew.json["steps"]} == {""}
     compiled = run("compile", spec, "-o", spec.parent / "out", "--explain")

@@ -118,7 +118,7 @@ def test_outputs_of_fused_layers_lie_side_by_side(sizes: list[int], ranks: int) 
     assert joined.parallel == "column"
 
 
-def test_a_command_for_one_library_refuses_a_model() -> None:
+def test_what_takes_one_layer_refuses_a_model() -> None:
     with pytest.raises(VqccError) as error:
         parse_spec(model_text({"a": linear()}), "model.yaml")
     (item,) = error.value.diagnostics

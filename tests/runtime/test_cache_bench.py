@@ -18,7 +18,7 @@ from vqcc.runtime.timing import Timing
 from vqcc.runtime.tuning import CacheBench
 from vqcc.spec.load import parse_spec
 from vqcc.tuning.lock import Lock
-from vqcc.tuning.session import Tools, tune
+from vqcc.tuning.session import Tools, Work, tune
 from vqcc.verify.backends import EmulatorBackend
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ class Timed:
         def save(lock: Lock) -> None:
             self.lock = lock
 
-        return list(tune(spec, spec.gpu[0], Lock(), bench, Tools(FakeToolchain()), save=save, most=1))
+        tools = Tools(FakeToolchain())
+        return list(tune((Work(spec),), spec.gpu[0], Lock(), lambda _: bench, tools, save=save, most=1))
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def test_the_corpus_covers_the_codes_a_spec_can_cause():
         "VQ0101",  # no file to keep
         "VQ0102",  # a megabyte
         "VQ0111",  # ten thousand nodes
-        "VQ0219",  # of commands for one library
+        "VQ0219",  # of what takes one layer
         "VQ0214",  # lengths of texts that are only in a GPU
         "VQ0306",  # needs a tensor
         "VQ0317",  # of `vqcc tune`

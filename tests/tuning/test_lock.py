@@ -123,6 +123,17 @@ def test_all_candidates_of_a_few_gpus_fit(tmp_path: Path) -> None:
     assert len(lock.kernels[0].measured) == 400
 
 
+def test_kernels_of_many_sessions_of_a_model_fit(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.lock.yaml"
+    path.write_text(GOOD)
+    lock = load_lock(path)
+    assert lock is not None
+    (kernel,) = lock.kernels
+    many = Lock(kernels=tuple(kernel.model_copy(update={"problem": f"{i:012x}"}) for i in range(1500)))
+    path.write_bytes(render_lock(many))
+    assert load_lock(path) == many
+
+
 def test_compile_refuses_a_wrong_lock_and_writes_nothing(tmp_path: Path) -> None:
     spec = tmp_path / "tiny.yaml"
     spec.write_text(spec_text("aqlm-2x8", level="best"))

@@ -27,7 +27,7 @@ from vqcc.subjects import subject_of
 from vqcc.tuning.candidates import candidates_of, possible_dataflows
 from vqcc.tuning.choosing import choose
 from vqcc.tuning.lock import Lock, load_lock, render_lock
-from vqcc.tuning.session import Tools, tune
+from vqcc.tuning.session import Tools, Work, tune
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,7 +109,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(of: Tunable) -> None:
     saved = [Lock()]
     bench = FakeBench(slowest_prediction_is_fastest)
     tools = Tools(FakeToolchain())
-    started = tune(spec, spec.gpu[0], saved[0], bench, tools, save=saved.append, most=3)
+    started = tune((Work(spec),), spec.gpu[0], saved[0], lambda _: bench, tools, save=saved.append, most=3)
     assert len(list(itertools.islice(started, 4))) == 4
     started.close()  # type: ignore[attr-defined]
     assert sum(len(kernel.measured) for kernel in saved[-1].kernels) == 4
@@ -171,7 +171,8 @@ def test_an_unfinished_session_does_not_choose(of: Tunable) -> None:
     spec = of.spec()
     saved = [Lock()]
     bench = FakeBench(lambda plan: 999.0)
-    started = tune(spec, spec.gpu[0], Lock(), bench, Tools(FakeToolchain()), save=saved.append, most=3)
+    tools = Tools(FakeToolchain())
+    started = tune((Work(spec),), spec.gpu[0], Lock(), lambda _: bench, tools, save=saved.append, most=3)
     list(itertools.islice(started, 4))
     started.close()  # type: ignore[attr-defined]
     assert choose(saved[-1], problems_of(spec), "fake 1.0", EVERY) is None

@@ -10,7 +10,7 @@ from tuned import FakeBench, build, run
 import vqcc.tuning.choosing
 import vqcc.tuning.use
 from vqcc.tuning.lock import Lock
-from vqcc.tuning.use import LockUse, lock_warnings
+from vqcc.tuning.use import LockUse, ModelLockUse, joined, lock_warnings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,6 +98,35 @@ def test_kernels_that_share_no_dataflow_are_told(of: Tunable, lock: Lock) -> Non
     apart = Lock(kernels=(only(first, "decode"), only(second, of.preferred)))
     told = "no dataflow that the library can have was timed for all of its kernels"
     assert use(of, apart) == LockUse({}, (told,))
+
+
+NOTHING = LockUse({}, ("it has no kernel of this spec",))
+MADE = LockUse({"h200": ("m1_float16",)})
+NO_TIMES = LockUse()
+OLD = LockUse({"h200": ("m1_float16",)}, ("it is old",))
+
+
+@pytest.mark.parametrize(
+    ("uses", "complaints"),
+    [
+        ({"q": MADE, "down": MADE}, ()),
+        ({"q": MADE, "down": NOTHING}, ()),
+        ({"q": MADE, "down": NOTHING, "up": OLD}, ("up: it is old",)),
+        ({"q": OLD, "down": OLD}, ("q: it is old", "down: it is old")),
+        ({"q": NOTHING, "down": NOTHING, "up": None}, NOTHING.complaints),
+        ({"q": NOTHING, "down": NO_TIMES}, ()),
+    ],
+)
+def test_what_libraries_of_a_model_take_is_told_together(
+    uses: dict[str, LockUse | None], complaints: tuple[str, ...]
+) -> None:
+    """A library that was never tuned is a complaint only where nothing was."""
+    kernels = {folder: use.kernels for folder, use in uses.items() if use is not None}
+    assert joined(uses) == ModelLockUse(kernels, complaints)
+
+
+def test_a_model_of_the_papers_levels_takes_nothing() -> None:
+    assert joined({"q": None, "down": None}) is None
 
 
 def test_the_warning_names_file_and_command(tmp_path: Path) -> None:

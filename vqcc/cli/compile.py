@@ -27,7 +27,7 @@ from vqcc.levels import LEVELS
 from vqcc.report.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from vqcc.codegen.embedding import Machine
     from vqcc.codegen.toolchain import Toolchain
@@ -234,13 +234,20 @@ def _serialized_warnings(results: list[dict[str, Any]]) -> list[Diagnostic]:
     ]
 
 
-def _lock_line(lock: dict[str, Any], gpus: Iterable[str]) -> str:
-    """Which kernels are as a lock file has measured them."""
-    kernels = [f"{gpu}: {', '.join(names)}" for gpu, names in lock["kernels"].items()]
+def _lock_lines(lock: dict[str, Any], gpus: Iterable[str]) -> Iterator[str]:
+    """Which kernels are as a lock file has measured them; of a whole model a line for each library."""
     name = Path(lock["file"]).name
-    if kernels:
-        return f"as measured in {name}: {'; '.join(kernels)}"
-    return f"{name}: not used" if lock["complaints"] else f"{name}: no times of {', '.join(gpus)}"
+    kernels: dict[str, Any] = lock["libraries"] if "libraries" in lock else {"": lock["kernels"]}
+    unused = [folder for folder, of_gpus in kernels.items() if not of_gpus]
+    for folder, of_gpus in kernels.items():
+        whose = f"{folder}: " if folder else ""
+        if of_gpus:
+            listed = "; ".join(f"{gpu}: {', '.join(names)}" for gpu, names in of_gpus.items())
+            yield f"as measured in {name}: {whose}{listed}"
+    if len(unused) == len(kernels):
+        yield f"{name}: not used" if lock["complaints"] else f"{name}: no times of {', '.join(gpus)}"
+    elif unused:
+        yield f"{name}: not used for {', '.join(unused)}"
 
 
 def emitted_kinds(text: str) -> tuple[Any, ...]:
@@ -259,7 +266,8 @@ def _show(result: dict[str, Any]) -> None:
     for name, size in result["files"].items():
         click.echo(f"  {name}  {size:,}")
     if result["lock"] is not None:
-        click.echo(f"  {_lock_line(result['lock'], result['gpus'])}")
+        for line in _lock_lines(result["lock"], result["gpus"]):
+            click.echo(f"  {line}")
     for gpu, kernels in result["gpus"].items():
         for kernel in kernels:
             click.echo(

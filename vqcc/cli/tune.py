@@ -22,6 +22,8 @@ from vqcc.cli.support import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from vqcc.models import Model
+    from vqcc.spec.model import Spec
     from vqcc.tuning.session import Step
 
 __all__ = ["command"]
@@ -62,29 +64,34 @@ def command(
     """Time the cost model's best candidates for SPEC's kernels on this machine's GPU.
 
     What they take is recorded in NAME.lock.yaml beside SPEC, after each of them: a run that was interrupted goes on
-    where it stopped. `vqcc compile` and `vqcc explain` read that file, with or without a GPU.
+    where it stopped. `vqcc compile` and `vqcc explain` read that file, with or without a GPU. Of a whole model all
+    libraries are tuned, one after the other, into one file.
     """
     from vqcc.data_files import lock_path
+    from vqcc.models import load_any
     from vqcc.runtime.device import open_device
     from vqcc.runtime.tuning import gpu_of_device
-    from vqcc.spec.load import load_spec
     from vqcc.subjects import subject_of
     from vqcc.tensors.output import write_atomically
     from vqcc.tuning.lock import Lock, load_lock, render_lock
-    from vqcc.tuning.session import Tools, check_tunable, tune
+    from vqcc.tuning.session import Tools, tunable, tune
 
     tools = find_toolchain(toolchain, nvcc_path)
     path = lock_path(spec)
-    loaded = load_spec(spec, gpu_override=() if gpu is None else (gpu,))
-    check_tunable(loaded)
+    loaded = load_any(spec, gpu_override=() if gpu is None else (gpu,))
+    libraries = tunable(loaded)
     lock = load_lock(path) or Lock()
     with open_device(without="`vqcc compile` needs no times: without them the model chooses") as device:
         chosen = gpu_of_device(loaded.gpu, device, named=gpu is not None)
+        skipped = _skipped(loaded)
+        if not as_json:
+            for layer, level in skipped.items():
+                click.echo(f"{layer}: not tuned, its level is {level}")
         steps = tune(
-            loaded,
+            libraries,
             chosen,
             lock,
-            subject_of(loaded).bench(loaded, device, seed),
+            lambda library: subject_of(library).bench(library, device, seed),
             Tools(tools, open_cache(cache_dir, disabled=no_cache), usable_cpus()),
             save=lambda lock: write_atomically(path, render_lock(lock)),
             most=top,
@@ -92,10 +99,18 @@ def command(
         )
         told = [_tell(step, as_json=as_json) for step in _with_progress(steps)]
     if as_json:
-        print_json({"lock": str(path), "gpu": chosen.name, "steps": told})
+        print_json({"lock": str(path), "gpu": chosen.name, "skipped": skipped, "steps": told})
     else:
         timed = sum(step["us"] is not None and step["reason"] != "known" for step in told)
         click.echo(f"{path}: {timed} of {len(told)} candidates timed now")
+
+
+def _skipped(spec: Spec | Model) -> dict[str, str]:
+    """Layers of a whole model whose level leaves nothing to tune, and the level."""
+    from vqcc.models import Model
+
+    layers = spec.libraries if isinstance(spec, Model) else ()
+    return {layer.name: layer.spec.level for layer in layers if layer.spec.level != "best"}
 
 
 def _with_progress(steps: Iterator[Step]) -> Iterator[Step]:
@@ -114,8 +129,8 @@ def _tell(step: Step, *, as_json: bool) -> dict[str, Any]:
     if not as_json:
         took = f"{step.us:.2f} us" if step.us is not None else "no time"
         why = f" ({step.reason})" if step.reason else ""
+        kernel = step.kernel if step.layer is None else f"{step.layer} {step.kernel}"
         click.echo(
-            f"{step.number}/{step.count} {step.kernel} {step.dataflow}: {took}, {step.predicted_us:.2f} us predicted"
-            f"{why}"
+            f"{step.number}/{step.count} {kernel} {step.dataflow}: {took}, {step.predicted_us:.2f} us predicted{why}"
         )
     return asdict(step)

@@ -47,7 +47,7 @@ _MODEL = {
     "VQ0216": "the op cannot be divided so",
     "VQ0217": "a layer that ranks cannot share evenly",
     "VQ0218": "layers that cannot be fused",
-    "VQ0219": "a whole model where one library is meant",
+    "VQ0219": "a whole model where one layer is meant",
 }
 
 _MEANING = {

@@ -12,6 +12,7 @@ from vqcc.building import EMITTED, build_library
 from vqcc.codegen.manifest import NAME, make_manifest
 from vqcc.codegen.model_header import render_model_embedded, render_model_header
 from vqcc.diagnostics import DiagnosticList, VqccError
+from vqcc.tuning.use import joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from vqcc.codegen.toolchain import Toolchain
     from vqcc.compiling import Emit
     from vqcc.models.model import Layer, Model
+    from vqcc.tuning.lock import Lock
+    from vqcc.tuning.use import ModelLockUse
 
 __all__ = ["BuiltModel", "build_model"]
 
@@ -35,6 +38,11 @@ class BuiltModel:
     files: Mapping[str, bytes]
     fields: Mapping[str, Any]
 
+    @property
+    def lock_use(self) -> ModelLockUse | None:
+        """What was made of a lock file; None without one, or where no library takes anything of it."""
+        return joined({folder: library.lock_use for folder, library in self.libraries.items()})
+
 
 def build_model(
     model: Model,
@@ -43,11 +51,13 @@ def build_model(
     cache: CompileCache | None,
     emit: Sequence[Emit] = EMITTED,
     jobs: int = 1,
+    lock: Lock | None = None,
     machine: Machine | None = None,
     made: Callable[[Layer], None] = lambda _: None,
 ) -> BuiltModel:
     """Build every library of a model, up to `jobs` at a time, each in a folder of its layer's name.
 
+    One `lock` serves all of them: its kernels are told apart by what they are made for, not by names of libraries.
     `made` is told of each that is done, by any thread. Diagnostics of all libraries are raised together, as
     vqcc.building.build_library raises them; libraries that are done then wait in the cache.
     """
@@ -57,7 +67,13 @@ def build_model(
     def build(layer: Layer) -> Built | VqccError:
         try:
             built = build_library(
-                layer.spec, toolchain=toolchain, cache=cache, emit=emit, jobs=inner, machine=machine
+                layer.spec,
+                toolchain=toolchain,
+                cache=cache,
+                emit=emit,
+                jobs=inner,
+                lock=lock,
+                machine=machine,
             )
         except VqccError as error:
             return error

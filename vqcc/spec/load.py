@@ -54,6 +54,7 @@ def load_algorithm(path: Path) -> Algorithm:
     """Read only the algorithm of a spec file, for `vqcc quantize`. Raises VqccError."""
     source = read_source(path)
     expect_mapping(source)
+    _expect_one_layer(source, "the preset of that layer's algorithm, or a spec of that layer alone")
     if "algorithm" not in source.data:
         span = place_of_missing(source, ())
         message = "the spec lacks the field algorithm"
@@ -77,15 +78,7 @@ def load_algorithm(path: Path) -> Algorithm:
 def spec_in(source: Source, *, gpu_override: tuple[str, ...] = (), level_override: str | None = None) -> Spec:
     """Do the same for a spec whose text has been parsed."""
     expect_mapping(source)
-    if LAYERS in source.data:
-        raise VqccError(
-            Diagnostic(
-                "VQ0219",
-                "the spec is of a whole model, of which this takes one library",
-                source.key_span((LAYERS,)),
-                help="compile it, and give the folder of one of its libraries, or a spec of that layer alone",
-            )
-        )
+    _expect_one_layer(source, "a spec of that layer alone; `vqcc compile` takes the whole model")
     found = DiagnosticList()
     algorithm: Algorithm | KeyValue | None = _part(read_algorithm, "algorithm", source, found)
     op: Op | AttentionDecode | None = _part(read_op, "op", source, found)
@@ -158,6 +151,13 @@ def expect_mapping(source: Source) -> None:
     if not isinstance(source.data, dict):
         message = f"a spec must be a mapping, got {describe(source.data)}"
         raise VqccError(Diagnostic("VQ0203", message, source.span(()), help="a spec starts with `vqcc: 1`"))
+
+
+def _expect_one_layer(source: Source, instead: str) -> None:
+    """Raise VQ0219 for a spec of a whole model; the help is to give something `instead`."""
+    if LAYERS in source.data:
+        message = "the spec is of a whole model, of which this takes one layer"
+        raise VqccError(Diagnostic("VQ0219", message, source.key_span((LAYERS,)), help=f"give {instead}"))
 
 
 def _raise(found: DiagnosticList) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
@@ -44,8 +45,9 @@ HEADER = "# Written by `vqcc tune`: what kernels of this spec took. `vqcc compil
 WHOLE = "the lock file"
 DELETE = "delete the file and run `vqcc tune` again"
 HELP = f"`vqcc tune` writes lock files: restore this one as it was committed, or {DELETE}"
-#: A measurement has about 55 nodes.
-LIMITS = Limits(MAX_LOCK_BYTES, 500_000)
+#: Of a file of so many bytes: a measurement has about 55 nodes and 440 bytes, a kernel at least one of them.
+LIMITS = Limits(MAX_LOCK_BYTES, 1_500_000)
+_MOST_KERNELS = 20_000
 _FROZEN = ConfigDict(frozen=True, extra="forbid", strict=True)
 _MICROSECONDS = Field(ge=0, le=1e9)
 
@@ -90,7 +92,7 @@ class Measured(BaseModel):
     tile: Annotated[dict[str, int | str], Field(max_length=64)]
 
     @property
-    def key(self) -> tuple[Any, ...]:
+    def key(self) -> tuple[LockedStrategy, tuple[tuple[str, int | str], ...]]:
         """What is measured once."""
         return (self.strategy, tuple(self.tile.items()))
 
@@ -129,7 +131,7 @@ class Lock(BaseModel):
     model_config = _FROZEN
 
     vqcc_lock: Annotated[Literal[1], BeforeValidator(_check_version)] = 1
-    kernels: Annotated[tuple[LockedKernel, ...], Field(max_length=1000)] = ()
+    kernels: Annotated[tuple[LockedKernel, ...], Field(max_length=_MOST_KERNELS)] = ()
 
     def find(self, gpu: str, problem: str, toolchain: str) -> LockedKernel | None:
         """What was measured last and completely: of today's templates and with this toolchain, if there is such."""
@@ -205,12 +207,20 @@ def render_lock(lock: Lock) -> bytes:
         fields = kernel.model_dump(mode="json", exclude={"measured"})
         first, *rest = (f"{name}: {json.dumps(value)}\n" for name, value in fields.items())
         lines += [f"  - {first}", *(f"    {line}" for line in rest), "    measured:\n"]
-        for each in kernel.measured:
-            text = yaml.safe_dump(
-                each.model_dump(mode="json"), default_flow_style=True, width=10**9, sort_keys=False
-            )
-            lines.append(f"      - {text}")
+        lines += [_line(each.us, each.predicted_us, *each.key) for each in kernel.measured]
     return "".join(lines).encode()
+
+
+@cache  # a session writes the file after every measurement, a model's of a thousand lines
+def _line(
+    us: float, predicted_us: float, strategy: LockedStrategy, tile: tuple[tuple[str, int | str], ...]
+) -> str:
+    """One measurement as the file has it."""
+    measured = Measured(us=us, predicted_us=predicted_us, strategy=strategy, tile=dict(tile))
+    text = yaml.safe_dump(
+        measured.model_dump(mode="json"), default_flow_style=True, width=10**9, sort_keys=False
+    )
+    return f"      - {text}"
 
 
 def problem_identity(problem: KernelProblem) -> str:

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from vqcc.tuning.choosing import Tuned
     from vqcc.tuning.lock import Lock
 
-__all__ = ["LockUse", "complaints", "lock_warnings"]
+__all__ = ["LockUse", "ModelLockUse", "complaints", "joined", "lock_warnings"]
+
+#: The one complaint of a library none of whose kernels a lock file has on any GPU.
+_NOTHING = "it has no kernel of this spec"
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,40 @@ class LockUse:
             "kernels": {gpu: list(names) for gpu, names in self.kernels.items()},
             "complaints": list(self.complaints),
         }
+
+
+@dataclass(frozen=True)
+class ModelLockUse:
+    """The same of a whole model: kernels of each of its libraries, by folder, with which complaints of one begin."""
+
+    libraries: Mapping[str, Mapping[str, tuple[str, ...]]]
+    complaints: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, as the summary of a build holds it."""
+        return {
+            "libraries": {
+                folder: {gpu: list(names) for gpu, names in kernels.items()}
+                for folder, kernels in self.libraries.items()
+            },
+            "complaints": list(self.complaints),
+        }
+
+
+def joined(uses: Mapping[str, LockUse | None]) -> ModelLockUse | None:
+    """What a whole model takes of a lock file, from what each of its libraries does, by folder.
+
+    Libraries that take nothing of any lock file (None) are left out; None if all are. That a library was never tuned is
+    no complaint where another one was: a model may be tuned in parts.
+    """
+    read = {folder: use for folder, use in uses.items() if use is not None}
+    if not read:
+        return None
+    kernels = {folder: use.kernels for folder, use in read.items()}
+    if all(use.complaints == (_NOTHING,) for use in read.values()):
+        return ModelLockUse(kernels, (_NOTHING,))
+    told = [(folder, text) for folder, use in read.items() for text in use.complaints if text != _NOTHING]
+    return ModelLockUse(kernels, tuple(f"{folder}: {text}" for folder, text in told))
 
 
 def lock_warnings(lock: Path | str, spec: Path | str, found: Sequence[str]) -> list[Diagnostic]:
@@ -53,7 +90,7 @@ def complaints(
     own = {problem_identity(problem) for problem in problems}
     known = {kernel.gpu for kernel in lock.kernels if kernel.problem in own}
     if not known:
-        return ("it has no kernel of this spec",)
+        return (_NOTHING,)
     found = []
     for gpu in dict.fromkeys(problem.gpu.name for problem in problems):
         if gpu in known:
@@ -69,11 +106,9 @@ def _complaints_on(gpu: str, lock: Lock, problems: Sequence[KernelProblem], tool
     unfinished: list[str] = []
     old: list[str] = []
     for problem in problems:
-        timed = [
-            each for each in lock.kernels if (each.gpu, each.problem) == (gpu, problem_identity(problem))
-        ]
-        kernel = lock.find(gpu, problem_identity(problem), toolchain)
-        if not timed:
+        identity = problem_identity(problem)
+        kernel = lock.find(gpu, identity, toolchain)
+        if not any((each.gpu, each.problem) == (gpu, identity) for each in lock.kernels):
             never.append(problem.variant.suffix)
         elif kernel is None:
             unfinished.append(problem.variant.suffix)

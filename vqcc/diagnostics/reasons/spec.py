@@ -141,9 +141,9 @@ REASONS = {
         "Make them alike, or take them out of `fuse`.",
     ),
     "VQ0219": (
-        "A spec with `layers` compiles to several libraries in one directory, each in a folder of its layer's name; "
-        "the command works on one library.",
-        "Give the folder of the library, or a spec of the layer alone.",
+        "A spec with `layers` has an algorithm and an op for each of them; what takes one algorithm, as "
+        "`vqcc quantize` does, or one op, cannot choose.",
+        "Give the preset of the layer's algorithm, or a spec of the layer alone.",
     ),
     "VQ0301": (
         "`algorithm` is a name, and no preset has it.",
