@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 ALGORITHMS = ("cq-1", "cq-2", "cq-4", "kv-4-8-1", "kv-2-8-1", "kv-8-6-2", "kv-4-10-1", "cq-8c10b", "kv-2-4-3")
 #: Around the ends of token blocks and pages.
 NOTABLE_LENGTHS = (0, 1, 2, 31, 32, 33, 63, 64, 65, 96, 127, 128, 129, 255, 256, 257)
-QUICK, FULL = 4, 60
-QUICK_APPENDS = 2
+QUICK, QUICK_APPENDS, FULL = 3, 1, 60
 
 
 def pick(rng: np.random.Generator, *values: Any) -> Any:
