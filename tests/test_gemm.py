@@ -123,7 +123,7 @@ def warpgroup_tiles(task: Problem) -> list[tuple[WarpgroupTile, float]]:
 @pytest.mark.parametrize("algorithm", ["aqlm-2x8", pytest.param("gptvq-2", marks=pytest.mark.full)])
 def test_every_way_to_deal_the_work(algorithm: str, cache_directory: Path) -> None:
     """One kernel for each number of warpgroups, rows of x and stages of a round, on the same weights and workspace."""
-    task = task_of({"algorithm": algorithm, "n": 300, "k": 2056, "m": 100, "kind": "gemm"})
+    task = task_of({"algorithm": algorithm, "n": 300, "k": 1032, "m": 100, "kind": "gemm"})
     plan = analyze(task, Strategy("none", dataflow="warpgroup"))
     tiles = {
         (tile.batch, tile.warpgroups, tile.round_stages, tile.splits): tile

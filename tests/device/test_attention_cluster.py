@@ -10,6 +10,7 @@ import pytest
 from device.attention import Books, Case, attention_source, check, counted, run_attention
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from sampling import every_other
 
 from vqcc.emulator import build
 
@@ -136,15 +137,7 @@ def test_decoded(name: str, cache_directory: Path) -> None:
     check(DECODE[name], answer_of(DECODE[name], cache_directory))
 
 
-@pytest.mark.parametrize(
-    ("name", "fusion"),
-    [
-        # Half of the pairs in `make test`: every case, and either way of them in turn.
-        pytest.param(name, fusion, marks=() if (i + j) % 2 == 0 else pytest.mark.full)
-        for i, name in enumerate(EXCHANGED)
-        for j, fusion in enumerate(("register", "shared"))
-    ],
-)
+@pytest.mark.parametrize(("name", "fusion"), every_other(EXCHANGED, ("register", "shared")))
 def test_an_exchange_changes_no_bit(name: str, fusion: Fusion, cache_directory: Path) -> None:
     """Each sum has the same terms in the same order, whichever lane has it."""
     case = replace(EXCHANGED[name], fusion=fusion)
@@ -167,16 +160,7 @@ def test_both_give_the_same_as_one_block_does(cache_directory: Path) -> None:
     assert np.abs(answers[1].outputs - answers[0].outputs).max() < 1e-3
 
 
-@pytest.mark.parametrize(
-    ("cluster", "size", "rows"),
-    [
-        # Every pair of values in `make test`.
-        pytest.param(*(2 << i, 2 << j, 1 << k), marks=() if (i + j + k) % 2 == 0 else pytest.mark.full)
-        for i in range(2)
-        for j in range(2)
-        for k in range(3)
-    ],
-)
+@pytest.mark.parametrize(("cluster", "size", "rows"), every_other((2, 4), (2, 4), (1, 2, 4)))
 def test_no_two_lanes_meet_in_a_bank(cluster: int, size: int, rows: int, cache_directory: Path) -> None:
     """A token's look-ups in a head of 128 channels, over all blocks: keys, values, weights, scores."""
     books = Books(size)
