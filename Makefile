@@ -31,10 +31,10 @@ demo: setup
 	$(BIN)/vqcc validate $(OUT)/demo-gemv --tensors $(OUT)/quantized.safetensors --packed $(OUT)/packed.safetensors
 
 test: setup
-	$(BIN)/python -m pytest -q -n $(JOBS) -m "not full and not gpu"
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "not full and not gpu"
 
 test-full: setup
-	$(BIN)/python -m pytest -q -n $(JOBS) -m "full and not gpu" --timeout 3000
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m "full and not gpu" --timeout 3000
 
 check: setup
 	$(BIN)/ruff check .

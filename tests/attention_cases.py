@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["books_of", "case_of", "render"]
 
 
-def render(problem: CacheProblem, plan: CachePlan) -> str:
-    """The source of a library of one kernel that attends, and those that append."""
-    return render_cache_source([problem], [plan], plan_appends([problem], [plan]))
+def render(problem: CacheProblem, plan: CachePlan, *, appends: bool = True) -> str:
+    """The source of a library of one kernel that attends, and those that append: they take most of its compilation."""
+    return render_cache_source([problem], [plan], plan_appends([problem], [plan]) if appends else ())
 
 
 def books_of(algorithm: Algorithm, head_dim: int) -> Books:

@@ -6,11 +6,18 @@ import shutil
 import sysconfig
 from pathlib import Path
 
+import pytest
+
 __all__ = ["CMAKE", "NINJA", "STANDARDS", "WARNINGS", "compilers"]
 
 #: What headers for programs must be clean under, and languages with their standards.
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-pedantic", "-Wshadow", "-Wconversion", "-Wundef")
-STANDARDS = (("c", "c99"), ("c", "c11"), ("c++", "c++17"), ("c++", "c++20"))
+STANDARDS = (
+    ("c", "c99"),
+    pytest.param("c", "c11", marks=pytest.mark.full),
+    ("c++", "c++17"),
+    pytest.param("c++", "c++20", marks=pytest.mark.full),
+)
 
 _SCRIPTS = Path(sysconfig.get_path("scripts"))
 CMAKE, NINJA = str(_SCRIPTS / "cmake"), str(_SCRIPTS / "ninja")

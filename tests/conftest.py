@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from vqcc.emulator import build
+from vqcc.emulator.compiler import HostCompiler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,8 +57,31 @@ def cache_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if base.name.startswith("popen-") else base
     directory = shared / "vqcc-cache"
-    directory.mkdir(exist_ok=True)
+    (directory / "emulator").mkdir(parents=True, exist_ok=True)
+    # What `vqcc validate` compiles for the emulator lies there too: its runtime is compiled once.
+    own = directory / "user" / "vqcc"
+    own.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        (own / "emulator").symlink_to(directory / "emulator")
     return directory
+
+
+@pytest.fixture(scope="session")
+def emulator_runtime(cache_directory: Path) -> Path:
+    """The runtime in the cache that all tests share."""
+    build("", cache_directory=cache_directory / "emulator")
+    (runtime,) = (cache_directory / "emulator").glob("libvqcc_emulator-*.so")
+    return runtime
+
+
+@pytest.fixture
+def copied_runtime(emulator_runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The emulator's runtime is copied instead of compiled, into caches that are a test's own."""
+
+    def copy(_compiler: HostCompiler, output: Path, _soname: str) -> None:
+        shutil.copy(emulator_runtime, output)
+
+    monkeypatch.setattr(HostCompiler, "compile_runtime", copy)
 
 
 @pytest.fixture(scope="session")

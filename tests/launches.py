@@ -77,7 +77,7 @@ class Kernels:
             for number, (each, its) in enumerate(kernels)
         )
         source = render_source([k.problem for k in self.kernels], [k.plan for k in self.kernels])
-        self._emulated = build(source, cache_directory=cache_directory)
+        self._emulated = build(source, cache_directory=cache_directory / "emulator")
         self._packed = pack_tensor(tensor, plan.layout, by_frequency=by_frequency).arrays()
         algorithm = problem.algorithm
         self._weights = (algorithm.decode(tensor), algorithm.decode(tensor, magnitudes=True))

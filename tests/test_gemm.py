@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from vqcc.problem import Problem
 
-SAMPLE, ALL = 4, 60
+SAMPLE, ALL = 3, 60
 #: Bounds on m: less than a panel, a whole one, several of which the last is cut.
 BOUNDS = ((17,), (64,), (33, 150))
 TILED = kmeans(vector_size=4, entries=256, scope={"rows": 128, "cols": 64}, scales="none")
@@ -120,10 +120,10 @@ def warpgroup_tiles(task: Problem) -> list[tuple[WarpgroupTile, float]]:
     ]
 
 
-@pytest.mark.parametrize("algorithm", ["aqlm-2x8", "gptvq-2"])
+@pytest.mark.parametrize("algorithm", ["aqlm-2x8", pytest.param("gptvq-2", marks=pytest.mark.full)])
 def test_every_way_to_deal_the_work(algorithm: str, cache_directory: Path) -> None:
     """One kernel for each number of warpgroups, rows of x and stages of a round, on the same weights and workspace."""
-    task = task_of({"algorithm": algorithm, "n": 300, "k": 2056, "m": 100, "kind": "gemm"})
+    task = task_of({"algorithm": algorithm, "n": 300, "k": 1032, "m": 100, "kind": "gemm"})
     plan = analyze(task, Strategy("none", dataflow="warpgroup"))
     tiles = {
         (tile.batch, tile.warpgroups, tile.round_stages, tile.splits): tile
@@ -159,8 +159,19 @@ def test_blocks_share_tiles(blocks: int, m: int, cache_directory: Path) -> None:
         assert outcome.comparison.passed, outcome.comparison
 
 
-@pytest.mark.parametrize(("group", "m"), [(2, 130), (4, 130), (2, 90), (4, 20)])
-@pytest.mark.parametrize("algorithm", ["vq-4-8-1", "gptvq-2"])
+@pytest.mark.parametrize(
+    ("algorithm", "group", "m"),
+    [
+        ("vq-4-8-1", 2, 130),
+        ("vq-4-8-1", 4, 20),
+        ("gptvq-2", 4, 130),
+        ("gptvq-2", 2, 90),
+        pytest.param("vq-4-8-1", 4, 130, marks=pytest.mark.full),
+        pytest.param("vq-4-8-1", 2, 90, marks=pytest.mark.full),
+        pytest.param("gptvq-2", 2, 130, marks=pytest.mark.full),
+        pytest.param("gptvq-2", 4, 20, marks=pytest.mark.full),
+    ],
+)
 def test_panels_take_turns(algorithm: str, group: int, m: int, cache_directory: Path) -> None:
     """In groups, and past the last whole one; with books that stay and that change."""
     task = task_of({"algorithm": algorithm, "n": 300, "k": 1032, "m": 130, "kind": "gemm"})

@@ -76,7 +76,7 @@ def test_launches_of_any_rows(name: str, tmp_path: Path, cache_directory: Path) 
     tensor = library.algorithm.random_tensor(rng, "w", *library.op.weight_shape)
     packed = library.pack(tensor).arrays()
     decoded = (library.algorithm.decode(tensor), library.algorithm.decode(tensor, magnitudes=True))
-    runner = EmulatorBackend(cache_directory).load(library, gpu)
+    runner = EmulatorBackend(cache_directory / "emulator").load(library, gpu)
     workspace = make_workspace(library, gpu)
     for dtype in library.op.dtype:  # type: ignore[attr-defined]
         for m in ROWS:
@@ -131,7 +131,7 @@ def test_gemv_and_gemm_kernels_of_one_library(tmp_path: Path) -> None:
 
 def test_validate_runs_every_kernel(tmp_path: Path, cache_directory: Path) -> None:
     library = written(built("fragments-and-warpgroups", m={"min": 1, "max": 33}), tmp_path)
-    results = list(validate(library, EmulatorBackend(cache_directory)))
+    results = list(validate(library, EmulatorBackend(cache_directory / "emulator")))
     assert all(result.comparison.passed for result in results)
     (build,) = library.builds.values()
     assert {result.kernel for result in results} == {kernel.name for kernel in build.kernels}

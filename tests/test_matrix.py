@@ -46,9 +46,9 @@ if TYPE_CHECKING:
     from vqcc.plan import Plan
     from vqcc.problem import Problem
 
-SAMPLE = 12
+SAMPLE = 8
 #: Kernels of a variant in `make test`, beside those of the levels.
-MOST = 3
+MOST = 2
 ALL = 120
 #: All that a strategy may have, on tensor cores where they can take the entries.
 ALIGNED = Strategy("slack", registers=True, codebook_centric=True, fusion="aligned", copies=32)

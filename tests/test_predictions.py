@@ -12,6 +12,7 @@ from launches import Kernels
 from matrix import changed, skewed_codes
 from plans import forced
 from problems import kmeans, problem
+from sampling import every_other
 
 from vqcc.hotness import profile_tensor
 from vqcc.levels import STRATEGIES, Strategy
@@ -178,7 +179,7 @@ SOME_SHARED = [
 ]
 #: What keeps the lanes of a warp in step, so that it is known which loads go together: multiplies on tensor cores, and
 #: an exchange after each decoded vector on the CUDA cores.
-IN_STEP = pytest.mark.parametrize(("strategy", "m"), [(ALIGNED, 16), (O4_UNSPLIT, 1)], ids=["mma", "fma"])
+IN_STEP = [(ALIGNED, 16), (O4_UNSPLIT, 1)]
 SKEWED = pytest.mark.parametrize("skewed", [False, True], ids=["uniform", "skewed"])
 
 
@@ -208,9 +209,9 @@ def test_wavefronts_where_all_entries_are_shared(
     assert plan.placement.n_shared == task.algorithm.table_entries == entries
 
 
-@SKEWED
-@IN_STEP
-@pytest.mark.parametrize(("preset", "boundaries"), SOME_SHARED)
+@pytest.mark.parametrize(
+    ("preset", "boundaries", "strategy", "m", "skewed"), every_other(SOME_SHARED, IN_STEP, (False, True))
+)
 def test_wavefronts_where_some_entries_are_shared(
     preset: str, boundaries: Boundaries, strategy: Strategy, m: int, skewed: bool, cache_directory: Path
 ) -> None:
@@ -229,9 +230,10 @@ def test_wavefronts_of_pairs_where_some_entries_are_shared(skewed: bool, cache_d
     assert (plan.exchange.engine, plan.exchange.fusion) == ("fma", "register")
 
 
-@SKEWED
-@pytest.mark.parametrize("level", ["o1", "o2", "o3"])
-@pytest.mark.parametrize(("preset", "boundaries"), [*SOME_SHARED, ("gptvq-4", Boundaries(shared=128))])
+@pytest.mark.parametrize(
+    ("preset", "boundaries", "level", "skewed"),
+    every_other([*SOME_SHARED, ("gptvq-4", Boundaries(shared=128))], ("o1", "o2", "o3"), (False, True)),
+)
 def test_loads_where_some_entries_are_shared(
     preset: str, boundaries: Boundaries, level: str, skewed: bool, cache_directory: Path
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import count
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from vqcc import pipeline
@@ -13,7 +12,6 @@ from vqcc.passes.cache import pipeline as cache_pipeline
 from vqcc.passes.cache.append import plan_appends
 from vqcc.passes.cache.choice import CACHE_STRATEGIES, agree_on_cache
 from vqcc.passes.choice import legal_strategies
-from vqcc.picks import tile_identity
 from vqcc.plan import CachePlan, KernelPlan, Plan
 from vqcc.problem import CacheProblem, KernelProblem, Problem
 
@@ -95,13 +93,7 @@ class _WeightFlow:
         return legal_strategies(problem, dataflow)
 
     def proposals(self, problem: Problem, strategy: Strategy) -> Iterator[Plan]:
-        for attempt in count():
-            base = pipeline.plan_base(problem, strategy, attempt, every=True)
-            if base is None or base.tile is None:
-                return
-            plan = pipeline.estimate(problem, strategy, pinned=tile_identity(base.tile))
-            if plan is not None:
-                yield plan
+        return pipeline.proposals(problem, strategy)
 
     def traits(self, proposal: Plan) -> object:
         return (proposal.placement, proposal.minimum_blocks, proposal.split, proposal.exchange)

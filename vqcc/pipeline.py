@@ -21,11 +21,11 @@ from vqcc.passes.placement import certain_placement, place_all, place_none, plac
 from vqcc.passes.score import plan_look_ups, plan_rotated_layout
 from vqcc.passes.slack import plan_slack
 from vqcc.passes.split import WHOLE, plan_split, weigh_split
-from vqcc.passes.tile import plan_tile
+from vqcc.passes.tile import plan_tile, plan_tiles
 from vqcc.plan import Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from vqcc.levels import Strategy
     from vqcc.picks import TileIdentity
@@ -33,7 +33,16 @@ if TYPE_CHECKING:
 
     _Pass = Callable[[Problem, Plan], Plan]
 
-__all__ = ["analyze", "base_kernel", "decide_split", "estimate", "plan_base", "plan_compiled", "plan_kernel"]
+__all__ = [
+    "analyze",
+    "base_kernel",
+    "decide_split",
+    "estimate",
+    "plan_base",
+    "plan_compiled",
+    "plan_kernel",
+    "proposals",
+]
 
 #: How dataflows past the paper's lay codes out, and what becomes of these.
 _PASSES: Mapping[str, tuple[_Pass, _Pass]] = {
@@ -62,15 +71,10 @@ def plan_base(
     strategy: Strategy,
     attempt: int = 0,
     pinned: TileIdentity | None = None,
-    *,
-    every: bool = False,
 ) -> Plan | None:
-    """Up to the tile, the op's proposal number `attempt`, or the one that is `pinned`. None: no more tiles.
-
-    With `every`, number `attempt` of all tiles that are worth timing.
-    """
+    """Up to the tile, the op's proposal number `attempt`, or the one that is `pinned`. None: no more tiles."""
     plan = decide_split(problem, analyze(problem, strategy))
-    return plan_tile(problem, plan, certain_placement(problem, plan), attempt, pinned, every=every)
+    return plan_tile(problem, plan, certain_placement(problem, plan), attempt, pinned)
 
 
 def decide_split(problem: Problem, proposal: Plan) -> Plan:
@@ -122,6 +126,15 @@ def estimate(
 ) -> Plan | None:
     """The plan and its predicted time before anything is compiled: with the slack that launch bounds promise."""
     return _estimated(problem, plan_base(problem, strategy, attempt, pinned))
+
+
+def proposals(problem: Problem, strategy: Strategy) -> Iterator[Plan]:
+    """Every tile of a strategy that is worth timing, with its predicted time."""
+    plan = decide_split(problem, analyze(problem, strategy))
+    for base in plan_tiles(problem, plan, certain_placement(problem, plan), every=True):
+        estimated = _estimated(problem, base)
+        if estimated is not None:
+            yield estimated
 
 
 def _estimated(problem: Problem, base: Plan | None) -> Plan | None:

@@ -77,6 +77,9 @@ def test_candidates_are_told_and_recorded(tiny: Tiny, spec: Path) -> None:
     assert "recorded by `vqcc tune`, on Fake GPU, driver 1" in " ".join(compiled.stdout.split())
 
 
+@pytest.mark.parametrize(
+    "tiny", [WEIGHT, pytest.param(CACHE, marks=pytest.mark.full)], ids=["weight", "cache"]
+)
 def test_what_a_lock_did_is_told_each_time(tiny: Tiny, spec: Path) -> None:
     """By compile in its summary and as warnings, whether it compiles anew or not, and by explain."""
     out, lock = spec.parent / "out", lock_path(spec)

@@ -285,6 +285,7 @@ def test_a_manifest_that_was_changed_by_hand(old: str, new: str, library: Path) 
     assert "compile the spec again" in done.stderr
 
 
+@pytest.mark.usefixtures("copied_runtime")
 def test_an_unusable_cache_is_a_warning(
     compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

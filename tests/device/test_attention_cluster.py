@@ -10,6 +10,7 @@ import pytest
 from device.attention import Books, Case, attention_source, check, counted, run_attention
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from sampling import every_other
 
 from vqcc.emulator import build
 
@@ -136,8 +137,7 @@ def test_decoded(name: str, cache_directory: Path) -> None:
     check(DECODE[name], answer_of(DECODE[name], cache_directory))
 
 
-@pytest.mark.parametrize("fusion", ["register", "shared"])
-@pytest.mark.parametrize("name", EXCHANGED)
+@pytest.mark.parametrize(("name", "fusion"), every_other(EXCHANGED, ("register", "shared")))
 def test_an_exchange_changes_no_bit(name: str, fusion: Fusion, cache_directory: Path) -> None:
     """Each sum has the same terms in the same order, whichever lane has it."""
     case = replace(EXCHANGED[name], fusion=fusion)
@@ -160,9 +160,7 @@ def test_both_give_the_same_as_one_block_does(cache_directory: Path) -> None:
     assert np.abs(answers[1].outputs - answers[0].outputs).max() < 1e-3
 
 
-@pytest.mark.parametrize("rows", [1, 2, 4])
-@pytest.mark.parametrize("size", [2, 4])
-@pytest.mark.parametrize("cluster", [2, 4])
+@pytest.mark.parametrize(("cluster", "size", "rows"), every_other((2, 4), (2, 4), (1, 2, 4)))
 def test_no_two_lanes_meet_in_a_bank(cluster: int, size: int, rows: int, cache_directory: Path) -> None:
     """A token's look-ups in a head of 128 channels, over all blocks: keys, values, weights, scores."""
     books = Books(size)
@@ -291,7 +289,7 @@ def cases(draw: st.DrawFn, kernel: str) -> Case:
 
 @pytest.mark.parametrize("kernel", ["cluster score", "cluster decode"])
 def test_drawn(kernel: str, cache_directory: Path) -> None:
-    @settings(max_examples=10)
+    @settings(max_examples=6)
     @given(cases(kernel))
     def attend(case: Case) -> None:
         check(case, answer_of(case, cache_directory))

@@ -69,8 +69,8 @@ def test_another_mapping_does_not_compile(
         {"shuffles": exchange.shuffles + 1},
         {"width": exchange.width + 1},
     ]
-    assert build(render_source([task], [plan]), cache_directory=cache_directory)
+    assert build(render_source([task], [plan]), cache_directory=cache_directory / "emulator")
     for change in wrong:
         other = replace(plan, exchange=replace(exchange, **change))
         with pytest.raises(VqccError, match="the plan's thread mapping is the one of the layout"):
-            build(render_source([task], [other]), cache_directory=cache_directory)
+            build(render_source([task], [other]), cache_directory=cache_directory / "emulator")

@@ -114,7 +114,7 @@ class Timed:
 
 @pytest.fixture
 def timed(cache_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Timed:
-    return Timed(cache_directory, monkeypatch)
+    return Timed(cache_directory / "emulator", monkeypatch)
 
 
 def make_spec(**op: Any) -> Spec:

@@ -45,7 +45,7 @@ def refusal(weights: np.ndarray, algorithm: Algorithm) -> tuple[str, str]:
         ("gptvq-2", 0.32),
         ("gptvq-4", 0.1),
         ("quip-2", 0.345),
-        ("quip-4", 0.12),
+        pytest.param("quip-4", 0.12, marks=pytest.mark.full),
         pytest.param("aqlm-3", 0.135, marks=pytest.mark.full),
         pytest.param("aqlm-1x16", 0.08, marks=pytest.mark.full),
         pytest.param("vq-8-8-4", 0.095, marks=pytest.mark.full),

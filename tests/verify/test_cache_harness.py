@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("emulator")
+def modules(cache_directory: Path) -> Path:
+    return cache_directory / "emulator"
 
 
 class Spoiled(EmulatorBackend):

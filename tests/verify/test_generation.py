@@ -45,14 +45,16 @@ def real_heads(path: Path) -> dict[str, np.ndarray]:
         ({"key": "cq-4", "value": "kv-4-8-1"}, {"level": "best"}),
     ],
 )
-def test_generation(tmp_path: Path, real_activations: Path, algorithm: Any, op: dict[str, Any]) -> None:
+def test_generation(
+    tmp_path: Path, cache_directory: Path, real_activations: Path, algorithm: Any, op: dict[str, Any]
+) -> None:
     library = fake_cache_library(tmp_path, algorithm, q_heads=2, batch=1, **op)
     real = real_heads(real_activations)
     tensors = (
         quantize_cache(real["key"], "key", library.keys),
         quantize_cache(real["value"], "value", library.values),
     )
-    runner = EmulatorBackend(tmp_path).load(library, "h200")
+    runner = EmulatorBackend(cache_directory / "emulator").load(library, "h200")
     build, books = library.builds["h200"], library.pack(*tensors).arrays()
     own_books = {**books, "key_books": books["append_key_books"], "value_books": books["append_value_books"]}
     workspace = np.zeros(build.workspace_bytes, np.uint8)

@@ -271,7 +271,7 @@ def test_the_emulator_needs_source(library: Library, tmp_path: Path) -> None:
 
 
 def test_the_emulator_runs_the_library(library: Library, cache_directory: Path) -> None:
-    backend = EmulatorBackend(cache_directory)
+    backend = EmulatorBackend(cache_directory / "emulator")
     assert backend.gpus(library, ()) == ("h200", "a100")
     results = list(validate(library, backend, gpus=("h200",)))
     assert [result.comparison.passed for result in results] == [True] * 3
@@ -297,7 +297,8 @@ def test_the_emulator_runs_kernels_whose_blocks_share_rows(
     passed: list[bool] = []
     try:
         passed.extend(
-            result.comparison.passed for result in validate(library, EmulatorBackend(cache_directory))
+            result.comparison.passed
+            for result in validate(library, EmulatorBackend(cache_directory / "emulator"))
         )
     except VqccError as error:
         found = [item.code for item in error.diagnostics]
@@ -308,7 +309,7 @@ def test_the_emulator_runs_kernels_whose_blocks_share_rows(
 
 def test_what_a_kernel_does_not_write_keeps_its_value(library: Library, cache_directory: Path) -> None:
     """As on a device: the rows past m are as they were before the launch."""
-    runner = EmulatorBackend(cache_directory).load(library, "h200")
+    runner = EmulatorBackend(cache_directory / "emulator").load(library, "h200")
     kernel = library.builds["h200"].kernels[1]
     tensor = library.algorithm.random_tensor(np.random.default_rng(0), "w", N, K)
     from vqcc.tensors.packing import pack_tensor

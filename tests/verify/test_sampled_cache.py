@@ -23,10 +23,12 @@ if TYPE_CHECKING:
         ({"key": "cq-4", "value": "kv-4-8-1"}, {"rope": "half", "q_heads": 2}),
     ],
 )
-def test_a_kernels_results_are_checked(tmp_path: Path, algorithm: Any, op: dict[str, Any]) -> None:
+def test_a_kernels_results_are_checked(
+    tmp_path: Path, cache_directory: Path, algorithm: Any, op: dict[str, Any]
+) -> None:
     library = fake_cache_library(tmp_path, algorithm, **op)
     (kernel,) = library.builds["h200"].kernels
-    runner = EmulatorBackend(tmp_path).load(library, "h200")
+    runner = EmulatorBackend(cache_directory / "emulator").load(library, "h200")
     rng = np.random.default_rng(0)
     sides = random_sides(library, rng)
     books = library.pack(*sides).arrays()

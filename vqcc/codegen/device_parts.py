@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from vqcc.codegen.text import Fragment, literal
@@ -30,8 +31,8 @@ def inline_headers(directory: Path, names: Iterable[str]) -> tuple[Fragment, ...
     def visit(path: Path) -> None:
         if path in order:
             return
-        for included in _LOCAL_INCLUDE.findall(path.read_text(encoding="utf-8")):
-            visit((path.parent / included).resolve())
+        for included in _included(path):
+            visit(included)
         order.append(path)
 
     root = directory.resolve()
@@ -50,6 +51,14 @@ def target_of(source: str, target: str) -> str:
     return target if is_portable(source) else f"{target}a"
 
 
+@lru_cache(maxsize=256)
+def _included(path: Path) -> tuple[Path, ...]:
+    """The headers that a header includes, in order."""
+    found = _LOCAL_INCLUDE.findall(path.read_text(encoding="utf-8"))
+    return tuple((path.parent / name).resolve() for name in found)
+
+
+@lru_cache(maxsize=256)
 def _part(root: Path, path: Path) -> str:
     title = f"// ==== {path.relative_to(root).as_posix()} "
     lines = [

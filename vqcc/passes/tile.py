@@ -17,12 +17,14 @@ from vqcc.passes.placement import part_tiles
 from vqcc.picks import tile_identity
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vqcc.gpus.model import Gpu
     from vqcc.picks import TileIdentity
     from vqcc.plan import Placement, Plan
     from vqcc.problem import Problem
 
-__all__ = ["LIMITS", "RATES", "limits_of", "machine_of", "plan_tile", "workload_of"]
+__all__ = ["LIMITS", "RATES", "limits_of", "machine_of", "plan_tile", "plan_tiles", "workload_of"]
 
 #: The GPU's numbers that bound a tile, and those by which tiles of dataflows past the paper's are chosen.
 LIMITS = tuple(field.name for field in fields(Machine))
@@ -39,29 +41,32 @@ def plan_tile(
     certain: Placement,
     attempt: int = 0,
     pinned: TileIdentity | None = None,
+) -> Plan | None:
+    """Take the op's proposal number `attempt` of those of `plan_tiles`. None when there are no more."""
+    return next(islice(plan_tiles(problem, plan, certain, pinned), attempt, None), None)
+
+
+def plan_tiles(
+    problem: Problem,
+    plan: Plan,
+    certain: Placement,
+    pinned: TileIdentity | None = None,
     *,
     every: bool = False,
-) -> Plan | None:
-    """Take the op's proposal number `attempt` of those that fit beside the books that are `certain` to be cached.
+) -> Iterator[Plan]:
+    """The plan with each of the op's proposals that fits beside the books that are `certain` to be cached.
 
-    With `pinned`, of those that are that tile; with `every`, of all that are worth timing. None when there are no more.
+    With `pinned`, those that are that tile; with `every`, all that are worth timing.
     """
     timed = not isinstance(plan.layout, PackedLayout)
     machine = machine_of(problem.gpu) if timed else limits_of(problem.gpu)
     work = workload_of(problem, plan, certain)
     limit = machine.shared_bytes_per_block - work.book_bytes
     tiles = problem.op.every_tile if every or pinned is not None else problem.op.tiles
-    fitting = (
-        (tile, decisions)
-        for tile, decisions in tiles(problem.variant, work, machine)
-        if tile.shared_bytes <= limit and (pinned is None or tile_identity(tile) == pinned)
-    )
-    chosen = next(islice(fitting, attempt, None), None)
-    if chosen is None:
-        return None
-    tile, decisions = chosen
     facts = (*LIMITS, *RATES) if timed else LIMITS
-    return plan.decide(*(replace(decision, facts=facts) for decision in decisions), tile=tile)
+    for tile, decisions in tiles(problem.variant, work, machine):
+        if tile.shared_bytes <= limit and (pinned is None or tile_identity(tile) == pinned):
+            yield plan.decide(*(replace(decision, facts=facts) for decision in decisions), tile=tile)
 
 
 def workload_of(problem: Problem, plan: Plan, certain: Placement) -> Workload:

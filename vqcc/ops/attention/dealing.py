@@ -8,6 +8,7 @@ one that fills the GPU.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 __all__ = ["Dealing", "deal"]
@@ -33,13 +34,7 @@ class Dealing:
     @property
     def segments(self) -> int:
         """Segments of a block of the grid, at most."""
-        whole = self.pairs * self.blocks
-        firsts = [block * whole // self.grid for block in range(self.grid + 1)]
-        return max(
-            (end - 1) // self.blocks - first // self.blocks + 1
-            for first, end in pairwise(firsts)
-            if end > first
-        )
+        return _segments(self.pairs * self.blocks, self.blocks, self.grid)
 
     @property
     def heads(self) -> int:
@@ -54,6 +49,13 @@ class Dealing:
     def cost(self, segment: float, merge: float) -> float:
         """Token blocks that the slowest block takes as long as, where a segment takes `segment` and a merge `merge`."""
         return self.share + segment * self.segments + merge * self.merges
+
+
+@lru_cache(maxsize=4096)
+def _segments(whole: int, blocks: int, grid: int) -> int:
+    """Stretches of `blocks` token blocks that a block of the grid has a part of, at most, where `whole` are shared."""
+    firsts = [block * whole // grid for block in range(grid + 1)]
+    return max((end - 1) // blocks - first // blocks + 1 for first, end in pairwise(firsts) if end > first)
 
 
 def deal(pairs: int, blocks: int, filling: int, segment: float, merge: float) -> Dealing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from vqcc.code_layouts import FragmentLayout
@@ -106,14 +107,7 @@ class FragmentTile:
     @property
     def max_parts(self) -> int:
         """Blocks that share a set of rows, at most."""
-        few, more = divmod(self.sets * self.visits, self.blocks)
-
-        def block_of(visit: int) -> int:
-            long = more * (few + 1)
-            return visit // (few + 1) if visit < long else more + (visit - long) // few
-
-        firsts = range(0, self.sets * self.visits, self.visits)
-        return max(block_of(first + self.visits - 1) - block_of(first) + 1 for first in firsts)
+        return _max_parts(self.sets, self.visits, self.blocks)
 
     @property
     def outputs_per_set(self) -> int:
@@ -171,6 +165,19 @@ class FragmentTile:
             ),
             Constant("int", "kOwnSharedBytes", self.shared_bytes, "of a block: books, x, sums"),
         )
+
+
+@lru_cache(maxsize=4096)
+def _max_parts(sets: int, visits: int, blocks: int) -> int:
+    """Blocks that share a set, at most, where each set has so many visits and blocks take all of them in order."""
+    few, more = divmod(sets * visits, blocks)
+
+    def block_of(visit: int) -> int:
+        long = more * (few + 1)
+        return visit // (few + 1) if visit < long else more + (visit - long) // few
+
+    firsts = range(0, sets * visits, visits)
+    return max(block_of(first + visits - 1) - block_of(first) + 1 for first in firsts)
 
 
 def count_fragment_cycles(tile: FragmentTile, work: Workload, machine: TimedMachine) -> dict[str, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import count
 from typing import TYPE_CHECKING
 
 from vqcc.diagnostics import VqccError
@@ -14,7 +13,7 @@ from vqcc.passes.cache.exchange import plan_cache_exchange
 from vqcc.passes.cache.layout import plan_cache_layout
 from vqcc.passes.cache.placement import place_all_books, place_no_books, place_rows, place_slack_books
 from vqcc.passes.cache.split import plan_cache_split
-from vqcc.passes.cache.tile import plan_cache_tile
+from vqcc.passes.cache.tile import plan_cache_tile, plan_cache_tiles
 from vqcc.passes.launch import plan_launch
 from vqcc.passes.slack import plan_slack
 from vqcc.plan import CachePlan
@@ -34,9 +33,7 @@ def plan_base(
     problem: CacheProblem, strategy: Strategy, attempt: int = 0, pinned: TileIdentity | None = None
 ) -> CachePlan | None:
     """Up to the tile, the op's proposal number `attempt`, or the one that is `pinned`. None: no more tiles."""
-    plan = plan_cache_split(problem, CachePlan(problem.kernel, problem.level, strategy))
-    plan = plan_cache_exchange(problem, plan)
-    return plan_cache_tile(problem, plan_cache_layout(problem, plan), attempt, pinned)
+    return plan_cache_tile(problem, _analyze(problem, strategy), attempt, pinned)
 
 
 def base_kernel(problem: CacheProblem, base: CachePlan) -> CachePlan:
@@ -86,12 +83,15 @@ def estimate(
 
 def proposals(problem: CacheProblem, strategy: Strategy) -> Iterator[CachePlan]:
     """Every tile of a strategy with its predicted time, less those beside which a head's whole books do not fit."""
-    for attempt in count():
-        base = plan_base(problem, strategy, attempt)
-        if base is None:
-            return
+    for base in plan_cache_tiles(problem, _analyze(problem, strategy)):
         if _books_fit(problem, base):
             yield plan_cache_cost(problem, base)
+
+
+def _analyze(problem: CacheProblem, strategy: Strategy) -> CachePlan:
+    """Everything that needs no tile."""
+    plan = plan_cache_split(problem, CachePlan(problem.kernel, problem.level, strategy))
+    return plan_cache_layout(problem, plan_cache_exchange(problem, plan))
 
 
 def _books_fit(problem: CacheProblem, base: CachePlan) -> bool:

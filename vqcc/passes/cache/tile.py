@@ -13,11 +13,13 @@ from vqcc.passes.tile import LIMITS, RATES, machine_of
 from vqcc.picks import tile_identity
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vqcc.picks import TileIdentity
     from vqcc.plan import CachePlan
     from vqcc.problem import CacheProblem
 
-__all__ = ["plan_cache_tile", "work_of"]
+__all__ = ["plan_cache_tile", "plan_cache_tiles", "work_of"]
 
 
 def work_of(problem: CacheProblem, plan: CachePlan) -> AttentionWork:
@@ -41,21 +43,23 @@ def work_of(problem: CacheProblem, plan: CachePlan) -> AttentionWork:
 def plan_cache_tile(
     problem: CacheProblem, plan: CachePlan, attempt: int = 0, pinned: TileIdentity | None = None
 ) -> CachePlan | None:
-    """Take the op's proposal number `attempt` for the strategy's dataflow; with `pinned`, of those that are that tile.
+    """Take the op's proposal number `attempt` of those of `plan_cache_tiles`. None when there are no more."""
+    return next(islice(plan_cache_tiles(problem, plan, pinned), attempt, None), None)
 
-    None when there are no more.
-    """
+
+def plan_cache_tiles(
+    problem: CacheProblem, plan: CachePlan, pinned: TileIdentity | None = None
+) -> Iterator[CachePlan]:
+    """The plan with each of the op's proposals for its dataflow; with `pinned`, those that are that tile."""
     if plan.strategy.codebook_centric and plan.strategy.dataflow != "decode" and not plan.clusters:
-        return None
+        return
     work, machine = work_of(problem, plan), machine_of(problem.gpu)
     # Of clusters each block has room for its books, or as much of them; else what the base kernel leaves is for books,
     # and only whole ones take from how many blocks an SM holds.
     dataflow, caching = plan.strategy.dataflow, plan.strategy.caching
     cached = dataflow == "decode" and (caching == "all" or (caching == "slack" and bool(plan.clusters)))
     proposed = propose_tiles(dataflow, work, machine, plan.clusters, head_bytes(problem) if cached else 0)
-    tiles = (each for each in proposed if pinned is None or tile_identity(each[0]) == pinned)
-    chosen = next(islice(tiles, attempt, None), None)
-    if chosen is None:
-        return None
-    tile, decisions = chosen
-    return plan.decide(*(replace(decision, facts=(*LIMITS, *RATES)) for decision in decisions), tile=tile)
+    for tile, decisions in proposed:
+        if pinned is None or tile_identity(tile) == pinned:
+            own = (replace(decision, facts=(*LIMITS, *RATES)) for decision in decisions)
+            yield plan.decide(*own, tile=tile)
