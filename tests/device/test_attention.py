@@ -223,18 +223,42 @@ TURNED = {
         head_dim=64, query_heads=4, heads=1, rows=4, keys=Books(2), values=Books(2), rope="half", window=40
     ),
     "a small head, neighbours": Case(
-        head_dim=64, query_heads=4, heads=1, rows=4, keys=Books(2), values=Books(2), rope="interleaved", window=40
+        head_dim=64,
+        query_heads=4,
+        heads=1,
+        rows=4,
+        keys=Books(2),
+        values=Books(2),
+        rope="interleaved",
+        window=40,
     ),
     "one query, a window, pages": Case(
-        head_dim=128, query_heads=2, heads=2, rows=4, rope="half", window=40, page_tokens=64, lengths=(300, 41, 0)
+        head_dim=128,
+        query_heads=2,
+        heads=2,
+        rows=4,
+        rope="half",
+        window=40,
+        page_tokens=64,
+        lengths=(300, 41, 0),
     ),
     "neighbours in a window": Case(
         head_dim=128, query_heads=4, heads=2, rows=4, rope="interleaved", window=70, lengths=(300, 41, 60)
     ),
     "tokens, a sliding window, bfloat16": Case(
-        head_dim=128, query_heads=4, heads=2, rows=4, rope="half", query_tokens=3, sliding_window=50, softcap=5.0,
-        dtype="bfloat16", window=20, row_sets=2, lengths=(300, 90),
-    ),  # fmt: skip
+        head_dim=128,
+        query_heads=4,
+        heads=2,
+        rows=4,
+        rope="half",
+        query_tokens=3,
+        sliding_window=50,
+        softcap=5.0,
+        dtype="bfloat16",
+        window=20,
+        row_sets=2,
+        lengths=(300, 90),
+    ),
 }
 
 

@@ -26,8 +26,8 @@ class Attended:
     """Of each query: outputs [sequences, query tokens, query heads, head_dim], log-sum-exps less the last axis.
 
     `magnitudes`, of the shape of outputs, are weighted sums of |values|; `scores`, of that of log-sum-exps, the largest
-    sum of |query * key| of a token that is seen, or, where keys are rotated after decoding, of the products of lengths of
-    their pairs of channels, which no rotation changes. What rounding can do is relative to these.
+    sum of |query * key| of a token that is seen, or, where keys are rotated after decoding, of the products of their pairs
+    of channels' lengths, which no rotation changes. What rounding can do is relative to these.
     """
 
     outputs: NDArray[np.float64]
@@ -48,9 +48,9 @@ def attend(
 ) -> Attended:
     """Attention of `queries` [sequences, query tokens, query heads, head_dim] over each sequence's tokens.
 
-    `keys` and `values` are [kv-heads, tokens, head_dim], keys rotated by `rope`. The query tokens are a sequence's last ones, and
-    see what is not after them, with a sliding window no more than so many tokens. A query that sees none has output 0
-    and log-sum-exp minus infinity.
+    `keys` and `values` are [kv-heads, tokens, head_dim], keys rotated by `rope`. The query tokens are a sequence's last
+    ones, and see what is not after them, with a sliding window no more than so many tokens. A query that sees none has
+    output 0 and log-sum-exp minus infinity.
     """
     exact = queries.astype(np.float64)
     sequences, query_tokens, query_heads, _ = exact.shape

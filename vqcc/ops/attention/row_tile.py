@@ -33,8 +33,8 @@ CHANNEL, MULTIPLIED_CHANNEL = 0.7, 0.5
 BLOCK, ROW = 60.0, 30.0
 #: Of products on tensor cores: what brings them to their tokens' lanes; and, fitted, cycles until queries are operands.
 PRODUCTS, QUERY_CYCLES = 70.0, 9000.0
-#: Of keys that are rotated: of a channel's entries, place and turn; of a token block, of queries that are rotated back, which
-#: are written, and read in each of four turns.
+#: Of keys that are rotated: of a channel's entries, place and turn; of a token block, of queries that are rotated back,
+#: which are written, and read in each of four turns.
 TURN, TURNED_QUERIES, QUERY_TURNS = 1.2, 130.0, 5
 #: Fitted: how long busy times are felt together, longer where codes come straight to registers, and where fewer
 #: warps work while others wait.
@@ -273,9 +273,9 @@ class FragmentTile(RowTile):
 
 @dataclass(frozen=True)
 class TurnedFragmentTile(FragmentTile):
-    """The same for keys that are rotated after decoding: queries are rotated back once a token block, entries by the rest.
+    """The same for keys that are rotated after decoding (device/attention/turned_keys.cuh).
 
-    device/attention/turned_keys.cuh.
+    Queries are rotated back once a token block, entries by what is left.
     """
 
     @property
