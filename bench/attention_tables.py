@@ -18,7 +18,10 @@ ATTEND, APPEND = "attention_decode", "kv_append"
 
 
 def attention_tables(rows: Sequence[Row]) -> Iterator[str]:
-    """One for each pair of heads, an empty line before each, and one of appending."""
+    """One for each pair of heads, an empty line before each, and one of appending; or one of rotated keys alone."""
+    if all(row.get("rope", "none") != "none" for row in rows):
+        yield from ("", *rotated_table(rows))
+        return
     heads = sorted({heads_of(row) for row in rows}, reverse=True)
     for own in heads:
         yield from ("", *levels_table([row for row in rows if heads_of(row) == own and row["op"] == ATTEND]))
@@ -35,7 +38,6 @@ def levels_table(rows: Sequence[Row]) -> Iterator[str]:
             f"{heads[0]}/{heads[1]}",
             "batch x context",
             *LEVELS,
-            "rope half",
             "cuDNN fp16",
             "flash fp16",
             "best against gc",
@@ -43,10 +45,10 @@ def levels_table(rows: Sequence[Row]) -> Iterator[str]:
             "floor / best",
         )
     )
-    cells = {(*problem_of(row), row["level"], row["rope"]): row for row in rows}
+    cells = {(*problem_of(row), row["level"]): row for row in rows if row["rope"] == "none"}
     for algorithm, batch, context in dict.fromkeys(map(problem_of, rows)):
-        of = {level: cells.get((algorithm, batch, context, level, "none")) for level in LEVELS}
-        best, rotated = of["best"], cells.get((algorithm, batch, context, "best", "half"))
+        of = {level: cells.get((algorithm, batch, context, level)) for level in LEVELS}
+        best = of["best"]
         if best is None:
             continue
         gc = of["gc"]
@@ -55,12 +57,31 @@ def levels_table(rows: Sequence[Row]) -> Iterator[str]:
                 algorithm,
                 f"{batch} x {context}",
                 *(time_of(row) for row in of.values()),
-                time_of(rotated),
                 f"{best['baseline_us']:.1f}",
                 f"{best['flash_fp16_us']:.1f}" if "flash_fp16_us" in best else "-",
                 "-" if gc is None else f"{best['us'] / gc['us'] - 1:+.0%}",
                 f"{best['baseline_us'] / best['us']:.2f}",
                 f"{best['floor_us'] / best['us']:.0%}",
+            )
+        )
+
+
+def rotated_table(rows: Sequence[Row]) -> Iterator[str]:
+    """Of every problem the algorithms' times, and how many times as fast as cuDNN's attention they are."""
+    algorithms = list(dict.fromkeys(row["algorithm"] for row in rows))
+    ratios = (f"cuDNN / {algorithm}" for algorithm in algorithms)
+    yield from table_head(("rotated keys", "batch x context", *algorithms, "cuDNN fp16", *ratios))
+    cells = {(heads_of(row), *problem_of(row)[1:], row["algorithm"]): row for row in rows}
+    for heads, batch, context in dict.fromkeys(key[:3] for key in cells):
+        own = [cells.get((heads, batch, context, algorithm)) for algorithm in algorithms]
+        baseline = next(row["baseline_us"] for row in own if row is not None)
+        yield table_line(
+            (
+                f"{heads[0]}/{heads[1]}",
+                f"{batch} x {context}",
+                *(time_of(row) for row in own),
+                f"{baseline:.1f}",
+                *("-" if row is None else f"{row['baseline_us'] / row['us']:.2f}" for row in own),
             )
         )
 

@@ -210,7 +210,7 @@ def test_attention_tables(bench: Any) -> None:
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (own[-1], shared[-1])]
     assert own[0].startswith("| 32/32 | batch x context | gc | sc |")
     assert cells[0] == [
-        "cq-2", "8 x 1024", "20.0", "-", "-", "-", "-", "-", "10.0", "30.0", "40.0", "-", "-50%", "4.00", "20%",
+        "cq-2", "8 x 1024", "20.0", "-", "-", "-", "-", "-", "10.0", "40.0", "-", "-50%", "4.00", "20%",
     ]  # fmt: skip
     assert cells[1][2] == "40.0"
     assert cells[1][-3:] == ["-80%", "5.00", "25%"]
@@ -218,6 +218,19 @@ def test_attention_tables(bench: Any) -> None:
         "| append one token | heads | batch 8 | batch 32 |",
         "|---|---|---|---|",
         "| cq-2 | 32/8 | 4.00 | 4.50 |",
+    ]
+
+
+def test_rotated_keys_have_a_table_of_their_own(bench: Any) -> None:
+    """Algorithms side by side, beside cuDNN."""
+    rotated = [row for row in attention_rows() if row.get("rope") == "half"]
+    other = [{**row, "algorithm": "cq-4", "us": 80.0} for row in rotated if row["kv_heads"] == 8]
+    (table,) = "\n".join(bench("tables").tables(rotated + other)).strip().split("\n\n")
+    assert table.splitlines() == [
+        "| rotated keys | batch x context | cq-2 | cq-4 | cuDNN fp16 | cuDNN / cq-2 | cuDNN / cq-4 |",
+        "|---|---|---|---|---|---|---|",
+        "| 32/32 | 8 x 1024 | 30.0 | - | 40.0 | 1.33 | - |",
+        "| 32/8 | 8 x 1024 | 40.0 | 80.0 | 40.0 | 1.00 | 0.50 |",
     ]
 
 
