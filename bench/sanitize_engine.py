@@ -13,7 +13,9 @@ import json
 import re
 import subprocess
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +25,29 @@ from gemv_levels import add_common, cache_of
 from sanitizing import TOOLS, exit_unless_clean, find_sanitizer, meta_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from engine_build import BuiltEngine
 
 SPECS = ("llama-3-8b-2bit", "llama-3-70b-2bit-unrotated")
+#: Longer than any run has taken.
+LIMIT_SECONDS = 1800
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the program under a tool; `clean` is None until it is known, or where it took too long."""
+
+    tool: str
+    spec: str
+    kind: str
+    clean: bool | None = None
+    summary: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What is run once."""
+        return self.tool, self.spec, self.kind
 
 
 def main() -> None:
@@ -33,45 +55,59 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--limit", type=float, default=LIMIT_SECONDS, help="seconds that a run may take")
     options = add_common(parser, output=Path("engine-sanitizer.json")).parse_args()
     sanitizer = find_sanitizer()
+    command = f"python bench/sanitize_engine.py --gpu {options.gpu} -o {options.output.name}"
+    meta = meta_of(sanitizer, command, options.commit)
     with tempfile.TemporaryDirectory() as scratch:
         directory = (Path(scratch) if options.cache is None else options.cache) / "engines"
-        engines = [build_engine(spec, options.gpu, directory, cache_of(options)) for spec in SPECS]
-        runs = [(tool, engine, kind) for tool in TOOLS for engine in engines for kind in CHECKS]
+        engines = {spec: build_engine(spec, options.gpu, directory, cache_of(options)) for spec in SPECS}
+        runs = [Run(tool, spec, kind) for tool in TOOLS for spec in SPECS for kind in CHECKS]
         with ThreadPoolExecutor(len(runs)) as pool:
-            found = list(pool.map(lambda run: run_under(sanitizer, *run), runs))
-    tools: dict[str, dict[str, Any]] = {
-        tool: {
-            "clean": all(clean for (own, _, _), (clean, _) in zip(runs, found, strict=True) if own == tool),
-            "summary": sorted(
-                {
-                    line
-                    for (own, _, _), (_, lines) in zip(runs, found, strict=True)
-                    if own == tool
-                    for line in lines
-                }
-            ),
-        }
-        for tool in TOOLS
-    }
-    command = f"python bench/sanitize_engine.py --gpu {options.gpu} -o {options.output.name}"
-    report = {
-        "meta": meta_of(sanitizer, command, options.commit),
-        "runs": [{"spec": spec, "options": list(words)} for spec in SPECS for words in CHECKS.values()],
-        "tools": tools,
-    }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(tools, indent=1))
+            jobs = [
+                pool.submit(
+                    run_under, sanitizer, run, engines[run.spec], options.limit, options.output.parent
+                )
+                for run in runs
+            ]
+            for job in as_completed(jobs):
+                # The whole file after every run: an interruption loses none.
+                done = job.result()
+                runs = [done if each.key == done.key else each for each in runs]
+                report = {"meta": meta, "runs": [asdict(run) for run in runs], "tools": tools_of(runs)}
+                options.output.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report["tools"], indent=1))
     exit_unless_clean(report, None)
 
 
-def run_under(sanitizer: str, tool: str, engine: BuiltEngine, kind: str) -> tuple[bool, list[str]]:
-    """Whether a tool reported nothing of a run, which was right, and its summaries."""
+def tools_of(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """Of each tool whether all its runs are clean, and its summaries."""
+    return {
+        tool: {
+            "clean": all(run.clean for run in runs if run.tool == tool),
+            "summary": sorted({line for run in runs if run.tool == tool for line in run.summary}),
+        }
+        for tool in TOOLS
+    }
+
+
+def run_under(sanitizer: str, run: Run, engine: BuiltEngine, limit: float, logs: Path) -> Run:
+    """The run with what became of it: clean if its tool reported nothing and all was right; else there is a log."""
     options = ["--layers", "1", "--repeats", "1", "--check", "--books", engine.books]
-    command = [sanitizer, "--tool", tool, "--error-exitcode", "9", engine.program, *options, *CHECKS[kind]]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sanitizer, "--tool", run.tool, "--error-exitcode", "9", engine.program]
+    begun = time.monotonic()
+    try:
+        done = subprocess.run(
+            [*command, *options, *CHECKS[run.kind]],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=limit,
+        )
+    except subprocess.TimeoutExpired:
+        print(f"{run.key}: not done in {limit:.0f} s", flush=True)
+        return run
     text = done.stdout + done.stderr
     summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", text)
     clean = (
@@ -79,10 +115,11 @@ def run_under(sanitizer: str, tool: str, engine: BuiltEngine, kind: str) -> tupl
         and bool(summary)
         and all(re.search(r": 0 (errors|hazards)", line) for line in summary)
     )
-    print(f"{tool}: {engine.name}, {kind}: {'clean' if clean else 'NOT CLEAN'}", flush=True)
+    took = f"{time.monotonic() - begun:.0f} s"
+    print(f"{run.key}: {'clean' if clean else 'NOT CLEAN'}, {took}", flush=True)
     if not clean:
-        print(text[-3000:], flush=True)
-    return clean, summary
+        (logs / f"{'-'.join(run.key)}.txt").write_text(text)
+    return replace(run, clean=clean, summary=tuple(summary))
 
 
 if __name__ == "__main__":
