@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 SAMPLE = 8
 #: Kernels of a variant in `make test`, beside those of the levels.
-MOST = 2
+MOST = 3
 ALL = 120
 #: All that a strategy may have, on tensor cores where they can take the entries.
 ALIGNED = Strategy("slack", registers=True, codebook_centric=True, fusion="aligned", copies=32)
