@@ -47,7 +47,13 @@ LIBRARIES: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "values on tensor cores": ("best", "cq-2", GROUPED, "score"),
     "values on tensor cores, narrow vectors": ("best", "cq-4", GROUPED, "score"),
     "values on tensor cores, one book": ("best", "kv-4-8-1", GROUPED, "score"),
-    "rotated keys": ("best", "cq-2", {**GROUPED, "rope": "half", "window": 64, "page_size": 64}, "decode"),
+    "rotated keys": ("best", "cq-2", {**GROUPED, "rope": "half", "window": 64, "page_size": 64}, "fragment"),
+    "rotated keys, one query head": (
+        "best",
+        "cq-4",
+        {"q_heads": 8, "rope": "interleaved", "window": 64},
+        "fragment",
+    ),
     "a large head": ("best", "cq-1", {**GROUPED, "head_dim": 256}, "score"),
 }
 #: In `make test`: each way to make kernels once.

@@ -11,7 +11,7 @@ from device.attention import Books, Case, headers_of, kernel_type, structs
 from device.sources import device_source
 
 from vqcc.emulator import Buffer, build
-from vqcc.ops.attention.row_tile import FragmentTile, ScoreTile
+from vqcc.ops.attention.row_tile import FragmentTile, ScoreTile, TurnedFragmentTile
 from vqcc.ops.attention.tile import AttentionTile, AttentionWork, DecodeTile
 
 if TYPE_CHECKING:
@@ -76,6 +76,26 @@ CASES = {
         tables_region=1,
         warps=12,
     ),
+    "fragment, rotated keys": Case(
+        kernel="fragment",
+        head_dim=128,
+        key_order="fragment",
+        query_heads=8,
+        rows=4,
+        tables_region=1,
+        rope="half",
+    ),
+    "fragment, rotated keys of a small head": Case(
+        kernel="fragment",
+        head_dim=64,
+        key_order="fragment",
+        query_heads=4,
+        rows=4,
+        keys=Books(2),
+        values=Books(2),
+        warps=12,
+        rope="interleaved",
+    ),
     "fragment, entries of two": Case(
         kernel="fragment",
         head_dim=128,
@@ -105,7 +125,7 @@ def tile_of(case: Case) -> AttentionTile:
     placed = case.stages, case.tables_region, 1024
     if case.kernel == "score":
         return ScoreTile(*common, *placed, case.multiplied)
-    return FragmentTile(*common, *placed)
+    return (FragmentTile if case.rope == "none" else TurnedFragmentTile)(*common, *placed)
 
 
 def sizes_on_the_device(case: Case, cache: Path) -> tuple[int, int]:

@@ -26,8 +26,8 @@ class Attended:
     """Of each query: outputs [sequences, query tokens, query heads, head_dim], log-sum-exps less the last axis.
 
     `magnitudes`, of the shape of outputs, are weighted sums of |values|; `scores`, of that of log-sum-exps, the largest
-    sum of |query * key| of a token that is seen, or, where keys are rotated after decoding, of the products of their pairs
-    of channels' lengths, which no rotation changes. What rounding can do is relative to these.
+    sum of |query * key| of a token that is seen, or, where keys are rotated after decoding, of products of the lengths
+    of pairs of channels, which no rotation changes. What rounding can do is relative to these.
     """
 
     outputs: NDArray[np.float64]
