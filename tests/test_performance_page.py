@@ -23,6 +23,7 @@ LATER = [
     ("h200/gemv-random", 1),
     ("h200/gemv-overlap", 1),
     ("h200/attention-levels", 3),
+    ("h200/attention-rotated", 1),
     ("h200/gemm-best", 7),
     ("h200/gemm-levels", 2),
     ("h200/engine-layer", 1),
