@@ -642,6 +642,7 @@ template <> struct ElementTraits<ElementType::kInt8> {
 };
 
 VQCC_HOST_DEVICE constexpr int smaller(int a, int b) { return a < b ? a : b; }
+VQCC_HOST_DEVICE constexpr int larger(int a, int b) { return a < b ? b : a; }
 /// The largest power of two that is at most `value`; 1 for less.
 VQCC_HOST_DEVICE constexpr int power_of_two_at_most(int value) {
   return value < 2 ? 1 : 2 * power_of_two_at_most(value / 2);
@@ -2005,7 +2006,7 @@ struct Tile_m1_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_91bc4462(
+extern "C" __global__ void __launch_bounds__(256, 4) quip_4_sc_m1_float16_bbaa8920(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,
@@ -2070,7 +2071,7 @@ struct Tile_m4_float16 {
 };
 }  // namespace plan
 
-extern "C" __global__ void __launch_bounds__(256, 3) quip_4_sc_m4_float16_91bc4462(
+extern "C" __global__ void __launch_bounds__(256, 3) quip_4_sc_m4_float16_bbaa8920(
     const vqcc::uint32* __restrict__ codes, const vqcc::uint8* __restrict__ books,
     const float* __restrict__ stage_scales, const void* __restrict__ scales, const __half* __restrict__ x,
     const __half* __restrict__ bias, __half* __restrict__ y, vqcc::uint8* workspace, int m,

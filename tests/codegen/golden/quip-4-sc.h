@@ -62,7 +62,7 @@ typedef struct vqcc_driver {
 #error "a header of an older vqcc is included beside this one: compile its library again"
 #endif
 #define QUIP_4_SC_ABI_VERSION 5
-#define QUIP_4_SC_BUILD_ID "f1037a0a09ef131a"
+#define QUIP_4_SC_BUILD_ID "ee2359068f0d7f4c"
 #define QUIP_4_SC_LAYOUT_ID "72a1e3c01b20" /* packed weights carry the same */
 #define QUIP_4_SC_N INT64_C(512)
 #define QUIP_4_SC_K INT64_C(4096)
@@ -182,9 +182,9 @@ static inline const quip_4_sc_gpu_facts* quip_4_sc_gpu_info(int32_t gpu) {
 static inline const quip_4_sc_kernel* quip_4_sc_kernel_info(int32_t gpu, int32_t index) {
   static const quip_4_sc_kernel kernels[QUIP_4_SC_GPU_COUNT][QUIP_4_SC_KERNEL_COUNT] = {
     {
-      {"quip_4_sc_m1_float16_91bc4462", 0, 1, 128u, 256u, 2176u,
+      {"quip_4_sc_m1_float16_bbaa8920", 0, 1, 128u, 256u, 2176u,
        UINT64_C(0), 19, 0, 0},
-      {"quip_4_sc_m4_float16_91bc4462", 0, 4, 128u, 256u, 2304u,
+      {"quip_4_sc_m4_float16_bbaa8920", 0, 4, 128u, 256u, 2304u,
        UINT64_C(0), 19, 0, 0},
     },
   };
