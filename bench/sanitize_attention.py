@@ -42,7 +42,7 @@ ROTATED = "q_heads: 4, kv_heads: 2, head_dim: 128, batch: 2, context: 400, windo
 #: Algorithms that score tables take, residual stages of fewer bits, and different ones of keys and values.
 ALGORITHMS = ("cq-2", "kv-4-6-2", "{key: cq-4, value: kv-8-8-1}")
 SHARED = "q_heads: 8, kv_heads: 2, head_dim: 128, batch: 3, context: 900"
-#: A window, whose tokens warps share.
+#: A window.
 WINDOWED = f"{SHARED}, page_size: 64, window: 40"
 OWN = "q_heads: 2, kv_heads: 2, head_dim: 128, batch: 3, context: 900"
 

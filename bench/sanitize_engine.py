@@ -58,12 +58,14 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=LIMIT_SECONDS, help="seconds that a run may take")
     options = add_common(parser, output=Path("engine-sanitizer.json")).parse_args()
     sanitizer = find_sanitizer()
-    command = f"python bench/sanitize_engine.py --gpu {options.gpu} -o {options.output.name}"
+    limited = "" if options.limit == LIMIT_SECONDS else f" --limit {options.limit:g}"
+    command = f"python bench/sanitize_engine.py --gpu {options.gpu}{limited} -o {options.output.name}"
     meta = meta_of(sanitizer, command, options.commit)
     with tempfile.TemporaryDirectory() as scratch:
         directory = (Path(scratch) if options.cache is None else options.cache) / "engines"
         engines = {spec: build_engine(spec, options.gpu, directory, cache_of(options)) for spec in SPECS}
         runs = [Run(tool, spec, kind) for tool in TOOLS for spec in SPECS for kind in CHECKS]
+        options.output.parent.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(len(runs)) as pool:
             jobs = [
                 pool.submit(

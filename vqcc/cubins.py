@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from vqcc.codegen.written_source import WrittenSource
     from vqcc.gpus.model import Gpu
 
-__all__ = ["KINDS", "CubinOptions", "Kind", "compile_source", "output_names", "targets_of"]
+__all__ = [
+    "KINDS",
+    "STANDARD_HEADERS",
+    "CubinOptions",
+    "Kind",
+    "compile_source",
+    "output_names",
+    "targets_of",
+]
 
 Kind = Literal["cubin", "object", "array"]
 KINDS: tuple[Kind, ...] = ("cubin", "object", "array")
@@ -31,6 +39,17 @@ _MESSAGE = re.compile(
 #: What they say of an include that leads nowhere.
 _NO_FILE = re.compile(r'cannot open source file "(?P<name>.+)"|(?P<other>.+): No such file or directory')
 _SHOWN_ERRORS = 20
+#: Headers of the standard library that CUDA has as <cuda/std/...>.
+STANDARD_HEADERS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        algorithm array atomic barrier bit bitset cassert cfloat charconv chrono climits cmath complex concepts cstddef
+        cstdint cstdlib cstring ctime functional initializer_list iterator latch limits memory numbers numeric optional
+        ranges ratio semaphore span string_view tuple type_traits utility variant version
+        """,
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -178,13 +197,16 @@ def _where_to_look(include: str) -> str:
     name = include[1:-1]
     if include[0] == '"':
         return "names are relative to the file that includes them; else it is looked for among CUDA's"
-    of_c = re.fullmatch(r"(assert|float|limits|math|stddef|stdint|stdlib|string)\.h", name)
-    if of_c or re.fullmatch(r"[a-z_]+", name):
-        own = f"c{of_c[1]}" if of_c else name
+    of_c = re.fullmatch(r"(\w+)\.h", name)
+    own = f"c{of_c[1]}" if of_c else name
+    if own in STANDARD_HEADERS:
         return (
             f"the host's headers are not there: <cuda/std/{own}>, of CUDA's, is what stands in for <{name}>"
         )
-    return "names in <> are looked for among CUDA's headers alone: files of one's own are included with \"\""
+    return (
+        "names in <> are looked for among CUDA's headers alone, the host's are not there: files of one's own are "
+        'included with ""'
+    )
 
 
 def _line(path: Path, number: int) -> str:

@@ -46,7 +46,7 @@ def include_directory() -> Path:
     return templates_directory() / "host" / "include"
 
 
-#: The most bytes of a lock file: all candidates of a few specs on a few GPUs.
+#: The most bytes of a lock file: all candidates of a few specs, or of a whole model, on a few GPUs.
 MAX_LOCK_BYTES = 10_000_000
 
 

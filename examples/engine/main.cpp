@@ -78,6 +78,9 @@ void time(const Layers& layers, const Stream& stream, const Options& options, Re
 int run(const Options& options) {
   // Mistakes that need no GPU to be found come first.
   (void)LayerShape::of_model();
+  if (options.prefill > 0 && attention::kSlidingWindow != 0) {
+    throw std::runtime_error("the engine's own attention, of a prefill, knows no sliding window, and the model has one");
+  }
   auto books = options.books.empty() ? nullptr : file_books(options.books);
   const auto source = options.weights.empty() ? random_weights(std::move(books)) : file_weights(options.weights);
   if (!options.dump.empty()) std::filesystem::create_directories(options.dump);
@@ -88,9 +91,6 @@ int run(const Options& options) {
   const Model model(driver, options.overlap);
   const Kernels kernels(driver, options.overlap);
   const Run shape = {options.batch, options.new_tokens(), options.prefill > 0, options.rope_base};
-  if (shape.prefill && attention::kSlidingWindow != 0) {
-    throw std::runtime_error("the engine's own attention, of a prefill, knows no sliding window, and the model has one");
-  }
 
   CacheTable table(options.batch, options.context);
   const int count = layers_of(options, table);

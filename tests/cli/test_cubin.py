@@ -10,6 +10,8 @@ import pytest
 from build_tools import WARNINGS, compilers
 from command import run
 
+from vqcc.cubins import STANDARD_HEADERS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -127,6 +129,8 @@ def test_includes_that_lead_nowhere_have_their_places(source: Path, tmp_path: Pa
         ("stdint.h", "<cuda/std/cstdint>, of CUDA's, is what stands in for <stdint.h>"),
         ("limits", "<cuda/std/limits>, of CUDA's, is what stands in for <limits>"),
         ("cuda_fp17.h", "names in <> are looked for among CUDA's headers alone"),
+        ("vector", "names in <> are looked for among CUDA's headers alone"),
+        ("stdio.h", "names in <> are looked for among CUDA's headers alone"),
     ],
 )
 def test_headers_that_are_not_cudas(include: str, text: str, source: Path, tmp_path: Path) -> None:
@@ -136,6 +140,14 @@ def test_headers_that_are_not_cudas(include: str, text: str, source: Path, tmp_p
     assert (done.exit_code, found["code"], found["line"]) == (1, "VQ0610", 1)
     assert (found["column"], found["end_column"]) == (11, 11 + len(include))
     assert text in found["help"]
+
+
+def test_what_stands_in_is_there(source: Path, tmp_path: Path) -> None:
+    """Each header that a message may name compiles."""
+    includes = "".join(f"#include <cuda/std/{name}>\n" for name in sorted(STANDARD_HEADERS))
+    source.write_text(includes + SOURCE)
+    done = run("cubin", source, "--gpu", "h200", "-o", tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
 
 
 def test_lines_are_counted_as_compilers_do(source: Path, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ CASES: dict[str, tuple[tuple[str, ...], dict[str, Any], tuple[str, ...]]] = {
         {"q_heads": 8, "head_dim": 128},
         ("sc", "o1", "score", "fragment", "clusters"),
     ),
+    "rotated keys": (("cq-2",), {"rope": "half", "head_dim": 128, "window": 40}, ("fragment",)),
     "six query heads to a cache": (("cq-2",), {"q_heads": 12, "head_dim": 128}, ("o1", "score", "fragment")),
     "everything that is optional": (
         ("cq-2",),

@@ -216,7 +216,7 @@ def kernel_type(case: Case) -> str:
     return {
         "score": f"RowAttention<HeadScores<Keys, Shape, Cache, Tile>, {softmax}<Values, Shape, Tile>, "
         "Keys, Values, Shape, Cache, Tile>",
-        "fragment": f"RowAttention<{'' if case.rope == 'none' else 'Turned'}FragmentKeys<Keys, Shape, Tile>, "
+        "fragment": f"RowAttention<{'' if case.rope == 'none' else 'Rope'}FragmentKeys<Keys, Shape, Tile>, "
         f"{softmax}<Values, Shape, Tile>, Keys, Values, Shape, Cache, Tile>",
         "decode": "DecodeAttention<Keys, Values, Shape, Cache, KeyTile, ValueTile, Tile>",
         "cluster score": "ClusterAttention<ScoredProducts<Keys, Values, Shape, Cache, Tile>, "
@@ -232,7 +232,7 @@ def headers_of(case: Case) -> tuple[str, ...]:
         "cluster score": ("cluster_kernel", "cluster_scores"),
         "cluster decode": ("cluster_kernel", "cluster_decode"),
         "score": ("row_kernel", "head_scores", "warp_softmax", "fragment_softmax"),
-        "fragment": ("row_kernel", "fragment_keys", "turned_keys", "fragment_softmax"),
+        "fragment": ("row_kernel", "fragment_keys", "rope_keys", "fragment_softmax"),
         "decode": ("decode_kernel",),
     }[case.kernel]
     return (*(f"attention/{name}.cuh" for name in names), "algorithms/kmeans.cuh")

@@ -48,6 +48,23 @@ SCORE = {
     "16 groups of 8": Case(head_dim=128, keys=Books(8), values=Books(8)),
     "4 groups of 16": Case(keys=Books(16), values=Books(16), lengths=(170, 0, 64)),
     "two rows": Case(head_dim=128, query_heads=4, rows=2),
+    "a window for teams of lanes": Case(
+        head_dim=128, keys=Books(8), values=Books(8), window=40, lengths=(100, 39, 41)
+    ),
+    "a window for more teams, several tokens": Case(
+        keys=Books(16),
+        values=Books(16),
+        query_heads=4,
+        rows=4,
+        row_sets=2,
+        query_tokens=3,
+        window=40,
+        sliding_window=17,
+        lengths=(100, 3, 41),
+    ),
+    "a window of a large head": Case(
+        head_dim=256, keys=Books(8), values=Books(8), window=70, lengths=(150, 1)
+    ),
     "four rows": Case(head_dim=128, query_heads=8, rows=4, grid=3),
     "eight rows": Case(head_dim=128, query_heads=16, rows=8, warps=2),
     "one book, pages": Case(
@@ -316,6 +333,29 @@ def test_values_on_tensor_cores_meet_in_no_bank(cache_directory: Path) -> None:
     counts, _ = counted(case, cache_directory)
     assert counts["shared_load_wavefronts"] == counts["shared_load_ideal"] == 2 + 2 + 0.5 + 8 * 4 / 32
     assert counts["tensor_multiplies"] == 1
+
+
+@pytest.mark.parametrize(
+    ("rope", "size", "head_dim"),
+    [
+        ("half", 2, 128),
+        ("half", 4, 128),
+        ("half", 8, 128),
+        ("interleaved", 2, 128),
+        ("interleaved", 4, 128),
+        ("interleaved", 8, 128),
+        ("half", 4, 64),
+        ("interleaved", 4, 64),
+    ],
+)
+def test_rotated_keys_meet_in_no_bank(rope: str, size: int, head_dim: int, cache_directory: Path) -> None:
+    """Entries, their rotations and queries as operands."""
+    case = Case(
+        head_dim=head_dim, query_heads=4, heads=1, rows=4, kernel="fragment", key_order="fragment", grid=1,
+        keys=Books(size), values=Books(head_dim // 32), rope=rope, lengths=(1024,),
+    )  # fmt: skip
+    counts, _ = counted(case, cache_directory)
+    assert counts["shared_load_wavefronts"] == counts["shared_load_ideal"]
 
 
 @pytest.mark.parametrize(("size", "wavefronts"), [(2, 4), (4, 4), (8, 4)])

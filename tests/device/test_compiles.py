@@ -211,6 +211,22 @@ ATTENTION = {
         tables_region=1,
         stages=1,
     ),
+    **{
+        f"fragment, rotated by {name}": Case(
+            head_dim=128,
+            query_heads=32,
+            heads=8,
+            rows=4,
+            warps=8,
+            kernel="fragment",
+            key_order="fragment",
+            tables_region=1,
+            stages=1,
+            rope=rope,
+            window=64,
+        )
+        for name, rope in (("halves", "half"), ("neighbours", "interleaved"))
+    },
     "score, four rows": Case(
         head_dim=128,
         query_heads=32,

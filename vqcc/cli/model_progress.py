@@ -1,4 +1,4 @@
-"""What `vqcc compile` shows of a whole model: a bar on a terminal while it works, and what it took."""
+"""What is shown of a whole model that is compiled: a bar on a terminal meanwhile, and what it took."""
 
 from __future__ import annotations
 

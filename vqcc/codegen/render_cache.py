@@ -19,7 +19,7 @@ from vqcc.codegen.render import (
 from vqcc.codegen.text import Fragment, c_identifier, comment, literal
 from vqcc.data_files import templates_directory
 from vqcc.ops.attention.cluster_tile import ClusterTile
-from vqcc.ops.attention.row_tile import FragmentTile, RowTile, ScoreTile, TurnedFragmentTile
+from vqcc.ops.attention.row_tile import FragmentTile, RopeFragmentTile, RowTile, ScoreTile
 from vqcc.passes.cache.placement import head_books
 from vqcc.plan import Constant
 
@@ -44,9 +44,9 @@ _KEY_PRODUCTS: dict[type, tuple[str, str]] = {
         "vqcc::HeadScores<plan::Keys, plan::Shape, plan::Cache, {tile}>",
     ),
     FragmentTile: ("attention/fragment_keys.cuh", "vqcc::FragmentKeys<plan::Keys, plan::Shape, {tile}>"),
-    TurnedFragmentTile: (
-        "attention/turned_keys.cuh",
-        "vqcc::TurnedFragmentKeys<plan::Keys, plan::Shape, {tile}>",
+    RopeFragmentTile: (
+        "attention/rope_keys.cuh",
+        "vqcc::RopeFragmentKeys<plan::Keys, plan::Shape, {tile}>",
     ),
 }
 _SOFTMAXES: dict[bool, tuple[str, str]] = {

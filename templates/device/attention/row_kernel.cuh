@@ -58,7 +58,7 @@ class RowAttention {
   VQCC_DEVICE void work() {
     allow_next_kernel();
     shared_.start();
-    Products::template make_turns<kThreads>(shared_.turns(), arguments_.rotations);
+    Products::template make_rotations<kThreads>(shared_.rotations(), arguments_.rotations);
     wait_for_previous_kernels();
     for_each_segment<Shape, Tile, kThreads>(
         arguments_, shared_.progress(), shared_.state(), shared_.sums(), shared_.flag(),
@@ -231,7 +231,7 @@ class RowAttention {
     const int position = sequence.first_token(block) + lane_index();
     const bool present = block < end && position < sequence.end_token(block);
     if (block < end) {
-      products.turn_to(shared_.turns(), arguments_.rotations, sequence.first_token(block), shared_.queries(), shared_.scratch());
+      products.move_to(shared_.rotations(), arguments_.rotations, sequence.first_token(block), shared_.queries(), shared_.scratch());
       products.add_up(keys, shared_.products(), shared_.scratch(), scores);
     }
     mask(rows, sequence, position, present, scores);
@@ -263,38 +263,38 @@ class RowAttention {
   /// time, all lanes a key: one trip to memory for keys and one for values.
   VQCC_DEVICE void add_window(const Rows& rows, int number, const Sequence<Shape>& sequence, int first, int end,
                               Softmax& softmax) const {
-    constexpr int kTurn = ceil_divide(4, kTeams);  // tokens of a team
+    constexpr int kTeamTokens = ceil_divide(4, kTeams);  // tokens of a team
     if (sequence.first_block + end <= sequence.coded_blocks) return;
     const int begin_token = sequence.first_token(larger(sequence.first_block + first, sequence.coded_blocks));
     const int end_token = sequence.end_token(sequence.first_block + end - 1);
+    const float scale = 1.0f / value_unscale(rows.head);  // values of codes are scaled, so these are too
 #pragma unroll 1
-    for (int token = begin_token + warp_index() * kTeams * kTurn; token < end_token; token += kWarps * kTeams * kTurn) {
+    for (int token = begin_token + warp_index() * kTeams * kTeamTokens; token < end_token; token += kWarps * kTeams * kTeamTokens) {
       float scores[kTeams][kRows];
-      score_window<kTurn>(rows, number, sequence, token, end_token, scores);
+      score_window<kTeamTokens>(rows, number, sequence, token, end_token, scores);
       warp_barrier();  // the last weights have been read
       softmax.weigh(scores, shared_.weights());
       warp_barrier();  // weights are there
       const int team = lane_index() / ValueRows::kTeamLanes;
-      const int own = token + team * kTurn;
-      const float scale = 1.0f / value_unscale(rows.head);  // values of codes are scaled, so these are too
+      const int own = token + team * kTeamTokens;
       add_window_rows<typename Softmax::Row>(
-          smaller(kTurn, end_token - own),
+          smaller(kTeamTokens, end_token - own),
           [&](int t) { return Softmax::load_row(window_row<Shape>(arguments_.value_window, number, rows.head, own + t)); },
           [&](int t, const typename Softmax::Row& row) { softmax.add_row(row, scale, weights_of(team), t); });
     }
   }
 
-  /// Scores of kTurn tokens for each team of lanes, from `token` on, in the first lanes.
-  template <int kTurn>
+  /// Scores of kTeamTokens tokens for each team of lanes, from `token` on, in the first lanes.
+  template <int kTeamTokens>
   VQCC_DEVICE void score_window(const Rows& rows, int number, const Sequence<Shape>& sequence, int token, int end,
                                 float (&scores)[kTeams][kRows]) const {
     using Key = Channels<Tile::kElement, kHeadDim / kWarpSize>;
-    Key keys[kTeams][kTurn];
+    Key keys[kTeams][kTeamTokens];
 #pragma unroll
     for (int team = 0; team < kTeams; ++team) {
 #pragma unroll
-      for (int t = 0; t < kTurn; ++t) {
-        const int position = smaller(token + team * kTurn + t, end - 1);
+      for (int t = 0; t < kTeamTokens; ++t) {
+        const int position = smaller(token + team * kTeamTokens + t, end - 1);
         keys[team][t] = Key::template load_from<Space::kGlobal>(
             window_row<Shape>(arguments_.key_window, number, rows.head, position) + lane_index() * (kHeadDim / kWarpSize));
       }
@@ -303,19 +303,19 @@ class RowAttention {
 #pragma unroll
     for (int team = 0; team < kTeams; ++team) {
 #pragma unroll
-      for (int t = 0; t < kTurn; ++t) {
+      for (int t = 0; t < kTeamTokens; ++t) {
         float products[kRows];
         float key[kHeadDim / kWarpSize];
         keys[team][t].to_float(key);
-        rotate_shared_key<Shape>(arguments_.rotations, token + team * kTurn + t, key);
+        rotate_shared_key<Shape>(arguments_.rotations, token + team * kTeamTokens + t, key);
         multiply_shared_key<Shape>(key, shared_.queries(), products);
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
           if (t == 0 || lane_index() == t) scores[team][r] = scale * products[r];
         }
       }
-      const int position = token + team * kTurn + lane_index();
-      mask(rows, sequence, position, lane_index() < kTurn && position < end, scores[team]);
+      const int position = token + team * kTeamTokens + lane_index();
+      mask(rows, sequence, position, lane_index() < kTeamTokens && position < end, scores[team]);
     }
   }
 

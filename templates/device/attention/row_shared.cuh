@@ -25,8 +25,8 @@ class RowShared {
 
   // All but tables and stages.
   static constexpr int kWeights = 0;
-  static constexpr int kTurns = kWeights + kWarps * Softmax::kWeightBytes;
-  static constexpr int kScratch = kTurns + Products::kTurnBytes;
+  static constexpr int kRotations = kWeights + kWarps * Softmax::kWeightBytes;
+  static constexpr int kScratch = kRotations + Products::kRotationBytes;
   static constexpr int kQueries = kScratch + kWarps * Products::kScratchBytes;
   static constexpr int kState = kQueries + kRows * Shape::kHeadDim * 4;
   static constexpr int kWarpState = kState + kStateBytes;
@@ -69,7 +69,7 @@ class RowShared {
   VQCC_DEVICE uint8* weights() const { return part(kWeights) + warp_index() * Softmax::kWeightBytes; }
   VQCC_DEVICE uint8* scratch() const { return part(kScratch) + warp_index() * Products::kScratchBytes; }
   /// Of all warps: rotations of a token block's tokens, where keys need them.
-  VQCC_DEVICE uint8* turns() const { return part(kTurns); }
+  VQCC_DEVICE uint8* rotations() const { return part(kRotations); }
   /// [row][channel].
   VQCC_DEVICE float* queries() const { return reinterpret_cast<float*>(part(kQueries)); }
   /// Of rows, largest scores, then sums; those of warps.

@@ -1,4 +1,4 @@
-// The newest tokens, in full precision: a token block's scores and values from the window.
+// The newest tokens, in full precision: rows of the window, on their way, rotated and multiplied.
 #pragma once
 
 #include "../reduce.cuh"

@@ -11,10 +11,10 @@ enum class Rope { kNone, kHalf, kInterleaved };
 
 /// Of products of keys that are multiplied as they lie in the cache: positions matter to none.
 struct FixedKeys {
-  static constexpr int kTurnBytes = 0;
+  static constexpr int kRotationBytes = 0;
   template <int kThreads>
-  VQCC_DEVICE static void make_turns(uint8* /*table*/, const uint8* /*steps*/) {}
-  VQCC_DEVICE void turn_to(const uint8* /*table*/, const uint8* /*steps*/, int /*position*/, const float* /*queries*/,
+  VQCC_DEVICE static void make_rotations(uint8* /*table*/, const uint8* /*steps*/) {}
+  VQCC_DEVICE void move_to(const uint8* /*table*/, const uint8* /*steps*/, int /*position*/, const float* /*queries*/,
                            uint8* /*scratch*/) {}
 };
 

@@ -11,7 +11,7 @@ from device.attention import Books, Case, headers_of, kernel_type, structs
 from device.sources import device_source
 
 from vqcc.emulator import Buffer, build
-from vqcc.ops.attention.row_tile import FragmentTile, ScoreTile, TurnedFragmentTile
+from vqcc.ops.attention.row_tile import FragmentTile, RopeFragmentTile, ScoreTile
 from vqcc.ops.attention.tile import AttentionTile, AttentionWork, DecodeTile
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def tile_of(case: Case) -> AttentionTile:
     placed = case.stages, case.tables_region, 1024
     if case.kernel == "score":
         return ScoreTile(*common, *placed, case.multiplied)
-    return (FragmentTile if case.rope == "none" else TurnedFragmentTile)(*common, *placed)
+    return (FragmentTile if case.rope == "none" else RopeFragmentTile)(*common, *placed)
 
 
 def sizes_on_the_device(case: Case, cache: Path) -> tuple[int, int]:

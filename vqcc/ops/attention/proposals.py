@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vqcc.ops.attention.cluster_proposals import propose_cluster_tiles
 from vqcc.ops.attention.cycles import PARTS_CYCLES, block_cycles, segment_cycles
 from vqcc.ops.attention.dealing import Dealing, deal
-from vqcc.ops.attention.row_tile import FragmentTile, ScoreTile, TurnedFragmentTile
+from vqcc.ops.attention.row_tile import FragmentTile, RopeFragmentTile, ScoreTile
 from vqcc.ops.attention.tile import DECODE_SUM_WORDS, MAX_SCORE_ROWS, AttentionTile, AttentionWork, DecodeTile
 from vqcc.ops.tiles import power_of_two_at_least
 from vqcc.plan import Decision
@@ -87,7 +87,7 @@ def _score_tiles(work: AttentionWork, machine: Machine) -> Iterator[AttentionTil
 
 def _fragment_tiles(work: AttentionWork, machine: Machine) -> Iterator[AttentionTile]:
     """Four query rows, and as many codes on their way as fit."""
-    make = TurnedFragmentTile if work.rotated else FragmentTile
+    make = RopeFragmentTile if work.rotated else FragmentTile
     for stages, region, warps, registers in _row_blocks(FRAGMENT_BLOCKS):
         placed = stages, region, machine.shared_bytes_reserved
         yield make(work, warps, FRAGMENT_ROWS, 1, registers, _roundings(work), *placed)

@@ -24,7 +24,7 @@ from vqcc.ops.attention.tile import (
 from vqcc.ops.tiles import round_up
 from vqcc.plan import Constant
 
-__all__ = ["FragmentTile", "RowTile", "ScoreTile", "TurnedFragmentTile"]
+__all__ = ["FragmentTile", "RopeFragmentTile", "RowTile", "ScoreTile"]
 
 #: Warp instructions, counted in machine code: of a look-up, place and load; of adding a score up, and more for each row
 #: of a cell; of a channel of a value, for each row, or on tensor cores beside the multiply; of a token block, of a row.
@@ -33,13 +33,13 @@ CHANNEL, MULTIPLIED_CHANNEL = 0.7, 0.5
 BLOCK, ROW = 60.0, 30.0
 #: Of products on tensor cores: what brings them to their tokens' lanes; and, fitted, cycles until queries are operands.
 PRODUCTS, QUERY_CYCLES = 70.0, 9000.0
-#: Of keys that are rotated: of a channel's entries, place and turn; of a token block, of queries that are rotated back,
-#: which are written, and read in each of four turns.
-TURN, TURNED_QUERIES, QUERY_TURNS = 1.2, 130.0, 5
+#: Warp instructions of keys that are rotated: of a channel's entries, and of a token block's queries, which are rotated
+#: back; these are read in fp32, written, and read in each of four turns (QUERY_PASSES, in float16).
+ROTATION, ROTATED_QUERIES, QUERY_PASSES = 1.2, 130.0, 7
 #: Fitted: how long busy times are felt together, longer where codes come straight to registers, and where fewer
 #: warps work while others wait.
 BUSY, WAITS = 0.82, 2.9
-ROW_OVERLAP, DIRECT, FRAGMENT_OVERLAP, TURNED_OVERLAP = 0.85, 1.1, 1.35, 1.1
+ROW_OVERLAP, DIRECT, FRAGMENT_OVERLAP, ROPE_OVERLAP = 0.85, 1.1, 1.35, 1.1
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class RowTile(AttentionTile):
         return 0
 
     @property
-    def turn_bytes(self) -> int:
+    def rotation_bytes(self) -> int:
         """Rotations of a token block's tokens, where keys need them."""
         return 0
 
@@ -151,7 +151,7 @@ class RowTile(AttentionTile):
         queries = FLOAT_BYTES * self._query_floats
         return (
             own
-            + self.turn_bytes
+            + self.rotation_bytes
             + queries
             + state
             + self._progress_bytes
@@ -272,8 +272,8 @@ class FragmentTile(RowTile):
 
 
 @dataclass(frozen=True)
-class TurnedFragmentTile(FragmentTile):
-    """The same for keys that are rotated after decoding (device/attention/turned_keys.cuh).
+class RopeFragmentTile(FragmentTile):
+    """The same for keys that are rotated after decoding (device/attention/rope_keys.cuh).
 
     Queries are rotated back once a token block, entries by what is left.
     """
@@ -282,16 +282,16 @@ class TurnedFragmentTile(FragmentTile):
     def block_counts(self) -> BlockCounts:
         """Beside what keys take that are not rotated: turns of entries and queries, by tables in shared memory."""
         counts, head_dim = super().block_counts, self.work.layout.head_dim
-        queries = self.rows * head_dim * HALF_FLOAT_BYTES * QUERY_TURNS / WAVEFRONT_BYTES
+        queries = self.rows * head_dim * HALF_FLOAT_BYTES * QUERY_PASSES / WAVEFRONT_BYTES
         return replace(
             counts,
-            overlap=counts.overlap * TURNED_OVERLAP / FRAGMENT_OVERLAP,
+            overlap=counts.overlap * ROPE_OVERLAP / FRAGMENT_OVERLAP,
             wavefronts=counts.wavefronts + head_dim / 2 + queries,
-            instructions=counts.instructions + TURN * head_dim + TURNED_QUERIES,
+            instructions=counts.instructions + ROTATION * head_dim + ROTATED_QUERIES,
         )
 
     @property
-    def turn_bytes(self) -> int:
+    def rotation_bytes(self) -> int:
         """Of each token of a block, cosine and sine of each pair of channels in float16."""
         return BLOCK_TOKENS * 2 * self.work.layout.head_dim
 

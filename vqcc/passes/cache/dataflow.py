@@ -1,7 +1,8 @@
 """Which dataflows a cache's kernels can have, and why not the others.
 
 Kernels that decode take any keys and values. Those over score tables and on tensor cores look entries up by rows
-(device/attention/entry_rows.cuh). Tables multiply keys as they lie in the cache, tensor cores also those rotated then.
+(device/attention/entry_rows.cuh). Tables need keys that are multiplied as they lie in the cache; tensor cores also take
+those that are rotated by their positions first.
 """
 
 from __future__ import annotations

@@ -9,17 +9,20 @@ namespace vqcc {
 /// Rotations of a token block's tokens relative to its first, in float16, the same for every block: a row for each token.
 ///
 /// Channels i and i + kHeadDim / 2 together (kHalf): for every two neighbouring i, two cosines, then two sines. Channels 2 i and
-/// 2 i + 1 together (kInterleaved): for every i, cosine and sine.
-template <class Shape>
-struct TurnTable {
+/// 2 i + 1 together (kInterleaved): for every i, cosine and sine. Entries are of kVectorSize channels.
+template <class Shape, int kVectorSize>
+struct RotationTable {
   static constexpr bool kHalf = Shape::kRope == Rope::kHalf;
   static constexpr int kPairs = Shape::kHeadDim / 2;
   static constexpr int kWordBytes = kHalf ? 8 : 4;  // of two neighbouring channels, in kHalf of the lower half
   static constexpr int kTokenBytes = kPairs * 4;
   static constexpr int kBytes = kBlockTokens * kTokenBytes;
 
-  /// Where byte `byte` of a token's row is: lanes of tokens two apart would meet in banks, for entries of two channels.
-  VQCC_HOST_DEVICE static constexpr int place_of(int token, int byte) { return byte ^ (kHalf ? token % 4 / 2 * 32 : 0); }
+  /// Where byte `byte` of a token's row is, so that no lanes of tokens that look up together meet in a bank.
+  VQCC_HOST_DEVICE static constexpr int place_of(int token, int byte) {
+    constexpr bool kShort = kTokenBytes < 256 && kVectorSize == 2;
+    return byte ^ (kHalf ? token % 4 * 16 : kShort ? token / 4 % 2 * 16 : 0);
+  }
 
   /// Every thread of the block calls it; what it made is there after the next barrier.
   template <int kThreads>
@@ -27,10 +30,10 @@ struct TurnTable {
     for (int i = static_cast<int>(threadIdx.x); i < kBlockTokens * kPairs; i += kThreads) {
       const int token = i / kPairs;
       const int pair = i % kPairs;
-      const uint32 turn = to_float16_pair(rotation_of(turn_of_position(steps, pair, token)));
+      const uint32 rotation = to_float16_pair(rotation_of(turn_of_position(steps, pair, token)));
       uint8* word = table + token * kTokenBytes + place_of(token, kHalf ? pair / 2 * 8 + pair % 2 * 2 : pair * 4);
-      store(reinterpret_cast<uint16*>(word), static_cast<uint16>(turn));
-      store(reinterpret_cast<uint16*>(word + (kHalf ? 4 : 2)), static_cast<uint16>(turn >> 16));
+      store(reinterpret_cast<uint16*>(word), static_cast<uint16>(rotation));
+      store(reinterpret_cast<uint16*>(word + (kHalf ? 4 : 2)), static_cast<uint16>(rotation >> 16));
     }
   }
 
@@ -38,15 +41,16 @@ struct TurnTable {
   VQCC_DEVICE static void rotate(uint32& low, uint32& high, uint32 cosines, uint32 sines) {
     const uint32 first = multiply_pairs<ElementType::kFloat16>(low, cosines);
     const uint32 second = multiply_pairs<ElementType::kFloat16>(high, cosines);
-    const uint32 turned = multiply_add_float16_pairs(high, sines ^ 0x80008000u, first);
+    const uint32 rotated = multiply_add_float16_pairs(high, sines ^ 0x80008000u, first);
     high = multiply_add_float16_pairs(low, sines, second);
-    low = turned;
+    low = rotated;
   }
   /// Rotates two neighbouring channels by a cosine and a sine.
-  VQCC_DEVICE static void rotate(uint32& pair, uint32 turn) {
-    const uint32 sines = permute_bytes(turn, turn, 0x3232u) ^ 0x8000u;
+  VQCC_DEVICE static void rotate(uint32& pair, uint32 rotation) {
+    const uint32 cosines = permute_bytes(rotation, rotation, 0x1010u);
+    const uint32 sines = permute_bytes(rotation, rotation, 0x3232u) ^ 0x8000u;
     const uint32 swapped = permute_bytes(pair, pair, 0x1032u);
-    const uint32 straight = multiply_pairs<ElementType::kFloat16>(pair, permute_bytes(turn, turn, 0x1010u));
+    const uint32 straight = multiply_pairs<ElementType::kFloat16>(pair, cosines);
     pair = multiply_add_float16_pairs(swapped, sines, straight);
   }
 };
@@ -57,9 +61,9 @@ struct TurnTable {
 ///
 /// Scratch of a warp: rotated queries, float16 [row][block][pair of a group][member], then, in their place, scores.
 template <class Algorithm, class Shape, class Tile>
-class TurnedFragmentKeys : public FragmentProducts<Algorithm, Shape, Tile> {
+class RopeFragmentKeys : public FragmentProducts<Algorithm, Shape, Tile> {
   using Base = FragmentProducts<Algorithm, Shape, Tile>;
-  using Table = TurnTable<Shape>;
+  using Table = RotationTable<Shape, Algorithm::kVectorSize>;
   using typename Base::Entries;
   using typename Base::Order;
   using typename Base::Rows;
@@ -67,19 +71,20 @@ class TurnedFragmentKeys : public FragmentProducts<Algorithm, Shape, Tile> {
   static constexpr int kHeadDim = Shape::kHeadDim;
   static constexpr int kVectorSize = Rows::kVectorSize;
   static constexpr int kGroupWords = Base::kPairs;
-  static constexpr int kMemberWords = 2 * Base::kDepth;         // of a block that a lane has
+  static constexpr int kMemberWords = 2 * Base::kDepth;  // of a block that a lane has
   static constexpr int kHalfSteps = Order::kSteps / 2;
-  static constexpr int kRowBytes = kHeadDim * 2 + 16;           // rows of a matrix then meet different banks
+  static constexpr int kRowBytes = kHeadDim * 2 + 16;    // rows of a matrix then meet different banks
   static constexpr int kScoreBytes = kBlockTokens * kRows * 4;
   static constexpr int kWordLanes = smaller(kWarpSize, kHeadDim / 4);
+  static_assert(kHeadDim <= 4 * kWarpSize, "lanes have all pairs of a row, or of two");
   static_assert(Shape::kRope != Rope::kNone && kMemberWords == kGroupWords * Order::kStepLookUps, "whole operands");
 
  public:
-  static constexpr int kTurnBytes = Table::kBytes;
+  static constexpr int kRotationBytes = Table::kBytes;
   static constexpr int kScratchBytes = larger(kRows * kRowBytes, kScoreBytes);
 
   template <int kThreads>
-  VQCC_DEVICE static void make_turns(uint8* table, const uint8* steps) {
+  VQCC_DEVICE static void make_rotations(uint8* table, const uint8* steps) {
     Table::template make<kThreads>(table, steps);
   }
 
@@ -92,8 +97,8 @@ class TurnedFragmentKeys : public FragmentProducts<Algorithm, Shape, Tile> {
     this->find_places(region.region);
   }
 
-  /// Turns to the token block whose first token is at `position`: queries, in fp32, are rotated back by it.
-  VQCC_DEVICE void turn_to(const uint8* table, const uint8* steps, int position, const float* queries, uint8* scratch) {
+  /// Goes to the token block whose first token is at `position`: queries, in fp32, are rotated back by it.
+  VQCC_DEVICE void move_to(const uint8* table, const uint8* steps, int position, const float* queries, uint8* scratch) {
     table_ = table + lane_index() / 4 * Table::kTokenBytes;
     warp_barrier();  // the last block's scores have been read
     if constexpr (Table::kHalf) rotate_halves(steps, position, queries, scratch);
@@ -105,7 +110,7 @@ class TurnedFragmentKeys : public FragmentProducts<Algorithm, Shape, Tile> {
       const int block = s ^ lane_index() % 4;
 #pragma unroll
       for (int d = 0; d < Base::kDepth; ++d) {
-        load_matrices(this->queries_[s][d], row + (block * kMemberWords + 2 * d) * 16);
+        load_matrices(this->queries_[s][d], row + (block * kMemberWords + (2 * d ^ swap_of(block))) * 16);
       }
     }
     warp_barrier();  // they have been read
@@ -122,7 +127,7 @@ class TurnedFragmentKeys : public FragmentProducts<Algorithm, Shape, Tile> {
           Entries second;
           this->look_up(codes, rows.base, s, octet + o, first);
           this->look_up(codes, rows.base, s + kHalfSteps, octet + o, second);
-          turn(s, octet + o, first, second);
+          rotate_entries(s, octet + o, first, second);
           this->multiply(s, first, sums[o]);
           this->multiply(s + kHalfSteps, second, sums[o]);
         }
@@ -136,8 +141,11 @@ class TurnedFragmentKeys : public FragmentProducts<Algorithm, Shape, Tile> {
     const int group = channel / kVectorSize;
     const int in_block = group % Order::kBlockGroups;
     const int word = in_block / 4 * kGroupWords + channel % kVectorSize / 2;
-    return (group / Order::kBlockGroups * kMemberWords + word) * 16 + in_block % 4 * 4;
+    const int block = group / Order::kBlockGroups;
+    return (block * kMemberWords + (word ^ swap_of(block))) * 16 + in_block % 4 * 4;
   }
+  /// Of four words of a block, blocks two apart have the two halves the other way round: they would meet in banks.
+  VQCC_DEVICE static int swap_of(int block) { return kMemberWords == 4 ? block / 2 % 2 * 2 : 0; }
 
   VQCC_DEVICE float scale_of(int i) const {
     if constexpr (kWordLanes == kWarpSize) return scales_[i];
@@ -145,10 +153,9 @@ class TurnedFragmentKeys : public FragmentProducts<Algorithm, Shape, Tile> {
   }
 
   VQCC_DEVICE void rotate_halves(const uint8* steps, int position, const float* queries, uint8* scratch) const {
-    static_assert(kWarpSize <= 2 * kWordLanes, "lanes have one row, or two, at a time");
     const int channel = lane_index() % kWordLanes * 2;
-    const float2 turns[2] = {rotation_of(turn_of_position(steps, channel, position)),
-                             rotation_of(turn_of_position(steps, channel + 1, position))};
+    const float2 rotations[2] = {rotation_of(turn_of_position(steps, channel, position)),
+                                 rotation_of(turn_of_position(steps, channel + 1, position))};
 #pragma unroll
     for (int i = 0; i < kRows * kWordLanes / kWarpSize; ++i) {
       const int row = i * (kWarpSize / kWordLanes) + lane_index() / kWordLanes;
@@ -156,61 +163,63 @@ class TurnedFragmentKeys : public FragmentProducts<Algorithm, Shape, Tile> {
       const float2 low = load<Space::kShared>(reinterpret_cast<const float2*>(query));
       const float2 high = load<Space::kShared>(reinterpret_cast<const float2*>(query + kHeadDim / 2));
       const float scale = scale_of(i);
-      store_pair(scratch, row, channel, scale * back(low.x, high.x, turns[0]), scale * back(low.y, high.y, turns[1]));
-      store_pair(scratch, row, channel + kHeadDim / 2, scale * on(low.x, high.x, turns[0]),
-                 scale * on(low.y, high.y, turns[1]));
+      store_pair(scratch, row, channel, scale * first_back(low.x, high.x, rotations[0]),
+                 scale * first_back(low.y, high.y, rotations[1]));
+      store_pair(scratch, row, channel + kHeadDim / 2, scale * second_back(low.x, high.x, rotations[0]),
+                 scale * second_back(low.y, high.y, rotations[1]));
     }
   }
 
   VQCC_DEVICE void rotate_neighbours(const uint8* steps, int position, const float* queries, uint8* scratch) const {
 #pragma unroll
     for (int channel = lane_index() * 2; channel < kHeadDim; channel += kWarpSize * 2) {
-      const float2 turn = rotation_of(turn_of_position(steps, channel / 2, position));
+      const float2 rotation = rotation_of(turn_of_position(steps, channel / 2, position));
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
         const float2 pair = load<Space::kShared>(reinterpret_cast<const float2*>(queries + r * kHeadDim + channel));
-        store_pair(scratch, r, channel, scales_[r] * back(pair.x, pair.y, turn), scales_[r] * on(pair.x, pair.y, turn));
+        store_pair(scratch, r, channel, scales_[r] * first_back(pair.x, pair.y, rotation),
+                   scales_[r] * second_back(pair.x, pair.y, rotation));
       }
     }
   }
 
   /// The first and the second channel of a pair, rotated back.
-  VQCC_DEVICE static float back(float first, float second, float2 turn) {
-    return fused_multiply_add(first, turn.x, second * turn.y);
+  VQCC_DEVICE static float first_back(float first, float second, float2 rotation) {
+    return fused_multiply_add(first, rotation.x, second * rotation.y);
   }
-  VQCC_DEVICE static float on(float first, float second, float2 turn) {
-    return fused_multiply_add(second, turn.x, -first * turn.y);
+  VQCC_DEVICE static float second_back(float first, float second, float2 rotation) {
+    return fused_multiply_add(second, rotation.x, -first * rotation.y);
   }
   VQCC_DEVICE static void store_pair(uint8* scratch, int row, int channel, float first, float second) {
     store(reinterpret_cast<uint32*>(scratch + row * kRowBytes + place_of(channel)), to_float16_pair(make_float2(first, second)));
   }
 
   /// Rotates the entries of steps `s` and `s` + kHalfSteps, which are partners where pairs are halves of a head apart.
-  VQCC_DEVICE void turn(int s, int octet, Entries& first, Entries& second) const {
+  VQCC_DEVICE void rotate_entries(int s, int octet, Entries& first, Entries& second) const {
     const uint8* tokens = table_ + octet * 8 * Table::kTokenBytes;
     if constexpr (Table::kHalf) {
       // Lanes of upper turns have the upper half first: they rotate the other way round.
       constexpr bool kMayBeUpper = Order::kTurns > kHalfSteps;
       const int turn = lane_index() / 4 % Order::kTurns;
       const uint32 sign = kMayBeUpper && turn >= kHalfSteps ? 0x80008000u : 0u;
-      uint32 turns[kMemberWords][2];
-      load_turns(tokens, s, turns);
+      uint32 rotations[kMemberWords][2];
+      load_rotations(tokens, s, rotations);
 #pragma unroll
-      for (int w = 0; w < kMemberWords; ++w) Table::rotate(first[w], second[w], turns[w][0], turns[w][1] ^ sign);
+      for (int w = 0; w < kMemberWords; ++w) Table::rotate(first[w], second[w], rotations[w][0], rotations[w][1] ^ sign);
     } else {
-      uint32 turns[kMemberWords][1];
-      load_turns(tokens, s, turns);
+      uint32 rotations[kMemberWords][1];
+      load_rotations(tokens, s, rotations);
 #pragma unroll
-      for (int w = 0; w < kMemberWords; ++w) Table::rotate(first[w], turns[w][0]);
-      load_turns(tokens, s + kHalfSteps, turns);
+      for (int w = 0; w < kMemberWords; ++w) Table::rotate(first[w], rotations[w][0]);
+      load_rotations(tokens, s + kHalfSteps, rotations);
 #pragma unroll
-      for (int w = 0; w < kMemberWords; ++w) Table::rotate(second[w], turns[w][0]);
+      for (int w = 0; w < kMemberWords; ++w) Table::rotate(second[w], rotations[w][0]);
     }
   }
 
-  /// Turns of this lane's words of a step, by 16 bytes at most.
-  template <int kWordTurns>
-  VQCC_DEVICE static void load_turns(const uint8* tokens, int s, uint32 (&turns)[kMemberWords][kWordTurns]) {
+  /// Rotations of this lane's words of a step, by 16 bytes at most.
+  template <int kWordRotations>
+  VQCC_DEVICE static void load_rotations(const uint8* tokens, int s, uint32 (&rotations)[kMemberWords][kWordRotations]) {
     constexpr int kGroupBytes = kGroupWords * Table::kWordBytes;
     constexpr int kLoadBytes = smaller(16, kGroupBytes);
     constexpr int kLoadWords = kLoadBytes / 4;
@@ -227,7 +236,7 @@ class TurnedFragmentKeys : public FragmentProducts<Algorithm, Shape, Tile> {
 #pragma unroll
         for (int l = 0; l < kLoadWords; ++l) {
           const int index = b / 4 + l;
-          turns[i * kGroupWords + index / kWordTurns][index % kWordTurns] = word[l];
+          rotations[i * kGroupWords + index / kWordRotations][index % kWordRotations] = word[l];
         }
       }
     }
