@@ -198,8 +198,7 @@ class RowAttention {
     if constexpr (kDirect) return pages_.block_of(number, head, block + team);
     else return shared_.stage(stage) + team * Pages::kBytes;
   }
-  VQCC_DEVICE void take_keys(int head, int number, int block, int end, int stage,
-                             KeyCodes& keys) const {
+  VQCC_DEVICE void take_keys(int head, int number, int block, int end, int stage, KeyCodes& keys) const {
 #pragma unroll
     for (int team = 0; team < kTeams; ++team) {
       if (block + team >= end) continue;
@@ -210,8 +209,7 @@ class RowAttention {
       }
     }
   }
-  VQCC_DEVICE void take_values(int head, int number, int block, int end, int stage,
-                               ValueCodes& values) const {
+  VQCC_DEVICE void take_values(int head, int number, int block, int end, int stage, ValueCodes& values) const {
     const int team = lane_index() / ValueRows::kTeamLanes;
     if (block + team >= end) return;
     const uint8* codes = codes_of(head, number, block, team, stage) + Keys::kBytes;
