@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from vqcc.levels import Dataflow
 
 SHAPE, TILED_SHAPE = (300, 1096), (512, 2056)
+#: With so many rows of x each block has several tiles of outputs, so that warps that help bring other books.
+LONG_SHAPE, LONG_ROWS = (512, 4104), 700
 GROUPS = (
     "{family: kmeans, vector_size: 4, entries: 64, residuals: 2, scales: {group: 8}, codebook_dtype: int8}"
 )
@@ -76,7 +78,7 @@ class Case:
 def all_cases() -> list[Case]:
     """Levels, dataflows, and tiles of a warpgroup by rows of x, warpgroups and stages of a round.
 
-    So few tiles of outputs are shared by many blocks.
+    So few tiles of outputs are shared by many blocks, but for one case.
     """
     return [
         *(Case(*each, level) for each in TRIED[:3] for level in ("gc", "sc", "o2", "o3", "o4", "best")),
@@ -91,6 +93,14 @@ def all_cases() -> list[Case]:
             Case(*each, m=(64,), dataflow="warpgroup", tile={"kRoundStages": stages})
             for each in TRIED[:3]
             for stages in (1, 2, 4)
+        ),
+        Case(
+            "gptvq-2",
+            "float16",
+            LONG_SHAPE,
+            m=(LONG_ROWS,),
+            dataflow="warpgroup",
+            tile={"kBatch": 32, "kWarpgroups": 2},
         ),
         *(Case(*each, m=(300,), dataflow="dense") for each in TRIED),
         Case(GROUPS, "float16", SHAPE, m=(300,), dataflow="dense"),
