@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from safetensors import safe_open
 
 from vqcc.code_layouts import BucketLayout
-from vqcc.library import CacheLibrary, Library, load_cache_library, load_weight_library
+from vqcc.library import CacheLibrary, Library, layer_folders, load_cache_library, load_weight_library
 from vqcc.tensors.packing import unpack_codes
 from vqcc.tensors.vq_tensor import VQTensor
 
@@ -38,9 +37,9 @@ class Model:
     @classmethod
     def load(cls, directory: Path, gpu: str) -> Model:
         """The libraries in the model's directory, by the layers that they serve."""
-        folders = layer_directories(directory)
-        linears = {name: load_weight_library(folders[name]) for name in LINEAR}
-        return cls(linears, load_cache_library(folders["attention"]), gpu)
+        folders = layer_folders(directory)
+        linears = {name: load_weight_library(directory / folders[name]) for name in LINEAR}
+        return cls(linears, load_cache_library(directory / folders["attention"]), gpu)
 
     def weight(self, layer: Dumped, name: str) -> tuple[Floats, Floats]:
         """A weight of a layer and the magnitudes of its terms; the last of each name is kept, for further dumps."""
@@ -53,13 +52,6 @@ class Model:
         if self._decoded.get(name, (b"",))[0] != digest:
             self._decoded[name] = digest, decoded_weight(self.linears[name], layer, name)
         return self._decoded[name][1]
-
-
-def layer_directories(model: Path) -> dict[str, Path]:
-    """The directory of each layer's library; layers of the same kernels share one, as the model's manifest says."""
-    names = (*LINEAR, "attention")
-    layers = json.loads((model / "manifest.json").read_text())["layers"]
-    return {name: model / layers[name]["library"] for name in names}
 
 
 class Dumped:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import subprocess
 import tempfile
 import time
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from engine_build import build_engine
 from engine_layer import CHECKS
 from gemv_levels import add_common, cache_of
-from sanitizing import TOOLS, exit_unless_clean, find_sanitizer, meta_of
+from sanitizing import TOOLS, exit_unless_clean, find_sanitizer, meta_of, verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,17 +109,11 @@ def run_under(sanitizer: str, run: Run, engine: BuiltEngine, limit: float, logs:
     except subprocess.TimeoutExpired:
         print(f"{run.key}: not done in {limit:.0f} s", flush=True)
         return run
-    text = done.stdout + done.stderr
-    summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", text)
-    clean = (
-        done.returncode == 0
-        and bool(summary)
-        and all(re.search(r": 0 (errors|hazards)", line) for line in summary)
-    )
+    clean, summary = verdict_of(done)
     took = f"{time.monotonic() - begun:.0f} s"
     print(f"{run.key}: {'clean' if clean else 'NOT CLEAN'}, {took}", flush=True)
     if not clean:
-        (logs / f"{'-'.join(run.key)}.txt").write_text(text)
+        (logs / f"{'-'.join(run.key)}.txt").write_text(done.stdout + done.stderr)
     return replace(run, clean=clean, summary=tuple(summary))
 
 

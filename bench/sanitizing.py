@@ -143,12 +143,7 @@ def run_process(sanitizer: str, tool: str, paths: Sequence[Path]) -> tuple[bool,
         check=False,
         env={**os.environ, **ONE_THREAD},
     )
-    summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", found.stdout + found.stderr)
-    clean = (
-        found.returncode == 0
-        and bool(summary)
-        and all(re.search(r": 0 (errors|hazards)", s) for s in summary)
-    )
+    clean, summary = verdict_of(found)
     names = ", ".join(path.name for path in paths)
     print(
         f"{tool}: {names}: {'clean' if clean else 'NOT CLEAN'}, {time.monotonic() - begun:.0f} s", flush=True
@@ -156,6 +151,17 @@ def run_process(sanitizer: str, tool: str, paths: Sequence[Path]) -> tuple[bool,
     if not clean:
         print((found.stdout + found.stderr)[-4000:], flush=True)
     return clean, summary, found.returncode
+
+
+def verdict_of(done: subprocess.CompletedProcess[str]) -> tuple[bool, list[str]]:
+    """Whether a run under a tool went well and nothing was reported, and the tool's summaries."""
+    summary = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: .*", done.stdout + done.stderr)
+    clean = (
+        done.returncode == 0
+        and bool(summary)
+        and all(re.search(r": 0 (errors|hazards)", line) for line in summary)
+    )
+    return clean, summary
 
 
 def meta_of(sanitizer: str, command: str, commit: str | None) -> dict[str, Any]:
