@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from vqcc.levels import Dataflow
 
 SHAPE, TILED_SHAPE = (300, 1096), (512, 2056)
-#: With so many rows of x each block has several tiles of outputs, so that warps that help bring other books.
+#: With so many rows of x each block has several tiles of outputs: warps that help bring other books, or, of `dense`,
+#: say several times which tile comes.
 LONG_SHAPE, LONG_ROWS = (512, 4104), 700
+LONG_DENSE_SHAPE, LONG_DENSE_ROWS = (2048, 1096), 6400
 GROUPS = (
     "{family: kmeans, vector_size: 4, entries: 64, residuals: 2, scales: {group: 8}, codebook_dtype: int8}"
 )
@@ -78,7 +80,7 @@ class Case:
 def all_cases() -> list[Case]:
     """Levels, dataflows, and tiles of a warpgroup by rows of x, warpgroups and stages of a round.
 
-    So few tiles of outputs are shared by many blocks, but for one case.
+    So few tiles of outputs are shared by many blocks, but for two cases.
     """
     return [
         *(Case(*each, level) for each in TRIED[:3] for level in ("gc", "sc", "o2", "o3", "o4", "best")),
@@ -104,6 +106,7 @@ def all_cases() -> list[Case]:
         ),
         *(Case(*each, m=(300,), dataflow="dense") for each in TRIED),
         Case(GROUPS, "float16", SHAPE, m=(300,), dataflow="dense"),
+        Case("aqlm-2x8", "float16", LONG_DENSE_SHAPE, m=(LONG_DENSE_ROWS,), dataflow="dense"),
     ]
 
 

@@ -100,14 +100,16 @@ class WarpgroupGemm {
     }
   }
 
+  /// Of stages one lane arrives for its warp. Of books, which lanes read and write by ordinary accesses, all do: racecheck
+  /// follows a barrier's order for those that arrive themselves, and this costs nothing that can be measured.
   VQCC_DEVICE void make_barriers() const {
     for (int i = 0; i < kStages; ++i) {
       make_barrier(full(i), 1);
       make_barrier(read(i), kMultiplying);
     }
     for (int i = 0; i < 2; ++i) {
-      make_barrier(books_full(i), kBringingBooks);
-      make_barrier(books_read(i), kMultiplying);
+      make_barrier(books_full(i), kBringingBooks * kWarpSize);
+      make_barrier(books_read(i), kMultiplying * kWarpSize);
     }
     show_barriers();
   }
@@ -162,7 +164,7 @@ class WarpgroupGemm {
           NextBooks().finish_loading(turn.slot);
         }
         first = false;
-        arrive_for_warp(books_full(turn.slot));
+        arrive(books_full(turn.slot));
         turn.advance();
       }
     }
@@ -228,7 +230,7 @@ class WarpgroupGemm {
     multiply_units(own, progress, sums);
     progress.books_end = round % Shape::kSpanRounds == Shape::kSpanRounds - 1 || round + 1 == end;
     if (kBooksChange && progress.books_end) {
-      arrive_for_warp(books_read(progress.books_turn.slot));
+      arrive(books_read(progress.books_turn.slot));
       progress.books_turn.advance();
     }
   }
