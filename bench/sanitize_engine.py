@@ -2,8 +2,8 @@
 
     python bench/sanitize_engine.py --gpu h200 -o bench/results/h200/engine-sanitizer.json
 
-Runs a decoding and a prefill of a layer, checked, once under each tool. A tool that is missing, or that reports
-anything, fails the run.
+Runs a decoding and a prefill of a layer, step by step and as a graph, checked, once under each tool. A tool that is
+missing, or that reports anything, fails the run.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def tools_of(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
 
 def run_under(sanitizer: str, run: Run, engine: BuiltEngine, limit: float, logs: Path) -> Run:
     """The run with what became of it: clean if its tool reported nothing and all was right; else there is a log."""
-    options = ["--layers", "1", "--repeats", "1", "--check", "--books", engine.books]
+    options = ["--layers", "1", "--no-timing", "--check", "--books", engine.books]
     command = [sanitizer, "--tool", run.tool, "--error-exitcode", "9", engine.program]
     begun = time.monotonic()
     try:

@@ -33,6 +33,7 @@ struct Flag {
   bool Options::*member;
 };
 constexpr Flag kFlags[] = {{"--check", &Options::check}, {"--breakdown", &Options::breakdown}, {"--help", &Options::help}};
+constexpr Flag kDenials[] = {{"--no-overlap", &Options::overlap}, {"--no-timing", &Options::timing}};
 
 struct Number {
   const char* name;
@@ -59,8 +60,11 @@ bool set_flag(Options& options, const std::string& option) {
     if (option == flag.name) options.*flag.member = true;
     if (option == flag.name) return true;
   }
-  if (option == "--no-overlap") options.overlap = false;
-  return option == "--no-overlap";
+  for (const Flag& denial : kDenials) {
+    if (option == denial.name) options.*denial.member = false;
+    if (option == denial.name) return true;
+  }
+  return false;
 }
 
 /// Sets the option that `text` is the value of; null if the command line ends before it.
@@ -101,6 +105,7 @@ Options parse_options(int count, const char* const* words) {
   if (options.prefill > 0 && has_context) {
     throw UsageError("--context is of decoding: --prefill begins with an empty cache");
   }
+  if (options.breakdown && !options.timing) throw UsageError("--breakdown times kernels: leave --no-timing out");
   if (options.prefill > 0) options.context = options.prefill;
   if (!has_context && options.context > attention::kMostContext) options.context = attention::kMostContext;
   return options;
@@ -119,10 +124,11 @@ std::string help_text() {
          "  --weights DIR    packed weights: DIR/qkv.safetensors, o, gate_up, down, attention (default: random ones)\n"
          "  --books FILE     packed codebooks of the cache, beside random weights (default: random ones)\n"
          "  --rope-base X    of caches that store rotated keys (default 500000, Llama 3's; other specs say it themselves)\n"
-         "  --check          hold the engine's own kernels against double precision, then time\n"
+         "  --check          hold the engine's own kernels against double precision first\n"
          "  --dump DIR       write inputs, weights, caches and every step's output of each layer, for bench/engine_check.py\n"
          "  --repeats N      timed runs (default 30)\n"
          "  --breakdown      time each kernel by itself too\n"
+         "  --no-timing      run the graph of all layers once only\n"
          "  --no-overlap     no kernel starts before the one before it has ended\n"
          "  --json FILE      write what was measured\n"
          "\n"

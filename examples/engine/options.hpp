@@ -13,7 +13,7 @@ struct Options {
   int prefill = 0;      // new tokens of each sequence; 0: decode one
   int repeats = 30;
   double rope_base = 500000.0;
-  bool check = false, breakdown = false, overlap = true, help = false;
+  bool check = false, breakdown = false, overlap = true, timing = true, help = false;
   std::string books, weights, dump, json;
 
   /// Tokens that a run adds to each sequence.

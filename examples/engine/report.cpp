@@ -47,9 +47,9 @@ bool Report::is_right() const {
 void print_report(const Report& report, const Options& options, const Layers& layers) {
   const std::string what = options.prefill > 0 ? "prefill of " + std::to_string(options.prefill) + " tokens"
                                                : "one token at a context of " + std::to_string(options.context);
-  std::printf("%s, batch %d, %d layers: %.2f us for each (%.2f to %.2f), which reads %.1f MB\n", what.c_str(), options.batch,
-              layers.count(), report.layer.median, report.layer.least, report.layer.most,
-              1e-6 * static_cast<double>(bytes_read(layers, options.context)));
+  std::printf("%s, batch %d, %d layers: ", what.c_str(), options.batch, layers.count());
+  if (const auto& layer = report.layer) std::printf("%.2f us for each (%.2f to %.2f), ", layer->median, layer->least, layer->most);
+  std::printf("%s reads %.1f MB\n", report.layer ? "which" : "each", 1e-6 * static_cast<double>(bytes_read(layers, options.context)));
   for (const auto& [step, timing] : report.steps) {
     std::printf("  %-15s %9.2f us (%.2f to %.2f), by itself\n", step.c_str(), timing.median, timing.least, timing.most);
   }
@@ -68,7 +68,8 @@ void write_report(const std::string& path, const Report& report, const Options& 
        << ",\n  \"kv_heads\": " << attention::kKeyHeads << ",\n  \"head_dim\": " << attention::kHeadDim
        << ",\n  \"weight_bytes\": " << code_bytes(layers)
        << ",\n  \"cache_bytes\": " << (options.prefill > 0 ? 0 : cache_bytes_read(options.batch, options.context))
-       << ",\n  \"bytes_read\": " << bytes_read(layers, options.context) << ",\n  \"layer\": " << timing_json(report.layer)
+       << ",\n  \"bytes_read\": " << bytes_read(layers, options.context)
+       << ",\n  \"layer\": " << (report.layer ? timing_json(*report.layer) : "null")
        << ",\n  \"steps\": {";
   const char* separator = "\n    ";
   for (const auto& [step, timing] : report.steps) {

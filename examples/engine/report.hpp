@@ -1,6 +1,7 @@
 // What a run found, for people and as JSON.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,7 +14,7 @@ namespace engine {
 
 struct Report {
   std::vector<Deviation> deviations;  // of all layers, the worst of each step
-  Timing layer;                       // of one of the layers, run one after the other
+  std::optional<Timing> layer;        // of one of the layers, run one after the other
   std::vector<std::pair<std::string, Timing>> steps;
 
   /// Takes up a deviation, or the larger of two of one step.

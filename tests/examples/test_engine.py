@@ -201,6 +201,15 @@ def test_nothing_overlaps_if_it_shall_not(engine: Engine, tmp_path: Path) -> Non
     assert "gate_up" in done.stdout
 
 
+def test_a_run_that_is_not_timed_is_one_graph(engine: Engine, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    done = engine.run(tmp_path, "--layers", 1, "--context", 33, "--no-timing", "--json", report)
+    assert done.returncode == 0, done.stderr
+    assert "1 layers: each reads " in done.stdout
+    assert json.loads(report.read_text())["layer"] is None
+    assert len([launch for launch in launches(tmp_path) if launch.captured]) == 11
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
@@ -212,6 +221,7 @@ def test_nothing_overlaps_if_it_shall_not(engine: Engine, tmp_path: Path) -> Non
         (["--layers", "0"], "--layers cannot be '0'"),
         (["--rope-base", "-1"], "--rope-base cannot be '-1'"),
         (["--prefill", "8", "--context", "9"], "--prefill begins with an empty cache"),
+        (["--breakdown", "--no-timing"], "leave --no-timing out"),
         (["--prefill", "65"], "qkv: m is not between 1 and 64"),
         (["--weights", "x", "--books", "y"], "--weights has codebooks of the cache too: leave --books out"),
         (["--books", "/nowhere"], "/nowhere: the file cannot be read"),
