@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from vqcc import building, unchanged
 from vqcc.codegen.cache import CompileCache
 from vqcc.codegen.toolchain import find
 from vqcc.compiling import Options, compile_file
+from vqcc.data_files import templates_directory, templates_identity
 from vqcc.diagnostics import VqccError
 
 if TYPE_CHECKING:
@@ -272,3 +274,35 @@ def test_a_spec_that_changes_while_it_is_compiled(
     monkeypatch.setattr(unchanged, "inputs_key", and_then_an_edit)
     run(spec, cache, tmp_path / "out")
     assert "small_m2_float16" not in (tmp_path / "out" / "small" / "small.h").read_text()
+
+
+def test_all_that_is_rendered_is_an_input() -> None:
+    """A file that a template includes, and an input does not know of, would leave stale bundles."""
+    known = set(unchanged.source_files())
+    templates = templates_directory()
+    others = {templates / "kernels" / "calibrate.cu"}
+    rendered = {path for path in templates.rglob("*") if path.is_file() and path.suffix != ".cmake"} - others
+    assert rendered <= known
+    assert templates / "host" / "include" / "vqcc" / "driver_types.h" in rendered
+
+
+@pytest.mark.parametrize(
+    ("name", "alike"),
+    [
+        ("host/linear.h.j2", True),
+        ("kernels/calibrate.cu", True),
+        ("device/arch.cuh", False),
+        ("kernels/linear.cu.j2", False),
+    ],
+)
+def test_times_are_of_device_code(
+    name: str, alike: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An edit of what is no kernel leaves lock files as they are."""
+    shutil.copytree(templates_directory(), tmp_path / "templates")
+    before = templates_identity()
+    monkeypatch.setattr("vqcc.data_files.templates_directory", lambda: tmp_path / "templates")
+    assert templates_identity.__wrapped__() == before
+    with (tmp_path / "templates" / name).open("a") as edited:
+        edited.write("// more\n")
+    assert (templates_identity.__wrapped__() == before) == alike

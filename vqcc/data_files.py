@@ -76,9 +76,10 @@ def add_files(digest: Hash, root: Path, suffixes: Collection[str], without: Path
 
 @cache
 def templates_identity() -> str:
-    """12 hex digits that name the text of all templates: the code that kernels are made of."""
+    """12 hex digits that name the code that kernels are made of: less headers for hosts and what calibrates a GPU."""
     digest = hashlib.sha256()
-    add_files(digest, templates_directory(), (".cu", ".cuh", ".j2"))
+    for part in ("device", "kernels"):
+        add_files(digest, templates_directory() / part, (".cuh", ".j2"))
     return digest.hexdigest()[:12]
 
 

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["PACKAGES", "inputs_key", "recall", "remember", "source_files"]
 
-_FORMAT = 3
+_FORMAT = 4
 #: Packages whose version could show in what is emitted.
 PACKAGES = ("jinja2", "pydantic", "pyyaml")
-_SOURCES = (".py", ".yaml", ".cuh", ".j2")
+_SOURCES = (".py", ".yaml", ".cuh", ".j2", ".h")
 
 
 def inputs_key(spec: bytes, options: Mapping[str, Any], toolchain: Toolchain) -> str:

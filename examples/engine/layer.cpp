@@ -103,7 +103,7 @@ Layers::Layers(const Model& model, const Kernels& kernels, const Run& run, std::
       activations_(shape_, run, rotated_heads() * attention::kHeadDim),
       turn_steps_(turn_steps_of(frequencies_)),
       workspaces_{Buffer(0), Buffer(0), Buffer(0), Buffer(0)},
-      attention_workspace_(zeroed(std::max<std::size_t>(Model::attention_workspace_bytes(), 256))) {
+      attention_workspace_(zeroed(Model::attention_workspace_bytes())) {
   for (const Linear each : kLinears) {
     workspaces_[static_cast<int>(each)] = zeroed(Model::workspace_bytes(each, run.rows()));
   }

@@ -83,8 +83,8 @@ class Model {
 
   static LinearFacts facts(Linear layer) {
     const decoder_layer_facts& own = *decoder_layer_info(number_of(layer));
-    const std::int64_t codes_bytes = own.codes_bytes > 0 ? own.codes_bytes : 0;
-    return {own.name, own.layout_id, own.n, own.k, codes_bytes, own.books_bytes, own.scales_bytes, own.stage_scales_bytes};
+    return {own.name,        own.layout_id,   own.n,            own.k,
+            own.codes_bytes, own.books_bytes, own.scales_bytes, own.stage_scales_bytes};
   }
 
   static std::size_t workspace_bytes(Linear layer, std::int32_t rows) {

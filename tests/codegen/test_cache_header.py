@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from build_tools import STANDARDS, WARNINGS, compilers
@@ -15,29 +15,37 @@ from codegen.test_header import check_contents
 from vqcc.codegen.cache_header import render_cache_header
 from vqcc.passes.cache.append import launch_append, plan_appends
 
+if TYPE_CHECKING:
+    from vqcc.plan import CachePlan
+
 PROGRAM = Path(__file__).parent / "header" / "cache_program.c"
 BUILD_ID, LAYOUT_ID = "0123456789abcdef", "0123456789ab"
-LIBRARIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "contiguous": ("score", {"window": 40}),
-    "paged": ("gc", {"page_size": 32, "rope": "half", "softcap": True}),
-    "paged, sliding": ("gc", {"page_size": 32, "sliding_window": 33}),
+#: A strategy, options of the op, and bytes of workspace of the kernels that attend, the one for fewer sequences first.
+LIBRARIES: dict[str, tuple[str, dict[str, Any], tuple[int, int]]] = {
+    "contiguous": ("score", {"window": 40}, (1024, 2048)),
+    "paged": ("gc", {"page_size": 32, "rope": "half", "softcap": True}, (4096, 512)),
+    "paged, sliding": ("gc", {"page_size": 32, "sliding_window": 33}, (0, 0)),
+    "needs none for few": ("gc", {"page_size": 32}, (0, 256)),
 }
 
 
 def write_library(name: str, directory: Path) -> None:
     """The header, and expected.h with an account of it that comes from the plans."""
-    strategy, options = LIBRARIES[name]
+    strategy, options, workspaces = LIBRARIES[name]
     problem = make_problem("cq-2", q_heads=8, head_dim=128, batch=[2, 4], query_tokens=2, **options)
     problems = [replace(problem, variant=variant) for variant in problem.op.variants()]
-    plans = [make_plan(each, STRATEGY[strategy]) for each in problems]
+    plans = [
+        with_workspace(make_plan(each, STRATEGY[strategy]), own)
+        for each, own in zip(problems, workspaces, strict=True)
+    ]
     appends = [launch_append(problem, each, SLACK) for each in plan_appends(problems, plans)]
     header = render_cache_header("lib", [problems], [plans], [appends], BUILD_ID, LAYOUT_ID, [True])
     (directory / "lib.h").write_text(header)
     assert plans[0].layout is not None
     rows = ", ".join(
         f'{{"{each.kernel}", {each.launch.grid}u, {each.launch.threads}u, {each.launch.dynamic_shared_bytes}u, '
-        f"{each.launch.workspace_bytes}u}}"
-        for each in (*plans, *appends)
+        f"{enough}u}}"
+        for each, enough in zip((*plans, *appends), (workspaces[0], max(workspaces), 0, 0), strict=True)
         if each.launch is not None
     )
     sizes = {
@@ -66,6 +74,12 @@ struct expected_kernel {{ const char* name; unsigned grid, threads, shared_bytes
 static const struct expected_kernel expected[] = {{{rows}}};
 """
     )
+
+
+def with_workspace(plan: CachePlan, workspace_bytes: int) -> CachePlan:
+    """The plan, with a kernel that takes so much."""
+    assert plan.launch is not None
+    return replace(plan, launch=replace(plan.launch, workspace_bytes=workspace_bytes))
 
 
 def run(

@@ -336,3 +336,21 @@ def test_a_model_of_attention_alone_has_no_linear_functions() -> None:
     header = build({"attention": attention()}).files["small.h"].decode()
     assert "launch_linear" not in header
     assert "small_attention_handle attention;" in header
+
+
+def test_codes_in_buckets_are_as_many_as_the_packed_file_says(tmp_path: Path) -> None:
+    """The header's facts are what the C reader takes: 0 bytes of codes are not looked at."""
+    built = build({"down": linear(4096, 4096, algorithm="aqlm-1x16", level="best"), "up": linear()})
+    for name, data in built.files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    assert "#define SMALL_DOWN_CODES_BYTES" not in (tmp_path / "down" / "small-down.h").read_text()
+    (tmp_path / "program.c").write_text(
+        '#include "small.h"\n#include <stdio.h>\n'
+        'int main(void) { printf("%ld %ld\\n", (long)small_layer_info(SMALL_LAYER_DOWN)->codes_bytes, '
+        "(long)small_layer_info(SMALL_LAYER_UP)->codes_bytes); return 0; }\n"
+    )
+    command = ["gcc", "-std=c99", *WARNINGS, f"-I{tmp_path}", tmp_path / "program.c"]
+    subprocess.run([*command, "-o", tmp_path / "program"], check=True)
+    done = subprocess.run([tmp_path / "program"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"0 {64 * 256 // 8 * 2}\n"

@@ -30,6 +30,18 @@ LIBRARIES: dict[str, dict[str, Any]] = {
         "query_tokens": 2,
     },
     "sliding": {"level": "gc", "page_size": 32, "sliding_window": 33, "batch": 4},
+    # Kernels for one sequence need more than those for sixteen.
+    "less-for-more": {
+        "algorithm": "cq-4",
+        "level": "o2",
+        "q_heads": 32,
+        "kv_heads": 8,
+        "head_dim": 128,
+        "batch": [1, 16],
+        "context": 4096,
+        "page_size": 64,
+    },
+    "no-workspace": {"level": "o4", "batch": 16, "context": 256},
 }
 _C_TYPES = {"softmax_scale": ctypes.c_float, "softcap": ctypes.c_float}
 

@@ -11,6 +11,7 @@ from vqcc.codegen.header import HeaderLaunch, header_kernel, library_values
 from vqcc.codegen.render import environment
 from vqcc.codegen.render_cache import describe_cache
 from vqcc.codegen.text import hexadecimal, literal
+from vqcc.workspaces import Served, sufficient_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,9 +65,8 @@ def render_cache_header(
             args_bytes=literal(_ARGS_BYTES),
             kernel_count=len(rows[0]),
             kernels=tuple(rows),
-            workspace_bytes=tuple(
-                max(kernel.workspace_bytes for kernel in column) for column in zip(*rows, strict=True)
-            ),
+            # Kernels that append come after those that attend, and have none.
+            workspace_bytes=(*_workspaces(problems[0], plans), *(0 for _ in appends[0])),
             launches=(
                 HeaderLaunch.of("launch", "args", "supports", "select", "batch", op.arguments(variant)),
                 HeaderLaunch.of(
@@ -96,6 +96,21 @@ def render_cache_header(
             needs_softcap=int(op.softcap),
         )
     )
+
+
+def _workspaces(problems: Sequence[CacheProblem], plans: Sequence[Sequence[CachePlan]]) -> tuple[int, ...]:
+    """Bytes for each kernel that attends, on any GPU, and for those of its type that serve fewer sequences."""
+    return sufficient_bytes(
+        [
+            Served(problem.variant.dtype, problem.variant.sizes["batch"], max(map(_workspace_bytes, column)))
+            for problem, column in zip(problems, zip(*plans, strict=True), strict=True)
+        ]
+    )
+
+
+def _workspace_bytes(plan: CachePlan) -> int:
+    assert plan.launch is not None
+    return plan.launch.workspace_bytes
 
 
 def _rope(op: AttentionDecode) -> dict[str, Any]:

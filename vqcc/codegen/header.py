@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vqcc.codegen.render import environment
 from vqcc.codegen.text import Fragment, banner_of, c_identifier, comment, hexadecimal, integers, string_text
 from vqcc.library import layout_identity
+from vqcc.workspaces import Served, sufficient_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -211,20 +212,13 @@ def _kernel(problem: Problem, plan: Plan) -> HeaderKernel:
 
 
 def _workspaces(problems: Sequence[Problem], plans: Sequence[Sequence[Plan]]) -> tuple[int, ...]:
-    """Bytes for each kernel, on any GPU, and for those of its type that serve fewer rows.
-
-    Who asks once, for the most rows of x, has enough for fewer: kernels of these may take more than its own.
-    """
-    found: list[int] = []
-    for problem, column in zip(problems, zip(*plans, strict=True), strict=True):
-        own = max(map(_workspace_bytes, column))
-        less = [
-            size
-            for other, size in zip(problems, found, strict=False)
-            if other.variant.dtype == problem.variant.dtype
+    """Bytes for each kernel, on any GPU, and for those of its type that serve fewer rows."""
+    return sufficient_bytes(
+        [
+            Served(problem.variant.dtype, problem.variant.sizes["m"], max(map(_workspace_bytes, column)))
+            for problem, column in zip(problems, zip(*plans, strict=True), strict=True)
         ]
-        found.append(max([own, *less]))
-    return tuple(found)
+    )
 
 
 def _workspace_bytes(plan: Plan) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from vqcc.codegen.header import WORKSPACE_ALIGNMENT
+from vqcc.workspaces import Served, sufficient_bytes
 
 if TYPE_CHECKING:
     from vqcc.cache_library import CacheLibrary
@@ -87,10 +88,17 @@ class AttentionLaunches:
                 assert tuple(each.name for each in kernel.arguments) == own._fields[:-2]
         self.op, self._by_rows = library.op, library.by_rows
         self._kernels: tuple[CompiledKernel, ...] = build.in_cubin
-        self._attending: dict[str, list[tuple[int, int]]] = {}
+        #: By type: bounds on the batch, ascending, and the kernel's number and workspace bytes of each.
+        self._attending: dict[str, list[tuple[int, int, int]]] = {}
         self._appending: dict[tuple[str, bool], int] = {}
-        for number, kernel in enumerate(build.kernels):
-            bound = (kernel.variant.sizes["batch"], number)
+        sufficient = sufficient_bytes(
+            [
+                Served(kernel.variant.dtype, kernel.variant.sizes["batch"], _workspace_bytes(library, number))
+                for number, kernel in enumerate(build.kernels)
+            ]
+        )
+        for number, (kernel, enough) in enumerate(zip(build.kernels, sufficient, strict=True)):
+            bound = (kernel.variant.sizes["batch"], number, enough)
             self._attending.setdefault(kernel.variant.dtype, []).append(bound)
         for bounds in self._attending.values():
             bounds.sort()
@@ -99,8 +107,17 @@ class AttentionLaunches:
 
     def select(self, dtype: str, batch: int) -> int | None:
         """The number of the kernel that attends for `batch` sequences: that of the smallest bound that covers them."""
+        found = self._serving(dtype, batch)
+        return None if found is None else found[0]
+
+    def workspace_bytes(self, dtype: str, batch: int) -> int:
+        """Device memory that suffices for `batch` sequences or fewer, on any GPU; 0 for what no kernel serves."""
+        found = self._serving(dtype, batch) if batch >= 1 else None
+        return 0 if found is None else found[1]
+
+    def _serving(self, dtype: str, batch: int) -> tuple[int, int] | None:
         bounds = self._attending.get(dtype, ())
-        return next((number for bound, number in bounds if bound >= batch), None)
+        return next(((number, enough) for bound, number, enough in bounds if bound >= batch), None)
 
     def select_append(self, dtype: str, new_tokens: int) -> int | None:
         """The number of the kernel that appends so many tokens to each sequence."""
@@ -111,7 +128,7 @@ class AttentionLaunches:
         op = self.op
         needed = (args.queries, args.pages, args.key_books, args.value_books, args.lengths, args.outputs)
         if (
-            not (all(needed) and args.workspace)
+            not all(needed)
             or (self._by_rows and not args.book_facts)
             or (op.rope != "none" and not args.rotations)
             or self._lacks_cache(args)
@@ -123,6 +140,9 @@ class AttentionLaunches:
             return "ERROR_SIZE"
         if self.select(args.dtype, args.batch) is None:
             return "ERROR_TYPE"
+        needs_workspace = self.workspace_bytes(args.dtype, args.batch) != 0
+        if needs_workspace and not args.workspace:
+            return "ERROR_NULL_POINTER"
         if op.softcap and not args.softcap > 0:
             return "ERROR_SOFTCAP"
         if not self._are_apart(args):
@@ -134,7 +154,7 @@ class AttentionLaunches:
             or sixteen % 16
             or four % 4
             or args.rotations % 8
-            or args.workspace % WORKSPACE_ALIGNMENT
+            or (needs_workspace and args.workspace % WORKSPACE_ALIGNMENT)
         ):
             return "ERROR_MISALIGNED"
         return "OK"
@@ -198,3 +218,8 @@ class AttentionLaunches:
                     return False
                 span = stride * count
         return True
+
+
+def _workspace_bytes(library: CacheLibrary, number: int) -> int:
+    """The most that kernels of this number need, of any GPU."""
+    return max(build.kernels[number].launch.workspace_bytes for build in library.builds.values())

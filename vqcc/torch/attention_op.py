@@ -83,7 +83,7 @@ class AttendCall(NamedTuple):
         key_books, value_books, book_facts, rotations, pages, key_window, value_window, workspace = (
             self.packed
         )
-        if workspace is None:
+        if workspace is None and runtime.workspace_bytes:
             raise runtime.needs_workspace()
         queries, lengths, table = _tokens(self.queries), self.lengths.contiguous(), _rows(self.page_table)
         batch, query_tokens = queries.shape[:2]
@@ -100,7 +100,7 @@ class AttendCall(NamedTuple):
             address(value_window),
             self.outputs.data_ptr(),
             address(self.log_sums),
-            workspace.data_ptr(),
+            address(workspace),
             batch,
             query_tokens,
             0 if table is None else table.stride(0),

@@ -52,8 +52,8 @@ class AttentionRuntime(Runtime[AttentionLaunches]):
 
     @cached_property
     def workspace_bytes(self) -> int:
-        """Device memory that a launch of any batch needs, on any GPU; some, where kernels would need none."""
-        return max(1, *(build.workspace_bytes for build in self.library.builds.values()))
+        """Device memory that a launch of any batch needs, on any GPU; 0: launches need none."""
+        return max(build.workspace_bytes for build in self.library.builds.values())
 
     @cached_property
     def most_sequences(self) -> int:

@@ -9,6 +9,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, NamedTuple
 
 from vqcc.codegen.header import WORKSPACE_ALIGNMENT
+from vqcc.workspaces import Served, sufficient_bytes
 
 if TYPE_CHECKING:
     from vqcc.library import Library
@@ -55,14 +56,17 @@ class LinearLaunches:
         #: By type: bounds on m, ascending, and the kernel's number and workspace bytes of each.
         self._bounds: dict[str, list[int]] = {}
         self._served: dict[str, list[tuple[int, int]]] = {}
+        sufficient = sufficient_bytes(
+            [
+                Served(kernel.variant.dtype, kernel.variant.sizes["m"], _workspace_bytes(library, number))
+                for number, kernel in enumerate(build.kernels)
+            ]
+        )
         for dtype in dict.fromkeys(kernel.variant.dtype for kernel in build.kernels):
             numbers = [i for i, kernel in enumerate(build.kernels) if kernel.variant.dtype == dtype]
             numbers.sort(key=lambda i: build.kernels[i].variant.sizes["m"])
             self._bounds[dtype] = [build.kernels[i].variant.sizes["m"] for i in numbers]
-            self._served[dtype] = [
-                (number, _workspace_bytes(library, numbers[: place + 1]))
-                for place, number in enumerate(numbers)
-            ]
+            self._served[dtype] = [(number, sufficient[number]) for number in numbers]
 
     def select(self, dtype: str, m: int) -> int | None:
         """The number of the kernel that serves m rows: that of the smallest bound that covers them."""
@@ -118,7 +122,6 @@ class LinearLaunches:
         return status
 
 
-def _workspace_bytes(library: Library, numbers: list[int]) -> int:
-    """The most that kernels of these numbers need, of any GPU."""
-    builds = library.builds.values()
-    return max(build.kernels[number].launch.workspace_bytes for build in builds for number in numbers)
+def _workspace_bytes(library: Library, number: int) -> int:
+    """The most that kernels of this number need, of any GPU."""
+    return max(build.kernels[number].launch.workspace_bytes for build in library.builds.values())
