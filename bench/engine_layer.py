@@ -3,10 +3,11 @@
     python bench/engine_layer.py --gpu h200 --cache CACHE --only-compile
     python bench/engine_layer.py --gpu h200 --cache CACHE -o bench/results/h200/engine-layer.json
 
-The first needs no GPU: it compiles models and programs. The second checks a decoding and a prefill of every spec, the
-engine's own kernels in double precision (--check) and every step against float64 (engine_check.py), then times one new
-token of each sequence, layers one after the other in one CUDA graph. `checked` of a row is what the checks of its spec
-said. `floor_us` is what the bytes of weights, codebooks and cache take at the GPU's measured bandwidth.
+The first needs no GPU: it compiles models and programs. The second checks every spec, decoding at the batches that are
+timed and a prefill: the engine's own kernels in double precision (--check), every step against float64
+(engine_check.py). Then it times one new token of each sequence, layers one after the other in one CUDA graph.
+`checked` of a row is what the checks of its spec said. `floor_us` is what the bytes of weights, codebooks and cache
+take at the GPU's measured bandwidth.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,18 +36,25 @@ if TYPE_CHECKING:
 
 SPECS = (
     "llama-3-8b-2bit",
+    "llama-3-8b-2bit-cq-4",
+    "llama-3-8b-4bit-cq-2",
     "llama-3-8b-4bit",
     "llama-3-70b-2bit",
+    "llama-3-70b-2bit-cq-4",
+    "llama-3-70b-4bit-cq-2",
     "llama-3-70b-4bit",
     "llama-3-70b-2bit-unrotated",
 )
 BATCHES, CONTEXTS = (1, 4, 16), (1024, 8192, 65536)
-#: What is checked: sequences past their windows in several blocks, a prefill across tiles of the engine's attention.
+#: What is checked: the kernels that are timed, over sequences past their windows in one block, several and many, and a
+#: prefill across tiles of the engine's attention.
 CHECKS = {
-    "decode": ("--batch", "2", "--context", "300"),
+    "decode 1": ("--batch", "1", "--context", "8192"),
+    "decode 4": ("--batch", "4", "--context", "1024"),
+    "decode 16": ("--batch", "16", "--context", "300"),
     "prefill": ("--batch", "1", "--prefill", "130"),
 }
-COMPILERS, CHECKERS = 4, 4
+COMPILERS, CHECKERS = 4, 8
 
 
 def main() -> None:
@@ -92,7 +100,15 @@ def run(engines: list[BuiltEngine], options: argparse.Namespace, scratch: Path) 
     arguments = restricted_to(options, "spec", "batch", "context") + (" --eager" if options.eager else "")
     rows: list[dict[str, Any]] = []
     with ProcessPoolExecutor(CHECKERS, mp_context=get_context("spawn")) as checkers:
-        checks = {engine.name: start_checks(engine, options.gpu, scratch, checkers) for engine in engines}
+        # Programs that are checked share the GPU; those that are timed have it to themselves.
+        with ThreadPoolExecutor(COMPILERS) as programs:
+            dumps = dict(
+                zip(engines, programs.map(lambda engine: dump_checks(engine, scratch), engines), strict=True)
+            )
+        checks = {
+            engine.name: checkers.submit(is_right, written, engine.model, options.gpu, kernels_right=right)
+            for engine, (written, right) in dumps.items()
+        }
         for row in measure(engines, options):
             rows.append(row)
             show(row)
@@ -106,19 +122,19 @@ def run(engines: list[BuiltEngine], options: argparse.Namespace, scratch: Path) 
         sys.exit(4)
 
 
-def start_checks(engine: BuiltEngine, gpu: str, scratch: Path, checkers: ProcessPoolExecutor) -> Future[bool]:
-    """Run what is checked, one layer each, and have another process hold the dumps against float64."""
+def dump_checks(engine: BuiltEngine, scratch: Path) -> tuple[list[Path], bool]:
+    """Run what is checked, one layer each: the dumps, and whether the engine's own kernels were right."""
     dumps, right = [], True
     for kind, words in CHECKS.items():
         dumps.append(scratch / engine.name / kind)
-        command = [engine.program, "--books", engine.books, *words, "--layers", "1", "--repeats", "1"]
+        command = [engine.program, "--books", engine.books, *words, "--layers", "1", "--no-timing"]
         command += ["--check", "--dump", dumps[-1]]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         print(f"{engine.name}, {kind}: {done.stdout}{done.stderr}", flush=True)
         if done.returncode not in {0, 1}:
             sys.exit(f"{engine.name} fails: {done.stderr}")
         right &= done.returncode == 0
-    return checkers.submit(is_right, dumps, engine.model, gpu, kernels_right=right)
+    return dumps, right
 
 
 def is_right(dumps: list[Path], directory: Path, gpu: str, *, kernels_right: bool) -> bool:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine_build import build_engine
-from engine_layer import CHECKS
 from gemv_levels import add_common, cache_of
 from sanitizing import TOOLS, exit_unless_clean, find_sanitizer, meta_of, verdict_of
 
@@ -29,6 +28,11 @@ if TYPE_CHECKING:
     from engine_build import BuiltEngine
 
 SPECS = ("llama-3-8b-2bit", "llama-3-70b-2bit-unrotated")
+#: What is run: sequences past their windows in several blocks, a prefill across tiles of the engine's attention.
+KINDS = {
+    "decode": ("--batch", "2", "--context", "300"),
+    "prefill": ("--batch", "1", "--prefill", "130"),
+}
 #: Longer than any run has taken.
 LIMIT_SECONDS = 1800
 
@@ -63,7 +67,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         directory = (Path(scratch) if options.cache is None else options.cache) / "engines"
         engines = {spec: build_engine(spec, options.gpu, directory, cache_of(options)) for spec in SPECS}
-        runs = [Run(tool, spec, kind) for tool in TOOLS for spec in SPECS for kind in CHECKS]
+        runs = [Run(tool, spec, kind) for tool in TOOLS for spec in SPECS for kind in KINDS]
         options.output.parent.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(len(runs)) as pool:
             jobs = [
@@ -100,7 +104,7 @@ def run_under(sanitizer: str, run: Run, engine: BuiltEngine, limit: float, logs:
     begun = time.monotonic()
     try:
         done = subprocess.run(
-            [*command, *options, *CHECKS[run.kind]],
+            [*command, *options, *KINDS[run.kind]],
             capture_output=True,
             text=True,
             check=False,
