@@ -21,6 +21,7 @@ from vqcc.building import build_library, problems_of, write_library
 from vqcc.cli import _vqcc
 from vqcc.code_layouts import BucketLayout, FragmentLayout, layout_mapping
 from vqcc.codegen.cache import CompileCache
+from vqcc.codegen.contract import ABI_VERSION, ARGS_BYTES, STATUSES, names_of
 from vqcc.codegen.toolchain import find
 from vqcc.codegen.wheels import installed
 from vqcc.diagnostics import CODES, ExitCode
@@ -407,3 +408,35 @@ def test_the_c_example_compiles(tmp_path: Path, cache_directory: Path) -> None:
     own = ROOT / "templates" / "host" / "include"
     includes = [f"-I{include}", f"-I{own}", "-Ilibrary"]
     subprocess.run([*command, *includes, "main.c"], cwd=tmp_path, check=True)
+
+
+def statuses_on(page: str) -> dict[str, int]:
+    """Numbers of the statuses in a page's tables, by names less the prefix."""
+    rows = re.findall(
+        r"^\| ((?:`P_\w+`(?:, )?)+) \| ([\d, ]+) \|", (ROOT / "docs" / page).read_text(), re.MULTILINE
+    )
+    pairs = [(re.findall(r"`P_(\w+)`", names), numbers.split(", ")) for names, numbers in rows]
+    return {
+        name: int(number) for names, numbers in pairs for name, number in zip(names, numbers, strict=True)
+    }
+
+
+def test_statuses_of_headers_are_on_their_pages() -> None:
+    numbers = {status.name: status.number for status in STATUSES}
+    assert statuses_on("header.md") == {name: numbers[name] for name in names_of("cache")}
+    assert statuses_on("cubin.md") == {name: numbers[name] for name in names_of("kernels")}
+    models = (ROOT / "docs" / "models.md").read_text()
+    for name in set(names_of("model")) - set(names_of("cache")):
+        assert f"`P_{name}` ({numbers[name]})" in models
+
+
+def test_the_version_of_headers_and_the_size_of_arguments_are_on_their_pages() -> None:
+    for page in ("header.md", "models.md", "cubin.md"):
+        (row,) = re.findall(
+            r"^\| `P_ABI_VERSION` \|(.*)\|$", (ROOT / "docs" / page).read_text(), re.MULTILINE
+        )
+        assert re.findall(r"(?<=, )\[?(\d+)\b", row) == [str(ABI_VERSION)], page
+    (row,) = re.findall(
+        r"^\| `p_args` \| device addresses(.*)$", (ROOT / "docs" / "header.md").read_text(), re.MULTILINE
+    )
+    assert row.endswith(f"; {ARGS_BYTES['weights']['args']} bytes |")

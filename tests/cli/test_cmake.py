@@ -245,7 +245,7 @@ MODEL_PROGRAM = """\
 #include "small.embedded.h"
 
 int main(void) {
-  printf("%d layers by %d libraries\\n", SMALL_NUMBER_OF_LAYERS, SMALL_NUMBER_OF_LIBRARIES);
+  printf("%d layers by %d libraries\\n", SMALL_NUMBER_OF_LAYERS, SMALL_LIBRARY_COUNT);
   return small_q_h200_cubin[1] == 'E' && small_down_h200_cubin[1] == 'E' ? 0 : 1;
 }
 """

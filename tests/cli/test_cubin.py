@@ -199,7 +199,7 @@ def test_kernels_that_are_not_of_c(
 #: Kernels of names that their header, or one that it includes, has too if only something stands before them.
 HOSTILE = (
     "count ok status handle load_embedded unload error_gpu error_null_pointer embedded_h_ null int8_max "
-    "embedded_kernel kernel kernels driver major images eof size_max kernel_count kernels_count a__b"
+    "embedded_kernel kernel kernels driver major images eof size_max kernel_count number_of_kernels abi_version a__b"
 )
 
 
@@ -213,7 +213,7 @@ def test_no_name_of_a_kernel_is_one_of_the_headers(tmp_path: Path) -> None:
     main = tmp_path / "main.c"
     main.write_text(
         '#include <stdio.h>\n#include "own.embedded.h"\n'
-        'int main(void) { return printf("%d of %d\\n", OWN_KERNEL_COUNT, OWN_KERNELS_COUNT) < 0; }\n'
+        'int main(void) { return printf("%d of %d\\n", OWN_KERNEL_COUNT, OWN_NUMBER_OF_KERNELS) < 0; }\n'
     )
     for language, standard in (("c", "c99"), ("c++", "c++17")):
         compiler, *_ = compilers(language)

@@ -11,6 +11,7 @@ import pytest
 from build_tools import STANDARDS, WARNINGS, compilers
 from libraries import build_fake, with_workspace
 
+from vqcc.codegen.contract import ABI_VERSION
 from vqcc.ops.linear.tile import activation_alignment
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ def expected(built: Built, includes: list[str]) -> str:
             f"#define KERNELS {len(variants)}",
             f"#define NEEDS_SCALES {int(algorithm.scales.kind != 'none')}",
             f"#define NEEDS_STAGE_SCALES {int(algorithm.has_codebook_scales)}",
+            f"#define EXPECTED_ABI_VERSION {ABI_VERSION}",
             f'#define EXPECTED_BUILD_ID "{fields["build_id"]}"',
             f'#define EXPECTED_LAYOUT_ID "{fields["layout_id"]}"',
             f"#define EXPECTED_CODES_BYTES {4 * n * layout.row_words}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from model_specs import attention, linear, model_text
 
 from vqcc.building import build_library
 from vqcc.codegen.bundle import read_bundle, write_bundle
+from vqcc.codegen.contract import ABI_VERSION
 from vqcc.data_files import include_directory
 from vqcc.diagnostics import ExitCode, VqccError
 from vqcc.library import load_libraries, load_library
@@ -185,10 +187,10 @@ static int launch_all(const small_handle* model) {
 
 int main(void) {
   small_handle model;
-  const void* images[SMALL_NUMBER_OF_GPUS] = {"h200", "rtx4090"};
-  const void* const* cubins[SMALL_NUMBER_OF_LIBRARIES];
-  for (int i = 0; i < SMALL_NUMBER_OF_LIBRARIES; ++i) cubins[i] = images;
-  for (fail = 1; fail <= SMALL_NUMBER_OF_LIBRARIES; ++fail) {
+  const void* images[SMALL_GPU_COUNT] = {"h200", "rtx4090"};
+  const void* const* cubins[SMALL_LIBRARY_COUNT];
+  for (int i = 0; i < SMALL_LIBRARY_COUNT; ++i) cubins[i] = images;
+  for (fail = 1; fail <= SMALL_LIBRARY_COUNT; ++fail) {
     loads = 0;
     if (small_load_embedded(&model, &driver) != SMALL_ERROR_LOAD || held != 0) return 20;
     loads = 0;
@@ -197,9 +199,9 @@ int main(void) {
   fail = 0;
   if (small_load_for_device(&model, &driver, NULL) != SMALL_ERROR_NULL_POINTER || held != 0) return 22;
   if (small_load_embedded(NULL, &driver) != SMALL_ERROR_NULL_POINTER) return 23;
-  if (small_load_for_device(&model, &driver, cubins) != SMALL_OK || held != SMALL_NUMBER_OF_LIBRARIES) return 24;
+  if (small_load_for_device(&model, &driver, cubins) != SMALL_OK || held != SMALL_LIBRARY_COUNT) return 24;
   small_unload(&model);
-  if (small_load_embedded(&model, &driver) != SMALL_OK || held != SMALL_NUMBER_OF_LIBRARIES) return 25;
+  if (small_load_embedded(&model, &driver) != SMALL_OK || held != SMALL_LIBRARY_COUNT) return 25;
   {
     const int status = launch_all(&model);
     if (status != 0) return status;
@@ -216,13 +218,13 @@ int main(void) {
     }
     printf("\n");
   }
-  for (int32_t i = 0; i < SMALL_NUMBER_OF_LIBRARIES; ++i) printf("%s\n", small_cubin_file(i, 1));
+  for (int32_t i = 0; i < SMALL_LIBRARY_COUNT; ++i) printf("%s\n", small_cubin_file(i, 1));
   if (small_layer_info(-1) != NULL || small_layer_info(SMALL_NUMBER_OF_LAYERS) != NULL) return 27;
-  if (small_cubin_file(SMALL_NUMBER_OF_LIBRARIES, 0) != NULL) return 28;
-  if (small_cubin_file(0, SMALL_NUMBER_OF_GPUS) != NULL) return 28;
+  if (small_cubin_file(SMALL_LIBRARY_COUNT, 0) != NULL) return 28;
+  if (small_cubin_file(0, SMALL_GPU_COUNT) != NULL) return 28;
   for (int status = 0; status <= SMALL_ERROR_BUILD; ++status) {
     const char* text = small_status_string((small_status)status);
-    if (text == NULL || text[0] == 0) return 29;
+    if (text == NULL || strcmp(text, "unknown status") == 0) return 29;
   }
   return SMALL_SHAPE_QK_N == 96 && SMALL_SHAPE_QK_K == 256 && SMALL_RANKS == 2 ? 0 : 30;
 }
@@ -284,6 +286,47 @@ def test_a_header_of_another_compilation_is_noticed(directory: Path, tmp_path: P
     assert subprocess.run([tmp_path / "program"], check=False).returncode == 0
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "SMALL_O_ERROR_SIZE = 2",
+        "SMALL_SPARE_OK = 0",
+        "SMALL_ATTENTION_ERROR_CONTEXT = 11",
+        "SMALL_ATTENTION_ERROR_SOFTCAP = 15",
+        f"SMALL_QK_ABI_VERSION {ABI_VERSION}",
+    ],
+)
+@pytest.mark.parametrize(("language", "standard"), [("c", "c99"), ("c", "c11"), ("c++", "c++17")])
+def test_a_library_of_other_statuses_does_not_compile(
+    changed: str, language: str, standard: str, directory: Path, tmp_path: Path
+) -> None:
+    """Its statuses are cast to the model's, which would then say something else."""
+    found = False
+    for path in directory.rglob("*.h"):
+        copy = tmp_path / path.relative_to(directory)
+        copy.parent.mkdir(exist_ok=True)
+        text = path.read_text()
+        found |= changed in text
+        copy.write_text(re.sub(rf"\b{changed}\b", re.sub(r"(\d+)$", r"9\1", changed), text))
+    assert found
+    compiler, *_ = compilers(language)
+    for include, compiles in ((directory, True), (tmp_path, False)):
+        command = [
+            compiler,
+            f"-std={standard}",
+            *WARNINGS,
+            "-fsyntax-only",
+            "-x",
+            language,
+            f"-I{include}",
+            "-",
+        ]
+        program = '#include "small.h"\nint main(void) { return 0; }\n'
+        done = subprocess.run(command, input=program, capture_output=True, text=True, check=False)
+        assert (done.returncode == 0) == compiles, done.stderr
+        assert compiles or "small_static_assert" in done.stderr or "are those of the model" in done.stderr
+
+
 def codes_of(layers: dict[str, Any]) -> list[str]:
     """What is wrong with a model."""
     with contextlib.suppress(VqccError):
@@ -299,7 +342,7 @@ HOSTILE = (
     "count", "n", "k", "proj", "proj_k", "proj_n", "args", "handle", "launch", "load", "status", "gpu", "kernel",
     "embedded", "begin", "begin_load", "number", "number_of", "shape", "layer", "library", "part", "ranks", "ok", "h",
     "unload", "info", "layer_info", "launch_linear", "cubin", "cubin_file", "supports", "workspace", "abi", "build",
-    "float16", "x",
+    "float16", "x", "gpu_count", "library_count", "agrees",
 )  # fmt: skip
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from vqcc.book_shapes import book_shapes
 from vqcc.cache_layouts import BLOCK_TOKENS
-from vqcc.codegen.header import HeaderLaunch, header_kernel, library_values
+from vqcc.codegen.contract import contract_values
+from vqcc.codegen.header import HeaderLaunch, gpu_names, header_kernel, library_values
 from vqcc.codegen.render import environment
 from vqcc.codegen.render_cache import describe_cache
 from vqcc.codegen.text import hexadecimal, literal
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["render_cache_header"]
 
-#: Of the header's args, which its template writes out: a pointer is at the end.
-_ARGS_BYTES = "184 + sizeof(void*)"
 #: What a kernel does, as the header's table of kernels says it.
 ATTENDS, APPENDS_ONE, APPENDS_MANY = 0, 1, 2
 
@@ -60,9 +59,9 @@ def render_cache_header(
             **library_values(
                 name, problem.library, f"{describe_cache(problem)}, level {plan.level}", gpus, portable
             ),
+            **contract_values("cache", gpus=gpu_names(gpus), max_batch=max(op.batch), max_context=op.context),
             build_id=hexadecimal(build_id),
             layout_id=hexadecimal(layout_id),
-            args_bytes=literal(_ARGS_BYTES),
             kernel_count=len(rows[0]),
             kernels=tuple(rows),
             # Kernels that append come after those that attend, and have none.

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vqcc.codegen.contract import contract_values
 from vqcc.codegen.render import environment
 from vqcc.codegen.text import Fragment, banner_of, c_identifier, comment, hexadecimal, integers, string_text
 from vqcc.library import layout_identity
@@ -129,6 +130,8 @@ def render_header(
     rows, columns = op.weight_shape
     shape = plan.layout.code_shape(rows)
     books = algorithm.scope.books(rows, columns)
+    values = op.header_values(algorithm)
+    gpus = [row[0].gpu for row in problems]
     what = f"{op.kind} on {algorithm.label} weights [{rows}, {columns}]"
     return (
         environment()
@@ -138,9 +141,10 @@ def render_header(
                 name,
                 problem.library,
                 f"{what}, level {plan.level}",
-                [row[0].gpu for row in problems],
+                gpus,
                 portable,
             ),
+            **contract_values("weights", gpus=gpu_names(gpus), max_m=values["max_m"]),
             build_id=hexadecimal(build_id),
             layout_id=hexadecimal(layout_identity(algorithm, op.weight_shape, plan.layout)),
             codes_bytes=None if shape is None else math.prod(shape) * 4,
@@ -156,7 +160,7 @@ def render_header(
             launch=HeaderLaunch.of(
                 "launch", "args", "supports", "select", "m", op.arguments(problem.variant)
             ),
-            **op.header_values(algorithm),
+            **values,
         )
     )
 
@@ -174,7 +178,6 @@ def library_values(
             _Gpu.of(name, gpu, own, index, len(gpus))
             for index, (gpu, own) in enumerate(zip(gpus, portable, strict=True))
         ),
-        "gpu_names": gpu_names(gpus),
         "workspace_alignment": WORKSPACE_ALIGNMENT,
     }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from vqcc.codegen.contract import LIBRARIES, contract_values, names_of
 from vqcc.codegen.header import gpu_names
 from vqcc.codegen.render import environment
 from vqcc.codegen.text import Fragment, banner_of, c_identifier, comment, hexadecimal, string_text
@@ -16,12 +17,14 @@ from vqcc.outputs import gpu_file
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from vqcc.codegen.contract import Header
     from vqcc.models.model import Layer, Model
 
 __all__ = ["is_taken", "render_model_embedded", "render_model_header"]
 
 #: Symbols that templates make of a prefix, less the prefix: all of one, or what comes before a layer's or GPU's name.
 _SYMBOL = re.compile(r"\$\{ [pP] \}_(\w+)")
+_INCLUDE = re.compile(r'^//% include "([^"]+\.j2)"$', re.MULTILINE)
 _OF_MODELS = ("model.h.j2", "model_embedded.h.j2")
 
 
@@ -39,12 +42,21 @@ def is_taken(identifier: str) -> bool:
 @cache
 def _symbols_of_templates() -> tuple[frozenset[str], frozenset[str]]:
     """Symbols of a model's headers, and of libraries' headers, in small letters."""
-    files = sorted((templates_directory() / "host").glob("*.j2"))
+    files = sorted(file.name for file in (templates_directory() / "host").glob("*.j2"))
     found: tuple[set[str], set[str]] = (set(), set())
     for file in files:
-        symbols = map(str.lower, _SYMBOL.findall(file.read_text()))
-        found[file.name not in _OF_MODELS].update(symbols)
+        found[file not in _OF_MODELS].update(_symbols_of(file))
+    # Their templates print names of statuses from the table.
+    found[0].update(map(str.lower, names_of("model")))
+    found[1].update(name.lower() for header in LIBRARIES for name in names_of(header))
     return frozenset(found[0]), frozenset(found[1])
+
+
+def _symbols_of(template: str) -> set[str]:
+    """Symbols of a template and of the parts that it includes, in small letters."""
+    text = (templates_directory() / "host" / template).read_text()
+    found = set(map(str.lower, _SYMBOL.findall(text)))
+    return found.union(*map(_symbols_of, _INCLUDE.findall(text)))
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,7 @@ class _Library:
     build_id: Fragment
     cubins: tuple[Fragment, ...]
     has_weight: bool
+    kind: Fragment
 
     @classmethod
     def of(cls, layer: Layer, build_id: str) -> _Library:
@@ -73,7 +86,12 @@ class _Library:
             hexadecimal(build_id),
             tuple(string_text(f"{layer.name}/{file}") for file in files),
             spec.over_weights is not None,
+            c_identifier(_kind_of(layer).upper()),
         )
+
+
+def _kind_of(layer: Layer) -> Header:
+    return "cache" if layer.spec.over_weights is None else "weights"
 
 
 @dataclass(frozen=True)
@@ -129,6 +147,7 @@ def render_model_header(model: Model, build_id: str, build_ids: Mapping[str, str
         for layer in model.layers
     )
     weighted = [layer for layer in layers if layer.has_weight]
+    kinds = dict.fromkeys(map(_kind_of, model.libraries))
     return (
         environment()
         .get_template("model.h.j2")
@@ -137,7 +156,10 @@ def render_model_header(model: Model, build_id: str, build_ids: Mapping[str, str
             build_id=hexadecimal(build_id),
             ranks=model.ranks,
             gpu_count=len(model.gpu),
-            gpu_names=gpu_names(model.gpu),
+            **contract_values("model", gpus=gpu_names(model.gpu)),
+            kinds=tuple(
+                (c_identifier(kind.upper()), tuple(map(c_identifier, names_of(kind)))) for kind in kinds
+            ),
             libraries=tuple(libraries.values()),
             layers=layers,
             weight_lp=weighted[0].lp if weighted else None,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vqcc.codegen.contract import contract_values
 from vqcc.codegen.embedding import declarations, embedding_files
 from vqcc.codegen.render import environment
-from vqcc.codegen.text import Fragment, banner_of, c_identifier, comment, string_text
+from vqcc.codegen.text import Fragment, banner_of, c_identifier, comment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,7 +63,7 @@ def written_files(
             P=c_identifier(identifier.upper()),
             banner=banner_of(f"{identifier}: hand-written kernels, embedded", "source"),
             declarations=declarations(images),
-            targets=string_text(", ".join(cubins)),
+            **contract_values("kernels", gpus=", ".join(cubins)),
             kernels=tuple(
                 _Kernel(
                     c_identifier(each),

@@ -12,6 +12,7 @@ from vqcc.torch.host_view import check_cache
 from vqcc.torch.packed import PackedModule
 
 if TYPE_CHECKING:
+    from vqcc.codegen.contract import StatusName
     from vqcc.torch.attention_library import AttentionLibrary
 
 __all__ = ["Attention", "Books", "Cache"]
@@ -99,15 +100,14 @@ class Cache(nn.Module):
         blocks = self.pages.shape[1] // (layout.heads * layout.block_bytes)
         table = None if page_table is None else page_table.tolist()
         status = check_cache(self.library.compiled.op, lengths.tolist(), table, self.pages.shape[0], blocks)
+        texts: dict[StatusName, str] = {
+            "ERROR_LENGTH": f"a length is negative or more than {self.library.compiled.op.context}",
+            "ERROR_CAPACITY": "a sequence has more tokens than its pages hold",
+            "ERROR_PAGE": f"a page is named that is not one of the cache's {self.pages.shape[0]}",
+            "ERROR_NULL_POINTER": "a paged cache needs a page_table",
+        }
         if status != "OK":
-            raise ValueError(
-                {
-                    "ERROR_LENGTH": f"a length is negative or more than {self.library.compiled.op.context}",
-                    "ERROR_CAPACITY": "a sequence has more tokens than its pages hold",
-                    "ERROR_PAGE": f"a page is named that is not one of the cache's {self.pages.shape[0]}",
-                    "ERROR_NULL_POINTER": "a paged cache needs a page_table",
-                }[status]
-            )
+            raise ValueError(texts[status])
 
 
 class Attention(nn.Module):

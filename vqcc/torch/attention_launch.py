@@ -9,6 +9,7 @@ from vqcc.workspaces import Served, sufficient_bytes
 
 if TYPE_CHECKING:
     from vqcc.cache_library import CacheLibrary
+    from vqcc.codegen.contract import StatusName
     from vqcc.compiled import CompiledKernel
     from vqcc.ops.base import Dtype
     from vqcc.torch.kernels import LoadedKernels
@@ -123,7 +124,7 @@ class AttentionLaunches:
         """The number of the kernel that appends so many tokens to each sequence."""
         return self._appending.get((dtype, new_tokens == 1))
 
-    def supports(self, args: AttendArguments) -> str:  # noqa: PLR0911  (a status each)
+    def supports(self, args: AttendArguments) -> StatusName:  # noqa: PLR0911  (a status each)
         """The header's status, less its prefix, for args without a host view: `OK`, or what is wrong."""
         op = self.op
         needed = (args.queries, args.pages, args.key_books, args.value_books, args.lengths, args.outputs)
@@ -159,7 +160,7 @@ class AttentionLaunches:
             return "ERROR_MISALIGNED"
         return "OK"
 
-    def supports_append(self, args: AppendArguments) -> str:
+    def supports_append(self, args: AppendArguments) -> StatusName:
         """The same of new tokens to append."""
         needed = (args.keys, args.values, args.pages, args.key_books, args.value_books, args.lengths)
         if not all(needed) or self._lacks_cache(args):
@@ -176,7 +177,7 @@ class AttentionLaunches:
             return "ERROR_MISALIGNED"
         return "OK"
 
-    def launch(self, loaded: LoadedKernels, args: AttendArguments, stream: int) -> str:
+    def launch(self, loaded: LoadedKernels, args: AttendArguments, stream: int) -> StatusName:
         """Check `args`, and enqueue the kernel that serves them. Raises RuntimeError if the driver refuses."""
         status = self.supports(args)
         if status == "OK":
@@ -186,7 +187,7 @@ class AttentionLaunches:
             loaded.launch(number, grid, args[:_ATTEND], stream, overlap=args.overlap)
         return status
 
-    def append(self, loaded: LoadedKernels, args: AppendArguments, stream: int) -> str:
+    def append(self, loaded: LoadedKernels, args: AppendArguments, stream: int) -> StatusName:
         """The same of new tokens to append."""
         status = self.supports_append(args)
         if status == "OK":

@@ -20,6 +20,7 @@ from vqcc.torch.runtime import current_stream, on_device, registered
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from vqcc.codegen.contract import StatusName
     from vqcc.ops.base import Dtype
 
 __all__ = ["AppendCall", "AttendCall", "append", "attend", "attend_with_log_sums"]
@@ -178,7 +179,7 @@ class AppendCall(NamedTuple):
         _accepted(runtime, on_device(device, launches.append, loaded, args, current_stream(device)))
 
 
-def _accepted(runtime: AttentionRuntime, status: str) -> None:
+def _accepted(runtime: AttentionRuntime, status: StatusName) -> None:
     if status != "OK":
         raise ValueError(
             f"library {runtime.library.name} refuses the launch ({status}): cache and codebooks must be aligned to 16 "

@@ -9,6 +9,7 @@ from vqcc.cache_layouts import BLOCK_TOKENS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from vqcc.codegen.contract import StatusName
     from vqcc.ops.attention.model import AttentionDecode
 
 __all__ = ["check_cache"]
@@ -21,7 +22,7 @@ def check_cache(  # noqa: PLR0911  (a status each)
     page_count: int,
     page_blocks: int,
     span: int = 0,
-) -> str:
+) -> StatusName:
     """The header's status, less its prefix: whether lengths are possible, and there are pages for them.
 
     Only pages of a sequence's last `span` tokens are looked at, of all with 0; `page_blocks` are a contiguous cache's.

@@ -12,6 +12,7 @@ from vqcc.codegen.header import WORKSPACE_ALIGNMENT
 from vqcc.workspaces import Served, sufficient_bytes
 
 if TYPE_CHECKING:
+    from vqcc.codegen.contract import StatusName
     from vqcc.library import Library
     from vqcc.ops.base import Dtype
     from vqcc.torch.kernels import LoadedKernels
@@ -83,7 +84,7 @@ class LinearLaunches:
         place = bisect_left(bounds, m)
         return None if place == len(bounds) else self._served[dtype][place]
 
-    def supports(self, args: LinearArguments) -> str:  # noqa: PLR0911  (a status each)
+    def supports(self, args: LinearArguments) -> StatusName:  # noqa: PLR0911  (a status each)
         """The header's status, less its prefix: `OK`, or what is wrong."""
         codes, books, stage_scales, scales, x, bias, y, workspace, m, x_stride, y_stride, dtype, _ = args
         if not (codes and books and x and y) or (
@@ -111,7 +112,7 @@ class LinearLaunches:
             return "ERROR_MISALIGNED"
         return "OK"
 
-    def launch(self, loaded: LoadedKernels, args: LinearArguments, stream: int) -> str:
+    def launch(self, loaded: LoadedKernels, args: LinearArguments, stream: int) -> StatusName:
         """Check `args`, and enqueue the kernel that serves them. Raises RuntimeError if the driver refuses."""
         status = self.supports(args)
         if status == "OK":

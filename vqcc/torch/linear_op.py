@@ -21,6 +21,7 @@ from vqcc.torch.runtime import current_stream, on_device, registered
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from vqcc.codegen.contract import StatusName
     from vqcc.torch.linear_launch import LinearLaunches
 
 __all__ = ["launch_linear", "linear"]
@@ -95,7 +96,7 @@ def _too_small(runtime: LinearRuntime, workspace: Tensor, m: int, needed: int) -
     )
 
 
-def _refusal(runtime: LinearRuntime, launches: LinearLaunches, status: str, m: int) -> Exception:
+def _refusal(runtime: LinearRuntime, launches: LinearLaunches, status: StatusName, m: int) -> Exception:
     """What a status of the C header says of tensors that have been checked."""
     name = runtime.library.name
     if status == "ERROR_SIZE":

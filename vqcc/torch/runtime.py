@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from vqcc.codegen.contract import StatusName
     from vqcc.compiled import CompiledKernel, CompiledLibrary
     from vqcc.torch.driver import Driver
     from vqcc.verify.backends import Runner
@@ -230,7 +231,7 @@ def current_stream(device: int) -> int:
     return stream
 
 
-def on_device(device: int, launch: Callable[..., str], *arguments: Any) -> str:
+def on_device(device: int, launch: Callable[..., StatusName], *arguments: Any) -> StatusName:
     """Call `launch` with `device` current: the calling thread's context must be that of the launched kernel."""
     if torch._C._cuda_getDevice() == device:
         return launch(*arguments)

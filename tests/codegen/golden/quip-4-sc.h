@@ -61,8 +61,8 @@ typedef struct vqcc_driver {
 #elif VQCC_DRIVER_DEFINED + 0 < 4
 #error "a header of an older vqcc is included beside this one: compile its library again"
 #endif
-#define QUIP_4_SC_ABI_VERSION 5
-#define QUIP_4_SC_BUILD_ID "ee2359068f0d7f4c"
+#define QUIP_4_SC_ABI_VERSION 6
+#define QUIP_4_SC_BUILD_ID "535ed00fb9fdbf85"
 #define QUIP_4_SC_LAYOUT_ID "72a1e3c01b20" /* packed weights carry the same */
 #define QUIP_4_SC_N INT64_C(512)
 #define QUIP_4_SC_K INT64_C(4096)
@@ -77,17 +77,17 @@ typedef struct vqcc_driver {
 
 typedef enum quip_4_sc_status {
   QUIP_4_SC_OK = 0,
-  QUIP_4_SC_ERROR_NULL_POINTER = 1,      /* a required pointer is null */
-  QUIP_4_SC_ERROR_SIZE = 2,              /* m is out of range */
-  QUIP_4_SC_ERROR_STRIDE = 3,            /* a row stride is shorter than a row */
-  QUIP_4_SC_ERROR_MISALIGNED = 4,        /* a pointer or stride is not aligned as the kernel needs */
-  QUIP_4_SC_ERROR_TYPE = 5,              /* no kernel of this element type */
-  QUIP_4_SC_ERROR_GPU = 6,               /* no such GPU in this library */
-  QUIP_4_SC_ERROR_LOAD = 7,              /* the driver refused the cubin */
-  QUIP_4_SC_ERROR_SYMBOL = 8,            /* the cubin holds no such kernel: not this library's */
-  QUIP_4_SC_ERROR_SHARED_MEMORY = 9,     /* the driver refused the kernel's shared memory */
-  QUIP_4_SC_ERROR_LAUNCH = 10,           /* the driver refused the launch */
-  QUIP_4_SC_ERROR_CONTEXT = 11           /* no context is current, or its device is not known */
+  QUIP_4_SC_ERROR_NULL_POINTER = 1,  /* a required pointer is null */
+  QUIP_4_SC_ERROR_SIZE = 2,          /* m is out of range */
+  QUIP_4_SC_ERROR_STRIDE = 3,        /* a row stride is shorter than a row */
+  QUIP_4_SC_ERROR_MISALIGNED = 4,    /* a pointer or stride is not aligned as the kernel needs */
+  QUIP_4_SC_ERROR_TYPE = 5,          /* no kernel of this element type */
+  QUIP_4_SC_ERROR_GPU = 6,           /* no such GPU in this library */
+  QUIP_4_SC_ERROR_LOAD = 7,          /* the driver refused the cubin */
+  QUIP_4_SC_ERROR_SYMBOL = 8,        /* the cubin holds no such kernel: not this library's */
+  QUIP_4_SC_ERROR_SHARED_MEMORY = 9, /* the driver refused the kernel's shared memory */
+  QUIP_4_SC_ERROR_LAUNCH = 10,       /* the driver refused the launch */
+  QUIP_4_SC_ERROR_CONTEXT = 11       /* no context is current, or its device is not known */
 } quip_4_sc_status;
 
 /* GPUs this library was compiled for: each has a cubin of its own. */
@@ -118,8 +118,10 @@ typedef struct quip_4_sc_args {
   int32_t overlap;       /* not 0: may start while kernels before it in the stream end; see quip_4_sc_launch */
   int32_t reserved;      /* 0 */
 } quip_4_sc_args;
-QUIP_4_SC_STATIC_ASSERT(sizeof(quip_4_sc_args) == 96 && sizeof(vqcc_launch_attribute) == 72 && sizeof(vqcc_launch_config) == 56,
-    "the ABI of quip_4_sc_args, CUlaunchAttribute and CUlaunchConfig");
+QUIP_4_SC_STATIC_ASSERT(
+    sizeof(quip_4_sc_args) == 96 &&
+    sizeof(vqcc_launch_attribute) == 72 && sizeof(vqcc_launch_config) == 56,
+    "the ABI of arguments, CUlaunchAttribute and CUlaunchConfig");
 
 #define QUIP_4_SC_KERNEL_COUNT 2
 

@@ -42,9 +42,6 @@ MAX_EXTENT = 2**30
 #: A packed row takes a word at least.
 WORD_BITS = 32
 
-#: Of the header's args, which its template writes out.
-ARGS_BYTES = 96
-
 SCALE_MODES: Mapping[str, str] = {
     "none": "vqcc::ScaleMode::kNone",
     "tensor": "vqcc::ScaleMode::kTensor",
@@ -233,7 +230,6 @@ class LinearOp(Op):
             "n": self.n,
             "k": self.k,
             "max_m": self.bounds[-1],
-            "args_bytes": ARGS_BYTES,
             "x_alignment": self.x_alignment(algorithm),
             "needs_scales": int(algorithm.scales.kind != "none"),
             "needs_stage_scales": int(algorithm.has_codebook_scales),
