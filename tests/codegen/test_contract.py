@@ -50,6 +50,7 @@ NUMBERS: Mapping[StatusName, int] = {
     "ERROR_SOFTCAP": 15,
     "ERROR_LAYER": 16,
     "ERROR_BUILD": 17,
+    "ERROR_OUT_OF_MEMORY": 18,
 }
 FACTS = {"gpus": "h200", "max_m": 7, "max_batch": 5, "max_context": 99}
 

@@ -12,9 +12,9 @@
  * STUB_EMULATOR is a directory of somebody who runs the kernels (emulated_gpu.py): device memory is in files there, MEMORY-i,
  * and each launch that is not captured goes as a line to the pipe `request`; one that `reply` does not answer with ok fails.
  *
- * STUB_FAIL names a function that fails; "cuLaunchKernelEx 7" lets 7 calls pass before. While a stream captures, nothing but
- * launches is allowed. At the end STUB_RECORD/held says how many allocations, modules, contexts, and streams, events and
- * graphs were not given back.
+ * STUB_FAIL names a function that fails, with STUB_ERROR or a usual error; "cuLaunchKernelEx 7" lets 7 calls pass before.
+ * While a stream captures, nothing but launches is allowed. At the end STUB_RECORD/held says how many allocations, modules,
+ * contexts, and streams, events and graphs were not given back.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <fcntl.h>
@@ -40,9 +40,14 @@ static int fails(const char* name) {
   if (wanted == NULL || strncmp(wanted, name, length) != 0 || (wanted[length] != 0 && wanted[length] != ' ')) return 0;
   return passed++ >= atoi(wanted + length);
 }
+/* The error that STUB_ERROR asks for, or the usual one. */
+static int failure(int usual) {
+  const char* asked = getenv("STUB_ERROR");
+  return asked == NULL ? usual : atoi(asked);
+}
 #define MAY_FAIL(name, error) \
   do {                        \
-    if (fails(name)) return error; \
+    if (fails(name)) return failure(error); \
   } while (0)
 
 #define NOT_CAPTURED \

@@ -171,6 +171,10 @@ def test_everything_is_given_back(example: Example, tmp_path: Path) -> None:
         ({"STUB_FAIL": "cuInit"}, "cuInit failed: CUDA error 100"),
         ({"STUB_FAIL": "cuMemAlloc_v2"}, "cuMemAlloc_v2 failed: CUDA error 2"),
         ({"STUB_FAIL": "cuModuleLoadData"}, "the driver refused the cubin"),
+        (
+            {"STUB_FAIL": "cuModuleLoadData", "STUB_ERROR": "2"},
+            "the driver has not the memory to load or launch",
+        ),
         ({"STUB_FAIL": "cuModuleGetFunction"}, "the cubin is not this library's"),
         ({"STUB_FAIL": "cuFuncSetAttribute"}, "the driver refused the kernel's shared memory"),
         ({"STUB_FAIL": "cuLaunchKernel"}, "the driver refused the launch"),

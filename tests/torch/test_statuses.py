@@ -41,7 +41,7 @@ def test_no_other_module_speaks_of_statuses() -> None:
 
 def test_what_arguments_alone_decide_is_checked_as_the_header_does() -> None:
     """Each status that `_supports` or `_check_cache` of a header can give, but for what only the driver says."""
-    of_driver = {"GPU", "LOAD", "SYMBOL", "SHARED_MEMORY", "LAUNCH", "CONTEXT"}
+    of_driver = {"GPU", "LOAD", "SYMBOL", "SHARED_MEMORY", "LAUNCH", "CONTEXT", "OUT_OF_MEMORY"}
     for header, names in (
         ("weights", ["linear_launch.py"]),
         ("cache", ["attention_launch.py", "host_view.py"]),

@@ -67,6 +67,7 @@ StatusName = Literal[
     "ERROR_SOFTCAP",
     "ERROR_LAYER",
     "ERROR_BUILD",
+    "ERROR_OUT_OF_MEMORY",
 ]
 
 
@@ -226,6 +227,7 @@ STATUSES: tuple[Status, ...] = (
         "a library's header is of another compilation than this one",
         "the header of a library is not of the model's compilation",
     ),
+    _status(18, "ERROR_OUT_OF_MEMORY", _ALL, "the driver has not the memory to load or launch"),
 )
 
 

@@ -62,7 +62,7 @@ typedef struct vqcc_driver {
 #error "a header of an older vqcc is included beside this one: compile its library again"
 #endif
 #define QUIP_4_SC_ABI_VERSION 6
-#define QUIP_4_SC_BUILD_ID "535ed00fb9fdbf85"
+#define QUIP_4_SC_BUILD_ID "cb0debc9685b6b62"
 #define QUIP_4_SC_LAYOUT_ID "72a1e3c01b20" /* packed weights carry the same */
 #define QUIP_4_SC_N INT64_C(512)
 #define QUIP_4_SC_K INT64_C(4096)
@@ -87,7 +87,8 @@ typedef enum quip_4_sc_status {
   QUIP_4_SC_ERROR_SYMBOL = 8,        /* the cubin holds no such kernel: not this library's */
   QUIP_4_SC_ERROR_SHARED_MEMORY = 9, /* the driver refused the kernel's shared memory */
   QUIP_4_SC_ERROR_LAUNCH = 10,       /* the driver refused the launch */
-  QUIP_4_SC_ERROR_CONTEXT = 11       /* no context is current, or its device is not known */
+  QUIP_4_SC_ERROR_CONTEXT = 11,      /* no context is current, or its device is not known */
+  QUIP_4_SC_ERROR_OUT_OF_MEMORY = 18 /* the driver has not the memory to load or launch */
 } quip_4_sc_status;
 
 /* GPUs this library was compiled for: each has a cubin of its own. */
@@ -168,6 +169,7 @@ static inline const char* quip_4_sc_status_string(quip_4_sc_status status) {
     case QUIP_4_SC_ERROR_SHARED_MEMORY: return "the driver refused the kernel's shared memory";
     case QUIP_4_SC_ERROR_LAUNCH: return "the driver refused the launch";
     case QUIP_4_SC_ERROR_CONTEXT: return "the driver has no current context, or does not know its device";
+    case QUIP_4_SC_ERROR_OUT_OF_MEMORY: return "the driver has not the memory to load or launch";
   }
   return "unknown status";
 }
@@ -247,6 +249,11 @@ static inline void quip_4_sc_unload(quip_4_sc_handle* handle) {
   }
 }
 
+/* What a call of the driver that failed comes to. */
+static inline quip_4_sc_status quip_4_sc_refusal(int result, quip_4_sc_status otherwise) {
+  return result == 2 /* CUDA_ERROR_OUT_OF_MEMORY */ ? QUIP_4_SC_ERROR_OUT_OF_MEMORY : otherwise;
+}
+
 /* Loads the cubin of `gpu`, a quip_4_sc_gpu, into the current context. On failure nothing stays loaded. */
 static inline quip_4_sc_status quip_4_sc_load(quip_4_sc_handle* handle, const vqcc_driver* driver, int32_t gpu,
                                         const void* cubin) {
@@ -259,25 +266,28 @@ static inline quip_4_sc_status quip_4_sc_load(quip_4_sc_handle* handle, const vq
   handle->driver = *driver;
   handle->gpu = gpu;
   if (quip_4_sc_kernel_info(handle->gpu, 0) == NULL) return QUIP_4_SC_ERROR_GPU;
-  if (driver->module_load_data(&handle->module, cubin) != 0) {
+  int result = driver->module_load_data(&handle->module, cubin);
+  if (result != 0) {
     handle->module = NULL;
-    return QUIP_4_SC_ERROR_LOAD;
+    return quip_4_sc_refusal(result, QUIP_4_SC_ERROR_LOAD);
   }
   for (int32_t i = 0; i < QUIP_4_SC_KERNEL_COUNT; ++i) {
     const quip_4_sc_kernel* kernel = quip_4_sc_kernel_info(handle->gpu, i);
     const int max_dynamic_shared_size_bytes = 8;    /* CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES */
     const int preferred_shared_memory_carveout = 9; /* CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT */
-    if (driver->module_get_function(&handle->functions[i], handle->module, kernel->name) != 0) {
+    result = driver->module_get_function(&handle->functions[i], handle->module, kernel->name);
+    if (result != 0) {
       quip_4_sc_unload(handle);
-      return QUIP_4_SC_ERROR_SYMBOL;
+      return quip_4_sc_refusal(result, QUIP_4_SC_ERROR_SYMBOL);
     }
-    if (driver->function_set_attribute(handle->functions[i], max_dynamic_shared_size_bytes,
-                                       (int)kernel->shared_bytes) != 0 ||
-        (kernel->carveout_percent != 0 &&
-         driver->function_set_attribute(handle->functions[i], preferred_shared_memory_carveout,
-                                        (int)kernel->carveout_percent) != 0)) {
+    result = driver->function_set_attribute(handle->functions[i], max_dynamic_shared_size_bytes, (int)kernel->shared_bytes);
+    if (result == 0 && kernel->carveout_percent != 0) {
+      result = driver->function_set_attribute(handle->functions[i], preferred_shared_memory_carveout,
+                                              (int)kernel->carveout_percent);
+    }
+    if (result != 0) {
       quip_4_sc_unload(handle);
-      return QUIP_4_SC_ERROR_SHARED_MEMORY;
+      return quip_4_sc_refusal(result, QUIP_4_SC_ERROR_SHARED_MEMORY);
     }
   }
   return QUIP_4_SC_OK;
@@ -347,6 +357,7 @@ static inline quip_4_sc_status quip_4_sc_launch(const quip_4_sc_handle* handle, 
         kernel->panel_rows == 0 ? 1 : (local.m + kernel->panel_rows - 1) / kernel->panel_rows;
     const uint32_t grid = kernel->grid * (uint32_t)panels;
     void* parameters[11];
+    int result;
     parameters[0] = &local.codes;
     parameters[1] = &local.books;
     parameters[2] = &local.stage_scales;
@@ -367,15 +378,13 @@ static inline quip_4_sc_status quip_4_sc_launch(const quip_4_sc_handle* handle, 
       config.shared_bytes = kernel->shared_bytes;
       config.stream = stream;
       config.attributes = &attribute;
-      if (handle->driver.launch_kernel_ex(&config, handle->functions[index], parameters, NULL) != 0) {
-        return QUIP_4_SC_ERROR_LAUNCH;
-      }
-    } else if (handle->driver.launch_kernel(handle->functions[index], grid, 1, 1, kernel->threads, 1, 1,
-                                     kernel->shared_bytes, stream, parameters, NULL) != 0) {
-      return QUIP_4_SC_ERROR_LAUNCH;
+      result = handle->driver.launch_kernel_ex(&config, handle->functions[index], parameters, NULL);
+    } else {
+      result = handle->driver.launch_kernel(handle->functions[index], grid, 1, 1, kernel->threads, 1, 1, kernel->shared_bytes,
+                                            stream, parameters, NULL);
     }
+    return result == 0 ? QUIP_4_SC_OK : quip_4_sc_refusal(result, QUIP_4_SC_ERROR_LAUNCH);
   }
-  return QUIP_4_SC_OK;
 }
 
 #endif /* QUIP_4_SC_H_ */

@@ -21,6 +21,7 @@ static int failures;
 static struct {
   int loads, unloads, lookups, attributes, launches, overlapping;
   int fail_load, fail_lookup, fail_attribute, fail_launch; /* 0: never; else the number of the call that fails */
+  int error;                                               /* what it answers; 0: what such a call would */
   const void* image;
   const char* names[64];
   int shared[64], carveouts[64];
@@ -33,13 +34,15 @@ static struct {
   void** extra;
 } driver_calls;
 
+static int failure(int usual) { return driver_calls.error == 0 ? usual : driver_calls.error; }
+
 static char module_token;
 static char function_tokens[64];
 
 static int load_data(void** module, const void* image) {
   driver_calls.image = image;
   *module = &module_token; /* even a failing driver may write here */
-  return ++driver_calls.loads == driver_calls.fail_load ? 209 : 0;
+  return ++driver_calls.loads == driver_calls.fail_load ? failure(209) : 0;
 }
 
 static int unload_module(void* module) {
@@ -52,7 +55,7 @@ static int get_function(void** function, void* module, const char* name) {
   CHECK(module == &module_token);
   driver_calls.names[driver_calls.lookups] = name;
   *function = &function_tokens[driver_calls.lookups];
-  return ++driver_calls.lookups == driver_calls.fail_lookup ? 500 : 0;
+  return ++driver_calls.lookups == driver_calls.fail_lookup ? failure(500) : 0;
 }
 
 static int set_attribute(void* function, int attribute, int value) {
@@ -61,7 +64,7 @@ static int set_attribute(void* function, int attribute, int value) {
   CHECK(attribute == 8 || attribute == 9);
   if (attribute == 8) driver_calls.shared[index] = value; /* CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES */
   if (attribute == 9) driver_calls.carveouts[index] = value; /* ..._PREFERRED_SHARED_MEMORY_CARVEOUT */
-  return ++driver_calls.attributes == driver_calls.fail_attribute ? 1 : 0;
+  return ++driver_calls.attributes == driver_calls.fail_attribute ? failure(1) : 0;
 }
 
 static int launch_function(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
@@ -82,7 +85,7 @@ static int launch_function(void* function, unsigned grid_x, unsigned grid_y, uns
   memcpy(&driver_calls.x_stride, parameters[9], sizeof(int64_t));
   memcpy(&driver_calls.y_stride, parameters[10], sizeof(int64_t));
   driver_calls.extra = extra;
-  return ++driver_calls.launches == driver_calls.fail_launch ? 719 : 0;
+  return ++driver_calls.launches == driver_calls.fail_launch ? failure(719) : 0;
 }
 
 static int launch_overlapping(const vqcc_launch_config* config, void* function, void** parameters, void** extra) {
@@ -237,6 +240,24 @@ static void test_load_and_launch(void) {
       LIB(args) args = good_args();
       CHECK(LIB(launch)(&handle, &args, NULL) == CONST(ERROR_NULL_POINTER));
     }
+  }
+}
+
+static void test_driver_without_memory(void) {
+  LIB(args) args = good_args();
+  int what;
+  for (what = 0; what < 4; ++what) {
+    vqcc_driver driver = make_driver();
+    LIB(handle) handle;
+    driver_calls.error = 2;
+    *(what == 0   ? &driver_calls.fail_load
+      : what == 1 ? &driver_calls.fail_lookup
+      : what == 2 ? &driver_calls.fail_attribute
+                  : &driver_calls.fail_launch) = 1;
+    CHECK(LIB(load)(&handle, &driver, 0, cubin) == (what < 3 ? CONST(ERROR_OUT_OF_MEMORY) : CONST(OK)));
+    CHECK(what < 3 || LIB(launch)(&handle, &args, NULL) == CONST(ERROR_OUT_OF_MEMORY));
+    LIB(unload)(&handle);
+    CHECK(driver_calls.unloads == (what == 0 ? 0 : 1));
   }
 }
 
@@ -482,6 +503,7 @@ int main(void) {
   test_load_for_device();
   test_overlap();
   test_failing_driver();
+  test_driver_without_memory();
   test_wrong_load();
   test_supports();
   test_status_strings();
