@@ -21,6 +21,7 @@ LIBRARIES: dict[str, tuple[str, dict[str, Any]]] = {
     "contiguous": ("score", {"window": 40}),
     "paged": ("gc", {"page_size": 32, "rope": "half", "softcap": True}),
     "paged, sliding": ("gc", {"page_size": 32, "sliding_window": 33}),
+    "two page sizes": ("score", {"page_size": [64, 32]}),
 }
 
 
@@ -53,7 +54,9 @@ def write_library(name: str, directory: Path) -> None:
 #define LIB(word) lib_##word
 #define CONST(word) LIB_##word
 #define KERNELS {len(plans) + len(appends)}
-#define PAGED {int(problem.op.page_size > 0)}
+#define SIZES {len(problem.op.page_sizes)}
+static const int32_t page_blocks[] = {{{", ".join(str(size // 32) for size in problem.op.page_sizes)}}};
+#define PAGED {int(problem.op.paged)}
 #define WINDOWED {int(problem.op.window > 0)}
 #define ROTATED {int(problem.op.rope != "none")}
 #define FACTS {int(strategy != "gc")}
@@ -95,11 +98,23 @@ def test_nothing_an_engine_must_not_find(name: str, tmp_path: Path) -> None:
     check_contents((tmp_path / "lib.h").read_text())
 
 
-def test_the_program_can_fail(tmp_path: Path) -> None:
-    """A header that took its queries for its outputs, say, does not pass."""
-    write_library("paged", tmp_path)
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("paged", "parameters[0] = &local.queries;", "parameters[0] = &local.outputs;"),
+        ("two page sizes", "kernel->page_blocks != page_blocks", "page_blocks == 0"),
+        (
+            "two page sizes",
+            "if (tokens[i] == (int64_t)page_blocks * LIB_BLOCK_TOKENS) return 1;",
+            "return 1;",
+        ),
+    ],
+)
+def test_the_program_can_fail(name: str, right: str, wrong: str, tmp_path: Path) -> None:
+    """A header that took its queries for its outputs, say, or pages of one size for the other's, does not pass."""
+    write_library(name, tmp_path)
     header = (tmp_path / "lib.h").read_text()
-    broken = header.replace("parameters[0] = &local.queries;", "parameters[0] = &local.outputs;")
+    broken = header.replace(right, wrong)
     assert broken != header
     (tmp_path / "lib.h").write_text(broken)
     program = tmp_path / "program"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from vqcc.cache_layouts import BLOCK_TOKENS
 from vqcc.codegen.header import WORKSPACE_ALIGNMENT
 
 if TYPE_CHECKING:
     from vqcc.cache_library import CacheLibrary
     from vqcc.compiled import CompiledKernel
-    from vqcc.ops.base import Dtype
+    from vqcc.ops.base import Dtype, Variant
     from vqcc.torch.kernels import LoadedKernels
 
 __all__ = ["AppendArguments", "AttendArguments", "AttentionLaunches"]
@@ -74,6 +75,11 @@ class AppendArguments(NamedTuple):
     overlap: bool = False
 
 
+def _reads(variant: Variant) -> tuple[str, int]:
+    """The type and the page size of a variant's cache."""
+    return variant.dtype, variant.sizes["page_tokens"]
+
+
 _ATTEND, _APPEND = len(AttendArguments._fields) - 2, len(AppendArguments._fields) - 2
 
 
@@ -87,24 +93,35 @@ class AttentionLaunches:
                 assert tuple(each.name for each in kernel.arguments) == own._fields[:-2]
         self.op, self._by_rows = library.op, library.by_rows
         self._kernels: tuple[CompiledKernel, ...] = build.in_cubin
-        self._attending: dict[str, list[tuple[int, int]]] = {}
-        self._appending: dict[tuple[str, bool], int] = {}
+        self._attending: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        self._appending: dict[tuple[str, int, bool], int] = {}
         for number, kernel in enumerate(build.kernels):
             bound = (kernel.variant.sizes["batch"], number)
-            self._attending.setdefault(kernel.variant.dtype, []).append(bound)
+            self._attending.setdefault(_reads(kernel.variant), []).append(bound)
         for bounds in self._attending.values():
             bounds.sort()
         for number, append in enumerate(build.appends, len(build.kernels)):
-            self._appending[append.variant.dtype, append.single] = number
+            self._appending[*_reads(append.variant), append.single] = number
 
-    def select(self, dtype: str, batch: int) -> int | None:
-        """The number of the kernel that attends for `batch` sequences: that of the smallest bound that covers them."""
-        bounds = self._attending.get(dtype, ())
+    def select(self, dtype: str, batch: int, page_blocks: int) -> int | None:
+        """The number of the kernel that attends for `batch` sequences: that of the smallest bound that covers them.
+
+        Where the library has several page sizes, of those for pages of `page_blocks` token blocks.
+        """
+        bounds = self._attending.get((dtype, self._page_tokens(page_blocks)), ())
         return next((number for bound, number in bounds if bound >= batch), None)
 
-    def select_append(self, dtype: str, new_tokens: int) -> int | None:
+    def select_append(self, dtype: str, new_tokens: int, page_blocks: int) -> int | None:
         """The number of the kernel that appends so many tokens to each sequence."""
-        return self._appending.get((dtype, new_tokens == 1))
+        return self._appending.get((dtype, self._page_tokens(page_blocks), new_tokens == 1))
+
+    def _page_tokens(self, page_blocks: int) -> int:
+        """Of the kernels of a launch: the library's one page size, or what the launch says."""
+        return page_blocks * BLOCK_TOKENS if len(self.op.page_sizes) > 1 else self.op.page_tokens
+
+    def _has_pages(self, page_blocks: int) -> bool:
+        """Whether there are kernels for pages of so many blocks; with one page size, any number will do."""
+        return page_blocks >= 0 and self._page_tokens(page_blocks) in self.op.page_sizes
 
     def supports(self, args: AttendArguments) -> str:  # noqa: PLR0911  (a status each)
         """The header's status, less its prefix, for args without a host view: `OK`, or what is wrong."""
@@ -118,10 +135,10 @@ class AttentionLaunches:
         ):
             return "ERROR_NULL_POINTER"
         if not (1 <= args.batch <= max(op.batch) and 1 <= args.query_tokens <= op.query_tokens) or (
-            args.page_table_stride < 0 or args.page_blocks < 0
+            args.page_table_stride < 0 or not self._has_pages(args.page_blocks)
         ):
             return "ERROR_SIZE"
-        if self.select(args.dtype, args.batch) is None:
+        if self.select(args.dtype, args.batch, args.page_blocks) is None:
             return "ERROR_TYPE"
         if op.softcap and not args.softcap > 0:
             return "ERROR_SOFTCAP"
@@ -145,10 +162,10 @@ class AttentionLaunches:
         if not all(needed) or self._lacks_cache(args):
             return "ERROR_NULL_POINTER"
         if not (1 <= args.batch <= max(self.op.batch) and 1 <= args.new_tokens <= self.op.context) or (
-            args.page_table_stride < 0 or args.page_blocks < 0
+            args.page_table_stride < 0 or not self._has_pages(args.page_blocks)
         ):
             return "ERROR_SIZE"
-        if self.select_append(args.dtype, args.new_tokens) is None:
+        if self.select_append(args.dtype, args.new_tokens, args.page_blocks) is None:
             return "ERROR_TYPE"
         sixteen = args.pages | args.key_books | args.value_books | args.key_window | args.value_window
         four = args.lengths | args.counts | args.page_table
@@ -160,7 +177,7 @@ class AttentionLaunches:
         """Check `args`, and enqueue the kernel that serves them. Raises RuntimeError if the driver refuses."""
         status = self.supports(args)
         if status == "OK":
-            number = self.select(args.dtype, args.batch)
+            number = self.select(args.dtype, args.batch, args.page_blocks)
             assert number is not None
             grid = self._kernels[number].launch.grid
             loaded.launch(number, grid, args[:_ATTEND], stream, overlap=args.overlap)
@@ -170,7 +187,7 @@ class AttentionLaunches:
         """The same of new tokens to append."""
         status = self.supports_append(args)
         if status == "OK":
-            number = self.select_append(args.dtype, args.new_tokens)
+            number = self.select_append(args.dtype, args.new_tokens, args.page_blocks)
             assert number is not None
             grid = self._kernels[number].launch.grid
             loaded.launch(number, grid, args[:_APPEND], stream, overlap=args.overlap)
@@ -180,8 +197,7 @@ class AttentionLaunches:
         """Whether pages or windows that the op has are not given."""
         op = self.op
         return bool(
-            (op.page_size and not args.page_table)
-            or (op.window and not (args.key_window and args.value_window))
+            (op.paged and not args.page_table) or (op.window and not (args.key_window and args.value_window))
         )
 
     def _are_apart(self, args: AttendArguments) -> bool:
