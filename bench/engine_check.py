@@ -177,7 +177,7 @@ class Check:
     def _page_count(self, table: NDArray[Any] | None, words: NDArray[np.uint32]) -> int:
         if table is None:
             return self.batch
-        page_blocks = self.op.page_size // 32
+        page_blocks = self.op.page_tokens // 32
         return len(words) // (self.op.kv_heads * page_blocks * self.model.attention.layout.block_bytes // 4)
 
     def _new_keys_and_values(self) -> tuple[NDArray[np.float16], NDArray[np.float16]]:

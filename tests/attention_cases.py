@@ -48,7 +48,7 @@ def case_of(problem: CacheProblem, plan: CachePlan, **other: Any) -> Case:
         "sliding_window": op.sliding_window,
         "softcap": 5.0 if op.softcap else 0.0,
         "rope": op.rope,
-        "page_tokens": op.page_size,
+        "page_tokens": layout.page_tokens,
         "key_order": layout.key_order,
         "dtype": problem.variant.dtype,
         "query_tokens": op.query_tokens,

@@ -135,7 +135,7 @@ def test_the_sample_has_what_it_should() -> None:
     drawn = [draw("gc", seed)[0].op for seed in range(FULL)]
     assert {each.rope for each in drawn} == {"none", "half", "interleaved"}
     assert any(each.window for each in drawn)
-    assert any(each.page_size for each in drawn)
+    assert any(each.paged for each in drawn)
     assert any(each.softcap for each in drawn)
     assert {each.head_dim for each in drawn} == {64, 128, 256}
     assert len({each.q_heads // each.kv_heads for each in drawn}) > 3

@@ -14,6 +14,7 @@ from vqcc.building import write_library
 from vqcc.codegen.bundle import read_bundle, write_bundle
 from vqcc.diagnostics import VqccError
 from vqcc.library import load_cache_library, load_library, load_weight_library
+from vqcc.tensors.cache_packed_file import expected_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,7 @@ def test_what_is_loaded_is_what_was_built(tmp_path: Path) -> None:
     write_library(built, tmp_path / "cache")
     library = load_cache_library(tmp_path / "cache")
     assert (library.keys.vector_size, library.values.vector_size) == (2, 4)
-    assert (library.gpus, library.level, library.op.page_size) == (("h200",), "best", 64)
+    assert (library.gpus, library.level, library.op.page_size) == (("h200",), "best", (64,))
     build = library.builds["h200"]
     assert [kernel.variant.suffix for kernel in build.kernels] == [
         "b1_bfloat16", "b4_bfloat16", "b1_float16", "b4_float16",
@@ -45,7 +46,7 @@ def test_what_is_loaded_is_what_was_built(tmp_path: Path) -> None:
     assert [(kernel.variant.dtype, kernel.single) for kernel in build.appends] == [
         ("bfloat16", True), ("bfloat16", False), ("float16", True), ("float16", False),
     ]  # fmt: skip
-    assert all(kernel.variant.sizes == {"batch": 4} for kernel in build.appends)
+    assert all(kernel.variant.sizes == {"batch": 4, "page_tokens": 64} for kernel in build.appends)
     assert {kernel.name for kernel in build.in_cubin} == {
         name for name in built.gpus[0].compiled.resources if "base" not in name
     }
@@ -79,6 +80,50 @@ def test_layout_ids_tell_what_must_agree(tmp_path: Path) -> None:
         for level in ("gc", "sc", "o2", "o3", "o4")
     ]
     assert len(set(same)) == 1
+
+
+def test_books_of_one_packing_serve_all_page_sizes(tmp_path: Path) -> None:
+    """Nor do the ids of libraries of one page size change: packed files of old fit them."""
+    sizes: list[Any] = [[32, 64], [256, 64, 32], 0, 64]
+    libraries = [
+        fake_cache_library(tmp_path / str(number), "cq-2", level="gc", page_size=page_size)
+        for number, page_size in enumerate(sizes)
+    ]
+    ids = [library.layout_id for library in libraries]
+    assert ids[0] == ids[1] == ids[2] != ids[3]
+    assert ids[2:] == ["3652fdd3db34", "ea2aca2808fa"]
+    shapes = [expected_parts(library) for library in libraries]
+    assert all(each == shapes[0] for each in shapes)
+
+
+def test_a_library_of_several_page_sizes_is_read_back(tmp_path: Path) -> None:
+    built = build_fake_cache("cq-2", batch=[1, 2], page_size=[64, 32], dtype=["float16", "bfloat16"])
+    write_library(built, tmp_path / "cache")
+    library = load_cache_library(tmp_path / "cache")
+    build = library.builds["h200"]
+    sizes = [kernel.variant.sizes for kernel in build.kernels]
+    assert [(each["batch"], each["page_tokens"]) for each in sizes] == [
+        (1, 32),
+        (1, 64),
+        (2, 32),
+        (2, 64),
+    ] * 2
+    assert [library.layout_of(kernel.variant).page_tokens for kernel in build.kernels] == [32, 64] * 4
+    assert [
+        (each.variant.dtype, each.variant.sizes["page_tokens"], each.single) for each in build.appends
+    ] == [
+        (dtype, page_tokens, single)
+        for dtype in ("bfloat16", "float16")
+        for page_tokens in (32, 64)
+        for single in (True, False)
+    ]
+    assert len({kernel.name for kernel in build.in_cubin}) == 16
+    assert {kernel.name for kernel in build.in_cubin} == {
+        name for name in built.gpus[0].compiled.resources if "base" not in name
+    }
+    change(tmp_path / "cache", lambda fields: fields["gpus"]["h200"]["appends"][0].update(page_tokens=96))
+    with pytest.raises(VqccError, match="96"):
+        load_library(tmp_path / "cache")
 
 
 def test_gpus_share_a_strategy_and_threads_change_nothing() -> None:

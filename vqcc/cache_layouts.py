@@ -5,7 +5,7 @@ Kernels read it (device/attention/cache.cuh), the one that appends writes it; `v
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 __all__ = [
@@ -101,7 +101,8 @@ class CacheLayout:
     Keys: lane = token, a stream for each set of up to 32 channel groups. Position p of token t's is group p, or, if
     `key_order` is `rotated`, group p ^ t of its set (both modulo the set); `fragment` has an order of its own
     (FragmentOrder). Values: lane = channel group, a stream of the block's tokens. Codes of a vector's stages follow one
-    another. `page_tokens` is 0 for a contiguous cache, whose pages are sequences.
+    another. `page_tokens` is 0 where launches say how long pages are: of a contiguous cache, whose pages are sequences,
+    and of a library whose kernels have several sizes of pages. Token blocks are the same in all of them.
     """
 
     heads: int
@@ -149,6 +150,10 @@ class CacheLayout:
     def block_bytes(self) -> int:
         """Bytes of a kv-head's token block."""
         return self.key_sets * self.key_stream.bytes + self.value_stream.bytes
+
+    def in_pages(self, page_tokens: int) -> CacheLayout:
+        """The same token blocks in pages of `page_tokens` tokens, a multiple of 32; 0: in contiguous sequences."""
+        return replace(self, page_tokens=page_tokens)
 
     def page_bytes(self, tokens: int) -> int:
         """Bytes of a page of `tokens` tokens, a multiple of 32."""

@@ -21,6 +21,7 @@ from vqcc.levels import Strategy
 from vqcc.manifest_values import text_of
 from vqcc.ops.attention.model import AttentionDecode
 from vqcc.ops.base import Variant
+from vqcc.passes.cache.append import append_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,7 +78,7 @@ class CacheGpuKernels(GpuKernels[CacheKernel]):
 
 @dataclass(frozen=True)
 class CacheLibrary(CompiledLibrary[CacheKernel]):
-    """A library over a KV cache: algorithms of keys and of values, op and layout.
+    """A library over a KV cache: algorithms of keys and of values, op, and the layout that all kernels share.
 
     `by_rows`: kernels that attend look entries up by rows (EntryRows), not each in a codebook by itself.
     """
@@ -94,6 +95,10 @@ class CacheLibrary(CompiledLibrary[CacheKernel]):
         """What packed books must carry to fit this library."""
         return _layout_identity(self.keys, self.values, self.op, self.layout, by_rows=self.by_rows)
 
+    def layout_of(self, variant: Variant) -> CacheLayout:
+        """The layout of a kernel's cache, in pages of its size."""
+        return self.layout.in_pages(variant.sizes["page_tokens"])
+
     def pack(self, keys: CacheTensor, values: CacheTensor) -> PackedBooks:
         """Pack the books of keys and values, which fit this library, as its kernels read them."""
         from vqcc.ops.attention.reference import turn_steps
@@ -106,13 +111,12 @@ class CacheLibrary(CompiledLibrary[CacheKernel]):
 
 def describe_cache_library(problem: CacheProblem, plan: CachePlan) -> dict[str, Any]:
     """What all kernels of a library share, as the manifest keeps it."""
-    assert plan.layout is not None
-    by_rows = _reads_rows(plan.strategy)
+    by_rows, layout = _reads_rows(plan.strategy), _shared_layout(problem, plan)
     return {
         "algorithm": {"key": problem.keys.mapping(), "value": problem.values.mapping()},
         "op": problem.op.model_dump(mode="json"),
         "level": problem.level,
-        "layout": {"kind": "token-blocks", **asdict(plan.layout), "block_bytes": plan.layout.block_bytes},
+        "layout": {"kind": "token-blocks", **asdict(layout), "block_bytes": layout.block_bytes},
         "books": "rows" if by_rows else "entries",
         "layout_id": layout_id_of(problem, plan),
     }
@@ -138,9 +142,11 @@ def describe_append(problem: CacheProblem, plan: AppendPlan) -> dict[str, Any]:
     """A kernel that appends as the manifest keeps it; `problem` is one of its element type."""
     assert plan.launch is not None
     assert plan.resources is not None
+    several = len(problem.op.page_sizes) > 1
     return {
         "name": plan.kernel,
         "dtype": plan.tile.dtype,
+        **({"page_tokens": plan.page_tokens} if several else {}),
         "single": plan.single,
         "tile": {constant.name: constant.value for constant in plan.tile.constants()},
         "launch": asdict(plan.launch),
@@ -169,7 +175,6 @@ def read_cache_library(bundle: Bundle) -> CacheLibrary:
 
 def _gpu_kernels(gpu: Mapping[str, Any], op: AttentionDecode) -> CacheGpuKernels:
     variants = {variant.suffix: variant for variant in op.variants()}
-    of_types = {variant.dtype: variant for variant in op.variants()}
     return CacheGpuKernels(
         **gpu_fields(gpu),
         kernels=tuple(
@@ -182,22 +187,34 @@ def _gpu_kernels(gpu: Mapping[str, Any], op: AttentionDecode) -> CacheGpuKernels
             )
             for kernel in gpu["kernels"]
         ),
-        appends=tuple(
-            AppendKernel(
-                **kernel_fields(kernel),
-                variant=_append_variant(op, of_types[kernel["dtype"]], single=bool(kernel["single"])),
-                arguments=op.append_arguments(of_types[kernel["dtype"]]),
-                single=bool(kernel["single"]),
-            )
-            for kernel in gpu["appends"]
-        ),
+        appends=tuple(_append_kernel(kernel, op) for kernel in gpu["appends"]),
     )
 
 
-def _append_variant(op: AttentionDecode, variant: Variant, *, single: bool) -> Variant:
-    """Appending kernels serve every batch of the op."""
-    name = "one" if single else "many"
-    return Variant(f"append_{name}_{variant.dtype}", variant.dtype, {"batch": max(op.batch)})
+def _append_kernel(kernel: Mapping[str, Any], op: AttentionDecode) -> AppendKernel:
+    """A kernel that appends; of a library of one page size the manifest does not say it."""
+    several, single = len(op.page_sizes) > 1, bool(kernel["single"])
+    variant = _append_variants(op)[
+        kernel["dtype"], kernel["page_tokens"] if several else op.page_tokens, single
+    ]
+    return AppendKernel(
+        **kernel_fields(kernel), variant=variant, arguments=op.append_arguments(variant), single=single
+    )
+
+
+def _append_variants(op: AttentionDecode) -> dict[tuple[str, int, bool], Variant]:
+    """Appending kernels by type, page size and whether they append a single token; they serve every batch of the op."""
+    batch = max(op.batch)
+    return {
+        (dtype, page_tokens, single): Variant(
+            append_name(op, dtype, page_tokens, single=single),
+            dtype,
+            {"batch": batch, "page_tokens": page_tokens},
+        )
+        for dtype in op.dtype
+        for page_tokens in op.page_sizes
+        for single in (True, False)
+    }
 
 
 def _layout(
@@ -216,15 +233,23 @@ def _reads_rows(strategy: Strategy) -> bool:
 
 def layout_id_of(problem: CacheProblem, plan: CachePlan) -> str:
     """What packed books and caches of a planned library are known by."""
+    layout, by_rows = _shared_layout(problem, plan), _reads_rows(plan.strategy)
+    return _layout_identity(problem.keys, problem.values, problem.op, layout, by_rows=by_rows)
+
+
+def _shared_layout(problem: CacheProblem, plan: CachePlan) -> CacheLayout:
+    """A plan's layout less what other kernels of its library may have otherwise: the size of pages."""
     assert plan.layout is not None
-    by_rows = _reads_rows(plan.strategy)
-    return _layout_identity(problem.keys, problem.values, problem.op, plan.layout, by_rows=by_rows)
+    return plan.layout.in_pages(problem.op.page_tokens)
 
 
 def _layout_identity(
     keys: Algorithm, values: Algorithm, op: AttentionDecode, layout: CacheLayout, *, by_rows: bool
 ) -> str:
-    """Name of what packed books, caches and kernels must agree on, 12 hex digits."""
+    """Name of what packed books, caches and kernels must agree on, 12 hex digits.
+
+    Books do not depend on pages: of several sizes none is in it.
+    """
     agreed = [keys.mapping(), values.mapping(), asdict(layout), by_rows, op.rotation]
     text = json.dumps(agreed, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -161,6 +161,26 @@ def test_explain(cache: Path) -> None:
     assert [plan["level"] for plan in plans] == ["o2"]
 
 
+def test_a_library_of_several_page_sizes(tmp_path: Path) -> None:
+    (tmp_path / "pages.yaml").write_text(
+        cache_spec_text("cq-2", name="pages", page_size=[32, 64], level="gc")
+    )
+    done = run("compile", tmp_path / "pages.yaml", "-o", tmp_path)
+    assert (done.exit_code, done.stderr) == (0, "")
+    names = [
+        f"pages_{what}_p{tokens}_float16_"
+        for what in ("b2", "append_one", "append_many")
+        for tokens in (32, 64)
+    ]
+    assert all(f"  h200: {name}" in done.stdout for name in names)
+    explained = run("explain", tmp_path / "pages")
+    assert explained.exit_code == 0
+    assert [f"page_tokens = {tokens}" in explained.stdout for tokens in (0, 32, 64)] == [False, True, True]
+    checked = run("validate", tmp_path / "pages")
+    assert (checked.exit_code, checked.stderr) == (0, "")
+    assert all(name in checked.stdout for name in names)
+
+
 def test_a_quantizer_needs_one_algorithm(tmp_path: Path, real_activations: Path) -> None:
     (tmp_path / "both.yaml").write_text(cache_spec_text({"key": "cq-4", "value": "cq-2"}))
     done = run(

@@ -26,6 +26,7 @@ LIBRARIES: dict[str, tuple[str, dict[str, Any], tuple[int, int]]] = {
     "paged": ("gc", {"page_size": 32, "rope": "half", "softcap": True}, (4096, 512)),
     "paged, sliding": ("gc", {"page_size": 32, "sliding_window": 33}, (0, 0)),
     "needs none for few": ("gc", {"page_size": 32}, (0, 256)),
+    "two page sizes": ("score", {"page_size": [64, 32]}, (512, 1024)),
 }
 
 
@@ -35,17 +36,18 @@ def write_library(name: str, directory: Path) -> None:
     problem = make_problem("cq-2", q_heads=8, head_dim=128, batch=[2, 4], query_tokens=2, **options)
     problems = [replace(problem, variant=variant) for variant in problem.op.variants()]
     plans = [
-        with_workspace(make_plan(each, STRATEGY[strategy]), own)
-        for each, own in zip(problems, workspaces, strict=True)
+        with_workspace(make_plan(each, STRATEGY[strategy]), workspaces[each.variant.sizes["batch"] > 2])
+        for each in problems
     ]
+    enough = [(workspaces[0], max(workspaces))[each.variant.sizes["batch"] > 2] for each in problems]
     appends = [launch_append(problem, each, SLACK) for each in plan_appends(problems, plans)]
     header = render_cache_header("lib", [problems], [plans], [appends], BUILD_ID, LAYOUT_ID, [True])
     (directory / "lib.h").write_text(header)
     assert plans[0].layout is not None
     rows = ", ".join(
         f'{{"{each.kernel}", {each.launch.grid}u, {each.launch.threads}u, {each.launch.dynamic_shared_bytes}u, '
-        f"{enough}u}}"
-        for each, enough in zip((*plans, *appends), (workspaces[0], max(workspaces), 0, 0), strict=True)
+        f"{sufficient}u}}"
+        for each, sufficient in zip((*plans, *appends), (*enough, *(0 for _ in appends)), strict=True)
         if each.launch is not None
     )
     sizes = {
@@ -61,7 +63,9 @@ def write_library(name: str, directory: Path) -> None:
 #define LIB(word) lib_##word
 #define CONST(word) LIB_##word
 #define KERNELS {len(plans) + len(appends)}
-#define PAGED {int(problem.op.page_size > 0)}
+#define SIZES {len(problem.op.page_sizes)}
+static const int32_t page_blocks[] = {{{", ".join(str(size // 32) for size in problem.op.page_sizes)}}};
+#define PAGED {int(problem.op.paged)}
 #define WINDOWED {int(problem.op.window > 0)}
 #define ROTATED {int(problem.op.rope != "none")}
 #define FACTS {int(strategy != "gc")}
@@ -109,11 +113,23 @@ def test_nothing_an_engine_must_not_find(name: str, tmp_path: Path) -> None:
     check_contents((tmp_path / "lib.h").read_text())
 
 
-def test_the_program_can_fail(tmp_path: Path) -> None:
-    """A header that took its queries for its outputs, say, does not pass."""
-    write_library("paged", tmp_path)
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("paged", "parameters[0] = &local.queries;", "parameters[0] = &local.outputs;"),
+        ("two page sizes", "kernel->page_blocks != page_blocks", "page_blocks == 0"),
+        (
+            "two page sizes",
+            "if (tokens[i] == (int64_t)page_blocks * LIB_BLOCK_TOKENS) return 1;",
+            "return 1;",
+        ),
+    ],
+)
+def test_the_program_can_fail(name: str, right: str, wrong: str, tmp_path: Path) -> None:
+    """A header that took its queries for its outputs, say, or pages of one size for the other's, does not pass."""
+    write_library(name, tmp_path)
     header = (tmp_path / "lib.h").read_text()
-    broken = header.replace("parameters[0] = &local.queries;", "parameters[0] = &local.outputs;")
+    broken = header.replace(right, wrong)
     assert broken != header
     (tmp_path / "lib.h").write_text(broken)
     program = tmp_path / "program"

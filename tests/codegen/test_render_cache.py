@@ -157,6 +157,23 @@ def test_the_source_says_what_was_decided() -> None:
     assert source == render(problem, make_plan(problem, STRATEGY["sc"]))
 
 
+def test_kernels_of_several_page_sizes_share_all_but_pages() -> None:
+    problem = make_problem("cq-2", head_dim=128, page_size=[64, 32])
+    problems = [replace(problem, variant=variant) for variant in problem.op.variants()]
+    plans = [make_plan(each, STRATEGY["score"]) for each in problems]
+    source = render_cache_source(problems, plans, plan_appends(problems, plans))
+    assert re.findall(r"struct (Cache\w*) \{\n.*\n.*kPageBlocks = (\d+);", source) == [
+        ("Cache_p32", "1"),
+        ("Cache_p64", "2"),
+    ]
+    kernels = re.split(r'extern "C" __global__ ', source)[1:]
+    names = ["b3_p32", "b3_p64", "append_one_p32", "append_many_p32", "append_one_p64", "append_many_p64"]
+    for name, kernel in zip(names, kernels, strict=True):
+        assert f" lib_{name}_float16(" in kernel
+        assert set(re.findall(r"plan::Cache\w*", kernel)) == {f"plan::Cache_{name[-3:]}"}
+    assert source.count("struct AppendTile_float16 ") == source.count("struct Shape ") == 1
+
+
 def test_a_library_has_one_kernel_for_each_bound_and_type() -> None:
     problem = make_problem("cq-2", head_dim=128, batch=[1, 3], dtype=["float16", "bfloat16"])
     problems = [replace(problem, variant=variant) for variant in problem.op.variants()]

@@ -375,6 +375,31 @@ def test_names_that_headers_have_themselves(tmp_path: Path) -> None:
     assert subprocess.run([tmp_path / "program"], check=False).returncode == 0
 
 
+def test_attention_of_several_page_sizes_is_a_layer(tmp_path: Path) -> None:
+    layer = attention()
+    layer["op"]["page_size"] = [32, 64]
+    built = build({"attention": layer})
+    for name, data in built.files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "program.c").write_text(
+        '#include "small.h"\nint main(void) { static const int32_t tokens[] = SMALL_ATTENTION_PAGE_SIZES;\n'
+        "return tokens[1] != 64 || small_attention_select(0, SMALL_ATTENTION_FLOAT16, 2, 2) != 1; }\n"
+    )
+    command = [
+        "gcc",
+        "-std=c99",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-pedantic",
+        f"-I{tmp_path}",
+        tmp_path / "program.c",
+    ]
+    subprocess.run([*command, "-o", tmp_path / "program"], check=True)
+    assert subprocess.run([tmp_path / "program"], check=False).returncode == 0
+
+
 def test_a_model_of_attention_alone_has_no_linear_functions() -> None:
     header = build({"attention": attention()}).files["small.h"].decode()
     assert "launch_linear" not in header

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from cache_libraries import cache_spec_text
+from cache_libraries import cache_spec_text, fake_cache_library
 from libraries import FakeToolchain
 
 import vqcc.runtime.cache_bench
+from vqcc.cache_building import cache_problems_of
 from vqcc.runtime.cache_bench import longest_context
 from vqcc.runtime.timing import Timing
 from vqcc.runtime.tuning import CacheBench
 from vqcc.spec.load import parse_spec
-from vqcc.tuning.lock import Lock
+from vqcc.tuning.lock import Lock, problem_identity
 from vqcc.tuning.session import Tools, Work, tune
 from vqcc.verify.backends import EmulatorBackend
 
@@ -135,6 +136,34 @@ def test_candidates_are_checked_and_timed_over_whole_contexts(timed: Timed) -> N
         assert sum(each.array.nbytes for each in pages) >= 4 * HostDevice.l2_bytes
     assert {kernel.device for kernel in timed.lock.kernels} == {"Host, driver 1"}
     assert all(kernel.complete for kernel in timed.lock.kernels)
+
+
+def test_kernels_are_timed_over_pages_of_their_size(timed: Timed) -> None:
+    """What is measured of one holds for a library of that page size alone."""
+    steps = timed.tune(make_spec(level="best", page_size=[32, 64]))
+    assert [(step.kernel, step.us) for step in steps] == [
+        ("b2_p32_float16", 5.0),
+        ("b2_p64_float16", 5.0),
+    ] * 2
+    assert [scalars["page_blocks"] for scalars in timed.scalars] == [1, 2, 1, 2]
+    kernels = {kernel.kernel: kernel for kernel in timed.lock.kernels}
+    for page_tokens in (32, 64):
+        spec = make_spec(level="best", page_size=page_tokens)
+        (problem,) = cache_problems_of(spec, spec.gpu[0])
+        found = timed.lock.find("h200", problem_identity(problem), "")
+        assert found == kernels[f"b2_p{page_tokens}_float16"]
+
+
+def test_rows_tell_page_sizes_apart(timed: Timed, tmp_path: Path) -> None:
+    """A kernel that appends is timed over the cache of the one that attends to such pages."""
+    library = fake_cache_library(tmp_path, "cq-2", level="gc", page_size=[64, 32], context=64)
+    device: Any = HostDevice(1 << 30)
+    rows = list(vqcc.runtime.cache_bench.bench_cache_library(library, device, None))
+    assert [(row["op"], row["page_tokens"]) for row in rows] == [
+        (op, page_tokens) for page_tokens in (32, 64) for op in ("attention_decode", "kv_append")
+    ]
+    assert all(row["within_bound"] for row in rows)
+    assert [scalars["page_blocks"] for scalars in timed.scalars] == [1, 1, 2, 2]
 
 
 def test_what_does_not_fit_is_timed_over_shorter_contexts(timed: Timed) -> None:

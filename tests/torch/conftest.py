@@ -81,6 +81,13 @@ def paged(tmp_path_factory: pytest.TempPathFactory) -> CacheFiles:
 
 
 @pytest.fixture(scope="session")
+def several(tmp_path_factory: pytest.TempPathFactory) -> CacheFiles:
+    """Attention over pages of two sizes."""
+    options = {"name": "several", "level": "gc", "page_size": [32, 64], "window": 8}
+    return CacheFiles(tmp_path_factory.mktemp("several"), **options)
+
+
+@pytest.fixture(scope="session")
 def contiguous(tmp_path_factory: pytest.TempPathFactory) -> CacheFiles:
     """Attention over a contiguous cache."""
     return CacheFiles(tmp_path_factory.mktemp("contiguous"), name="contiguous", level="best", context=64)

@@ -52,10 +52,15 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def filled(
-    library: Any, books: Any, lengths: torch.Tensor = LENGTHS, table: torch.Tensor | None = TABLE
+    library: Any,
+    books: Any,
+    lengths: torch.Tensor = LENGTHS,
+    table: torch.Tensor | None = TABLE,
+    page_tokens: int | None = None,
 ) -> Any:
     """A cache into which sequences of these lengths were prefilled."""
-    cache = library.cache(batch=2, pages=None if table is None else 5, device="cpu")
+    pages = None if table is None else 5
+    cache = library.cache(batch=2, pages=pages, page_tokens=page_tokens, device="cpu")
     keys, values = (draw(2, int(lengths.max()), 2, 64, seed=seed) for seed in (1, 2))
     library.append(cache, books, keys, values, lengths, page_table=table, counts=lengths)
     return cache
@@ -107,6 +112,52 @@ def test_a_contiguous_cache(contiguous: Files, cache_directory: Path) -> None:
     cache.check(LENGTHS)
     queries = draw(2, 1, 4, 64)
     assert_right(contiguous, queries, *library.attend_with_log_sums(queries, cache, books, LENGTHS))
+
+
+def test_pages_of_two_sizes(several: Files, cache_directory: Path) -> None:
+    """The same books, each cache by its own kernels: outputs are right, and equal, as the same codes are summed."""
+    library = load(several, cache_directory)
+    books = library.books(several.packed, device="cpu")
+    queries = draw(2, 1, 4, 64)
+    found = []
+    for page_tokens, table in ((32, TABLE), (64, TABLE[:, 1:]), (64, TABLE)):
+        cache = filled(library, books, table=table, page_tokens=page_tokens)
+        assert cache.pages.shape[1] == several.library.layout.page_bytes(page_tokens)
+        cache.check(LENGTHS, table)
+        outputs, log_sums = library.attend_with_log_sums(queries, cache, books, LENGTHS, page_table=table)
+        assert_right(several, queries, outputs, log_sums)
+        found.append(outputs)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[1], found[2])
+    # 72 of 80 tokens are in codes: three pages of 32, and two of 64.
+    longer = torch.tensor([80, 1], dtype=torch.int32)
+    library.cache(batch=2, pages=5, page_tokens=64, device="cpu").check(longer, TABLE)
+    with pytest.raises(ValueError, match="more tokens than its pages hold"):
+        library.cache(batch=2, pages=5, page_tokens=32, device="cpu").check(longer, TABLE)
+
+
+def test_page_sizes_that_a_library_has_not(
+    several: Files, paged: Files, contiguous: Files, cache_directory: Path
+) -> None:
+    library = load(several, cache_directory)
+    with pytest.raises(ValueError, match="several has kernels for pages of 32 or 64 tokens: say page_tokens"):
+        library.cache(batch=2, pages=5, device="cpu")
+    for page_tokens in (0, 96):
+        with pytest.raises(ValueError, match=f"pages of 32 or 64 tokens: not of {page_tokens}"):
+            library.cache(batch=2, pages=5, page_tokens=page_tokens, device="cpu")
+    with pytest.raises(ValueError, match="has pages of 64 tokens: say how many"):
+        library.cache(batch=2, page_tokens=64, device="cpu")
+    one = load(paged, cache_directory)
+    assert one.cache(batch=2, pages=5, page_tokens=32, device="cpu").pages.shape == (5, 2048)
+    with pytest.raises(ValueError, match="pages of 32 tokens: not of 64"):
+        one.cache(batch=2, pages=5, page_tokens=64, device="cpu")
+    with pytest.raises(ValueError, match="is contiguous: leave page_tokens out"):
+        load(contiguous, cache_directory).cache(batch=2, page_tokens=64, device="cpu")
+    cache = library.cache(batch=2, pages=5, page_tokens=32, device="cpu")
+    books = library.books(several.packed, device="cpu")
+    wrong = torch.zeros(5, 3 * cache.pages.shape[1], dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"has pages of 2048 or 4096 bytes: take them from library\.cache"):
+        AttendCall.of(False, *attending(library, books, cache, pages=wrong).values())
 
 
 def test_tokens_that_lie_otherwise_are_the_same(library: Any, books: Any) -> None:

@@ -29,6 +29,7 @@ LIBRARIES: dict[str, dict[str, Any]] = {
         "batch": [2, 4],
         "query_tokens": 2,
     },
+    "several": {"level": "gc", "page_size": [128, 64, 32], "batch": [2, 4], "dtype": ["float16", "bfloat16"]},
     "sliding": {"level": "gc", "page_size": 32, "sliding_window": 33, "batch": 4},
     # Kernels for one sequence need more than those for sixteen.
     "less-for-more": {
@@ -126,9 +127,10 @@ def test_statuses_and_launches_are_the_headers(both: Both, what: str) -> None:
     rng = random.Random(0)
     kind, struct = (AttendArguments, ATTEND) if what == "launch" else (AppendArguments, APPEND)
     build = both.library.builds["h200"]
-    both.shim.set_parameters((build.kernels if what == "launch" else build.appends)[0].arguments)
+    kernels = build.kernels if what == "launch" else build.appends
+    both.shim.set_parameters(kernels[0].arguments)
     launch: Callable[..., str] = getattr(both.launches, what)
-    seen = set()
+    seen, taken = set(), set()
     for _ in range(3000):
         args = both.sound(kind, rng)
         for _ in range(rng.choice([0, 0, 1, 1, 2])):
@@ -140,7 +142,9 @@ def test_statuses_and_launches_are_the_headers(both: Both, what: str) -> None:
         assert launch(both.loaded, args, STREAM) == wanted, args
         assert both.shim.taken() == launched, args
         seen.add(wanted)
+        taken |= {launched[0]} if launched else set()
     assert {"OK", "ERROR_NULL_POINTER", "ERROR_SIZE", "ERROR_MISALIGNED"} <= seen
+    assert taken == {kernel.name.encode() for kernel in kernels}
     assert ("ERROR_STRIDE" in seen) == (what == "launch")
     assert ("ERROR_SOFTCAP" in seen) == (what == "launch" and both.library.op.softcap)
     assert ("ERROR_TYPE" in seen) == (len(both.library.op.dtype) == 1)
@@ -154,7 +158,7 @@ def test_lengths_and_pages_are_checked_as_the_header_checks_them(both: Both) -> 
         pages, span = rng.choice([1, 2, 40]), rng.choice([0, 0, 1, 33, 60])
         lengths = [rng.choice([0, 1, 33, 64, 100, op.context, op.context + 1, -1]) for _ in range(batch)]
         table = [[rng.choice([0, 1, 7, 39, 39, 39, -1]) for _ in range(stride)] for _ in range(batch)]
-        given = table if op.page_size and rng.random() < 0.95 else None
+        given = table if op.paged and rng.random() < 0.95 else None
         flat = (
             None if given is None else (ctypes.c_int32 * (batch * stride))(*(n for row in given for n in row))
         )
@@ -170,6 +174,6 @@ def test_lengths_and_pages_are_checked_as_the_header_checks_them(both: Both) -> 
         )
         own = check_cache(op, lengths, given, pages, blocks, span)
         # Without a table there is no number of its columns, which the header is told apart.
-        assert own == wanted or (given is None and op.page_size and wanted == "ERROR_CAPACITY")
+        assert own == wanted or (given is None and op.paged and wanted == "ERROR_CAPACITY")
         seen.add(own)
     assert {"OK", "ERROR_LENGTH", "ERROR_CAPACITY", "ERROR_PAGE"} <= seen

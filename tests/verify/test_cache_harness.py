@@ -11,7 +11,7 @@ from cache_libraries import fake_cache_library
 
 from vqcc.diagnostics import VqccError
 from vqcc.verify.backends import EmulatorBackend
-from vqcc.verify.cache_cases import lengths_of
+from vqcc.verify.cache_cases import append_case, attend_case, lengths_of
 from vqcc.verify.cache_harness import check_cache_tensors, random_sides, validate_cache
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Spoiled(EmulatorBackend):
     ("algorithm", "level", "op"),
     [
         ("cq-2", "best", {"page_size": 64, "window": 16}),
+        ("cq-2", "best", {"page_size": [32, 64], "window": 8}),
         ("cq-2", "gc", {"rope": "half", "query_tokens": 2, "softcap": True}),
         (
             {"key": "cq-4", "value": "kv-4-8-1"},
@@ -70,6 +71,23 @@ def test_what_is_right(modules: Path, tmp_path: Path, algorithm: Any, level: str
     assert all(result.exact == ("append" in result.kernel) for result in results)
     again = list(validate_cache(library, EmulatorBackend(modules)))
     assert [result.to_json() for result in again] == [result.to_json() for result in results]
+
+
+def test_each_kernel_has_pages_of_its_size(tmp_path: Path) -> None:
+    """One that had the other's would read, and write, other pages' codes."""
+    library = fake_cache_library(tmp_path, "cq-2", level="gc", page_size=[64, 32], batch=3)
+    rng = np.random.default_rng(0)
+    sides = random_sides(library, rng)
+    build = library.builds["h200"]
+    blocks = [
+        attend_case(library, kernel.variant, sides, [100, 0, 33], 1, rng).scalars["page_blocks"]
+        for kernel in build.kernels
+    ]
+    assert blocks == [1, 2]
+    appended = [
+        append_case(library, kernel, sides, 2, rng)[0].scalars["page_blocks"] for kernel in build.appends
+    ]
+    assert appended == [1, 1, 2, 2]
 
 
 def one_output_off(kernel: Any, outputs: Mapping[str, NDArray[Any]]) -> None:

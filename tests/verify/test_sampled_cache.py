@@ -32,7 +32,7 @@ def test_a_kernels_results_are_checked(
     rng = np.random.default_rng(0)
     sides = random_sides(library, rng)
     books = library.pack(*sides).arrays()
-    cache = draw_sampled(library, "float16", 2, 150, rng)
+    cache = draw_sampled(library, kernel.variant, 150, rng)
     outputs = cache.outputs()
     runner.run(
         kernel,
@@ -50,7 +50,8 @@ def test_a_kernels_results_are_checked(
 
 def test_new_tokens_are_those_that_the_lengths_count(tmp_path: Path) -> None:
     library = fake_cache_library(tmp_path, "cq-2", page_size=64, window=16)
-    cache = draw_sampled(library, "float16", 2, 150, np.random.default_rng(0))
+    variant = library.builds["h200"].kernels[0].variant
+    cache = draw_sampled(library, variant, 150, np.random.default_rng(0))
     inputs, scalars = cache.new_tokens()
     assert inputs["keys"].shape == inputs["values"].shape == (2, 1, 2, 64)
     assert (inputs["lengths"] == 150).all()

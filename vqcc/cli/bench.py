@@ -169,7 +169,8 @@ def _name(row: dict[str, Any]) -> str:
     if "context" not in row:
         return f"{head} {row['n']}x{row['k']} m={row['m']}"
     heads = f"batch={row['batch']} heads={row['q_heads']}/{row['kv_heads']}"
-    return f"{row['op']} {head} {heads} context={row['context']} rope={row['rope']}"
+    pages = f" page_tokens={row['page_tokens']}" if "page_tokens" in row else ""
+    return f"{row['op']} {head} {heads} context={row['context']} rope={row['rope']}{pages}"
 
 
 def _commit() -> str | None:

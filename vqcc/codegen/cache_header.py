@@ -11,13 +11,15 @@ from vqcc.codegen.contract import contract_values
 from vqcc.codegen.header import HeaderLaunch, gpu_names, header_kernel, library_values
 from vqcc.codegen.render import environment
 from vqcc.codegen.render_cache import describe_cache
-from vqcc.codegen.text import hexadecimal, literal
+from vqcc.codegen.text import hexadecimal, integers, literal
 from vqcc.workspaces import Served, sufficient_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from vqcc.cache_layouts import CacheLayout
     from vqcc.codegen.header import HeaderKernel
+    from vqcc.levels import Dataflow
     from vqcc.ops.attention.model import AttentionDecode
     from vqcc.passes.cache.append import AppendPlan
     from vqcc.plan import CachePlan
@@ -45,8 +47,9 @@ def render_cache_header(
     problem, plan = problems[0][0], plans[0][0]
     assert plan.layout is not None
     # Books are packed once for all kernels: by rows or entry by entry, codes in one order.
-    assert len({(each.layout, each.strategy.dataflow) for row in plans for each in row}) == 1
+    assert len({_shared(each) for row in plans for each in row}) == 1
     op, variant = problem.op, problem.variant
+    choices = ("page_blocks",) if len(op.page_sizes) > 1 else ()
     rows = [
         (*map(_kernel, *pair), *(_append_kernel(pair[0][0], each) for each in of_gpu))
         for pair, of_gpu in zip(zip(problems, plans, strict=True), appends, strict=True)
@@ -67,7 +70,9 @@ def render_cache_header(
             # Kernels that append come after those that attend, and have none.
             workspace_bytes=(*_workspaces(problems[0], plans), *(0 for _ in appends[0])),
             launches=(
-                HeaderLaunch.of("launch", "args", "supports", "select", "batch", op.arguments(variant)),
+                HeaderLaunch.of(
+                    "launch", "args", "supports", "select", "batch", op.arguments(variant), choices
+                ),
                 HeaderLaunch.of(
                     "append",
                     "append_args",
@@ -75,6 +80,7 @@ def render_cache_header(
                     "select_append",
                     "new_tokens",
                     op.append_arguments(variant),
+                    choices,
                 ),
             ),
             q_heads=op.q_heads,
@@ -85,7 +91,10 @@ def render_cache_header(
             max_context=op.context,
             window=op.window,
             sliding_window=op.sliding_window,
-            page_tokens=op.page_size,
+            paged=int(op.paged),
+            page_tokens=op.page_tokens,
+            page_sizes=integers(op.page_sizes),
+            page_size_count=len(op.page_sizes),
             block_tokens=BLOCK_TOKENS,
             block_bytes=plan.layout.block_bytes,
             **_rope(op),
@@ -130,14 +139,21 @@ def _books(problem: CacheProblem, *, by_rows: bool) -> dict[str, int]:
     return {"books_by_rows": int(by_rows), **{f"{name}_bytes": held.get(name, 0) for name in names}}
 
 
+def _shared(plan: CachePlan) -> tuple[CacheLayout, Dataflow]:
+    """What all kernels of a library have: their layout less the size of pages, and their dataflow."""
+    assert plan.layout is not None
+    return plan.layout.in_pages(0), plan.strategy.dataflow
+
+
 def _kernel(problem: CacheProblem, plan: CachePlan) -> HeaderKernel:
     assert plan.launch is not None
     variant = problem.variant
-    bounds = (variant.sizes["batch"], ATTENDS)
+    bounds = (variant.sizes["batch"], ATTENDS, variant.sizes["page_tokens"] // BLOCK_TOKENS)
     return header_kernel(plan.kernel, variant.dtype, bounds, plan.launch, problem.gpu)
 
 
 def _append_kernel(problem: CacheProblem, plan: AppendPlan) -> HeaderKernel:
     assert plan.launch is not None
-    bounds = (plan.tile.batch, APPENDS_ONE if plan.single else APPENDS_MANY)
+    task = APPENDS_ONE if plan.single else APPENDS_MANY
+    bounds = (plan.tile.batch, task, plan.page_tokens // BLOCK_TOKENS)
     return header_kernel(plan.kernel, plan.tile.dtype, bounds, plan.launch, problem.gpu)

@@ -121,7 +121,7 @@ STATUSES: tuple[Status, ...] = (
             "weights": ("m is out of range", "m is not between 1 and {max_m}"),
             "cache": (
                 "batch or tokens are out of range",
-                "batch is not between 1 and {max_batch}, or tokens are not as many as the library takes",
+                "batch is not between 1 and {max_batch}, or tokens or page_blocks are not as many as the library takes",
             ),
         },
     ),

@@ -87,7 +87,8 @@ class HeaderKernel:
 class HeaderLaunch:
     """A function that launches: C names, less the library's, of what it takes and calls; kernel parameters in order.
 
-    `select` finds the kernel by its type and `size`, a member of `args`; `supports` says whether there is one.
+    `select` finds the kernel by its type, `size` and `choices`, members of `args`; `supports` says whether there is
+    one.
     """
 
     name: Fragment
@@ -96,10 +97,18 @@ class HeaderLaunch:
     select: Fragment
     size: Fragment
     parameters: tuple[Fragment, ...]
+    choices: tuple[Fragment, ...] = ()
 
     @classmethod
     def of(
-        cls, name: str, args: str, supports: str, select: str, size: str, arguments: Sequence[Argument]
+        cls,
+        name: str,
+        args: str,
+        supports: str,
+        select: str,
+        size: str,
+        arguments: Sequence[Argument],
+        choices: Sequence[str] = (),
     ) -> HeaderLaunch:
         """The launch of kernels with `arguments`, each a member of `args`. Raises ValueError for no C names."""
         return cls(
@@ -109,6 +118,7 @@ class HeaderLaunch:
             c_identifier(select),
             c_identifier(size),
             tuple(c_identifier(argument.name) for argument in arguments),
+            tuple(map(c_identifier, choices)),
         )
 
 

@@ -24,10 +24,11 @@ from vqcc.passes.cache.placement import head_books
 from vqcc.plan import Constant
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from vqcc.algorithms.base import Algorithm
     from vqcc.levels import Dataflow
+    from vqcc.ops.attention.model import AttentionDecode
     from vqcc.ops.base import Dtype
     from vqcc.passes.cache.append import AppendPlan
     from vqcc.plan import CachePlan, Placement
@@ -41,7 +42,7 @@ _ROW_HEADER, _ROW_ENGINE = "attention/row_kernel.cuh", "vqcc::RowAttention"
 _KEY_PRODUCTS: dict[type, tuple[str, str]] = {
     ScoreTile: (
         "attention/head_scores.cuh",
-        "vqcc::HeadScores<plan::Keys, plan::Shape, plan::Cache, {tile}>",
+        "vqcc::HeadScores<plan::Keys, plan::Shape, plan::{cache}, {tile}>",
     ),
     FragmentTile: ("attention/fragment_keys.cuh", "vqcc::FragmentKeys<plan::Keys, plan::Shape, {tile}>"),
     RopeFragmentTile: (
@@ -83,6 +84,7 @@ class _Kernel:
 @dataclass(frozen=True)
 class _Append:
     name: Fragment
+    cache: Fragment
     single: Fragment
     minimum_blocks: int
     comment: Fragment
@@ -102,7 +104,7 @@ def render_cache_source(
 ) -> str:
     """The `.cu` of one library on one GPU; `problems` and `plans` are its kernels that attend, in order.
 
-    All problems share the op, its algorithms and the GPU, and all plans the layout.
+    All problems share the op, its algorithms and the GPU, and all plans the layout but for the size of pages.
     """
     problem, plan = problems[0], plans[0]
     keys, values = problem.keys.device(), problem.values.device()
@@ -118,11 +120,7 @@ def render_cache_source(
                 struct("KeyCodes", f"Keys: {problem.keys.label}.", _codes(problem.keys)),
                 struct("ValueCodes", f"Values: {problem.values.label}.", _codes(problem.values)),
                 struct("Shape", "Queries and the cache's heads.", problem.op.problem_constants()),
-                struct(
-                    "Cache",
-                    "How packed codes lie, as the kernels that append write them.",
-                    _cache(problem, plan),
-                ),
+                *_caches(problems, plans),
                 struct("KeyScope", "Books of keys.", _scope(problem, problem.keys)),
                 struct("ValueScope", "Books of values.", _scope(problem, problem.values)),
             ),
@@ -163,6 +161,23 @@ def _codes(algorithm: Algorithm) -> tuple[Constant, ...]:
         Constant("int" if isinstance(value, int) else value.rsplit("::", 1)[0], name, value, text)
         for name, value, text in algorithm.device().constants
     )
+
+
+def _caches(problems: Sequence[CacheProblem], plans: Sequence[CachePlan]) -> Iterator[Struct]:
+    """A struct for each page size that kernels have."""
+    of_sizes = {
+        problem.variant.sizes["page_tokens"]: (problem, plan)
+        for problem, plan in zip(problems, plans, strict=True)
+    }
+    for page_tokens, (problem, plan) in sorted(of_sizes.items()):
+        pages = f" in pages of {page_tokens} tokens" if len(problem.op.page_sizes) > 1 else ""
+        text = f"How packed codes lie{pages}, as the kernels that append write them."
+        yield struct(_cache_name(problem.op, page_tokens), text, _cache(problem, plan))
+
+
+def _cache_name(op: AttentionDecode, page_tokens: int) -> str:
+    """The struct of the plan that says how codes lie in such pages."""
+    return "_".join(filter(None, ("Cache", op.page_mark(page_tokens))))
 
 
 def _cache(problem: CacheProblem, plan: CachePlan) -> tuple[Constant, ...]:
@@ -219,7 +234,13 @@ def _kernel(problem: CacheProblem, plan: CachePlan) -> _Kernel:
     return _Kernel(
         name=c_identifier(plan.kernel),
         element=literal(problem.op.element_type(problem.variant)),
-        engine=literal(_engine(plan, _reordered([str(each.name) for each in structs]))),
+        engine=literal(
+            _engine(
+                plan,
+                _cache_name(problem.op, problem.variant.sizes["page_tokens"]),
+                _reordered([str(each.name) for each in structs]),
+            )
+        ),
         attributes=literal(
             f"__cluster_dims__({plan.tile.cluster}, 1, 1) " if isinstance(plan.tile, ClusterTile) else ""
         ),
@@ -231,16 +252,16 @@ def _kernel(problem: CacheProblem, plan: CachePlan) -> _Kernel:
     )
 
 
-def _engine(plan: CachePlan, tiles: Sequence[str]) -> str:
-    """The class that works on a launch; `tiles` are its structs of the plan."""
-    shared = ("Keys", "Values", "Shape", "Cache")
+def _engine(plan: CachePlan, cache: str, tiles: Sequence[str]) -> str:
+    """The class that works on a launch; `cache` and `tiles` are its structs of the plan."""
+    shared = ("Keys", "Values", "Shape", cache)
 
     def of(engine: str, names: Sequence[str]) -> str:
         return f"{engine}<{', '.join(f'plan::{each}' for each in names)}>"
 
     if isinstance(plan.tile, RowTile):
         parts = (_KEY_PRODUCTS[type(plan.tile)][1], _SOFTMAXES[plan.tile.multiplies_values][1])
-        policies = ", ".join(each.format(tile=f"plan::{tiles[-1]}") for each in parts)
+        policies = ", ".join(each.format(cache=cache, tile=f"plan::{tiles[-1]}") for each in parts)
         return of(_ROW_ENGINE, (*shared, *tiles)).replace("<", f"<{policies}, ", 1)
     if not isinstance(plan.tile, ClusterTile):
         return of(_DECODE_ENGINE, (*shared, *tiles))
@@ -280,6 +301,7 @@ def _append_kernels(problem: CacheProblem, dtype: Dtype, appends: Sequence[Appen
         appends=tuple(
             _Append(
                 c_identifier(each.kernel),
+                literal(_cache_name(problem.op, each.page_tokens)),
                 literal("true" if each.single else "false"),
                 tile.minimum_blocks(single=each.single),
                 comment(

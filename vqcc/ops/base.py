@@ -48,7 +48,7 @@ Dtype = Literal["float16", "bfloat16"]
 
 @dataclass(frozen=True)
 class Variant:
-    """One kernel of a library: a bound on the run-time size and an element type."""
+    """One kernel of a library: a bound on the run-time size and an element type; of attention also a size of pages."""
 
     suffix: str
     dtype: Dtype

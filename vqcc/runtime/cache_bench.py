@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vqcc.cache_layouts import CacheLayout
     from vqcc.cache_library import AppendKernel, CacheKernel, CacheLibrary
     from vqcc.ops.attention.model import AttentionDecode
+    from vqcc.ops.base import Variant
     from vqcc.runtime.backend import CudaRunner
     from vqcc.runtime.device import Device, DeviceArray
     from vqcc.runtime.timing import Timing
@@ -134,12 +135,17 @@ def bench_cache_library(
     )
     for context in contexts or (library.op.context,):
         for kernel in build.kernels:
-            cache = draw_sampled(library, kernel.variant.dtype, kernel.variant.sizes["batch"], context, rng)
+            cache = draw_sampled(library, kernel.variant, context, rng)
             row = _attend_row(bench, kernel, cache)
             yield {**row, "overlap": True} if overlap else row
             for append in build.appends:
-                if append.single and append.variant.dtype == kernel.variant.dtype:
+                if append.single and _share_a_cache(append.variant, kernel.variant):
                     yield _append_row(bench, append, cache)
+
+
+def _share_a_cache(one: Variant, other: Variant) -> bool:
+    """Whether kernels of these variants read caches of one type, in pages of one size."""
+    return (one.dtype, one.sizes["page_tokens"]) == (other.dtype, other.sizes["page_tokens"])
 
 
 def longest_context(
@@ -256,6 +262,7 @@ def _shape(library: CacheLibrary, kernel: CacheKernel | AppendKernel, cache: Sam
         "head_dim": op.head_dim,
         "context": cache.context,
         "rope": op.rope,
+        **({"page_tokens": kernel.variant.sizes["page_tokens"]} if len(op.page_sizes) > 1 else {}),
     }
 
 

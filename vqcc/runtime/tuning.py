@@ -112,12 +112,13 @@ class CacheBench(_DeviceBench):
 
     def _context(self, problem: CacheProblem) -> int:
         """As the memory was when it was asked for first, before anything was timed."""
-        suffix, batch = problem.variant.suffix, problem.variant.sizes["batch"]
+        suffix, sizes = problem.variant.suffix, problem.variant.sizes
+        layout = problem.op.layout(problem.keys, problem.values, "plain")
         if suffix not in self._contexts:
             self._contexts[suffix] = longest_context(
                 problem.op,
-                problem.op.layout(problem.keys, problem.values, "plain"),
-                batch,
+                layout.in_pages(sizes["page_tokens"]),
+                sizes["batch"],
                 l2_bytes=self._device.l2_bytes,
                 free_bytes=self._device.free_bytes,
             )

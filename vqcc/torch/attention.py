@@ -53,6 +53,7 @@ class Cache(nn.Module):
         *,
         batch: int,
         pages: int | None,
+        page_tokens: int | None,
         dtype: torch.dtype | None,
         device: torch.device,
     ) -> None:
@@ -61,17 +62,15 @@ class Cache(nn.Module):
         op, layout = compiled.op, compiled.layout
         if not 1 <= batch <= max(op.batch):
             raise ValueError(f"library {library.name} serves 1 to {max(op.batch)} sequences, not {batch}")
-        if (pages is None) == bool(op.page_size):
-            needs = (
-                "pages of {op.page_size} tokens: say how many" if op.page_size else "a page for each sequence"
-            )
-            raise ValueError(f"the cache of library {library.name} has {needs.format(op=op)}")
+        tokens = _tokens_of_page(library, page_tokens)
+        if (pages is None) == op.paged:
+            needs = f"pages of {tokens} tokens: say how many" if op.paged else "a page for each sequence"
+            raise ValueError(f"the cache of library {library.name} has {needs}")
         if dtype is None and len(library.dtypes) > 1:
             raise ValueError(
                 f"library {library.name} has kernels for {library.dtypes}: say the cache's dtype"
             )
         self.library = library
-        tokens = op.page_size or -(-op.context // BLOCK_TOKENS) * BLOCK_TOKENS
         shape = (batch if pages is None else pages, layout.page_bytes(tokens))
         self.register_buffer("pages", torch.zeros(shape, dtype=torch.uint8, device=device), persistent=False)
         for side in ("key_window", "value_window"):
@@ -108,6 +107,24 @@ class Cache(nn.Module):
         }
         if status != "OK":
             raise ValueError(texts[status])
+
+
+def _tokens_of_page(library: AttentionLibrary, page_tokens: int | None) -> int:
+    """Tokens of a cache's page: as many as are asked for, which may be left out where there is one size.
+
+    A contiguous cache has pages of the op's context. Raises ValueError for a size that the library has not.
+    """
+    op = library.compiled.op
+    if not op.paged:
+        if page_tokens is None:
+            return -(-op.context // BLOCK_TOKENS) * BLOCK_TOKENS
+        raise ValueError(f"the cache of library {library.name} is contiguous: leave page_tokens out")
+    tokens = op.page_tokens if page_tokens is None else page_tokens
+    if tokens in op.page_sizes:
+        return tokens
+    legal = " or ".join(map(str, op.page_sizes))
+    given = "say page_tokens" if page_tokens is None else f"not of {page_tokens}"
+    raise ValueError(f"library {library.name} has kernels for pages of {legal} tokens: {given}")
 
 
 class Attention(nn.Module):

@@ -24,7 +24,8 @@ def emulate_attend(call: AttendCall) -> None:
     runtime, packed = call.runtime, call.packed
     launches, runner = runtime.emulated()
     queries = call.queries.contiguous()
-    number = launches.select(call.dtype, queries.shape[0])
+    page_numbers = _page_numbers(call)
+    number = launches.select(call.dtype, queries.shape[0], page_numbers["page_blocks"])
     assert number is not None
     kernel = runtime.library.builds[runtime.library.gpus[0]].kernels[number]
     inputs = {"queries": array_of(queries, call.dtype), **_indices(call), **_stored(call)}
@@ -37,7 +38,7 @@ def emulate_attend(call: AttendCall) -> None:
     scalars = {
         "batch": queries.shape[0],
         "query_tokens": queries.shape[1],
-        **_page_numbers(call),
+        **page_numbers,
         "softmax_scale": call.softmax_scale,
         "softcap": call.softcap,
         **_strides("q", queries),
@@ -53,7 +54,8 @@ def emulate_append(call: AppendCall) -> None:
     launches, runner = runtime.emulated()
     keys, values = call.keys.contiguous(), call.values.contiguous()
     build = runtime.library.builds[runtime.library.gpus[0]]
-    number = launches.select_append(call.dtype, keys.shape[1])
+    page_numbers = _page_numbers(call)
+    number = launches.select_append(call.dtype, keys.shape[1], page_numbers["page_blocks"])
     assert number is not None
     inputs = {
         "keys": array_of(keys, call.dtype),
@@ -67,7 +69,7 @@ def emulate_append(call: AppendCall) -> None:
     scalars = {
         "batch": keys.shape[0],
         "new_tokens": keys.shape[1],
-        **_page_numbers(call),
+        **page_numbers,
         **_strides("key", keys),
         **_strides("value", values),
     }

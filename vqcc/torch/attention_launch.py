@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from vqcc.cache_layouts import BLOCK_TOKENS
 from vqcc.codegen.header import WORKSPACE_ALIGNMENT
 from vqcc.workspaces import Served, sufficient_bytes
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from vqcc.cache_library import CacheLibrary
     from vqcc.codegen.contract import StatusName
     from vqcc.compiled import CompiledKernel
-    from vqcc.ops.base import Dtype
+    from vqcc.ops.base import Dtype, Variant
     from vqcc.torch.kernels import LoadedKernels
 
 __all__ = ["AppendArguments", "AttendArguments", "AttentionLaunches"]
@@ -76,6 +77,11 @@ class AppendArguments(NamedTuple):
     overlap: bool = False
 
 
+def _reads(variant: Variant) -> tuple[str, int]:
+    """The type and the page size of a variant's cache."""
+    return variant.dtype, variant.sizes["page_tokens"]
+
+
 _ATTEND, _APPEND = len(AttendArguments._fields) - 2, len(AppendArguments._fields) - 2
 
 
@@ -89,9 +95,9 @@ class AttentionLaunches:
                 assert tuple(each.name for each in kernel.arguments) == own._fields[:-2]
         self.op, self._by_rows = library.op, library.by_rows
         self._kernels: tuple[CompiledKernel, ...] = build.in_cubin
-        #: By type: bounds on the batch, ascending, and the kernel's number and workspace bytes of each.
-        self._attending: dict[str, list[tuple[int, int, int]]] = {}
-        self._appending: dict[tuple[str, bool], int] = {}
+        #: By type and page size: bounds on the batch, ascending, and the kernel's number and workspace bytes of each.
+        self._attending: dict[tuple[str, int], list[tuple[int, int, int]]] = {}
+        self._appending: dict[tuple[str, int, bool], int] = {}
         sufficient = sufficient_bytes(
             [
                 Served(kernel.variant.dtype, kernel.variant.sizes["batch"], _workspace_bytes(library, number))
@@ -100,29 +106,40 @@ class AttentionLaunches:
         )
         for number, (kernel, enough) in enumerate(zip(build.kernels, sufficient, strict=True)):
             bound = (kernel.variant.sizes["batch"], number, enough)
-            self._attending.setdefault(kernel.variant.dtype, []).append(bound)
+            self._attending.setdefault(_reads(kernel.variant), []).append(bound)
         for bounds in self._attending.values():
             bounds.sort()
         for number, append in enumerate(build.appends, len(build.kernels)):
-            self._appending[append.variant.dtype, append.single] = number
+            self._appending[*_reads(append.variant), append.single] = number
 
-    def select(self, dtype: str, batch: int) -> int | None:
-        """The number of the kernel that attends for `batch` sequences: that of the smallest bound that covers them."""
-        found = self._serving(dtype, batch)
+    def select(self, dtype: str, batch: int, page_blocks: int) -> int | None:
+        """The number of the kernel that attends for `batch` sequences: that of the smallest bound that covers them.
+
+        Where the library has several page sizes, of those for pages of `page_blocks` token blocks.
+        """
+        found = self._serving(dtype, batch, page_blocks)
         return None if found is None else found[0]
 
-    def workspace_bytes(self, dtype: str, batch: int) -> int:
+    def workspace_bytes(self, dtype: str, batch: int, page_blocks: int) -> int:
         """Device memory that suffices for `batch` sequences or fewer, on any GPU; 0 for what no kernel serves."""
-        found = self._serving(dtype, batch) if batch >= 1 else None
+        found = self._serving(dtype, batch, page_blocks) if batch >= 1 else None
         return 0 if found is None else found[1]
 
-    def _serving(self, dtype: str, batch: int) -> tuple[int, int] | None:
-        bounds = self._attending.get(dtype, ())
+    def _serving(self, dtype: str, batch: int, page_blocks: int) -> tuple[int, int] | None:
+        bounds = self._attending.get((dtype, self._page_tokens(page_blocks)), ())
         return next(((number, enough) for bound, number, enough in bounds if bound >= batch), None)
 
-    def select_append(self, dtype: str, new_tokens: int) -> int | None:
+    def select_append(self, dtype: str, new_tokens: int, page_blocks: int) -> int | None:
         """The number of the kernel that appends so many tokens to each sequence."""
-        return self._appending.get((dtype, new_tokens == 1))
+        return self._appending.get((dtype, self._page_tokens(page_blocks), new_tokens == 1))
+
+    def _page_tokens(self, page_blocks: int) -> int:
+        """Of the kernels of a launch: the library's one page size, or what the launch says."""
+        return page_blocks * BLOCK_TOKENS if len(self.op.page_sizes) > 1 else self.op.page_tokens
+
+    def _has_pages(self, page_blocks: int) -> bool:
+        """Whether there are kernels for pages of so many blocks; with one page size, any number will do."""
+        return page_blocks >= 0 and self._page_tokens(page_blocks) in self.op.page_sizes
 
     def supports(self, args: AttendArguments) -> StatusName:  # noqa: PLR0911  (a status each)
         """The header's status, less its prefix, for args without a host view: `OK`, or what is wrong."""
@@ -136,12 +153,12 @@ class AttentionLaunches:
         ):
             return "ERROR_NULL_POINTER"
         if not (1 <= args.batch <= max(op.batch) and 1 <= args.query_tokens <= op.query_tokens) or (
-            args.page_table_stride < 0 or args.page_blocks < 0
+            args.page_table_stride < 0 or not self._has_pages(args.page_blocks)
         ):
             return "ERROR_SIZE"
-        if self.select(args.dtype, args.batch) is None:
+        if self.select(args.dtype, args.batch, args.page_blocks) is None:
             return "ERROR_TYPE"
-        needs_workspace = self.workspace_bytes(args.dtype, args.batch) != 0
+        needs_workspace = self.workspace_bytes(args.dtype, args.batch, args.page_blocks) != 0
         if needs_workspace and not args.workspace:
             return "ERROR_NULL_POINTER"
         if op.softcap and not args.softcap > 0:
@@ -166,10 +183,10 @@ class AttentionLaunches:
         if not all(needed) or self._lacks_cache(args):
             return "ERROR_NULL_POINTER"
         if not (1 <= args.batch <= max(self.op.batch) and 1 <= args.new_tokens <= self.op.context) or (
-            args.page_table_stride < 0 or args.page_blocks < 0
+            args.page_table_stride < 0 or not self._has_pages(args.page_blocks)
         ):
             return "ERROR_SIZE"
-        if self.select_append(args.dtype, args.new_tokens) is None:
+        if self.select_append(args.dtype, args.new_tokens, args.page_blocks) is None:
             return "ERROR_TYPE"
         sixteen = args.pages | args.key_books | args.value_books | args.key_window | args.value_window
         four = args.lengths | args.counts | args.page_table
@@ -181,7 +198,7 @@ class AttentionLaunches:
         """Check `args`, and enqueue the kernel that serves them. Raises RuntimeError if the driver refuses."""
         status = self.supports(args)
         if status == "OK":
-            number = self.select(args.dtype, args.batch)
+            number = self.select(args.dtype, args.batch, args.page_blocks)
             assert number is not None
             grid = self._kernels[number].launch.grid
             loaded.launch(number, grid, args[:_ATTEND], stream, overlap=args.overlap)
@@ -191,7 +208,7 @@ class AttentionLaunches:
         """The same of new tokens to append."""
         status = self.supports_append(args)
         if status == "OK":
-            number = self.select_append(args.dtype, args.new_tokens)
+            number = self.select_append(args.dtype, args.new_tokens, args.page_blocks)
             assert number is not None
             grid = self._kernels[number].launch.grid
             loaded.launch(number, grid, args[:_APPEND], stream, overlap=args.overlap)
@@ -201,8 +218,7 @@ class AttentionLaunches:
         """Whether pages or windows that the op has are not given."""
         op = self.op
         return bool(
-            (op.page_size and not args.page_table)
-            or (op.window and not (args.key_window and args.value_window))
+            (op.paged and not args.page_table) or (op.window and not (args.key_window and args.value_window))
         )
 
     def _are_apart(self, args: AttendArguments) -> bool:

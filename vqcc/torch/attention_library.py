@@ -52,16 +52,19 @@ class AttentionLibrary(TorchLibrary[AttentionRuntime]):
         *,
         batch: int,
         pages: int | None = None,
+        page_tokens: int | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str = "cuda",
     ) -> Cache:
         """An empty cache of a layer for up to `batch` sequences.
 
         `pages` is the number of pages of a paged cache, shared by all sequences; a contiguous one has a page for each
-        sequence, of the library's whole context. Windows, if the library has any, are of `dtype`, the library's only
-        one if left out.
+        sequence, of the library's whole context. `page_tokens` is the size of a page, one of those that the library was
+        compiled for, and needed where these are several. Windows, if the library has any, are of `dtype`, the library's
+        only one if left out.
         """
-        return Cache(self, batch=batch, pages=pages, dtype=dtype, device=torch.device(device))
+        place = torch.device(device)
+        return Cache(self, batch=batch, pages=pages, page_tokens=page_tokens, dtype=dtype, device=place)
 
     def append(
         self,

@@ -104,7 +104,7 @@ class AttentionRuntime(Runtime[AttentionLaunches]):
         device, batch, name = tokens.device, tokens.shape[0], self.library.name
         self.verify(packed, device)
         self.check_integers("lengths", lengths, (batch,), device)
-        if not self.library.op.page_size:
+        if not self.library.op.paged:
             if page_table is not None:
                 raise ValueError(f"the cache of library {name} is contiguous, and takes no page_table")
             if packed.pages.shape[0] < batch:
@@ -166,13 +166,17 @@ class AttentionRuntime(Runtime[AttentionLaunches]):
         )
 
     def _check_pages(self, pages: Tensor) -> None:
-        op = self.library.op
-        size = self.library.layout.page_bytes(op.page_size) if op.page_size else self.block_bytes
-        whole = pages.dim() == 2 and (pages.shape[1] == size if op.page_size else pages.shape[1] % size == 0)
+        op, layout = self.library.op, self.library.layout
+        size = pages.shape[1] if pages.dim() == 2 else -1
+        if op.paged:
+            sizes = [layout.page_bytes(tokens) for tokens in op.page_sizes]
+            whole, legal = size in sizes, " or ".join(map(str, sizes))
+        else:
+            whole, legal = size % self.block_bytes == 0, f"multiples of {self.block_bytes}"
         if pages.dtype != torch.uint8 or not whole:
             raise ValueError(
                 f"pages are {pages.dtype} {list(pages.shape)}; library {self.library.name} has pages of "
-                f"{'' if op.page_size else 'multiples of '}{size} bytes: take them from library.cache()"
+                f"{legal} bytes: take them from library.cache()"
             )
 
     def _check_windows(self, keys: Tensor | None, values: Tensor | None) -> None:

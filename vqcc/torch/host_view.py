@@ -25,9 +25,10 @@ def check_cache(  # noqa: PLR0911  (a status each)
 ) -> StatusName:
     """The header's status, less its prefix: whether lengths are possible, and there are pages for them.
 
-    Only pages of a sequence's last `span` tokens are looked at, of all with 0; `page_blocks` are a contiguous cache's.
+    Only pages of a sequence's last `span` tokens are looked at, of all with 0; `page_blocks` are a contiguous cache's,
+    or those of a page where there are several sizes.
     """
-    page_tokens = op.page_size or page_blocks * BLOCK_TOKENS
+    page_tokens = op.page_tokens or page_blocks * BLOCK_TOKENS
     for sequence, length in enumerate(lengths):
         if not 0 <= length <= op.context:
             return "ERROR_LENGTH"
@@ -35,7 +36,7 @@ def check_cache(  # noqa: PLR0911  (a status each)
         if coded and not page_tokens:
             return "ERROR_CAPACITY"
         pages = -(-coded // page_tokens) if page_tokens else 0
-        if not op.page_size:
+        if not op.paged:
             if pages > 1:
                 return "ERROR_CAPACITY"
             if pages and sequence >= page_count:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from vqcc.cache_library import AppendKernel, CacheLibrary
     from vqcc.ops.attention.reference import Attended
-    from vqcc.ops.base import Dtype
+    from vqcc.ops.base import Variant
     from vqcc.tensors.cache_tensor import CacheTensor
     from vqcc.verify.host_cache import HostCache
 
@@ -63,15 +63,15 @@ def lengths_of(batch: int, context: int, query_tokens: int, tokens: int) -> list
 
 def attend_case(
     library: CacheLibrary,
-    dtype: Dtype,
+    variant: Variant,
     tensors: Sides,
     lengths: Sequence[int],
     query_tokens: int,
     rng: np.random.Generator,
 ) -> CacheLaunch:
-    """Draw queries and a cache of sequences of `lengths`."""
-    op, element = library.op, numpy_dtype(dtype)
-    cache = draw_cache(rng, library.layout, op.window, element, tensors, lengths, max(*lengths, 1))
+    """Draw queries and a cache of sequences of `lengths`, in pages of the variant's size."""
+    op, element, layout = library.op, numpy_dtype(variant.dtype), library.layout_of(variant)
+    cache = draw_cache(rng, layout, op.window, element, tensors, lengths, max(*lengths, 1))
     shape = (len(lengths), query_tokens, op.q_heads, op.head_dim + PADDING)
     queries = rng.standard_normal(shape, dtype=np.float32).astype(element)
     inputs = {"queries": queries, **_cache_arrays(cache), "lengths": cache.lengths}
@@ -122,7 +122,8 @@ def append_case(
     most = max(new)
     held = [min(_HELD[number % len(_HELD)] + op.window // 2, op.context - most) for number in range(batch)]
     held = [max(0, each) for each in held]
-    cache = draw_cache(rng, library.layout, op.window, element, tensors, held, op.window + 64 + most)
+    layout = library.layout_of(kernel.variant)
+    cache = draw_cache(rng, layout, op.window, element, tensors, held, op.window + 64 + most)
     shape = (batch, most, op.kv_heads, op.head_dim)
     keys, values = (rng.standard_normal(shape, dtype=np.float32).astype(element) for _ in "kv")
     wanted = cache.appended(tensors, (keys, values), new)

@@ -90,7 +90,7 @@ def validate_cache(
         launched = []
         for kernel in library.builds[gpu].kernels:
             for lengths, query_tokens in _sizes(library, kernel, backend.name):
-                case = attend_case(library, kernel.variant.dtype, sides, lengths, query_tokens, rng)
+                case = attend_case(library, kernel.variant, sides, lengths, query_tokens, rng)
                 outputs = _blank(case)
                 yield from _run_attend(running, kernel, case, outputs)
                 launched.append((kernel, case, outputs))

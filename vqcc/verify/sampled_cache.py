@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from vqcc.cache_layouts import CacheLayout
     from vqcc.cache_library import CacheKernel, CacheLibrary
-    from vqcc.ops.base import Dtype
+    from vqcc.ops.base import Variant
     from vqcc.tensors.cache_tensor import CacheTensor
     from vqcc.verify.tolerance import Comparison
 
@@ -147,10 +147,14 @@ class SampledCache:
 
 
 def draw_sampled(
-    library: CacheLibrary, dtype: Dtype, batch: int, context: int, rng: np.random.Generator
+    library: CacheLibrary, variant: Variant, context: int, rng: np.random.Generator
 ) -> SampledCache:
-    """Random queries, codes and windows for `batch` sequences of `context` tokens; all of the op's query tokens."""
-    op, layout, element = library.op, library.layout, numpy_dtype(dtype)
+    """Random queries, codes and windows for as many sequences of `context` tokens as the variant serves.
+
+    All of the op's query tokens, in pages of the variant's size.
+    """
+    op, layout, element = library.op, library.layout_of(variant), numpy_dtype(variant.dtype)
+    batch = variant.sizes["batch"]
     shape = page_shape(layout, batch, context)
     pages, _, page_blocks, _ = shape
     words = rng.integers(0, 2**32, min(_DRAWN_WORDS, int(np.prod(shape))), dtype=np.uint32)

@@ -1,7 +1,9 @@
 /* Drives every path of the header of a library of attention with a driver that records its calls.
  *
  * expected.h, written by the test, includes the header twice, and says what it must do: its names by LIB and CONST, KERNELS,
- * PAGED, WINDOWED, ROTATED and the table `expected`. The library serves batches of 2 and 4, float16.
+ * PAGED, WINDOWED, ROTATED and the table `expected`. The library serves batches of 2 and 4, float16, and SIZES page sizes,
+ * `page_blocks`: the first of 32 tokens where there are several. Kernels that attend come first, by batch and page size, then
+ * those that append, by page size: one token, many.
  */
 #include "expected.h"
 
@@ -18,7 +20,7 @@ static int failures;
     }                                                        \
   } while (0)
 
-enum { kMostParameters = 32 };
+enum { kMostParameters = 32, ATTENDING = 2 * SIZES };
 static struct {
   int lookups, launches, overlapping;
   int fail_launch;
@@ -53,7 +55,7 @@ static int set_attribute(void* function, int attribute, int value) {
 
 /* Every parameter is of 4 or 8 bytes; sizes come from the test. */
 static void record(void* function, unsigned grid, unsigned block, unsigned shared_bytes, void** parameters) {
-  const unsigned char* sizes = function == &function_tokens[0] || function == &function_tokens[1] ? attend_sizes : append_sizes;
+  const unsigned char* sizes = (char*)function < &function_tokens[ATTENDING] ? attend_sizes : append_sizes;
   calls.function = function;
   calls.grid = grid;
   calls.block = block;
@@ -104,7 +106,7 @@ static LIB(args) sound(void) {
   args.batch = 4;
   args.query_tokens = 2;
   args.page_table_stride = 4;
-  args.page_blocks = 4;
+  args.page_blocks = SIZES > 1 ? page_blocks[0] : 4;
   args.softmax_scale = 0.5f;
   args.softcap = 2.0f;
   return args;
@@ -132,7 +134,7 @@ static LIB(append_args) sound_append(void) {
   args.batch = 3;
   args.new_tokens = 5;
   args.page_table_stride = 4;
-  args.page_blocks = 4;
+  args.page_blocks = SIZES > 1 ? page_blocks[0] : 4;
   return args;
 }
 
@@ -162,7 +164,7 @@ static void check_launches(void) {
   LIB(args) args = sound();
   LIB(append_args) append = sound_append();
   for (int32_t batch = 1; batch <= 4; ++batch) {
-    const int index = batch > 2;
+    const int index = (batch > 2) * SIZES;
     args.batch = batch;
     CHECK(LIB(supports)(&args, NULL) == CONST(OK));
     CHECK(LIB(launch)(&handle, &args, &calls) == CONST(OK));
@@ -175,13 +177,13 @@ static void check_launches(void) {
   CHECK(calls.words[12] == args.workspace && calls.words[13] == 4 && calls.words[14] == 2);
   CHECK(calls.words[19] == 11 && calls.words[20] == 12 && calls.words[21] == 13 && calls.words[24] == 128);
   CHECK(LIB(append)(&handle, &append, &calls) == CONST(OK));
-  CHECK(calls.function == &function_tokens[3] && calls.grid == expected[3].grid);
+  CHECK(calls.function == &function_tokens[ATTENDING + 1] && calls.grid == expected[ATTENDING + 1].grid);
   CHECK(calls.words[0] == append.keys && calls.words[6] == append.counts && calls.words[10] == 3 && calls.words[11] == 5);
   CHECK(calls.words[14] == 21 && calls.words[19] == 26);
   append.new_tokens = 1;
   append.overlap = args.overlap = 1;
   CHECK(LIB(append)(&handle, &append, &calls) == CONST(OK));
-  CHECK(calls.function == &function_tokens[2] && calls.block == expected[2].threads && calls.overlapping == 1);
+  CHECK(calls.function == &function_tokens[ATTENDING] && calls.block == expected[ATTENDING].threads && calls.overlapping == 1);
   CHECK(LIB(launch)(&handle, &args, &calls) == CONST(OK) && calls.overlapping == 2);
   calls.fail_launch = 1;
   CHECK(LIB(launch)(&handle, &args, &calls) == CONST(ERROR_LAUNCH));
@@ -194,7 +196,7 @@ static void check_workspace(void) {
   for (int32_t batch = 1; batch <= 4; ++batch) {
     LIB(args) args = sound();
     args.batch = batch;
-    const int needed = expected[batch > 2].workspace != 0;
+    const int needed = LIB(workspace_bytes)(&args) != 0;
     args.workspace = 0;
     CHECK(LIB(launch)(&handle, &args, &calls) == (needed ? CONST(ERROR_NULL_POINTER) : CONST(OK)));
     args.workspace = 0xd000 + 128;
@@ -326,6 +328,72 @@ static void check_caches(void) {
   }
 }
 
+/* A launch says by page_blocks which of several page sizes it has; of one it may say anything. */
+static void check_page_sizes(void) {
+  static const int32_t tokens[] = CONST(PAGE_SIZES);
+  LIB(args) attend = sound();
+  LIB(append_args) append = sound_append();
+  CHECK(CONST(PAGE_SIZE_COUNT) == SIZES && sizeof tokens == SIZES * sizeof(int32_t) && CONST(PAGED) == PAGED);
+  for (int32_t size = 0; size < SIZES; ++size) CHECK(tokens[size] == page_blocks[size] * CONST(BLOCK_TOKENS));
+  CHECK(CONST(PAGE_TOKENS) == (SIZES == 1 ? tokens[0] : 0));
+  for (int32_t index = 0; index < KERNELS; ++index) {
+    const int32_t size = index < ATTENDING ? index % SIZES : (index - ATTENDING) / 2;
+    CHECK(LIB(kernel_info)(0, index)->page_blocks == page_blocks[size]);
+  }
+#if SIZES == 1
+  CHECK(LIB(select)(0, 0, 3) == 1 && LIB(select_append)(0, 0, 1) == 2);
+  attend.page_blocks = append.page_blocks = 0;
+  CHECK(LIB(supports)(&attend, NULL) == CONST(OK) && LIB(supports_append)(&append, NULL) == CONST(OK));
+#else
+  for (int32_t size = 0; size < SIZES; ++size) {
+    attend.page_blocks = append.page_blocks = page_blocks[size];
+    for (int32_t batch = 1; batch <= 4; ++batch) {
+      const int index = (batch > 2) * SIZES + size;
+      attend.batch = batch;
+      CHECK(LIB(select)(0, 0, batch, page_blocks[size]) == index);
+      CHECK(LIB(launch)(&handle, &attend, &calls) == CONST(OK) && calls.function == &function_tokens[index]);
+      CHECK(strcmp(calls.names[index], expected[index].name) == 0 && calls.words[16] == (uint64_t)page_blocks[size]);
+      CHECK(LIB(workspace_bytes)(&attend) == expected[index].workspace);
+    }
+    for (int32_t new_tokens = 1; new_tokens <= 2; ++new_tokens) {
+      const int index = ATTENDING + 2 * size + (new_tokens > 1);
+      append.new_tokens = new_tokens;
+      CHECK(LIB(select_append)(0, 0, new_tokens, page_blocks[size]) == index);
+      CHECK(LIB(append)(&handle, &append, &calls) == CONST(OK) && calls.function == &function_tokens[index]);
+    }
+  }
+  {
+    static const int32_t unknown[] = {0, 3, 4, -1, INT32_MAX, INT32_MIN};
+    const int launches = calls.launches;
+    for (size_t i = 0; i < sizeof unknown / sizeof *unknown; ++i) {
+      REFUSES(args.page_blocks = unknown[i], CONST(ERROR_SIZE));
+      REFUSES_APPEND(args.page_blocks = unknown[i], CONST(ERROR_SIZE));
+      CHECK(LIB(select)(0, 0, 1, unknown[i]) == -1 && LIB(select_append)(0, 0, 1, unknown[i]) == -1);
+      attend.page_blocks = unknown[i];
+      CHECK(LIB(workspace_bytes)(&attend) == 0);
+    }
+    CHECK(calls.launches == launches && strstr(LIB(status_string)(CONST(ERROR_SIZE)), "page_blocks") != NULL);
+  }
+  { /* the last sequence has the pages 7, 8, and no others: 128 tokens are four pages of 32, or two of 64 */
+    int32_t longer[4] = {100, 0, 1, 128};
+    LIB(host_view) view = host;
+    view.lengths = longer;
+    REFUSES(args.host = &view, CONST(ERROR_PAGE));
+    REFUSES_APPEND((args.host = &view, args.batch = 4, args.new_tokens = 100), CONST(ERROR_PAGE));
+    attend = sound();
+    append = sound_append();
+    attend.host = append.host = &view;
+    attend.page_blocks = append.page_blocks = 2;
+    append.batch = 4;
+    append.new_tokens = 100;
+    CHECK(LIB(supports)(&attend, NULL) == CONST(OK) && LIB(supports_append)(&append, NULL) == CONST(OK));
+    longer[3] = 129;
+    REFUSES(args.host = &view, CONST(ERROR_CAPACITY));
+    REFUSES((args.host = &view, args.page_blocks = 2), CONST(ERROR_PAGE));
+  }
+#endif
+}
+
 int main(void) {
   vqcc_driver driver = {load_data, unload_module, get_function, set_attribute, launch, launch_ex, NULL, NULL};
   LIB(args) args = sound();
@@ -337,6 +405,7 @@ int main(void) {
   check_workspace();
   check_refusals();
   check_caches();
+  check_page_sizes();
   LIB(unload)(&handle);
   CHECK(handle.module == NULL);
   for (int status = CONST(OK); status <= CONST(ERROR_SOFTCAP); ++status) CHECK(strcmp(LIB(status_string)((LIB(status))status), "unknown status") != 0);

@@ -72,7 +72,7 @@ def places(found: list[Finding]) -> list[tuple[str, tuple[str | int, ...]]]:
 
 def test_defaults() -> None:
     op = attention()
-    assert (op.page_size, op.window, op.query_tokens, op.sliding_window, op.softcap) == (0, 0, 1, 0, False)
+    assert (op.page_size, op.window, op.query_tokens, op.sliding_window, op.softcap) == ((0,), 0, 1, 0, False)
     assert (op.rope, op.rope_base, op.rope_scaling, op.dtype) == ("none", 10000.0, 1.0, ("float16",))
     assert (op.batch, op.query_rows) == ((1,), 4)
 
@@ -122,6 +122,13 @@ def test_the_largest_of_everything_is_legal() -> None:
         ({"page_size": -32}, "VQ0204", "op.page_size must be at least 0"),
         ({"page_size": 16}, "VQ0204", "page_size must be a multiple of 32, got 16"),
         ({"page_size": 100}, "VQ0204", "page_size must be a multiple of 32, got 100"),
+        ({"page_size": [32, 4128]}, "VQ0204", "op.page_size[1] must be at most 4096"),
+        ({"page_size": [32, 48]}, "VQ0204", "page_size must be a multiple of 32, got 48"),
+        ({"page_size": [32, 64, 32]}, "VQ0210", "32 stands twice in the list"),
+        ({"page_size": [64, 0]}, "VQ0215", "page_size 0, a contiguous cache, stands beside sizes of pages"),
+        ({"page_size": []}, "VQ0209", "op.page_size has 0 values"),
+        ({"page_size": list(range(32, 320, 32))}, "VQ0209", "op.page_size has 9 values"),
+        ({"page_size": "64"}, "VQ0203", "must be an integer"),
         ({"window": 257}, "VQ0204", "op.window must be at most 256"),
         ({"window": -1}, "VQ0204", "op.window must be at least 0"),
         ({"window": 64, "context": 63}, "VQ0215", "a window of 64 tokens is longer than a context of 63"),
@@ -167,6 +174,8 @@ def test_what_every_op_has(field: str) -> None:
         ({"q_heads": 1023, "kv_heads": 1000}, "may be 1000"),
         ({"page_size": 16}, "use 32, or 0"),
         ({"page_size": 100}, "use 96 or 128, or 0"),
+        ({"page_size": [64, 0]}, "use 64, or 0 alone"),
+        ({"page_size": [256, 0, 32]}, "use [32, 256], or 0 alone"),
         ({"head_dim": 96}, "use 64, 128 or 256"),
         ({"window": 64, "context": 63}, "use at most 63"),
         ({"rope_base": 5e5}, "or leave rope_base out"),
@@ -205,9 +214,28 @@ def test_variants_in_a_fixed_order() -> None:
     assert [variant.suffix for variant in variants] == [
         f"b{batch}_{dtype}" for dtype, batch in product(("bfloat16", "float16"), (1, 8, 64))
     ]
-    assert (variants[1].dtype, variants[1].sizes) == ("bfloat16", {"batch": 8})
+    assert (variants[1].dtype, variants[1].sizes) == ("bfloat16", {"batch": 8, "page_tokens": 0})
     assert [op.element_type(variant) for variant in variants[2:4]] == ["__nv_bfloat16", "__half"]
     assert attention(batch=[8, 64, 1], dtype=["bfloat16", "float16"]).variants() == variants
+
+
+def test_a_kernel_for_each_page_size() -> None:
+    op = attention(batch=[8, 1], page_size=[256, 32])
+    assert [(variant.suffix, variant.sizes) for variant in op.variants()] == [
+        (f"b{batch}_p{page_tokens}_float16", {"batch": batch, "page_tokens": page_tokens})
+        for batch in (1, 8)
+        for page_tokens in (32, 256)
+    ]
+    assert (op.page_sizes, op.paged, op.page_tokens) == ((32, 256), True, 0)
+
+
+@pytest.mark.parametrize(("page_size", "paged"), [(64, True), ([64], True), (0, False), ([0], False)])
+def test_one_page_size_is_in_no_name(page_size: int | list[int], paged: bool) -> None:
+    op = attention(page_size=page_size)
+    (tokens,) = as_list(page_size)  # type: ignore[misc]
+    assert [variant.suffix for variant in op.variants()] == ["b1_float16"]
+    assert (op.page_sizes, op.paged, op.page_tokens) == ((tokens,), paged, tokens)
+    assert op.model_dump()["page_size"] == tokens
 
 
 def test_only_one_variant() -> None:
@@ -218,7 +246,17 @@ def test_only_one_variant() -> None:
         assert alone == attention(batch=variant.sizes["batch"], dtype=variant.dtype, window=32)
 
 
-@pytest.mark.parametrize("fields", [{}, {"rope": "half"}, {"batch": [4, 2]}, LARGEST])
+def test_only_one_page_size() -> None:
+    """It is the op of a library of that page size, so that what was measured of its kernel holds for this one."""
+    op = attention(batch=[1, 8], page_size=[32, 64])
+    for variant in op.variants():
+        sizes = variant.sizes
+        assert op.only(variant) == attention(batch=sizes["batch"], page_size=sizes["page_tokens"])
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"rope": "half"}, {"batch": [4, 2]}, {"page_size": [64, 32]}, LARGEST]
+)
 def test_what_is_written_reads_as_the_same_op(fields: dict[str, Any]) -> None:
     op = attention(**fields)
     for alone in (op, op.only(op.variants()[0])):
@@ -233,6 +271,16 @@ def test_a_layout() -> None:
     assert (layout.value_size, layout.value_bits, layout.value_stages) == (8, 6, 2)
     # 32 tokens of 32 bytes, and 16 groups of 32 tokens of 12 bits.
     assert layout.page_bytes(64) == 8 * 2 * (32 * 32 + 16 * 48)
+
+
+def test_token_blocks_lie_alike_in_pages_of_every_size() -> None:
+    several, one, none = (
+        attention(page_size=size).layout(resolve("cq-2"), resolve("cq-4"), "plain")
+        for size in ([32, 64], 64, 0)
+    )
+    assert several == none
+    assert several.in_pages(64) == one
+    assert (several.in_pages(32).page_tokens, several.block_bytes) == (32, one.block_bytes)
 
 
 def test_a_type_that_a_gpu_lacks() -> None:
@@ -282,11 +330,10 @@ def test_codebooks_past_32_bits() -> None:
 
 
 ops = st.builds(
-    lambda kv_heads, group, rope, rope_base, paged, **fields: attention(
+    lambda kv_heads, group, rope, rope_base, **fields: attention(
         kv_heads=kv_heads,
         q_heads=kv_heads * group,
         rope=rope,
-        page_size=32 * paged,
         **({} if rope == "none" else {"rope_base": rope_base}),
         **fields,
     ),
@@ -295,7 +342,8 @@ ops = st.builds(
     head_dim=st.sampled_from([64, 128, 256]),
     batch=st.lists(st.integers(1, 1024), min_size=1, max_size=16, unique=True),
     context=st.integers(256, 2**20),
-    paged=st.integers(0, 128),
+    page_size=st.just(0)
+    | st.lists(st.integers(1, 128).map(lambda blocks: 32 * blocks), min_size=1, max_size=8, unique=True),
     window=st.integers(0, 256),
     rope=st.sampled_from(["none", "half", "interleaved"]),
     rope_base=st.floats(MIN_FACTOR, 1e12),
@@ -311,7 +359,7 @@ presets = st.sampled_from(["cq-2", "cq-4", "kv-4-8-1"])
 def test_any_legal_op_has_a_layout(op: AttentionDecode, keys: str, values: str, order: Any) -> None:
     assert findings(op, keys, values) == []
     layout = op.layout(resolve(keys), resolve(values), order)
-    assert layout.page_bytes(op.page_size or 32) > 0
+    assert layout.page_bytes(op.page_sizes[0] or 32) > 0
     assert op.query_rows * op.kv_heads == op.q_heads * op.query_tokens
     assert AttentionDecode.model_validate(op.model_dump()) == op
 

@@ -53,7 +53,7 @@ def attention_arguments(op: AttentionDecode, element: str) -> tuple[Argument, ..
         Argument("workspace", "void*", "workspace", "what blocks tell each other, zero at first"),
         Argument("batch", "int32_t", "scalar", "sequences"),
         Argument("query_tokens", "int32_t", "scalar", "of each sequence, its last ones"),
-        *_page_sizes(),
+        *_page_sizes(op),
         Argument("softmax_scale", "float", "scalar", "what products of queries and keys are multiplied by"),
         Argument(
             "softcap", "float", "scalar", "more than 0, what scores are capped at if the op has a softcap"
@@ -86,7 +86,7 @@ def append_arguments(op: AttentionDecode, element: str) -> tuple[Argument, ...]:
         *_windows(op, f"{element}*", "inout"),
         Argument("batch", "int32_t", "scalar", "sequences"),
         Argument("new_tokens", "int32_t", "scalar", "of each sequence, at most"),
-        *_page_sizes(),
+        *_page_sizes(op),
         *_strides("key", "keys"),
         *_strides("value", "values"),
     )
@@ -105,7 +105,7 @@ def _page_table(op: AttentionDecode) -> Argument:
         "const int32_t*",
         "input",
         "[batch, page_table_stride], pages of sequences; null for a contiguous cache",
-        optional=op.page_size == 0,
+        optional=not op.paged,
     )
 
 
@@ -122,12 +122,15 @@ def _windows(op: AttentionDecode, c_type: str, role: Literal["input", "inout"]) 
     )
 
 
-def _page_sizes() -> tuple[Argument, ...]:
+def _page_sizes(op: AttentionDecode) -> tuple[Argument, ...]:
+    blocks = (
+        "blocks of 32 tokens of a page, of which the kernel is"
+        if len(op.page_sizes) > 1
+        else "blocks of 32 tokens of a sequence's page, if contiguous"
+    )
     return (
         Argument("page_table_stride", "int32_t", "scalar", "entries of page_table between sequences"),
-        Argument(
-            "page_blocks", "int32_t", "scalar", "blocks of 32 tokens of a sequence's page, if contiguous"
-        ),
+        Argument("page_blocks", "int32_t", "scalar", blocks),
     )
 
 

@@ -46,6 +46,8 @@ MAX_BATCH = 1024
 MAX_BOUNDS = 16
 MAX_TOKENS = 2**20
 MAX_PAGE_TOKENS = 4096
+#: Page sizes that a library may serve; each has kernels of its own.
+MAX_PAGE_SIZES = 8
 MAX_WINDOW = 256
 MAX_QUERY_TOKENS = 8
 #: Channel groups of a head: lanes hold the sums of their groups of values in registers.
@@ -59,13 +61,27 @@ def _whole_blocks(tokens: int) -> int:
         raise field_error(
             "VQ0204",
             f"page_size must be a multiple of {BLOCK_TOKENS}, got {tokens}",
-            f"use {near}, or 0 for a contiguous cache: codes of {BLOCK_TOKENS} tokens lie together",
+            f"use {near}, or 0 alone for a contiguous cache: codes of {BLOCK_TOKENS} tokens lie together",
         )
     return tokens
 
 
+def _paged_alike(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """The page sizes as they are. Raises VQ0215 for 0, a contiguous cache, beside others."""
+    if 0 in sizes and len(sizes) > 1:
+        others = sorted(size for size in sizes if size)
+        legal = others if len(others) > 1 else others[0]
+        raise field_error(
+            "VQ0215",
+            "page_size 0, a contiguous cache, stands beside sizes of pages",
+            f"use {legal}, or 0 alone: all kernels of a library read pages, or all contiguous caches",
+        )
+    return sizes
+
+
 Heads = Annotated[int, Field(ge=1, le=MAX_HEADS)]
 BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH)]
+PageSize = Annotated[int, Field(ge=0, le=MAX_PAGE_TOKENS), AfterValidator(_whole_blocks)]
 
 
 class AttentionDecode(BaseModel):
@@ -100,7 +116,13 @@ class AttentionDecode(BaseModel):
         AfterValidator(distinct),
     ]
     context: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
-    page_size: Annotated[int, Field(ge=0, le=MAX_PAGE_TOKENS), AfterValidator(_whole_blocks)] = 0
+    page_size: Annotated[
+        tuple[PageSize, ...],
+        BeforeValidator(as_list),
+        Field(min_length=1, max_length=MAX_PAGE_SIZES),
+        AfterValidator(distinct),
+        AfterValidator(_paged_alike),
+    ] = (0,)
     window: Annotated[int, Field(ge=0, le=MAX_WINDOW)] = 0
     rope: Rope = "none"
     rope_base: RopeFactor = 10000.0
@@ -150,8 +172,13 @@ class AttentionDecode(BaseModel):
 
     @model_serializer(mode="wrap")
     def _as_written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """All fields but those that no spec may give, so that what was written can be read."""
+        """All fields but those that no spec may give, so that what was written can be read.
+
+        One page size is a number, several are a list.
+        """
         written: dict[str, Any] = write(self)
+        if len(self.page_size) == 1:
+            (written["page_size"],) = self.page_size
         unused = {"rope_base", "rope_scaling"} if self.rope == "none" else set()
         return {name: value for name, value in written.items() if name not in unused}
 
@@ -161,28 +188,62 @@ class AttentionDecode(BaseModel):
         return self.query_tokens * self.q_heads // self.kv_heads
 
     @property
+    def page_sizes(self) -> tuple[int, ...]:
+        """Tokens of a page, of kernels for each, in ascending order; 0 alone for a contiguous cache."""
+        return tuple(sorted(self.page_size))
+
+    @property
+    def paged(self) -> bool:
+        """Whether sequences have pages by a page table."""
+        return self.page_sizes != (0,)
+
+    @property
+    def page_tokens(self) -> int:
+        """Tokens of a page; 0 where a launch says them: of a contiguous cache, and where there are several sizes."""
+        return self.page_sizes[0] if len(self.page_sizes) == 1 else 0
+
+    def page_mark(self, page_tokens: int) -> str:
+        """What tells names of kernels for pages of `page_tokens` from the others', if there are others."""
+        return f"p{page_tokens}" if len(self.page_sizes) > 1 else ""
+
+    @property
     def rotation(self) -> list[str | float]:
         """How keys are rotated once they are decoded: a word, then base and scaling unless it is `none`."""
         return ["none"] if self.rope == "none" else [self.rope, self.rope_base, self.rope_scaling]
 
     def variants(self) -> tuple[Variant, ...]:
-        """One kernel per bound on sequences and type; a launch takes the smallest bound that covers its batch."""
+        """One kernel per bound on sequences, page size and type.
+
+        A launch takes, of its type and page size, the smallest bound that covers its batch.
+        """
         return tuple(
-            Variant(f"b{batch}_{dtype}", dtype, {"batch": batch})
+            Variant(
+                "_".join(filter(None, (f"b{batch}", self.page_mark(page_tokens), dtype))),
+                dtype,
+                {"batch": batch, "page_tokens": page_tokens},
+            )
             for dtype in sorted(set(self.dtype))
             for batch in sorted(set(self.batch))
+            for page_tokens in self.page_sizes
         )
 
     def only(self, variant: Variant) -> AttentionDecode:
         """The op with that one variant."""
-        return self.model_copy(update={"batch": (variant.sizes["batch"],), "dtype": (variant.dtype,)})
+        sizes = variant.sizes
+        return self.model_copy(
+            update={
+                "batch": (sizes["batch"],),
+                "page_size": (sizes["page_tokens"],),
+                "dtype": (variant.dtype,),
+            }
+        )
 
     def element_type(self, variant: Variant) -> str:
         """The CUDA type of queries, outputs and windows: `__half` or `__nv_bfloat16`."""
         return C_TYPES[variant.dtype]
 
     def layout(self, keys: Algorithm, values: Algorithm, key_order: KeyOrder) -> CacheLayout:
-        """How codes lie in pages of `page_size` tokens, or of a sequence's if that is 0.
+        """How codes lie in the pages of all kernels, whose sizes may differ: `in_pages` has one kernel's.
 
         For algorithms of keys and values that `check` accepts; `key_order` is the plan's.
         """
@@ -195,7 +256,7 @@ class AttentionDecode(BaseModel):
             value_size=values.vector_size,
             value_bits=values.code_bits,
             value_stages=values.residuals,
-            page_tokens=self.page_size,
+            page_tokens=self.page_tokens,
             key_order=key_order,
         )
 

@@ -1,4 +1,4 @@
-"""The kernels that append to a cache: one pair for each element type, in every library of attention.
+"""The kernels that append to a cache: one pair for each element type and page size, in every library of attention.
 
 One kernel takes a token of each sequence (decode), the other any number of them (prefill). They write codes in the
 layout that the library's other kernels read.
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
     from vqcc.codegen.resources import Resources
     from vqcc.ops.attention.append_tile import AppendTile
+    from vqcc.ops.attention.model import AttentionDecode
+    from vqcc.ops.base import Dtype
     from vqcc.plan import CachePlan
     from vqcc.problem import CacheProblem
 
-__all__ = ["MANY_TOKENS", "AppendPlan", "launch_append", "plan_appends"]
+__all__ = ["MANY_TOKENS", "AppendPlan", "append_name", "launch_append", "plan_appends"]
 
 #: New tokens of a sequence that a grid for many is made for: blocks take the rest in turn.
 MANY_TOKENS = 4096
@@ -39,22 +41,39 @@ class AppendPlan:
     launch: Launch | None = None
     resources: Resources | None = None
 
+    @property
+    def page_tokens(self) -> int:
+        """Tokens of the pages that it writes; 0: of a contiguous cache."""
+        return self.tile.layout.page_tokens
+
 
 def plan_appends(
     problems: Sequence[CacheProblem], plans: Sequence[CachePlan], mark: str = ""
 ) -> tuple[AppendPlan, ...]:
-    """Two kernels for each element type of a library, in the order of their types; `mark` ends their names."""
+    """Two kernels for each element type and page size of a library, in that order; `mark` ends their names."""
     layout, library, op = plans[0].layout, problems[0].library, problems[0].op
     assert layout is not None
+    found = {(problem.variant.dtype, problem.variant.sizes["page_tokens"]) for problem in problems}
     return tuple(
         AppendPlan(
-            "_".join(filter(None, (library, "append", "one" if single else "many", dtype, mark))),
+            _joined(library, append_name(op, dtype, page_tokens, single=single), mark),
             single,
-            propose_append_tile(layout, dtype, max(op.batch), problems[0].gpu.sm_count.integer),
+            propose_append_tile(
+                layout.in_pages(page_tokens), dtype, max(op.batch), problems[0].gpu.sm_count.integer
+            ),
         )
-        for dtype in sorted({problem.variant.dtype for problem in problems})
+        for dtype, page_tokens in sorted(found)
         for single in (True, False)
     )
+
+
+def append_name(op: AttentionDecode, dtype: Dtype, page_tokens: int, *, single: bool) -> str:
+    """What a kernel that appends is called within a library."""
+    return _joined("append", "one" if single else "many", op.page_mark(page_tokens), dtype)
+
+
+def _joined(*words: str) -> str:
+    return "_".join(filter(None, words))
 
 
 def launch_append(problem: CacheProblem, plan: AppendPlan, resources: Resources) -> AppendPlan:

@@ -1,4 +1,4 @@
-"""Layout: how the codes of a cache lie, the same for every kernel of a library (docs/packed-layout.md)."""
+"""Layout: how the codes of a cache lie, the same for every kernel of a library but for pages (packed-layout.md)."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def plan_cache_layout(problem: CacheProblem, plan: CachePlan) -> CachePlan:
     """Lay codes out for the dataflow of the plan's strategy."""
     order = KEY_ORDERS[plan.strategy.dataflow]
     layout = problem.op.layout(problem.keys, problem.values, order)
+    layout = layout.in_pages(problem.variant.sizes["page_tokens"])
     return plan.decide(
         Decision(
             "cache_layout",
