@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vqcc.cache_layouts import BLOCK_TOKENS
 from vqcc.torch.host_view import check_cache
+from vqcc.torch.kinds import ATTENTION, check_library, check_packed
 from vqcc.torch.packed import PackedModule
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ __all__ = ["Attention", "Books", "Cache"]
 class Books(PackedModule):
     """Codebooks of a layer's keys and values, as `AttentionLibrary.books` reads them."""
 
+    kind = ATTENTION
     PARTS = ("key_books", "value_books", "append_key_books", "append_value_books", "book_facts", "rotations")
     library: AttentionLibrary
     key_books: Tensor
@@ -56,6 +58,7 @@ class Cache(nn.Module):
         device: torch.device,
     ) -> None:
         super().__init__()
+        check_library("Cache", library, ATTENTION)
         compiled = library.compiled
         op, layout = compiled.op, compiled.layout
         if not 1 <= batch <= max(op.batch):
@@ -115,6 +118,9 @@ class Attention(nn.Module):
 
     def __init__(self, library: AttentionLibrary, books: Books | None = None) -> None:
         super().__init__()
+        check_library("Attention", library, ATTENTION)
+        if books is not None:
+            check_packed(library, books, ATTENTION)
         self.library = library
         self.books = Books.empty(library) if books is None else books
 

@@ -12,6 +12,7 @@ from vqcc.torch.attention import Books, Cache
 from vqcc.torch.attention_op import append, attend, attend_with_log_sums
 from vqcc.torch.attention_runtime import AttentionRuntime
 from vqcc.torch.errors import reported
+from vqcc.torch.kinds import ATTENTION
 from vqcc.torch.library import TorchLibrary, check_layout, picked
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ __all__ = ["AttentionLibrary"]
 
 class AttentionLibrary(TorchLibrary[AttentionRuntime]):
     """A library of attention over a quantized KV cache: op attention_decode."""
+
+    kind = ATTENTION
 
     def __init__(self, runtime: AttentionRuntime, rows: int | None = None) -> None:
         super().__init__(runtime, rows)

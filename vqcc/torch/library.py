@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import torch
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vqcc.torch.attention import Cache
+    from vqcc.torch.kinds import Kind
     from vqcc.torch.packed import PackedModule
     from vqcc.torch.runtime import Runtime
 
@@ -24,6 +25,8 @@ AnyRuntime = TypeVar("AnyRuntime", bound="Runtime[Any]")
 
 class TorchLibrary(ABC, Generic[AnyRuntime]):
     """What libraries over weights and over KV caches have in common."""
+
+    kind: ClassVar[Kind]
 
     def __init__(self, runtime: AnyRuntime, rows: int | None = None) -> None:
         self._runtime = runtime

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vqcc.tensors import packed_file
 from vqcc.torch.errors import reported
+from vqcc.torch.kinds import LINEAR
 from vqcc.torch.library import TorchLibrary, check_layout, picked
 from vqcc.torch.linear import Weight
 from vqcc.torch.linear_op import linear
@@ -23,6 +24,8 @@ __all__ = ["LinearLibrary"]
 
 class LinearLibrary(TorchLibrary[LinearRuntime]):
     """A library of products with a quantized weight: ops gemv, gemm and linear."""
+
+    kind = LINEAR
 
     @property
     def shape(self) -> tuple[int, int]:
