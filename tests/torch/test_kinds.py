@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -80,3 +81,76 @@ def test_layers_take_packed_data_of_their_kind(
             make()
     assert vqcc.torch.Linear(linear, weight).weight is weight
     assert vqcc.torch.Attention(attention, books).books is books
+
+
+def test_what_only_the_other_kind_has_is_said_to_be_so(linear: Any, attention: Any) -> None:
+    for library, names, message in (
+        (
+            attention,
+            ("linear", "weight", "shape", "max_rows"),
+            r"^library paged is of attention, and has no {}, as those of linear layers have: it has "
+            r"books, cache, append, attend, attend_with_log_sums$",
+        ),
+        (
+            linear,
+            ("books", "cache", "append", "attend", "attend_with_log_sums"),
+            r"^library gate is of linear layers, and has no {}, as those of attention have: it has "
+            r"shape, max_rows, weight, linear$",
+        ),
+    ):
+        for name in names:
+            with pytest.raises(AttributeError, match=message.format(name)):
+                getattr(library, name)
+    with pytest.raises(AttributeError, match=r"^'LinearLibrary' object has no attribute 'weigth'"):
+        _ = linear.weigth
+    assert not hasattr(linear, "__array__")
+
+
+def test_operands_that_are_no_tensors(gate: Files, linear: Any) -> None:
+    weight, x = linear.weight(gate.packed, device="cpu"), torch.zeros(1, 264).half()
+    types = r"torch\.Tensor of torch\.b?float16 or torch\.b?float16$"
+    for operands, message in (
+        (
+            (x, torch.zeros(72, 264)),
+            r"^library gate, of linear layers, takes a Weight, .* not torch\.Tensor$",
+        ),
+        ((x, vqcc.torch.Linear(linear, weight)), r"takes a Weight, .* not vqcc\.torch\.linear\.Linear$"),
+        ((x, None), "takes a Weight, .* not NoneType$"),
+        ((x.numpy(), weight), rf"^x is numpy\.ndarray; library gate takes a {types}"),
+        ((None, weight), rf"^x is NoneType; library gate takes a {types}"),
+        ((x, weight, np.zeros(72)), rf"^bias is numpy\.ndarray; library gate takes a {types}"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            linear.linear(*operands)
+
+
+def test_operands_of_attention_that_are_no_tensors(paged: Files, attention: Any) -> None:
+    books, cache = (
+        attention.books(paged.packed, device="cpu"),
+        attention.cache(batch=2, pages=5, device="cpu"),
+    )
+    tokens, lengths = torch.zeros(2, 1, 2, 64).half(), torch.ones(2, dtype=torch.int32)
+    table = torch.zeros(2, 2, dtype=torch.int32)
+    sound = {"cache": cache, "books": books, "lengths": lengths, "page_table": table}
+    integers = "library paged takes a torch.Tensor of torch.int32$"
+    wrong: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"cache": books, "books": cache}, r"takes a Books, .* not vqcc\.torch\.attention\.Cache$"),
+        ({"cache": books}, r"^library paged takes a Cache, which library\.cache\(\) makes, not .*\.Books$"),
+        ({"lengths": [1, 1]}, f"^lengths is list; {integers}"),
+        ({"lengths": None}, f"^lengths is NoneType; {integers}"),
+        ({"page_table": table.numpy()}, rf"^page_table is numpy\.ndarray; {integers}"),
+    )
+    new = {"keys": tokens, "values": tokens}
+    queries = torch.zeros(2, 1, 4, 64).half()
+    more = (*wrong, ({"values": 1}, "^values is int; .*torch.float16$"), ({"counts": 1}, integers))
+    for call, own, changes in (
+        (attention.append, new, more),
+        (attention.attend, {"queries": queries}, (*wrong, ({"queries": [1]}, "^queries is list"))),
+        (attention.attend_with_log_sums, {"queries": queries}, wrong),
+    ):
+        for change, message in changes:
+            with pytest.raises(TypeError, match=message):
+                call(**{**own, **sound, **change})
+        call(**own, **sound)
+        with pytest.raises(ValueError, match=r"page_table are torch.int32 \[\], not torch.int32 \[2, 1\]"):
+            call(**{**own, **sound, "page_table": torch.tensor(1, dtype=torch.int32)})

@@ -120,7 +120,7 @@ class Attention(nn.Module):
         super().__init__()
         check_library("Attention", library, ATTENTION)
         if books is not None:
-            check_packed(library, books, ATTENTION)
+            check_packed(library, books)
         self.library = library
         self.books = Books.empty(library) if books is None else books
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vqcc.diagnostics import ExitCode, VqccError
+from vqcc.torch.kinds import type_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["refuse_gradients", "reported"]
+    from vqcc.torch.library import TorchLibrary
+
+__all__ = ["refuse_gradients", "refuse_operands", "reported"]
+
+#: Operands that place tokens.
+_INTEGERS = ("lengths", "page_table", "counts")
+_OPTIONAL = ("page_table", "counts", "bias")
 
 
 @contextmanager
@@ -33,3 +40,16 @@ def refuse_gradients(what: str, *, plural: bool = False) -> RuntimeError:
         f"{what} {'require' if plural else 'requires'} a gradient, and kernels over quantized data have none: call "
         f"them under torch.no_grad() or torch.inference_mode(), or pass {what}.detach()"
     )
+
+
+def refuse_operands(library: TorchLibrary[Any], **operands: object) -> TypeError:
+    """For the first of a call's operands that is no tensor."""
+    import torch
+
+    what, given = next(
+        (what, given)
+        for what, given in operands.items()
+        if not (isinstance(given, torch.Tensor) or (given is None and what in _OPTIONAL))
+    )
+    wanted = "torch.int32" if what in _INTEGERS else " or ".join(map(str, library.dtypes))
+    return TypeError(f"{what} is {type_name(given)}; library {library.name} takes a torch.Tensor of {wanted}")

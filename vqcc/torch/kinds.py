@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from vqcc.torch.library import TorchLibrary
     from vqcc.torch.packed import PackedModule
 
-__all__ = ["ATTENTION", "LINEAR", "Kind", "check_library", "check_packed"]
+__all__ = ["ATTENTION", "LINEAR", "Kind", "check_library", "check_packed", "refuse_packed", "type_name"]
 
 
 class Kind(NamedTuple):
@@ -27,10 +27,10 @@ ATTENTION = Kind("attention", "Attention", "Books", "books")
 
 def check_library(user: str, library: TorchLibrary[Any], kind: Kind) -> None:
     """Raise TypeError for what is no library of the kind that `user`, a class of vqcc.torch, is for."""
-    found: Kind | None = getattr(library, "kind", None)
+    found: object = getattr(library, "kind", None)
     if found is kind:
         return
-    if found is None:
+    if not isinstance(found, Kind):
         given = f"{type_name(library)} is none; vqcc.torch.load() gives one"
     else:
         use = found.packed if user == kind.packed else found.layer
@@ -38,15 +38,19 @@ def check_library(user: str, library: TorchLibrary[Any], kind: Kind) -> None:
     raise TypeError(f"vqcc.torch.{user} is for libraries of {kind.serves}: {given}")
 
 
-def check_packed(library: TorchLibrary[Any], packed: PackedModule, kind: Kind) -> None:
+def check_packed(library: TorchLibrary[Any], packed: PackedModule) -> None:
     """Raise TypeError for what is not packed data of the kind that `library` is of."""
-    found: Kind | None = getattr(packed, "kind", None)
-    if found is kind:
-        return
+    if getattr(packed, "kind", None) is not library.kind:
+        raise refuse_packed(library, packed)
+
+
+def refuse_packed(library: TorchLibrary[Any], packed: Any) -> TypeError:
+    """For what is not packed data of a library's kind."""
+    kind, found = library.kind, getattr(packed, "kind", None)
     given = type_name(packed)
-    if found is not None:
+    if isinstance(found, Kind):
         given += f" of library {packed.library.name}, which vqcc.torch.{found.layer} is for"
-    raise TypeError(
+    return TypeError(
         f"library {library.name}, of {kind.serves}, takes a {kind.packed}, which library.{kind.reader}() reads, "
         f"not {given}"
     )

@@ -90,6 +90,24 @@ class TorchLibrary(ABC, Generic[AnyRuntime]):
         directory = str(self._runtime.library.bundle.directory)
         return partial(load, rows=self._rows, overlap=self._runtime.overlap), (directory,)
 
+    if not TYPE_CHECKING:  # to which it would say that there is any attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """Say, of what only libraries of the other kind have, what this one is and has."""
+            message = f"{type(self).__name__!r} object has no attribute {name!r}"
+            for other in TorchLibrary.__subclasses__():
+                if name in vars(other) and not isinstance(self, other):
+                    own = [
+                        each
+                        for each in vars(type(self))
+                        if not each.startswith("_") and each not in {*dir(TorchLibrary), "kind"}
+                    ]
+                    message = (
+                        f"library {vars(self).get('name')} is of {self.kind.serves}, and has no {name}, as those of "
+                        f"{other.kind.serves} have: it has {', '.join(own)}"
+                    )
+            raise AttributeError(message, name=name, obj=self)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, gpus={list(self.gpus)})"
 

@@ -63,7 +63,7 @@ class Linear(nn.Module):
         super().__init__()
         check_library("Linear", library, LINEAR)
         if weight is not None:
-            check_packed(library, weight, LINEAR)
+            check_packed(library, weight)
         self.library = library
         self.weight = Weight.empty(library) if weight is None else weight
         self.register_buffer("bias", None if bias is None else torch.as_tensor(bias).detach())

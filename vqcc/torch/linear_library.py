@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from vqcc.tensors import packed_file
-from vqcc.torch.errors import reported
-from vqcc.torch.kinds import LINEAR
+from vqcc.torch.errors import refuse_operands, reported
+from vqcc.torch.kinds import LINEAR, refuse_packed
 from vqcc.torch.library import TorchLibrary, check_layout, picked
 from vqcc.torch.linear import Weight
 from vqcc.torch.linear_op import linear
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     import os
 
     import torch
-    from torch import Tensor
 
 __all__ = ["LinearLibrary"]
 
@@ -66,6 +67,10 @@ class LinearLibrary(TorchLibrary[LinearRuntime]):
         not aligned as the kernels need. Raises TypeError, ValueError and RuntimeError for operands that do not fit, and
         RuntimeError if x requires a gradient.
         """
+        if not isinstance(weight, Weight):
+            raise refuse_packed(self, weight)
+        if not isinstance(x, Tensor) or not (bias is None or isinstance(bias, Tensor)):
+            raise refuse_operands(self, x=x, bias=bias)
         if weight.library is not self:
             check_layout(self, weight)
         codes, books, stage_scales, scales, workspace = weight.operands()
