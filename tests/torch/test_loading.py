@@ -81,6 +81,33 @@ def test_without_a_driver_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> 
         open_driver.cache_clear()
 
 
+@pytest.mark.parametrize(
+    ("cuda", "reason"), [(None, "was built without CUDA"), ("13.0", "finds no NVIDIA driver or GPU")]
+)
+def test_without_a_gpu_the_emulator_is_offered(
+    gate: Files, paged: Files, monkeypatch: pytest.MonkeyPatch, cuda: str | None, reason: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    linear, attention = (vqcc.torch.load(files.bundle) for files in (gate, paged))
+    assert isinstance(linear, vqcc.torch.LinearLibrary)
+    assert isinstance(attention, vqcc.torch.AttentionLibrary)
+    for ask in (
+        lambda: linear.weight(gate.packed),
+        lambda: attention.books(paged.packed),
+        lambda: attention.cache(batch=2, pages=5),
+        linear.warm_up,
+        lambda: linear.warm_up("cuda:1"),
+    ):
+        message = (
+            rf"nothing can be on cuda(:1)?: PyTorch .* {reason}.*vqcc doctor`; with device='cpu' the emulator"
+        )
+        with pytest.raises(RuntimeError, match=message):
+            ask()
+    assert linear.weight(gate.packed, device="cpu").device.type == "cpu"
+
+
 def test_nothing_is_loaded_while_a_graph_is_captured(gate: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     library = vqcc.torch.load(gate.bundle)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)

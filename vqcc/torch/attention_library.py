@@ -14,7 +14,7 @@ from vqcc.torch.attention_op import append, attend, attend_with_log_sums
 from vqcc.torch.attention_runtime import AttentionRuntime
 from vqcc.torch.errors import refuse_operands, reported
 from vqcc.torch.kinds import ATTENTION, refuse_packed, type_name
-from vqcc.torch.library import TorchLibrary, check_layout, picked
+from vqcc.torch.library import TorchLibrary, check_layout, picked, usable
 
 if TYPE_CHECKING:
     import os
@@ -44,10 +44,11 @@ class AttentionLibrary(TorchLibrary[AttentionRuntime]):
     def books(
         self, path: str | os.PathLike[str], name: str | None = None, *, device: torch.device | str = "cuda"
     ) -> Books:
-        """Read the codebooks of a layer that `vqcc pack` wrote for this library. Raises ValueError as `weight` does."""
+        """Read the codebooks of a layer that `vqcc pack` wrote for this library, as `weight` of linear layers does."""
+        place = usable(device)
         with reported():
             packed = cache_packed_file.load_packed_books(Path(path), self._runtime.library)
-        return Books.from_arrays(self, packed[picked(path, packed, name)], device)
+        return Books.from_arrays(self, packed[picked(path, packed, name)], place)
 
     def cache(
         self,
@@ -61,9 +62,9 @@ class AttentionLibrary(TorchLibrary[AttentionRuntime]):
 
         `pages` is the number of pages of a paged cache, shared by all sequences; a contiguous one has a page for each
         sequence, of the library's whole context. Windows, if the library has any, are of `dtype`, the library's only
-        one if left out.
+        one if left out. Raises ValueError for sizes that the library has not, and RuntimeError as `books` does.
         """
-        return Cache(self, batch=batch, pages=pages, dtype=dtype, device=torch.device(device))
+        return Cache(self, batch=batch, pages=pages, dtype=dtype, device=usable(device))
 
     def append(
         self,

@@ -11,9 +11,11 @@ from vqcc.torch.kinds import type_name
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import torch
+
     from vqcc.torch.library import TorchLibrary
 
-__all__ = ["refuse_gradients", "refuse_operands", "reported"]
+__all__ = ["refuse_gradients", "refuse_operands", "reported", "require_gpu"]
 
 #: Operands that place tokens.
 _INTEGERS = ("lengths", "page_table", "counts")
@@ -53,3 +55,15 @@ def refuse_operands(library: TorchLibrary[Any], **operands: object) -> TypeError
     )
     wanted = "torch.int32" if what in _INTEGERS else " or ".join(map(str, library.dtypes))
     return TypeError(f"{what} is {type_name(given)}; library {library.name} takes a torch.Tensor of {wanted}")
+
+
+def require_gpu(device: torch.device) -> None:
+    """Raise RuntimeError for a GPU where PyTorch can use none, whose own error has no word of the emulator."""
+    import torch
+
+    if device.type == "cuda" and not torch.cuda.is_available():
+        reason = "was built without CUDA" if torch.version.cuda is None else "finds no NVIDIA driver or GPU"
+        raise RuntimeError(
+            f"nothing can be on {device}: PyTorch {torch.__version__} {reason}. Run `vqcc doctor`; with device='cpu' "
+            "the emulator runs the kernels"
+        )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import torch
 
+from vqcc.torch.errors import require_gpu
+
 if TYPE_CHECKING:
     import os
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from vqcc.torch.packed import PackedModule
     from vqcc.torch.runtime import Runtime
 
-__all__ = ["TorchLibrary", "check_layout", "picked"]
+__all__ = ["TorchLibrary", "check_layout", "picked", "usable"]
 
 AnyRuntime = TypeVar("AnyRuntime", bound="Runtime[Any]")
 
@@ -115,7 +117,16 @@ class TorchLibrary(ABC, Generic[AnyRuntime]):
 def _placed(device: torch.device) -> torch.device:
     """The device with its number."""
     bare = device.type == "cuda" and device.index is None
+    if bare:
+        require_gpu(device)
     return torch.device("cuda", torch.cuda.current_device()) if bare else device
+
+
+def usable(device: torch.device | str) -> torch.device:
+    """The device as PyTorch has it. Raises RuntimeError for a GPU where there is none."""
+    place = torch.device(device)
+    require_gpu(place)
+    return place
 
 
 def check_layout(library: TorchLibrary[Any], packed: PackedModule | Cache) -> None:

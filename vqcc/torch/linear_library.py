@@ -10,7 +10,7 @@ from torch import Tensor
 from vqcc.tensors import packed_file
 from vqcc.torch.errors import refuse_operands, reported
 from vqcc.torch.kinds import LINEAR, refuse_packed
-from vqcc.torch.library import TorchLibrary, check_layout, picked
+from vqcc.torch.library import TorchLibrary, check_layout, picked, usable
 from vqcc.torch.linear import Weight
 from vqcc.torch.linear_op import linear
 from vqcc.torch.linear_runtime import LinearRuntime
@@ -54,11 +54,12 @@ class LinearLibrary(TorchLibrary[LinearRuntime]):
         """Read a weight that `vqcc pack` wrote for this library, onto a device.
 
         `name` picks one of a file with several. Raises ValueError for a file that is damaged, was packed for another
-        layout, or has no such weight.
+        layout, or has no such weight, and RuntimeError for a GPU where there is none.
         """
+        place = usable(device)
         with reported():
             packed = packed_file.load_packed(Path(path), self._runtime.library)
-        return Weight.from_arrays(self, packed[picked(path, packed, name)], device)
+        return Weight.from_arrays(self, packed[picked(path, packed, name)], place)
 
     def linear(self, x: Tensor, weight: Weight, bias: Tensor | None = None) -> Tensor:
         """Multiply, y = x W^T (+ bias): x [..., k] and bias [n] float16 or bfloat16 as the library has it, y [..., n].

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 
 from vqcc.torch.arrays import TYPES
-from vqcc.torch.errors import reported
+from vqcc.torch.errors import reported, require_gpu
 from vqcc.torch.kernels import LoadedKernels, find_gpu
 
 if TYPE_CHECKING:
@@ -127,6 +127,7 @@ class Runtime(ABC, Generic[Launches]):
                 f"library {self.library.name} is not loaded on cuda:{device} yet, and a CUDA graph is being captured, "
                 f"when nothing can be loaded: call library.warm_up('cuda:{device}') before the capture"
             )
+        require_gpu(torch.device("cuda", device))
         from vqcc.torch.driver import open_driver
 
         with self._lock, torch.cuda.device(device):
