@@ -64,8 +64,23 @@ def test_rows_bound_the_workspace(gate: Files, monkeypatch: pytest.MonkeyPatch) 
         return 100 * m + (dtype == "bfloat16")
 
     monkeypatch.setattr(LinearLaunches, "workspace_bytes", needed)
-    found = [vqcc.torch.load(gate.bundle, rows=rows).workspace_bytes() for rows in (None, 1, 4, 9)]
-    assert found == [401, 101, 401, 401]
+    found = [vqcc.torch.load(gate.bundle, rows=rows).workspace_bytes() for rows in (None, 1, 4)]
+    assert found == [401, 101, 401]
+
+
+def test_rows_that_no_launch_has(gate: Files, paged: Files) -> None:
+    for rows in (0, -1, 5, 99):
+        with pytest.raises(
+            ValueError, match=rf"^rows is {rows}; launches of library gate have 1 to 4 rows of x$"
+        ):
+            vqcc.torch.load(gate.bundle, rows=rows)
+    for wrong in ("3", 2.0, True):
+        with pytest.raises(TypeError, match=rf"^rows is {type(wrong).__name__}, not int$"):
+            vqcc.torch.load(gate.bundle, rows=wrong)  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match=r"^launches of attention have no rows of x, and library paged has no o"
+    ):
+        vqcc.torch.load(paged.bundle, rows=1)
 
 
 def test_without_a_driver_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ class LinearLibrary(TorchLibrary[LinearRuntime]):
     def workspace_bytes(self) -> int:
         """Device memory that launches of up to `rows` rows need, of any type."""
         launches = self._runtime.any_launches
-        rows = min(self._rows or launches.max_m, launches.max_m)
+        rows = self._rows or launches.max_m
         return max(launches.workspace_bytes(dtype, rows) for dtype in self._runtime.types.values())
 
     def weight(
