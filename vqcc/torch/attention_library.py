@@ -27,8 +27,8 @@ class AttentionLibrary(TorchLibrary[AttentionRuntime]):
 
     kind = ATTENTION
 
-    def __init__(self, runtime: AttentionRuntime, rows: int | None = None) -> None:
-        super().__init__(runtime, rows)
+    def __init__(self, runtime: AttentionRuntime, directory: Path) -> None:
+        super().__init__(runtime, directory)
         #: What the manifest says: `compiled.op` has the shapes.
         self.compiled = runtime.library
         self._scale = float(runtime.library.op.head_dim) ** -0.5

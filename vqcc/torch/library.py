@@ -12,6 +12,7 @@ from vqcc.torch.errors import require_gpu
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
     from torch import Tensor
 
@@ -30,8 +31,10 @@ class TorchLibrary(ABC, Generic[AnyRuntime]):
 
     kind: ClassVar[Kind]
 
-    def __init__(self, runtime: AnyRuntime, rows: int | None = None) -> None:
+    def __init__(self, runtime: AnyRuntime, directory: Path, rows: int | None = None) -> None:
         self._runtime = runtime
+        # Its own, which may be another than that of the runtime, and wherever the process goes.
+        self._directory = directory.absolute()
         self._rows = rows
         self._workspaces: dict[torch.device, Tensor | None] = {}
         self._identity = runtime.identity
@@ -89,8 +92,8 @@ class TorchLibrary(ABC, Generic[AnyRuntime]):
     def __reduce__(self) -> tuple[Any, ...]:
         from vqcc.torch.loading import load
 
-        directory = str(self._runtime.library.bundle.directory)
-        return partial(load, rows=self._rows, overlap=self._runtime.overlap), (directory,)
+        overlap, cache = self._runtime.overlap, self._runtime.emulator_cache
+        return partial(load, rows=self._rows, overlap=overlap, emulator_cache=cache), (str(self._directory),)
 
     if not TYPE_CHECKING:  # to which it would say that there is any attribute
 

@@ -43,7 +43,7 @@ def load(
     runtime = _runtime_of(directory, overlap=overlap, emulator_cache=emulator_cache)
     if rows is not None:
         _check_rows(rows, _most_rows(runtime), f"library {runtime.library.name}")
-    return _library_of(runtime, rows)
+    return _library_of(runtime, Path(directory), rows)
 
 
 def _runtime_of(
@@ -67,12 +67,12 @@ def _runtime_of(
 
 
 def _library_of(
-    runtime: LinearRuntime | AttentionRuntime, rows: int | None
+    runtime: LinearRuntime | AttentionRuntime, directory: Path, rows: int | None
 ) -> LinearLibrary | AttentionLibrary:
     """What a user calls. A library of attention has no rows, and one with fewer rows than these has its own."""
     if isinstance(runtime, AttentionRuntime):
-        return AttentionLibrary(runtime)
-    return LinearLibrary(runtime, None if rows is None else min(rows, _most_rows(runtime)))
+        return AttentionLibrary(runtime, directory)
+    return LinearLibrary(runtime, directory, None if rows is None else min(rows, _most_rows(runtime)))
 
 
 def _most_rows(runtime: LinearRuntime | AttentionRuntime) -> int:
@@ -114,5 +114,5 @@ def load_model(
     }
     if rows is not None:
         _check_rows(rows, max(map(_most_rows, runtimes.values())), f"model {path.name}")
-    libraries = {folder: _library_of(runtime, rows) for folder, runtime in runtimes.items()}
+    libraries = {folder: _library_of(runtime, path / folder, rows) for folder, runtime in runtimes.items()}
     return {layer: libraries[folder] for layer, folder in folders.items()}

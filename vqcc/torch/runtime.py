@@ -67,6 +67,11 @@ class Runtime(ABC, Generic[Launches]):
         self._verified: dict[tuple[int, ...], tuple[torch.device, list[weakref.ref[Tensor]]]] = {}
         self._lock = threading.Lock()
 
+    @property
+    def emulator_cache(self) -> Path | None:
+        """Where the emulator keeps what it compiles; None: no one has said."""
+        return self._emulator_cache
+
     def _any_kernels(self) -> tuple[CompiledKernel, ...]:
         return next(iter(self.library.builds.values())).kernels
 
