@@ -62,10 +62,11 @@ class Both:
         self.library = fake_cache_library(directory, name=name, **LIBRARIES[name])
         self.shim = Shim(self.library, directory, cache=True)
         self.launches = AttentionLaunches(self.library, "h200")
-        kernels = self.library.builds["h200"].in_cubin
+        build = self.library.builds["h200"]
+        kernels = build.in_cubin
         assert self.shim.status("header_load", 0) == "OK"
         allowed = self.shim.attributes()
-        self.loaded = LoadedKernels(self.shim.driver, 1, b"cubin", kernels, can_overlap=True)
+        self.loaded = LoadedKernels(self.shim.driver, 1, b"cubin", kernels, can_overlap=build.can_overlap)
         assert self.shim.attributes() == allowed
 
     def sound(self, kind: type[Any], rng: random.Random) -> Any:

@@ -144,6 +144,15 @@ def test_a_device_that_the_library_is_not_for(gate: Files, tmp_path: Path) -> No
     assert runtime.load_with(shim.driver, 0)[0].max_m == 4
 
 
+def test_whether_launches_can_overlap_is_what_the_gpus_data_say(
+    gate: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shim, runtime = Shim(gate.library, tmp_path), LinearRuntime(gate.library, LinearLaunches)
+    assert runtime.load_with(shim.driver, 0)[1]._can_overlap
+    monkeypatch.setattr("vqcc.gpus.model.FIRST_DEPENDENT_LAUNCH", 100)
+    assert not runtime.load_with(shim.driver, 0)[1]._can_overlap
+
+
 def without(files: Files, directory: Path, *suffixes: str) -> Any:
     """The library of a bundle that lacks files."""
     from dataclasses import replace

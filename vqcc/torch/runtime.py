@@ -158,8 +158,8 @@ class Runtime(ABC, Generic[Launches]):
             raise RuntimeError(
                 f"{library.bundle.directory} holds no cubin for {gpu}: compile with --emit cubin among the others"
             )
-        kernels = library.builds[gpu].in_cubin
-        loaded = LoadedKernels(driver, context, cubin, kernels, can_overlap=facts[0] >= 9)
+        build = library.builds[gpu]
+        loaded = LoadedKernels(driver, context, cubin, build.in_cubin, can_overlap=build.can_overlap)
         return self._launches_of(library, gpu), loaded
 
     def emulated(self) -> tuple[Launches, Runner]:
