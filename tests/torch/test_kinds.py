@@ -154,3 +154,37 @@ def test_operands_of_attention_that_are_no_tensors(paged: Files, attention: Any)
         call(**own, **sound)
         with pytest.raises(ValueError, match=r"page_table are torch.int32 \[\], not torch.int32 \[2, 1\]"):
             call(**{**own, **sound, "page_table": torch.tensor(1, dtype=torch.int32)})
+
+
+def test_whatever_does_not_fit_is_a_type_value_or_runtime_error(
+    gate: Files, paged: Files, linear: Any, attention: Any
+) -> None:
+    """As docs/torch.md promises, for each operand in turn what no launch takes."""
+    weight, books = linear.weight(gate.packed, device="cpu"), attention.books(paged.packed, device="cpu")
+    cache = attention.cache(batch=2, pages=5, device="cpu")
+    lengths, table = torch.ones(2, dtype=torch.int32), torch.zeros(2, 2, dtype=torch.int32)
+    stored = {"cache": cache, "books": books, "lengths": lengths, "page_table": table}
+    tokens = torch.zeros(2, 1, 2, 64).half()
+    wrong = (
+        1, "x", b"x", [1], {}, object(), np.zeros(2), weight, books, cache, linear, torch.tensor(1),
+        torch.zeros(0), torch.zeros(2, 3, 4, 5, 6).half(), torch.zeros(2, 2).to_sparse(),
+        torch.zeros(1, 264).half().to_sparse(), torch.zeros(2, dtype=torch.complex64), lengths.to("meta"),
+    )  # fmt: skip
+    calls: tuple[tuple[Any, dict[str, Any]], ...] = (
+        (linear.linear, {"x": torch.zeros(1, 264).half(), "weight": weight, "bias": torch.zeros(72).half()}),
+        (attention.append, {"keys": tokens, "values": tokens, "counts": lengths, **stored}),
+        (attention.attend, {"queries": tokens.repeat(1, 1, 2, 1), "softmax_scale": 1.0, **stored}),
+        (cache.check, {"lengths": lengths, "page_table": table}),
+    )
+    for call, sound in calls:
+        call(**sound)
+        for name in sound:
+            for value in wrong:
+                is_number = isinstance(value, int) or (isinstance(value, torch.Tensor) and value.dim() == 0)
+                if name == "softmax_scale" and is_number:
+                    continue
+                if value is sound[name]:
+                    continue
+                with pytest.raises((TypeError, ValueError, RuntimeError)) as raised:
+                    call(**{**sound, name: value})
+                assert str(raised.value), (name, value)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -39,6 +40,39 @@ def test_the_example_runs(tmp_path: Path, cache_directory: Path, monkeypatch: py
     exec(compile(code, "docs/torch.md", "exec"), names)
     assert isinstance(y := names["y"], torch.Tensor)
     assert y.shape == (2, 3, 1536)
+
+
+OWNERS: dict[str, tuple[Any, ...]] = {
+    "": (vqcc.torch,),
+    "library": (vqcc.torch.LinearLibrary, vqcc.torch.AttentionLibrary),
+    "weight": (vqcc.torch.Weight,),
+    "cache": (vqcc.torch.Cache,),
+}
+
+
+def signature(function: Any) -> str:
+    """Parameters as the page writes them: without types, and without the object that a method is of."""
+    found = inspect.signature(function)
+    bare = [each.replace(annotation=each.empty) for each in found.parameters.values() if each.name != "self"]
+    shown = inspect.Signature(bare).replace(return_annotation=inspect.Signature.empty)
+    return str(shown).replace("'", '"')
+
+
+def test_signatures_of_the_page_are_what_functions_have() -> None:
+    shown = re.findall(r"^\| `(?:(\w+)\.)?(\w+)(\(.*?\))` \|", PAGE, re.M)
+    assert {name for _, name, _ in shown} >= {"load", "load_model", "Linear", "Attention", "attend", "check"}
+    for owner, name, parameters in shown:
+        (function,) = {getattr(each, name) for each in OWNERS[owner] if hasattr(each, name)}
+        assert parameters == signature(function), name
+
+
+def test_every_public_method_of_a_library_is_on_the_page() -> None:
+    for library, unsaid in (
+        (vqcc.torch.LinearLibrary, {"expected_parts", "workspace_bytes", "shape"}),
+        (vqcc.torch.AttentionLibrary, {"expected_parts", "workspace_bytes"}),
+    ):
+        for name in {name for name in vars(library) if not name.startswith("_")} - {*unsaid, "kind"}:
+            assert re.search(rf"`library\.{name}\b", PAGE), name
 
 
 def test_every_name_of_the_page_is_there() -> None:

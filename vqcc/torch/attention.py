@@ -22,7 +22,7 @@ __all__ = ["Attention", "Books", "Cache"]
 class Books(PackedModule):
     """Codebooks of a layer's keys and values, as `AttentionLibrary.books` reads them."""
 
-    kind = ATTENTION
+    library_kind = ATTENTION
     PARTS = ("key_books", "value_books", "append_key_books", "append_value_books", "book_facts", "rotations")
     library: AttentionLibrary
     key_books: Tensor

@@ -73,8 +73,8 @@ class AttentionLibrary(TorchLibrary[AttentionRuntime]):
         keys: Tensor,
         values: Tensor,
         lengths: Tensor,
-        *,
         page_table: Tensor | None = None,
+        *,
         counts: Tensor | None = None,
     ) -> None:
         """Encode new keys and values [batch, new_tokens, kv_heads, head_dim] into the cache.
@@ -113,8 +113,8 @@ class AttentionLibrary(TorchLibrary[AttentionRuntime]):
         cache: Cache,
         books: Books,
         lengths: Tensor,
-        *,
         page_table: Tensor | None = None,
+        *,
         softmax_scale: float | None = None,
         softcap: float = 0.0,
     ) -> Tensor:
@@ -133,8 +133,8 @@ class AttentionLibrary(TorchLibrary[AttentionRuntime]):
         cache: Cache,
         books: Books,
         lengths: Tensor,
-        *,
         page_table: Tensor | None = None,
+        *,
         softmax_scale: float | None = None,
         softcap: float = 0.0,
     ) -> tuple[Tensor, Tensor]:

@@ -40,13 +40,13 @@ def check_library(user: str, library: TorchLibrary[Any], kind: Kind) -> None:
 
 def check_packed(library: TorchLibrary[Any], packed: PackedModule) -> None:
     """Raise TypeError for what is not packed data of the kind that `library` is of."""
-    if getattr(packed, "kind", None) is not library.kind:
+    if getattr(packed, "library_kind", None) is not library.kind:
         raise refuse_packed(library, packed)
 
 
 def refuse_packed(library: TorchLibrary[Any], packed: Any) -> TypeError:
     """For what is not packed data of a library's kind."""
-    kind, found = library.kind, getattr(packed, "kind", None)
+    kind, found = library.kind, getattr(packed, "library_kind", None)
     given = type_name(packed)
     if isinstance(found, Kind):
         given += f" of library {packed.library.name}, which vqcc.torch.{found.layer} is for"

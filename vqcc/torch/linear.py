@@ -22,7 +22,7 @@ class Weight(PackedModule):
     Buffers are `codes`, `books`, and, if the algorithm has them, `stage_scales` and `scales`.
     """
 
-    kind = LINEAR
+    library_kind = LINEAR
     PARTS = ("codes", "books", "stage_scales", "scales")
     library: LinearLibrary
     codes: Tensor
