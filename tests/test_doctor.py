@@ -74,6 +74,17 @@ def test_nothing_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     )
 
 
+def test_pytorch_is_shown_where_it_is_and_never_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor asked for where it is not: beside it the compiler is another version."""
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)  # so that its import would fail
+    monkeypatch.setattr(doctor, "_version", {"torch": "2.13.0"}.get)
+    assert run(tmp_path, str(tmp_path / "nothing"))["torch"] == Check("torch", "ok", "2.13.0 (vqcc.torch)")
+    monkeypatch.setattr(doctor, "_version", lambda name: None)
+    assert "torch" not in run(tmp_path, str(tmp_path / "nothing"))
+
+
 def test_with_a_toolkit_pycuda_needs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_version", lambda name: None)
     path = program(tmp_path / "bin", "nvcc", "echo 'release 13.0, V13.0.88'")

@@ -16,6 +16,7 @@ from vqcc import gpus
 from vqcc.algorithms.presets import resolve
 from vqcc.building import problems_of, runs_on, write_library
 from vqcc.codegen.manifest import seal
+from vqcc.compiled import GpuKernels
 from vqcc.diagnostics import VqccError
 from vqcc.hotness import profile_tensor, save_profile
 from vqcc.library import layout_identity, load_library, select_gpus
@@ -265,3 +266,10 @@ def test_multiprocessors_that_a_manifest_cannot_mean() -> None:
     for wrong in (-1, 1.5, "132", True, None):
         with pytest.raises(ValueError, match="no number of things"):
             count_of(wrong)
+
+
+def test_launches_overlap_where_the_gpus_own_data_say_so() -> None:
+    for name in gpus.names():
+        gpu = gpus.load(name)
+        build: GpuKernels[Any] = GpuKernels(tuple(runs_on(gpu)), gpu.sm_count.integer, 1.0, ())
+        assert build.can_overlap == gpu.has_dependent_launch == (gpu.sm >= 90), name

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from vqcc.diagnostics import Diagnostic, VqccError, did_you_mean
+from vqcc.gpus.model import has_dependent_launch
 from vqcc.manifest_values import build_id_of, count_of, dataclass_of, level_of, rate_of, text_of
 from vqcc.plan import Launch
 
@@ -57,6 +58,11 @@ class GpuKernels(Generic[AnyKernel_co]):
     def in_cubin(self) -> tuple[CompiledKernel, ...]:
         """Every kernel that the cubin has."""
         return self.kernels
+
+    @property
+    def can_overlap(self) -> bool:
+        """Whether a launch may start while the one before it ends, as the header's table of kernels has it."""
+        return has_dependent_launch(self.runs_on[0])
 
     @property
     def workspace_bytes(self) -> int:

@@ -63,6 +63,7 @@ def diagnose(*, path: str, cache_directory: Path, cache_limit_bytes: int) -> lis
         _python(),
         Check("vqcc", "ok", vqcc.__version__),
         *(_package(*package) for package in _PACKAGES),
+        *_torch(),
         _wheels_in_step(),
         _nvrtc(),
         _nvcc(path),
@@ -87,6 +88,13 @@ def _package(name: str, purpose: str, extra: str) -> Check:
     if extra:
         return Check(name, "warning", f"not installed; used for {purpose}", f'pip install "vqcc[{extra}]"')
     return Check(name, "missing", f"not installed; needed for {purpose}", f"pip install {name}")
+
+
+def _torch() -> Iterator[Check]:
+    """PyTorch if it is there, unimported. Nothing is said where it is not: its wheels pin the compiler beside them."""
+    version = _version("torch")
+    if version is not None:
+        yield Check("torch", "ok", f"{version} (vqcc.torch)")
 
 
 def _version(name: str) -> str | None:

@@ -456,3 +456,15 @@ def test_lengths_and_pages_that_are_not_the_caches(library: Any) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             cache.check(torch.tensor(lengths, dtype=torch.int32), table)
+    with pytest.raises(
+        TypeError, match=r"^lengths is list; library paged takes a torch.Tensor of torch.int32$"
+    ):
+        cache.check([41, 33], TABLE)
+    for wrong, table, message in (
+        (LENGTHS.long(), TABLE, r"lengths are torch.int64 \[2\], not torch.int32 \[2\]"),
+        (LENGTHS[0], TABLE, r"lengths are torch.int32 \[\], not torch.int32 \[1\]"),
+        (LENGTHS, TABLE[:1], r"page_table are torch.int32 \[1, 2\], not torch.int32 \[2, 2\]"),
+        (LENGTHS, TABLE[0, 0], r"page_table are torch.int32 \[\], not torch.int32 \[2, 1\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            cache.check(wrong, table)

@@ -7,9 +7,11 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from cache_libraries import fake_cache_library
 from torch_shim import TYPES, Shim
 
+import vqcc.torch
 from vqcc.torch.attention_launch import AppendArguments, AttendArguments, AttentionLaunches
 from vqcc.torch.host_view import check_cache
 from vqcc.torch.kernels import LoadedKernels
@@ -43,7 +45,23 @@ LIBRARIES: dict[str, dict[str, Any]] = {
         "page_size": 64,
     },
     "no-workspace": {"level": "o4", "batch": 16, "context": 256},
+    # Of many new tokens some leave the window into pages that queries do not see.
+    "windowed": {
+        "level": "gc",
+        "page_size": 32,
+        "sliding_window": 66,
+        "window": 64,
+        "query_tokens": 3,
+    },
 }
+
+
+class HostView(ctypes.Structure):
+    """The header's, of lengths and a page table on the host."""
+
+    _fields_ = (("lengths", ctypes.c_void_p), ("page_table", ctypes.c_void_p), ("page_count", ctypes.c_int64))
+
+
 _C_TYPES = {"softmax_scale": ctypes.c_float, "softcap": ctypes.c_float}
 
 
@@ -74,11 +92,13 @@ class Both:
     def __init__(self, name: str, directory: Path) -> None:
         self.library = fake_cache_library(directory, name=name, **LIBRARIES[name])
         self.shim = Shim(self.library, directory, cache=True)
+        self.bundle = directory / name
         self.launches = AttentionLaunches(self.library, "h200")
-        kernels = self.library.builds["h200"].in_cubin
+        build = self.library.builds["h200"]
+        kernels = build.in_cubin
         assert self.shim.status("header_load", 0) == "OK"
         allowed = self.shim.attributes()
-        self.loaded = LoadedKernels(self.shim.driver, 1, b"cubin", kernels, can_overlap=True)
+        self.loaded = LoadedKernels(self.shim.driver, 1, b"cubin", kernels, can_overlap=build.can_overlap)
         assert self.shim.attributes() == allowed
 
     def sound(self, kind: type[Any], rng: random.Random) -> Any:
@@ -177,3 +197,65 @@ def test_lengths_and_pages_are_checked_as_the_header_checks_them(both: Both) -> 
         assert own == wanted or (given is None and op.paged and wanted == "ERROR_CAPACITY")
         seen.add(own)
     assert {"OK", "ERROR_LENGTH", "ERROR_CAPACITY", "ERROR_PAGE"} <= seen
+
+
+def header_refuses(
+    both: Both, lengths: torch.Tensor, table: torch.Tensor | None, pages: int, **sizes: int
+) -> bool:
+    """Whether the header refuses to attend with the most query tokens, or to append `new_tokens`, of this host view."""
+    op, rng, refused = both.library.op, random.Random(0), False
+    host = HostView(lengths.data_ptr(), 0 if table is None else table.data_ptr(), pages)
+    new_tokens, build = sizes.pop("new_tokens"), both.library.builds["h200"]
+    for kind, struct, what, tokens in (
+        (AttendArguments, ATTEND, "launch", {"query_tokens": op.query_tokens}),
+        (AppendArguments, APPEND, "append", {"new_tokens": new_tokens}),
+    ):
+        both.shim.set_parameters((build.kernels if what == "launch" else build.appends)[0].arguments)
+        fields = (
+            both.sound(kind, rng)._replace(dtype="float16", batch=len(lengths), **tokens, **sizes)._asdict()
+        )
+        theirs = struct(**{**fields, "type": TYPES[fields.pop("dtype")], "host": ctypes.addressof(host)})
+        status = both.shim.status(f"header_{what}", ctypes.byref(theirs), ctypes.c_void_p(STREAM))
+        assert status in {"OK", "ERROR_LENGTH", "ERROR_CAPACITY", "ERROR_PAGE"}
+        refused |= status != "OK"
+    return refused
+
+
+def test_a_cache_is_checked_for_all_that_the_header_lets_launches_touch(both: Both) -> None:
+    """Pages that freed tokens were on may be named by anything, and those of tokens that are touched may not."""
+    library: Any = vqcc.torch.load(both.bundle)
+    op, rng, seen = both.library.op, random.Random(0), set()
+    for _ in range(400):
+        batch, pages = rng.randint(1, max(op.batch)), 12
+        cache = library.cache(
+            batch=batch,
+            pages=pages if op.paged else None,
+            page_tokens=rng.choice(op.page_sizes) if op.paged else None,
+            dtype=torch.float16,
+            device="cpu",
+        )
+        lengths = torch.tensor([rng.randrange(op.context + 1) for _ in range(batch)], dtype=torch.int32)
+        table = torch.tensor([[rng.randrange(12) for _ in range(8)] for _ in range(batch)], dtype=torch.int32)
+        freed = rng.randrange(8)
+        table[:, :freed] = -1
+        new_tokens = rng.choice([None, 1, 3, op.context])
+        given = table if op.paged else None
+        wanted = header_refuses(
+            both,
+            lengths,
+            given,
+            len(cache.pages),
+            new_tokens=op.query_tokens if new_tokens is None else new_tokens,
+            page_table_stride=8,
+            page_blocks=cache.pages.shape[1] // library._runtime.block_bytes,
+        )
+        try:
+            cache.check(lengths, given, new_tokens=new_tokens)
+        except ValueError:
+            assert wanted, (lengths, table, new_tokens)
+            seen.add("refused")
+        else:
+            assert not wanted, (lengths, table, new_tokens)
+            seen.add("a page was freed" if freed and lengths.min() > 32 + op.window else "all is there")
+    assert ("refused" in seen) == op.paged
+    assert ("a page was freed" in seen) == bool(not op.paged or op.sliding_window)

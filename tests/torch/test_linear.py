@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from torch._dynamo.testing import CompileCounter, CompileCounterWithBackend
 
 import vqcc.torch
 from vqcc.tensors.packed_file import save_packed
+from vqcc.torch import runtime
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,6 +99,29 @@ def test_copies_share_the_library(library: Any, weight: Any) -> None:
     assert again.library is not library
     x = draw(1, 264)
     assert torch.equal(again(x), layer(x))
+
+
+def test_a_library_of_a_relative_path_is_found_from_anywhere(
+    gate: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each library from its own directory, though their kernels are loaded once, with all that it was loaded with."""
+    monkeypatch.setattr(runtime, "_registered", {})
+    there, gone, elsewhere = (tmp_path / name for name in ("there", "gone", "elsewhere"))
+    for directory in (there, gone):
+        shutil.copytree(gate.bundle, directory / "gate")
+    elsewhere.mkdir()
+    vqcc.torch.load(gone / "gate")
+    shutil.rmtree(gone)
+    monkeypatch.chdir(there)
+    options: dict[str, Any] = {"rows": 2, "overlap": True, "emulator_cache": "kept"}
+    vqcc.torch.load("gate", overlap=True)
+    pickled = pickle.dumps([vqcc.torch.load("gate"), vqcc.torch.load("gate", **options)])
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setattr(runtime, "_registered", {})
+    plain, again = pickle.loads(pickled)
+    assert (plain._rows, plain._runtime.overlap, plain._runtime.emulator_cache) == (None, False, None)
+    assert (again._rows, again._runtime.overlap) == (2, True)
+    assert again._runtime.emulator_cache == there / "kept"
 
 
 def test_a_workspace_is_shared_or_owned(gate: Files, weight: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,8 +64,23 @@ def test_rows_bound_the_workspace(gate: Files, monkeypatch: pytest.MonkeyPatch) 
         return 100 * m + (dtype == "bfloat16")
 
     monkeypatch.setattr(LinearLaunches, "workspace_bytes", needed)
-    found = [vqcc.torch.load(gate.bundle, rows=rows).workspace_bytes() for rows in (None, 1, 4, 9)]
-    assert found == [401, 101, 401, 401]
+    found = [vqcc.torch.load(gate.bundle, rows=rows).workspace_bytes() for rows in (None, 1, 4)]
+    assert found == [401, 101, 401]
+
+
+def test_rows_that_no_launch_has(gate: Files, paged: Files) -> None:
+    for rows in (0, -1, 5, 99):
+        with pytest.raises(
+            ValueError, match=rf"^rows is {rows}; launches of library gate have 1 to 4 rows of x$"
+        ):
+            vqcc.torch.load(gate.bundle, rows=rows)
+    for wrong in ("3", 2.0, True):
+        with pytest.raises(TypeError, match=rf"^rows is {type(wrong).__name__}, not int$"):
+            vqcc.torch.load(gate.bundle, rows=wrong)  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match=r"^launches of attention have no rows of x, and library paged has no o"
+    ):
+        vqcc.torch.load(paged.bundle, rows=1)
 
 
 def test_without_a_driver_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,6 +94,33 @@ def test_without_a_driver_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> 
             open_driver()
     finally:
         open_driver.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("cuda", "reason"), [(None, "was built without CUDA"), ("13.0", "finds no NVIDIA driver or GPU")]
+)
+def test_without_a_gpu_the_emulator_is_offered(
+    gate: Files, paged: Files, monkeypatch: pytest.MonkeyPatch, cuda: str | None, reason: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    linear, attention = (vqcc.torch.load(files.bundle) for files in (gate, paged))
+    assert isinstance(linear, vqcc.torch.LinearLibrary)
+    assert isinstance(attention, vqcc.torch.AttentionLibrary)
+    for ask in (
+        lambda: linear.weight(gate.packed),
+        lambda: attention.books(paged.packed),
+        lambda: attention.cache(batch=2, pages=5),
+        linear.warm_up,
+        lambda: linear.warm_up("cuda:1"),
+    ):
+        message = (
+            rf"nothing can be on cuda(:1)?: PyTorch .* {reason}.*vqcc doctor`; with device='cpu' the emulator"
+        )
+        with pytest.raises(RuntimeError, match=message):
+            ask()
+    assert linear.weight(gate.packed, device="cpu").device.type == "cpu"
 
 
 def test_nothing_is_loaded_while_a_graph_is_captured(gate: Files, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,6 +142,15 @@ def test_a_device_that_the_library_is_not_for(gate: Files, tmp_path: Path) -> No
         runtime.load_with(shim.driver, 0)
     shim.set_device(9, 0, 132)
     assert runtime.load_with(shim.driver, 0)[0].max_m == 4
+
+
+def test_whether_launches_can_overlap_is_what_the_gpus_data_say(
+    gate: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shim, runtime = Shim(gate.library, tmp_path), LinearRuntime(gate.library, LinearLaunches)
+    assert runtime.load_with(shim.driver, 0)[1]._can_overlap
+    monkeypatch.setattr("vqcc.gpus.model.FIRST_DEPENDENT_LAUNCH", 100)
+    assert not runtime.load_with(shim.driver, 0)[1]._can_overlap
 
 
 def without(files: Files, directory: Path, *suffixes: str) -> Any:

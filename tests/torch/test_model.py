@@ -65,6 +65,26 @@ def test_options_are_for_every_library(directory: Path) -> None:
     assert all(library._identity.endswith(".overlap") for library in libraries.values())
 
 
+def test_rows_bound_every_library_that_has_so_many(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model's legal range is that of its library with the most."""
+    most = {"qk": 1, "down": 8}
+
+    def most_rows(runtime: Any) -> int:
+        return most.get(runtime.library.name.removeprefix("small-"), 0)
+
+    monkeypatch.setattr("vqcc.torch.loading._most_rows", most_rows)
+    libraries: dict[str, Any] = dict(vqcc.torch.load_model(directory, rows=8))
+    assert [library._rows for library in libraries.values()] == [1, 8, 8, None]
+    for rows in (0, 9):
+        with pytest.raises(
+            ValueError, match=f"^rows is {rows}; launches of model small have 1 to 8 rows of x$"
+        ):
+            vqcc.torch.load_model(directory, rows=rows)
+    most.clear()
+    with pytest.raises(ValueError, match="have no rows of x, and model small has no others: leave rows out"):
+        vqcc.torch.load_model(directory, rows=1)
+
+
 def test_a_model_is_no_library_and_a_library_no_model(directory: Path, gate: Files, tmp_path: Path) -> None:
     with pytest.raises(
         ValueError,

@@ -126,6 +126,11 @@ Rate = Annotated[Fact, BeforeValidator(_plain_number)]
 Counts = Annotated[FactList, BeforeValidator(_plain_number)]
 
 
+def has_dependent_launch(target: str) -> bool:
+    """Whether kernels for a target, as `sm_90`, may start while those before them end."""
+    return int(target.removeprefix("sm_")) >= FIRST_DEPENDENT_LAUNCH
+
+
 class Gpu(BaseModel):
     """Limits that decide what fits, and rates that decide what is fast.
 
@@ -193,7 +198,7 @@ class Gpu(BaseModel):
     @property
     def has_dependent_launch(self) -> bool:
         """Whether kernels may start while those before them end (PTX ISA, griddepcontrol: from 9.0 on)."""
-        return self.sm >= FIRST_DEPENDENT_LAUNCH
+        return has_dependent_launch(self.target)
 
     @property
     def has_clusters(self) -> bool:

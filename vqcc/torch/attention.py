@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from vqcc.cache_layouts import BLOCK_TOKENS
-from vqcc.torch.host_view import check_cache
+from vqcc.torch.errors import refuse_operands
+from vqcc.torch.host_view import check_cache, touched_tokens
+from vqcc.torch.kinds import ATTENTION, check_library, check_packed
 from vqcc.torch.packed import PackedModule
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ __all__ = ["Attention", "Books", "Cache"]
 class Books(PackedModule):
     """Codebooks of a layer's keys and values, as `AttentionLibrary.books` reads them."""
 
+    library_kind = ATTENTION
     PARTS = ("key_books", "value_books", "append_key_books", "append_value_books", "book_facts", "rotations")
     library: AttentionLibrary
     key_books: Tensor
@@ -53,11 +56,12 @@ class Cache(nn.Module):
         *,
         batch: int,
         pages: int | None,
-        page_tokens: int | None,
+        page_tokens: int | None = None,
         dtype: torch.dtype | None,
         device: torch.device,
     ) -> None:
         super().__init__()
+        check_library("Cache", library, ATTENTION)
         compiled = library.compiled
         op, layout = compiled.op, compiled.layout
         if not 1 <= batch <= max(op.batch):
@@ -90,17 +94,23 @@ class Cache(nn.Module):
         buffers = self._buffers
         return buffers["pages"], buffers["key_window"], buffers["value_window"]
 
-    def check(self, lengths: Tensor, page_table: Tensor | None = None) -> None:
+    def check(
+        self, lengths: Tensor, page_table: Tensor | None = None, *, new_tokens: int | None = None
+    ) -> None:
         """Raise ValueError for lengths or pages that are not this cache's; copies both to the host, and waits for them.
 
-        What is checked is what a launch with these would read. Not to be called while a CUDA graph is captured.
+        What is checked is what launches with these would touch that append `new_tokens`, and attend with as many query
+        tokens as the library takes at most, which are the new ones too if left out. Pages before a sliding window may
+        be anything, as in the C header. Not to be called while a CUDA graph is captured.
         """
-        layout = self.library.compiled.layout
+        op, layout = self.library.compiled.op, self.library.compiled.layout
+        _check_integers(self.library, lengths, page_table)
         blocks = self.pages.shape[1] // (layout.heads * layout.block_bytes)
         table = None if page_table is None else page_table.tolist()
-        status = check_cache(self.library.compiled.op, lengths.tolist(), table, self.pages.shape[0], blocks)
+        span = touched_tokens(op, op.query_tokens if new_tokens is None else new_tokens)
+        status = check_cache(op, lengths.tolist(), table, self.pages.shape[0], blocks, span)
         texts: dict[StatusName, str] = {
-            "ERROR_LENGTH": f"a length is negative or more than {self.library.compiled.op.context}",
+            "ERROR_LENGTH": f"a length is negative or more than {op.context}",
             "ERROR_CAPACITY": "a sequence has more tokens than its pages hold",
             "ERROR_PAGE": f"a page is named that is not one of the cache's {self.pages.shape[0]}",
             "ERROR_NULL_POINTER": "a paged cache needs a page_table",
@@ -127,11 +137,25 @@ def _tokens_of_page(library: AttentionLibrary, page_tokens: int | None) -> int:
     raise ValueError(f"library {library.name} has kernels for pages of {legal} tokens: {given}")
 
 
+def _check_integers(library: AttentionLibrary, lengths: Tensor, page_table: Tensor | None) -> None:
+    """Refuse lengths and a page table, on any device, whose types and shapes no launch takes."""
+    if not (isinstance(lengths, Tensor) and (page_table is None or isinstance(page_table, Tensor))):
+        raise refuse_operands(library, lengths=lengths, page_table=page_table)
+    check, rows = library._runtime.check_integers, tuple(lengths.shape[:1]) or (1,)
+    check("lengths", lengths, rows, lengths.device)
+    if page_table is not None:
+        columns = page_table.shape[-1] if page_table.dim() else 1
+        check("page_table", page_table, (*rows, columns), page_table.device)
+
+
 class Attention(nn.Module):
     """Attention of a layer in decoding and prefill: appends new tokens to a cache, and attends to it."""
 
     def __init__(self, library: AttentionLibrary, books: Books | None = None) -> None:
         super().__init__()
+        check_library("Attention", library, ATTENTION)
+        if books is not None:
+            check_packed(library, books)
         self.library = library
         self.books = Books.empty(library) if books is None else books
 

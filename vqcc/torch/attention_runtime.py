@@ -112,7 +112,8 @@ class AttentionRuntime(Runtime[AttentionLaunches]):
         elif page_table is None:
             raise ValueError(f"the cache of library {name} is of pages, and needs a page_table")
         else:
-            self.check_integers("page_table", page_table, (batch, page_table.shape[-1]), device)
+            columns = page_table.shape[-1] if page_table.dim() else 1
+            self.check_integers("page_table", page_table, (batch, columns), device)
         if (window := packed.key_window) is not None:
             self._check_windows_fit(window, packed.value_window, tokens)
 

@@ -12,7 +12,17 @@ if TYPE_CHECKING:
     from vqcc.codegen.contract import StatusName
     from vqcc.ops.attention.model import AttentionDecode
 
-__all__ = ["check_cache"]
+__all__ = ["check_cache", "touched_tokens"]
+
+
+def touched_tokens(op: AttentionDecode, new_tokens: int) -> int:
+    """Newest tokens of a sequence that its launches touch, as the header's `_supports` have it; 0: all of them.
+
+    Of those that attend with any legal number of query tokens, and that which appends `new_tokens`.
+    """
+    if not op.sliding_window:
+        return 0
+    return max(op.sliding_window + op.query_tokens - 1, new_tokens + op.window)
 
 
 def check_cache(  # noqa: PLR0911  (a status each)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import torch
 
+from vqcc.torch.errors import require_gpu
+
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
     from torch import Tensor
 
     from vqcc.torch.attention import Cache
+    from vqcc.torch.kinds import Kind
     from vqcc.torch.packed import PackedModule
     from vqcc.torch.runtime import Runtime
 
-__all__ = ["TorchLibrary", "check_layout", "picked"]
+__all__ = ["TorchLibrary", "check_layout", "picked", "usable"]
 
 AnyRuntime = TypeVar("AnyRuntime", bound="Runtime[Any]")
 
@@ -25,8 +29,12 @@ AnyRuntime = TypeVar("AnyRuntime", bound="Runtime[Any]")
 class TorchLibrary(ABC, Generic[AnyRuntime]):
     """What libraries over weights and over KV caches have in common."""
 
-    def __init__(self, runtime: AnyRuntime, rows: int | None = None) -> None:
+    kind: ClassVar[Kind]
+
+    def __init__(self, runtime: AnyRuntime, directory: Path, rows: int | None = None) -> None:
         self._runtime = runtime
+        # Its own, which may be another than that of the runtime, and wherever the process goes.
+        self._directory = directory.absolute()
         self._rows = rows
         self._workspaces: dict[torch.device, Tensor | None] = {}
         self._identity = runtime.identity
@@ -84,8 +92,26 @@ class TorchLibrary(ABC, Generic[AnyRuntime]):
     def __reduce__(self) -> tuple[Any, ...]:
         from vqcc.torch.loading import load
 
-        directory = str(self._runtime.library.bundle.directory)
-        return partial(load, rows=self._rows, overlap=self._runtime.overlap), (directory,)
+        overlap, cache = self._runtime.overlap, self._runtime.emulator_cache
+        return partial(load, rows=self._rows, overlap=overlap, emulator_cache=cache), (str(self._directory),)
+
+    if not TYPE_CHECKING:  # to which it would say that there is any attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """Say, of what only libraries of the other kind have, what this one is and has."""
+            message = f"{type(self).__name__!r} object has no attribute {name!r}"
+            for other in TorchLibrary.__subclasses__():
+                if name in vars(other) and not isinstance(self, other):
+                    own = [
+                        each
+                        for each in vars(type(self))
+                        if not each.startswith("_") and each not in {*dir(TorchLibrary), "kind"}
+                    ]
+                    message = (
+                        f"library {vars(self).get('name')} is of {self.kind.serves}, and has no {name}, as those of "
+                        f"{other.kind.serves} have: it has {', '.join(own)}"
+                    )
+            raise AttributeError(message, name=name, obj=self)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, gpus={list(self.gpus)})"
@@ -94,7 +120,16 @@ class TorchLibrary(ABC, Generic[AnyRuntime]):
 def _placed(device: torch.device) -> torch.device:
     """The device with its number."""
     bare = device.type == "cuda" and device.index is None
+    if bare:
+        require_gpu(device)
     return torch.device("cuda", torch.cuda.current_device()) if bare else device
+
+
+def usable(device: torch.device | str) -> torch.device:
+    """The device as PyTorch has it. Raises RuntimeError for a GPU where there is none."""
+    place = torch.device(device)
+    require_gpu(place)
+    return place
 
 
 def check_layout(library: TorchLibrary[Any], packed: PackedModule | Cache) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from vqcc.torch.kinds import LINEAR, check_library, check_packed
 from vqcc.torch.packed import PackedModule
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class Weight(PackedModule):
     Buffers are `codes`, `books`, and, if the algorithm has them, `stage_scales` and `scales`.
     """
 
+    library_kind = LINEAR
     PARTS = ("codes", "books", "stage_scales", "scales")
     library: LinearLibrary
     codes: Tensor
@@ -59,6 +61,9 @@ class Linear(nn.Module):
         bias: Tensor | None = None,
     ) -> None:
         super().__init__()
+        check_library("Linear", library, LINEAR)
+        if weight is not None:
+            check_packed(library, weight)
         self.library = library
         self.weight = Weight.empty(library) if weight is None else weight
         self.register_buffer("bias", None if bias is None else torch.as_tensor(bias).detach())

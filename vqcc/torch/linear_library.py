@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from vqcc.tensors import packed_file
-from vqcc.torch.errors import reported
-from vqcc.torch.library import TorchLibrary, check_layout, picked
+from vqcc.torch.errors import refuse_operands, reported
+from vqcc.torch.kinds import LINEAR, refuse_packed
+from vqcc.torch.library import TorchLibrary, check_layout, picked, usable
 from vqcc.torch.linear import Weight
 from vqcc.torch.linear_op import linear
 from vqcc.torch.linear_runtime import LinearRuntime
@@ -16,13 +19,14 @@ if TYPE_CHECKING:
     import os
 
     import torch
-    from torch import Tensor
 
 __all__ = ["LinearLibrary"]
 
 
 class LinearLibrary(TorchLibrary[LinearRuntime]):
     """A library of products with a quantized weight: ops gemv, gemm and linear."""
+
+    kind = LINEAR
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -41,7 +45,7 @@ class LinearLibrary(TorchLibrary[LinearRuntime]):
     def workspace_bytes(self) -> int:
         """Device memory that launches of up to `rows` rows need, of any type."""
         launches = self._runtime.any_launches
-        rows = min(self._rows or launches.max_m, launches.max_m)
+        rows = self._rows or launches.max_m
         return max(launches.workspace_bytes(dtype, rows) for dtype in self._runtime.types.values())
 
     def weight(
@@ -50,11 +54,12 @@ class LinearLibrary(TorchLibrary[LinearRuntime]):
         """Read a weight that `vqcc pack` wrote for this library, onto a device.
 
         `name` picks one of a file with several. Raises ValueError for a file that is damaged, was packed for another
-        layout, or has no such weight.
+        layout, or has no such weight, and RuntimeError for a GPU where there is none.
         """
+        place = usable(device)
         with reported():
             packed = packed_file.load_packed(Path(path), self._runtime.library)
-        return Weight.from_arrays(self, packed[picked(path, packed, name)], device)
+        return Weight.from_arrays(self, packed[picked(path, packed, name)], place)
 
     def linear(self, x: Tensor, weight: Weight, bias: Tensor | None = None) -> Tensor:
         """Multiply, y = x W^T (+ bias): x [..., k] and bias [n] float16 or bfloat16 as the library has it, y [..., n].
@@ -63,6 +68,10 @@ class LinearLibrary(TorchLibrary[LinearRuntime]):
         not aligned as the kernels need. Raises TypeError, ValueError and RuntimeError for operands that do not fit, and
         RuntimeError if x requires a gradient.
         """
+        if not isinstance(weight, Weight):
+            raise refuse_packed(self, weight)
+        if not isinstance(x, Tensor) or not (bias is None or isinstance(bias, Tensor)):
+            raise refuse_operands(self, x=x, bias=bias)
         if weight.library is not self:
             check_layout(self, weight)
         codes, books, stage_scales, scales, workspace = weight.operands()

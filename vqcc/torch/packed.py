@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vqcc.torch.arrays import carrier_of, tensor_of
+from vqcc.torch.kinds import check_library
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vqcc.torch.kinds import Kind
     from vqcc.torch.library import TorchLibrary
 
 __all__ = ["PackedModule"]
@@ -29,10 +31,13 @@ class PackedModule(nn.Module):
 
     #: Packed arrays that some libraries have, by kernel argument; those of others are None.
     PARTS: ClassVar[tuple[str, ...]]
+    #: Of the libraries that read it.
+    library_kind: ClassVar[Kind]
     workspace: Tensor | None
 
     def __init__(self, library: TorchLibrary[Any], arrays: Mapping[str, Tensor]) -> None:
         super().__init__()
+        check_library(self.library_kind.packed, library, self.library_kind)
         self.library = library
         self._owns_workspace = False
         for name in self.PARTS:
@@ -50,6 +55,7 @@ class PackedModule(nn.Module):
     @classmethod
     def empty(cls, library: TorchLibrary[Any], device: torch.device | str = "cpu") -> Self:
         """Of zeros, for a state to be loaded into."""
+        check_library(cls.library_kind.packed, library, cls.library_kind)
         arrays = {
             name: torch.zeros(shape or 0, dtype=carrier_of(dtype), device=device)
             for name, (dtype, shape) in library.expected_parts().items()

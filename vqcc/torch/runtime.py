@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 
 from vqcc.torch.arrays import TYPES
-from vqcc.torch.errors import reported
+from vqcc.torch.errors import reported, require_gpu
 from vqcc.torch.kernels import LoadedKernels, find_gpu
 
 if TYPE_CHECKING:
@@ -67,6 +67,11 @@ class Runtime(ABC, Generic[Launches]):
         #: when the first of them is freed, before another object can have its id.
         self._verified: dict[tuple[int, ...], tuple[torch.device, list[weakref.ref[Tensor]]]] = {}
         self._lock = threading.Lock()
+
+    @property
+    def emulator_cache(self) -> Path | None:
+        """Where the emulator keeps what it compiles; None: no one has said."""
+        return self._emulator_cache
 
     def _any_kernels(self) -> tuple[CompiledKernel, ...]:
         return next(iter(self.library.builds.values())).kernels
@@ -128,6 +133,7 @@ class Runtime(ABC, Generic[Launches]):
                 f"library {self.library.name} is not loaded on cuda:{device} yet, and a CUDA graph is being captured, "
                 f"when nothing can be loaded: call library.warm_up('cuda:{device}') before the capture"
             )
+        require_gpu(torch.device("cuda", device))
         from vqcc.torch.driver import open_driver
 
         with self._lock, torch.cuda.device(device):
@@ -153,8 +159,8 @@ class Runtime(ABC, Generic[Launches]):
             raise RuntimeError(
                 f"{library.bundle.directory} holds no cubin for {gpu}: compile with --emit cubin among the others"
             )
-        kernels = library.builds[gpu].in_cubin
-        loaded = LoadedKernels(driver, context, cubin, kernels, can_overlap=facts[0] >= 9)
+        build = library.builds[gpu]
+        loaded = LoadedKernels(driver, context, cubin, build.in_cubin, can_overlap=build.can_overlap)
         return self._launches_of(library, gpu), loaded
 
     def emulated(self) -> tuple[Launches, Runner]:
