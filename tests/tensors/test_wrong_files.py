@@ -204,6 +204,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(VqccError) as caught:
         container.load(tmp_path / "missing.safetensors")
     assert caught.value.diagnostics[0].code == "VQ0501"
+    assert caught.value.diagnostics[0].help
 
 
 def test_a_header_longer_than_the_format_allows(tmp_path: Path) -> None:
