@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vqcc.cli.support import console, json_option, print_json, reports_errors
+from vqcc.cli.support import ANY_PATH, console, json_option, print_json, reports_errors
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vqcc.tensors.cache_tensor import CacheTensor
     from vqcc.tensors.vq_tensor import VQTensor
 
@@ -18,7 +19,7 @@ __all__ = ["command"]
 
 
 @click.command("quantize")
-@click.argument("weights", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("weights", type=ANY_PATH)
 @click.option(
     "--tensor",
     "names",
@@ -47,7 +48,7 @@ __all__ = ["command"]
     metavar="NAME",
     help="Quantize the rows of all --tensor, in their order, as one weight of this name: a fused layer's.",
 )
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("-o", "--output", required=True, type=ANY_PATH)
 @click.option(
     "--seed", default=0, show_default=True, help="Of the clustering: the same seed gives the same file."
 )
@@ -63,9 +64,10 @@ def command(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Quantize tensors of the safetensors file WEIGHTS and write codes, codebooks and scales.
+    """Quantize tensors of WEIGHTS and write codes, codebooks and scales.
 
-    By a preset of KV caches, such as cq-2, they are keys or values of a layer.
+    WEIGHTS is a safetensors file, the index of a sharded one, or a directory with one index. By a preset of KV
+    caches, such as cq-2, they are keys or values of a layer.
     """
     from rich.markup import escape
     from rich.progress import Progress

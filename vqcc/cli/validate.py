@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vqcc.cli.support import (
+    ANY_PATH,
     Failures,
     WordChoice,
     default_cache_directory,
@@ -40,12 +41,12 @@ _PACKED_HELP = "the packed file may hold other weights than --tensors; without -
 
 
 @click.command("validate")
-@click.argument("libraries", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
-@click.option("--tensors", type=click.Path(path_type=Path), help="VQ tensors; random data if not given.")
+@click.argument("libraries", nargs=-1, required=True, type=ANY_PATH)
+@click.option("--tensors", type=ANY_PATH, help="VQ tensors; random data if not given.")
 @click.option(
     "--packed",
     "packed_path",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=ANY_PATH,
     help="Run on these packed weights; the tensors of --tensors are what they must decode to.",
 )
 @click.option("--tensor", "names", multiple=True, metavar="NAME", help="Only these tensors of the file.")
