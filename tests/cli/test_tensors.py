@@ -24,6 +24,22 @@ if TYPE_CHECKING:
 ALGORITHM = "vq-4-4-1"
 
 
+def test_a_packed_file_is_no_file_of_vq_tensors(quantized: Path, compiled: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed.safetensors"
+    assert run("pack", quantized, "--library", compiled, "-o", packed).exit_code == 0
+    for words in (
+        ("pack", packed, "--library", compiled, "-o", tmp_path / "again"),
+        ("validate", compiled, "--tensors", packed),
+        ("profile", packed),
+    ):
+        done = run(*words, "--json")
+        assert (done.exit_code, done.codes) == (1, ["VQ0511"])
+        (found,) = done.json["diagnostics"]
+        assert found["message"].startswith(f"{packed} is packed already")
+        assert "validate --packed" in found["help"]
+        assert "vqcc quantize" in found["help"]
+
+
 def test_quantize(weights: Path, tmp_path: Path) -> None:
     output = tmp_path / "q.safetensors"
     done = run("quantize", weights, "--tensor", "w", "--algorithm", ALGORITHM, "-o", output)

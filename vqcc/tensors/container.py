@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METADATA_KEY",
+    "PACKED_KEY",
     "WEIGHT_DTYPES",
     "in_file",
     "load",
@@ -45,6 +46,8 @@ __all__ = [
 ]
 
 METADATA_KEY = "vqcc.algorithm"
+#: What packed files have instead (vqcc.tensors.packed_file, vqcc.tensors.cache_packed_file).
+PACKED_KEY = "vqcc.packed"
 WEIGHT_DTYPES = ("float16", "bfloat16", "float32")
 
 
@@ -210,13 +213,7 @@ def _read_metadata(file: TensorFile | ShardedFile) -> dict[str, Any]:
     """
     texts = file.metadata(METADATA_KEY)
     if not texts:
-        raise VqccError(
-            Diagnostic(
-                "VQ0511",
-                f"{file.path} has no metadata '{METADATA_KEY}'",
-                help="plain weights become VQ tensors by `vqcc quantize`",
-            )
-        )
+        raise VqccError(_no_vq_tensors(file))
     described: dict[str, Any] = {}
     found = DiagnosticList()
     for path, text in texts:
@@ -231,6 +228,22 @@ def _read_metadata(file: TensorFile | ShardedFile) -> dict[str, Any]:
         described |= own
     found.raise_if_errors()
     return described
+
+
+def _no_vq_tensors(file: TensorFile | ShardedFile) -> Diagnostic:
+    """Say of a file without VQ tensors what it holds instead, as far as its metadata tells."""
+    if file.metadata(PACKED_KEY):
+        return Diagnostic(
+            "VQ0511",
+            f"{file.path} is packed already: it holds no VQ tensors, but what a library's kernels read",
+            help="packed files are for `vqcc validate --packed`, the C readers (vqcc/weights.h, vqcc/books.h) and "
+            "vqcc.torch; here give the file that was packed, as `vqcc quantize` wrote it",
+        )
+    return Diagnostic(
+        "VQ0511",
+        f"{file.path} has no metadata '{METADATA_KEY}'",
+        help="plain weights become VQ tensors by `vqcc quantize`",
+    )
 
 
 def _parse_metadata(path: Path, text: str) -> dict[str, Any]:

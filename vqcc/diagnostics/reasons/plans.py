@@ -86,8 +86,9 @@ REASONS = {
         "The file is damaged or written by a faulty program: write it again.",
     ),
     "VQ0511": (
-        "The file has tensors, but no `vqcc.algorithm` in its metadata: they are plain weights.",
-        "Make VQ tensors of them by `vqcc quantize`, or describe what you have as docs/vq-tensors.md says.",
+        "The file has tensors, but no `vqcc.algorithm` in its metadata: they are plain weights, or packed already.",
+        "Make VQ tensors of weights by `vqcc quantize`, or describe what you have as docs/vq-tensors.md says; of a "
+        "packed file, give the one that it was packed from.",
     ),
     "VQ0512": (
         "`vqcc.algorithm` is not the JSON that it must be, lacks a field, or differs between shards.",
