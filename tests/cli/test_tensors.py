@@ -54,6 +54,25 @@ def test_quantize(weights: Path, tmp_path: Path) -> None:
     assert measured < 0.7
 
 
+def test_what_becomes_no_smaller_is_warned_of(weights: Path, tmp_path: Path) -> None:
+    words = (
+        "quantize",
+        weights,
+        "--tensor",
+        "w",
+        "--algorithm",
+        "vq-8-8-2",
+        "-o",
+        tmp_path / "q.safetensors",
+    )
+    done = run(*words)
+    assert done.exit_code == 0
+    assert done.stderr.startswith(f"warning[VQ0549]: {tmp_path / 'q.safetensors'}: w takes 2")
+    assert "bits per weight, no less than float16" in done.stderr
+    (found,) = run(*words, "--json").json["diagnostics"]
+    assert (found["code"], found["severity"]) == ("VQ0549", "warning")
+
+
 def test_quantize_json(weights: Path, tmp_path: Path) -> None:
     output = tmp_path / "q.safetensors"
     done = run("quantize", weights, "--tensor", "other", "--algorithm", ALGORITHM, "-o", output, "--json")
@@ -65,7 +84,9 @@ def test_quantize_json(weights: Path, tmp_path: Path) -> None:
         "algorithm",
         "bits_per_weight",
         "relative_error",
+        "diagnostics",
     }
+    assert done.json["diagnostics"] == []
     assert (done.json["output"], done.json["tensor"], done.json["shape"]) == (str(output), "other", [64, 64])
     assert done.json["algorithm"]["entries"] == 16
 

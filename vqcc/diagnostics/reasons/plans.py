@@ -245,4 +245,9 @@ REASONS = {
         "The rows of several weights become one weight's only if all have as many columns and one type.",
         "Fuse layers of the same inputs, stored alike.",
     ),
+    "VQ0549": (
+        "Codes, codebooks and scales of the tensor take 16 bits or more for each weight or activation, as many as "
+        "float16 takes: books are large beside what they serve.",
+        "Use fewer entries, larger vectors or a wider scope, or leave a weight so small as it is.",
+    ),
 }
