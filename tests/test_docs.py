@@ -407,3 +407,9 @@ def test_the_c_example_compiles(tmp_path: Path, cache_directory: Path) -> None:
     own = ROOT / "templates" / "host" / "include"
     includes = [f"-I{include}", f"-I{own}", "-Ilibrary"]
     subprocess.run([*command, *includes, "main.c"], cwd=tmp_path, check=True)
+
+
+def test_the_page_of_cmake_names_the_line_that_fails() -> None:
+    page = (ROOT / "docs" / "cmake.md").read_text()
+    ((name, number),) = re.findall(r"CMake Error at (\S+):(\d+) \(message\)", page)
+    assert "message(FATAL_ERROR" in (ROOT / name).read_text().splitlines()[int(number) - 1]
