@@ -440,3 +440,9 @@ def test_the_version_of_headers_and_the_size_of_arguments_are_on_their_pages() -
         r"^\| `p_args` \| device addresses(.*)$", (ROOT / "docs" / "header.md").read_text(), re.MULTILINE
     )
     assert row.endswith(f"; {ARGS_BYTES['weights']['args']} bytes |")
+
+
+def test_the_page_of_cmake_names_the_line_that_fails() -> None:
+    page = (ROOT / "docs" / "cmake.md").read_text()
+    ((name, number),) = re.findall(r"CMake Error at (\S+):(\d+) \(message\)", page)
+    assert "message(FATAL_ERROR" in (ROOT / name).read_text().splitlines()[int(number) - 1]

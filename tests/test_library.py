@@ -163,10 +163,15 @@ def test_choosing_gpus(directory: Path) -> None:
     assert select_gpus(library, ()) == ("h200", "rtx4090")
     assert select_gpus(library, ("rtx4090",)) == ("rtx4090",)
     with pytest.raises(VqccError) as caught:
-        select_gpus(library, ("rtx4080",))
+        select_gpus(library, ("rtx490",))
     (diagnostic,) = caught.value.diagnostics
     assert diagnostic.code == "VQ0805"
     assert diagnostic.help == "did you mean 'rtx4090'? it was compiled for h200, rtx4090"
+    with pytest.raises(VqccError) as caught:
+        select_gpus(library, ("h100",))
+    assert caught.value.diagnostics[0].help == (
+        "it was compiled for h200, rtx4090; compile its spec for h100 too: `gpu: [h200, rtx4090, h100]`"
+    )
 
 
 def test_what_was_not_emitted_is_none(built: Built, tmp_path: Path) -> None:

@@ -85,16 +85,40 @@ def plain(text: str) -> list[str]:
     return [line.replace(": unchanged,", ": written,") for line in masked]
 
 
-def holds(wanted: list[str], got: list[str]) -> bool:
-    """Whether the lines are those that are wanted, where `...` stands for any."""
-    pattern = "".join(r"(?:.*\n)*?" if line.strip() == "..." else f"{re.escape(line)}\n" for line in wanted)
-    return re.fullmatch(pattern, "".join(f"{line}\n" for line in got)) is not None
+def places(wanted: list[str], got: list[str]) -> list[int | None] | None:
+    """Which of the lines got each wanted one is, None for `...`, which stands for any; None if they are others."""
+    pattern = "".join(
+        r"((?:.*\n)*?)" if line.strip() == "..." else f"({re.escape(line)}\n)" for line in wanted
+    )
+    text = "".join(f"{line}\n" for line in got)
+    found = re.fullmatch(pattern, text)
+    if found is None:
+        return None
+    return [
+        None if line.strip() == "..." else text.count("\n", 0, found.start(number))
+        for number, line in enumerate(wanted, 1)
+    ]
+
+
+def updated(page: str, output: list[str], found: list[int | None], got: str) -> str:
+    """The text of a page whose `output` of a command has the figures of what the command printed."""
+    printed = [line.rstrip().replace(": unchanged,", ": written,") for line in got.strip("\n").splitlines()]
+    figures = [line if place is None else printed[place] for line, place in zip(output, found, strict=False)]
+    shown_before = output[: len(figures)]
+    margin = "    " if page == "README" else ""
+    old, new = (
+        "".join(f"{margin}{line}".rstrip() + "\n" for line in lines) for lines in (shown_before, figures)
+    )
+    text = (ROOT / f"{page}.md").read_text()
+    assert old in text
+    return text.replace(old, new, 1)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_shows_what_is_printed(
-    page: str, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_page_shows_what_is_printed_as_golden_figures(
+    page: str, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
+    """With --update-golden the page is given today's figures."""
     place = shutil.copytree(prepared, tmp_path / "page", symlinks=True)
     monkeypatch.chdir(place)
     (place / "out" / "demo").mkdir()
@@ -106,4 +130,22 @@ def test_a_page_shows_what_is_printed(
             write_wrong_spec(words[2], output)
         done = run(*words[1:])
         got = f"{done.stderr}\n{done.stdout}"
-        assert holds(plain("\n".join(output)), plain(got)), f"{page}.md shows otherwise:\n$ {line}\n{got}"
+        found = places(plain("\n".join(output)), plain(got))
+        assert found is not None, f"{page}.md shows otherwise:\n$ {line}\n{got}"
+        if request.config.getoption("--update-golden"):
+            (ROOT / f"{page}.md").write_text(updated(page, output, found, got))
+
+
+def test_figures_of_a_page_are_those_printed() -> None:
+    """Its lines stay, and what it leaves out stays left out."""
+    output = ["out/own: written, 1 byte", "...", "  own.h200.cubin  3"]
+    got = "\nout/own: unchanged, 1,234 bytes\n  own.h  1\n  own.h200.cubin  456\n"
+    assert places(plain("\n".join(output)), plain(got)) is None  # 1 byte, 1,234 bytes
+    output[0] = "out/own: written, 7 bytes"
+    found = places(plain("\n".join(output)), plain(got))
+    assert found == [0, None, 2]
+    page = ROOT / "docs" / "vq-tensors.md"
+    shown_there = shown("docs/vq-tensors")[0][1][:2]
+    text = updated("docs/vq-tensors", shown_there, [0, 1], "a: unchanged, 1\n  b  2  \n")
+    assert "\na: written, 1\n  b  2\n" in text
+    assert len(text.splitlines()) == len(page.read_text().splitlines())

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from vqcc.diagnostics import Diagnostic, VqccError, did_you_mean
+from vqcc import gpus
+from vqcc.diagnostics import Diagnostic, VqccError
 from vqcc.gpus.model import has_dependent_launch
 from vqcc.manifest_values import build_id_of, count_of, dataclass_of, level_of, rate_of, text_of
 from vqcc.plan import Launch
@@ -101,8 +102,10 @@ def select_gpus(library: CompiledLibrary[Any], names: Sequence[str]) -> tuple[st
     """The GPUs asked for, or all. Raises VQ0805 for one the library was not compiled for."""
     for name in names:
         if name not in library.gpus:
-            near = did_you_mean(name, library.gpus)
+            near = gpus.meant(name, library.gpus)
             held = f"it was compiled for {', '.join(library.gpus)}"
+            if name in gpus.names():
+                held += f"; compile its spec for {name} too: `gpu: [{', '.join((*library.gpus, name))}]`"
             raise VqccError(
                 Diagnostic(
                     "VQ0805",

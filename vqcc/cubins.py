@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from vqcc.diagnostics import Diagnostic, ExitCode, Span, VqccError
@@ -39,6 +39,8 @@ _MESSAGE = re.compile(
 #: What they say of an include that leads nowhere.
 _NO_FILE = re.compile(r'cannot open source file "(?P<name>.+)"|(?P<other>.+): No such file or directory')
 _SHOWN_ERRORS = 20
+#: Names of files that are specs, and no sources, end so.
+_SPEC_SUFFIXES = (".yaml", ".yml")
 #: Headers of the standard library that CUDA has as <cuda/std/...>.
 STANDARD_HEADERS = frozenset(
     re.findall(
@@ -174,6 +176,9 @@ def _refused(source: WrittenSource, target: str, error: RefusedSourceError) -> V
         found = [
             Diagnostic("VQ0609", f"{source.files[0]} does not compile for {target}", help=error.log.strip())
         ]
+    if source.files[0].suffix in _SPEC_SUFFIXES:
+        help_text = "this takes CUDA C++; a spec is compiled by `vqcc compile`"
+        found[0] = replace(found[0], help=help_text)
     return VqccError(*found[:_SHOWN_ERRORS], exit_code=ExitCode.INPUT)
 
 

@@ -23,7 +23,7 @@ from vqcc.compiled import (
     kernel_fields,
     select_gpus,
 )
-from vqcc.diagnostics import Diagnostic, VqccError
+from vqcc.diagnostics import Diagnostic, VqccError, did_you_mean
 from vqcc.manifest_values import dataclass_of, text_of
 from vqcc.ops import WEIGHT_OPS
 
@@ -145,7 +145,7 @@ def describe_library(problem: Problem, plan: Plan) -> dict[str, Any]:
 
 def load_libraries(directory: Path) -> tuple[Library | CacheLibrary, ...]:
     """Those in the folders of a whole model, or the one that a directory is. Raises as load_library does."""
-    bundle = read_bundle(directory)
+    bundle = _read(directory)
     folders = bundle.manifest.get(LIBRARIES)
     return tuple(load_library(directory / each) for each in folders) if folders else (_library_of(bundle),)
 
@@ -176,7 +176,47 @@ def layer_folders(directory: Path) -> dict[str, str]:
 
 def load_library(directory: Path) -> Library | CacheLibrary:
     """Read and verify a bundle. Raises VqccError VQ07xx if it is damaged or none, or that of a whole model."""
-    return _library_of(read_bundle(directory))
+    return _library_of(_read(directory))
+
+
+def _read(directory: Path) -> Bundle:
+    """Read a bundle. Of a folder that a whole model lacks, as that of a fused layer's part, its error says so."""
+    try:
+        return read_bundle(directory)
+    except VqccError as error:
+        if directory.exists():
+            raise
+        raise _not_in_model(directory) or error from error
+
+
+def _not_in_model(directory: Path) -> VqccError | None:
+    """What to say of a folder that is not there, if the one above it is a whole model's; else nothing."""
+    model = directory.parent
+    name = directory.name
+    try:
+        folders = layer_folders(model)
+        layers = read_bundle(model).manifest[LAYERS]
+        fused = {
+            part: (layer, list(layers[layer]["parts"])) for layer in layers for part in layers[layer]["parts"]
+        }
+    except (VqccError, KeyError, TypeError):
+        return None
+    if name in fused:
+        whole, parts = fused[name]
+        message = f"{name} is a part of {whole} in the model {model}"
+        help_text = (
+            f"give {model / folders[whole]}; its weight is that of {' and '.join(parts)} together, as "
+            f"`vqcc quantize --fuse {whole}` makes it"
+        )
+    elif name in folders:
+        message = f"{name} shares the library {folders[name]} of the model {model}"
+        help_text = f"give {model / folders[name]}"
+    else:
+        message = f"the model {model} has no library {name}"
+        listed = list(dict.fromkeys(folders.values()))
+        near = did_you_mean(name, listed)
+        help_text = " ".join(filter(None, (near, f"it has {', '.join(listed)}")))
+    return VqccError(Diagnostic("VQ0704", message, help=help_text))
 
 
 def _library_of(bundle: Bundle) -> Library | CacheLibrary:

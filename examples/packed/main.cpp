@@ -1,5 +1,8 @@
 // y = W x with a weight that `vqcc pack` wrote: read, checked, uploaded, and multiplied with a vector of ones.
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
+#include <string>
 
 #include "device.hpp"
 #include "gate.embedded.h"
@@ -11,7 +14,11 @@ namespace {
 /// A packed file, open as long as this lives.
 class PackedFile {
  public:
-  explicit PackedFile(const char* path) { require(vqcc_weights_open(path, &weights_)); }
+  explicit PackedFile(const char* path) : path_(path) {
+    const vqcc_weights_status status = vqcc_weights_open(path, &weights_);
+    if (status == VQCC_WEIGHTS_ERROR_FILE) refuse(status, std::strerror(errno));
+    if (status != VQCC_WEIGHTS_OK) refuse(status, "at byte " + std::to_string(weights_.where));
+  }
   ~PackedFile() { vqcc_weights_close(&weights_); }
   PackedFile(const PackedFile&) = delete;
   PackedFile& operator=(const PackedFile&) = delete;
@@ -19,15 +26,19 @@ class PackedFile {
   /// The tensor `name`, if it was packed for this library. Its arrays lie in the file.
   vqcc_weight find(const char* name) const {
     vqcc_weight weight = {};
-    require(vqcc_weights_find(&weights_, name, GATE_LAYOUT_ID, GATE_CODES_BYTES, GATE_BOOKS_BYTES, &weight));
+    const vqcc_weights_status status =
+        vqcc_weights_find(&weights_, name, GATE_LAYOUT_ID, GATE_CODES_BYTES, GATE_BOOKS_BYTES, &weight);
+    if (status != VQCC_WEIGHTS_OK) refuse(status, name);
     return weight;
   }
 
  private:
-  static void require(vqcc_weights_status status) {
-    if (status != VQCC_WEIGHTS_OK) throw std::runtime_error(vqcc_weights_status_string(status));
+  /// Says of which file, what is wrong with it, and what exactly.
+  [[noreturn]] void refuse(vqcc_weights_status status, const std::string& what) const {
+    throw std::runtime_error(path_ + ": " + vqcc_weights_status_string(status) + " (" + what + ")");
   }
 
+  std::string path_;
   vqcc_weights weights_ = {};
 };
 

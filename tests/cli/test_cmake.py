@@ -292,7 +292,14 @@ WRONG = [
     ),
     ("vqcc_add_library(tiny SPEC none.yaml)", "error[VQ0101]: cannot read '{source}/none.yaml'"),
     ("vqcc_add_library(tiny SPEC tiny.yaml GPU h20)", "did you mean 'h200'?"),
-    ("vqcc_add_library(tiny SPEC tiny.yaml LEVEL o9)", "'--level': unknown value 'o9'; use gc, sc,"),
+    (
+        "vqcc_add_library(tiny SPEC tiny.yaml LEVEL o9)",
+        "vqcc_add_library(tiny): LEVEL: unknown value 'o9'; use gc, sc,",
+    ),
+    (
+        "vqcc_add_library(tiny SPEC tiny.yaml LEVEL O4)",
+        "vqcc_add_library(tiny): LEVEL: unknown value 'O4'; did you mean 'o4'?",
+    ),
     ("vqcc_add_library(tiny SPEC wrong.yaml)", " --> {source}/wrong.yaml:4:15"),
 ]
 
@@ -306,6 +313,7 @@ def test_a_wrong_call(lines: str, message: str, project: Project) -> None:
     told = " ".join(done.stderr.split())  # CMake breaks lines where it likes
     assert " ".join(message.format(source=project.source).split()) in told
     assert "CMakeLists.txt:" in told
+    assert "Usage:" not in told
 
 
 KERNELS = """\

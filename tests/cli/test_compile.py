@@ -24,6 +24,17 @@ def listing(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.rglob("*"))
 
 
+def test_tensors_are_no_spec(quantized: Path, tmp_path: Path) -> None:
+    large = tmp_path / "large.safetensors"
+    large.write_bytes(quantized.read_bytes()[:100] + b"\0" * 2_000_000)
+    for path in (quantized, large):
+        done = run("compile", path, "--json")
+        assert (done.exit_code, done.codes) == (1, ["VQ0103"])
+        (found,) = done.json["diagnostics"]
+        assert found["message"] == f"'{path}' is a safetensors file, and a spec is YAML text"
+        assert "vqcc pack" in found["help"]
+
+
 def test_a_bundle(spec: Path, tmp_path: Path) -> None:
     done = run("compile", spec, "-o", tmp_path / "out")
     assert (done.exit_code, done.stderr) == (0, "")

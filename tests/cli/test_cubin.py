@@ -97,6 +97,14 @@ def test_errors_have_their_places(source: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_spec_is_no_source(tmp_path: Path) -> None:
+    spec = tmp_path / "good.yaml"
+    spec.write_text("vqcc: 1\nname: good\n")
+    done = run("cubin", spec, "--gpu", "h200", "-o", tmp_path / "out", "--json")
+    assert (done.exit_code, set(done.codes)) == (1, {"VQ0609"})
+    assert "`vqcc compile`" in done.json["diagnostics"][0]["help"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "code", "text"),
     [

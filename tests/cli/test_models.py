@@ -81,6 +81,33 @@ def test_its_libraries_are_validated_together_and_alone(spec: Path) -> None:
     assert run("validate", directory, "--json").codes == ["VQ0705"]
 
 
+def test_tensors_are_of_one_library_of_it(spec: Path, quantized: Path) -> None:
+    compiled(spec)
+    directory = spec.parent / "out" / "small"
+    done = run("validate", directory, "--tensors", quantized, "--json")
+    assert (done.exit_code, done.codes) == (1, ["VQ0704"])
+    (found,) = done.json["diagnostics"]
+    assert (
+        found["message"] == f"{directory} is a whole model, and w of {quantized} fit not all of its libraries"
+    )
+    assert found["help"] == f"give the library that they are of: {directory / 'q'}"
+    assert done.json["results"] == []
+
+
+def test_a_folder_that_it_lacks(spec: Path, quantized: Path) -> None:
+    compiled(spec)
+    directory = spec.parent / "out" / "small"
+    packed = spec.parent / "packed.safetensors"
+    done = run("pack", quantized, "--library", directory / "dwn", "-o", packed, "--json")
+    assert (done.exit_code, done.codes) == (1, ["VQ0704"])
+    (found,) = done.json["diagnostics"]
+    assert found["message"] == f"the model {directory} has no library dwn"
+    assert found["help"] == "did you mean 'down'? it has q, down"
+    (found,) = run("validate", directory / "o", "--json").json["diagnostics"]
+    assert found["message"] == f"o shares the library q of the model {directory}"
+    assert found["help"] == f"give {directory / 'q'}"
+
+
 def test_a_library_of_it_packs(spec: Path, quantized: Path) -> None:
     compiled(spec)
     directory = spec.parent / "out" / "small"

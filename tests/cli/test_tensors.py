@@ -24,6 +24,22 @@ if TYPE_CHECKING:
 ALGORITHM = "vq-4-4-1"
 
 
+def test_a_packed_file_is_no_file_of_vq_tensors(quantized: Path, compiled: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed.safetensors"
+    assert run("pack", quantized, "--library", compiled, "-o", packed).exit_code == 0
+    for words in (
+        ("pack", packed, "--library", compiled, "-o", tmp_path / "again"),
+        ("validate", compiled, "--tensors", packed),
+        ("profile", packed),
+    ):
+        done = run(*words, "--json")
+        assert (done.exit_code, done.codes) == (1, ["VQ0511"])
+        (found,) = done.json["diagnostics"]
+        assert found["message"].startswith(f"{packed} is packed already")
+        assert "validate --packed" in found["help"]
+        assert "vqcc quantize" in found["help"]
+
+
 def test_quantize(weights: Path, tmp_path: Path) -> None:
     output = tmp_path / "q.safetensors"
     done = run("quantize", weights, "--tensor", "w", "--algorithm", ALGORITHM, "-o", output)
@@ -38,6 +54,25 @@ def test_quantize(weights: Path, tmp_path: Path) -> None:
     assert measured < 0.7
 
 
+def test_what_becomes_no_smaller_is_warned_of(weights: Path, tmp_path: Path) -> None:
+    words = (
+        "quantize",
+        weights,
+        "--tensor",
+        "w",
+        "--algorithm",
+        "vq-8-8-2",
+        "-o",
+        tmp_path / "q.safetensors",
+    )
+    done = run(*words)
+    assert done.exit_code == 0
+    assert done.stderr.startswith(f"warning[VQ0549]: {tmp_path / 'q.safetensors'}: w takes 2")
+    assert "bits per weight, no less than float16" in done.stderr
+    (found,) = run(*words, "--json").json["diagnostics"]
+    assert (found["code"], found["severity"]) == ("VQ0549", "warning")
+
+
 def test_quantize_json(weights: Path, tmp_path: Path) -> None:
     output = tmp_path / "q.safetensors"
     done = run("quantize", weights, "--tensor", "other", "--algorithm", ALGORITHM, "-o", output, "--json")
@@ -49,7 +84,9 @@ def test_quantize_json(weights: Path, tmp_path: Path) -> None:
         "algorithm",
         "bits_per_weight",
         "relative_error",
+        "diagnostics",
     }
+    assert done.json["diagnostics"] == []
     assert (done.json["output"], done.json["tensor"], done.json["shape"]) == (str(output), "other", [64, 64])
     assert done.json["algorithm"]["entries"] == 16
 

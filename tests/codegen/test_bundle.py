@@ -291,6 +291,9 @@ def test_no_bundle(place: Path) -> None:
     assert damage(place)[0][0] == "VQ0704"
     place.mkdir(parents=True)
     assert damage(place)[0] == ("VQ0704", f"{place} holds no manifest.json")
+    with pytest.raises(VqccError) as missing:
+        read_bundle(place / "none")
+    assert missing.value.diagnostics[0].help == "give OUT/<name>, a directory that vqcc compile wrote"
     (place / "manifest.json").write_text("{}")
     assert damage(place)[0][0] == "VQ0704"
     assert damage(place / "manifest.json")[0][0] == "VQ0704"

@@ -66,6 +66,7 @@ def test_no_nvcc() -> None:
 
 def test_not_a_program(tmp_path: Path) -> None:
     assert refusal(tmp_path / "nvcc").diagnostics[0].code == "VQ0605"
+    assert "--toolchain nvrtc" in str(refusal(tmp_path / "nvcc").diagnostics[0].help)
     (tmp_path / "nvcc").write_text("no program")
     assert refusal(tmp_path / "nvcc").diagnostics[0].code == "VQ0605"
 

@@ -97,11 +97,15 @@ def test_it_launches_with_what_was_packed(example: Example, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("file", "name", "text"),
     [
-        ("packed", "other", "the file has no such tensor"),
-        ("quantized", WEIGHT, "the file holds no packed weights"),
-        ("missing", WEIGHT, "the file cannot be read"),
+        ("packed", "other", "the file has no such tensor (other)"),
+        ("quantized", WEIGHT, "the file holds no packed weights (at byte 24)"),
+        ("missing", WEIGHT, "the file cannot be read (No such file or directory)"),
+        ("folder", WEIGHT, "the file cannot be read (Is a directory)"),
     ],
 )
 def test_what_it_refuses(file: str, name: str, text: str, example: Example, tmp_path: Path) -> None:
-    done = example.run(tmp_path, example.packed.with_name(f"{file}.safetensors"), name)
-    assert (done.returncode, done.stderr) == (2, f"packed: {text}\n")
+    path = example.packed.with_name(f"{file}.safetensors")
+    if file == "folder":
+        path.mkdir(exist_ok=True)
+    done = example.run(tmp_path, path, name)
+    assert (done.returncode, done.stderr) == (2, f"packed: {path}: {text}\n")

@@ -134,6 +134,20 @@ def test_an_unknown_name_gets_the_nearest():
     assert "did you mean 'rtx4090'?" in caught.value.diagnostics[0].help
 
 
+@pytest.mark.parametrize("name", ["rtx3090", "rtx4080", "h300", "b100", "v100"])
+def test_another_generation_is_no_slip(name):
+    with pytest.raises(VqccError) as caught:
+        gpus.load(name)
+    assert caught.value.diagnostics[0].help.startswith("known GPUs are a100, a40, b200, h100,")
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("h20", "h200"), ("h2000", "h200"), ("rtx409", "rtx4090"), ("L40", "l40s")]
+)
+def test_a_digit_too_many_or_too_few_is_a_slip(name, near):
+    assert gpus.meant(name, gpus.names()) == f"did you mean '{near}'?"
+
+
 @pytest.mark.parametrize("name", ["h200,a100", "h200, a100", "h200 a100", "h200;a100,"])
 def test_several_names_in_one_are_told_apart(name):
     with pytest.raises(VqccError) as caught:

@@ -152,7 +152,7 @@ static void check_null_pointers(void) {
   vqcc_books_close(NULL);
   vqcc_books_close(&none);
 #endif
-  check_texts(text_of, VQCC_BOOKS_ERROR_BYTES, VQCC_PACKED_ERROR_CODES);
+  check_texts(text_of, VQCC_BOOKS_ERROR_KIND, VQCC_PACKED_ERROR_CODES);
 }
 
 int main(int count, char** arguments) {

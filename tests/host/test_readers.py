@@ -56,7 +56,7 @@ def test_compiles_without_a_warning(language: str, standard: str, tmp_path: Path
 
 def test_nothing_an_engine_must_not_find() -> None:
     """No state, output, allocation or way out; no includes but of types, memory and, where files are wanted, POSIX."""
-    posix = {"<fcntl.h>", "<sys/mman.h>", "<sys/stat.h>", "<unistd.h>"}
+    posix = {"<errno.h>", "<fcntl.h>", "<sys/mman.h>", "<sys/stat.h>", "<unistd.h>"}
     assert set(re.findall(r"#include\s*(<\S+)", (INCLUDE / "vqcc" / MAPPED).read_text())) > posix
     for name in HEADERS:
         text = re.sub(r"/\*.*?\*/", "", (INCLUDE / "vqcc" / name).read_text(), flags=re.DOTALL)
@@ -72,7 +72,7 @@ def test_nothing_an_engine_must_not_find() -> None:
 
 STATUSES = (
     "OK", "NULL_POINTER", "FILE", "TRUNCATED", "HEADER_BYTES", "JSON", "NESTING", "DUPLICATE", "ENTRY", "DTYPE",
-    "EXTENT", "PLACES", "NOT_PACKED", "DESCRIPTION", "IDENTITY", "ARRAY", "CODES", "NAME", "LAYOUT", "BYTES",
+    "EXTENT", "PLACES", "NOT_PACKED", "DESCRIPTION", "IDENTITY", "ARRAY", "CODES", "NAME", "LAYOUT", "BYTES", "KIND",
 )  # fmt: skip
 
 

@@ -285,7 +285,8 @@ def test_books_by_rows(books_reader: BooksReader, scratch: Path) -> None:
 
 
 def test_weights_are_no_books(books_reader: BooksReader, good: bytes, scratch: Path) -> None:
-    assert books_reader.check(good).status == "DESCRIPTION"
+    answer = books_reader.check(good)
+    assert (answer.status, good[answer.where - 4 : answer.where + 1]) == ("KIND", rb"w\":{")
     assert python_refusal(scratch, good, books_library()) == {"VQ0531"}
     assert python_refusal(scratch, packed_file(scratch, library_of("tiles")), books_library()) == {"VQ0531"}
 
@@ -316,7 +317,7 @@ def test_where_it_was_found(books_reader: BooksReader, good_books: bytes) -> Non
 
 def test_every_status_is_met() -> None:
     met = {status for _, status, _ in (*WRONG.values(), *STRICTER.values())}
-    met |= {"OK", "NULL_POINTER", "FILE", "HEADER_BYTES", "NAME", "LAYOUT", "BYTES"}
+    met |= {"OK", "NULL_POINTER", "FILE", "HEADER_BYTES", "NAME", "LAYOUT", "BYTES", "KIND"}
     assert met == set(BooksReader.all_statuses().values())
 
 

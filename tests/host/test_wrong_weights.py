@@ -502,6 +502,10 @@ def test_a_header_longer_than_the_format_allows(
     assert reader.open(path).status == status
 
 
+def test_books_are_no_weights(reader: WeightsReader, good_books: bytes) -> None:
+    assert reader.check(good_books).status == "KIND"
+
+
 def test_where_it_was_found(reader: WeightsReader, good: bytes) -> None:
     """The byte of the file at which a reader of the message should look."""
     codes = good.index(b'"w.codes"')
@@ -519,7 +523,7 @@ def test_where_it_was_found(reader: WeightsReader, good: bytes) -> None:
 
 def test_every_status_is_met() -> None:
     met = {status for _, status, _ in (*WRONG.values(), *STRICTER.values())}
-    met |= {"OK", "NULL_POINTER", "FILE", "HEADER_BYTES", "CODES", "NAME", "LAYOUT", "BYTES"}
+    met |= {"OK", "NULL_POINTER", "FILE", "HEADER_BYTES", "CODES", "NAME", "LAYOUT", "BYTES", "KIND"}
     assert met == set(WeightsReader.all_statuses().values())
 
 

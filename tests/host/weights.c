@@ -132,7 +132,7 @@ static void check_null_pointers(void) {
   vqcc_weights_close(NULL);
   vqcc_weights_close(&none);
 #endif
-  check_texts(text_of, VQCC_WEIGHTS_ERROR_BYTES, -1);
+  check_texts(text_of, VQCC_WEIGHTS_ERROR_KIND, -1);
 }
 
 int main(int count, char** arguments) {

@@ -169,7 +169,7 @@ BAD: dict[str, tuple[Callable[[Document], Any], str, str]] = {
     "shape too large": (change(shape=[2**40, 32]), "VQ0539", "two positive integers"),
     "hash": (change(codes_sha256="ABC"), "VQ0539", "64 hexadecimal digits"),
     "algorithm": (change(algorithm="vq-4-4-2"), "VQ0539", "must be a mapping"),
-    "family": (change(algorithm={"family": "mant"}), "VQ0539", "families are kmeans, e8p"),
+    "family": (change(algorithm={"family": "mant"}), "VQ0539", "use kmeans or e8p"),
     "field": (change(algorithm=ALGORITHM | {"entries": 17}), "VQ0539", "use 16 or 32"),
     "fields that contradict": (
         change(algorithm=ALGORITHM | {"scales": {"group": 6}}),

@@ -100,6 +100,17 @@ def test_a_model_is_no_library(directory: Path) -> None:
     assert (item.code, item.help) == ("VQ0704", "give one of its folders: qk, o, spare, attention")
 
 
+def test_a_part_of_a_fused_layer_is_no_folder(directory: Path) -> None:
+    for load in (load_library, load_libraries):
+        with pytest.raises(VqccError) as error:
+            load(directory / "q")
+        (item,) = error.value.diagnostics
+        assert (item.code, item.message) == ("VQ0704", f"q is a part of qk in the model {directory}")
+        assert item.help == (
+            f"give {directory / 'qk'}; its weight is that of q and k together, as `vqcc quantize --fuse qk` makes it"
+        )
+
+
 def test_what_cannot_be_built_is_told_of_together(monkeypatch: pytest.MonkeyPatch) -> None:
     from vqcc.diagnostics import Diagnostic
     from vqcc.models import building

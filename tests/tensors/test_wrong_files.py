@@ -102,9 +102,41 @@ ENTRIES: dict[str, tuple[Callable[[Header], Header], str, str]] = {
     "unknown family": (
         lambda h: describe(h, algorithm={"family": "mant"}),
         "VQ0513",
-        "families are kmeans, e8p",
+        "use kmeans or e8p",
     ),
-    "unknown field": (lambda h: change(h, colour="red"), "VQ0513", "colour: Extra inputs"),
+    "misspelt family": (
+        lambda h: change(h, family="kmean"),
+        "VQ0513",
+        "algorithm.family cannot be 'kmean' | did you mean 'kmeans'?",
+    ),
+    "no family": (lambda h: describe(h, algorithm={"entries": 16}), "VQ0513", "lacks the field family"),
+    "misspelt field": (
+        lambda h: change(h, vectorsize=4),
+        "VQ0513",
+        "metadata of VQ tensor 'w': algorithm has no field 'vectorsize' | did you mean 'vector_size'?",
+    ),
+    "text for a number": (
+        lambda h: change(h, vector_size="four"),
+        "VQ0513",
+        "algorithm.vector_size must be an integer, got the text 'four'",
+    ),
+    "preset as algorithm": (
+        lambda h: describe(h, algorithm="vq-4-4-2"),
+        "VQ0512",
+        "the algorithm is 'vq-4-4-2', not a mapping | a file has no presets, write it out: "
+        '{"algorithm": {"family": "kmeans", "vector_size": 4, "entries": 16, "residuals": 2,',
+    ),
+    "misspelt preset as algorithm": (
+        lambda h: describe(h, algorithm="aqlm-2x9"),
+        "VQ0512",
+        "did you mean 'aqlm-2x8'?",
+    ),
+    "codes of another name": (
+        lambda h: rename(h, "w.codes", "v.codes"),
+        "VQ0517",
+        "the file has the codes of v: its metadata must name them so",
+    ),
+    "unknown field": (lambda h: change(h, colour="red"), "VQ0513", "algorithm has no field 'colour'"),
     "entries no power of two": (lambda h: change(h, entries=17), "VQ0513", "use 16 or 32"),
     "missing codes": (lambda h: rename(h, "w.codes", "w.kodes"), "VQ0517", "no w.codes"),
     "missing codebooks": (lambda h: rename(h, "w.codebooks", "x"), "VQ0517", "float16 [1, 2, 16, 4]"),
@@ -158,6 +190,17 @@ def test_wrong_file(tmp_path: Path, case: str) -> None:
     assert text in message
 
 
+@pytest.mark.parametrize(
+    "case",
+    [case for case, (_, code, _) in ENTRIES.items() if code in {"VQ0511", "VQ0512", "VQ0513", "VQ0517"}],
+)
+def test_wrong_metadata_is_told_with_help(tmp_path: Path, case: str) -> None:
+    header, body = split(good_bytes(tmp_path))
+    for code, message in refusals(tmp_path, join(ENTRIES[case][0](header), body)):
+        # Of a value of the wrong type the message says all, as it does of a spec's.
+        assert not message.endswith("| None") or code == "VQ0513", message
+
+
 @pytest.mark.parametrize("case", ENTRIES)
 def test_wrong_header(tmp_path: Path, case: str) -> None:
     damage, code, text = ENTRIES[case]
@@ -204,6 +247,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(VqccError) as caught:
         container.load(tmp_path / "missing.safetensors")
     assert caught.value.diagnostics[0].code == "VQ0501"
+    assert caught.value.diagnostics[0].help
 
 
 def test_a_header_longer_than_the_format_allows(tmp_path: Path) -> None:

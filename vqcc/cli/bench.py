@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vqcc.cli.support import finish, json_option, reports_errors
+from vqcc.cli.support import ANY_PATH, finish, json_option, reports_errors
 from vqcc.diagnostics import Diagnostic, ExitCode
 
 if TYPE_CHECKING:
@@ -25,10 +25,8 @@ __all__ = ["command"]
 
 
 @click.command("bench")
-@click.argument("libraries", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the rows to a JSON file."
-)
+@click.argument("libraries", nargs=-1, required=True, type=ANY_PATH)
+@click.option("-o", "--output", type=ANY_PATH, help="Write the rows to a JSON file.")
 @click.option(
     "--plot",
     "plots",

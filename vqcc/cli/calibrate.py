@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import vqcc
-from vqcc.cli.support import console, finish, json_option, reports_errors
+from vqcc.cli.support import ANY_PATH, console, finish, json_option, reports_errors
 from vqcc.diagnostics import ExitCode
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vqcc.calibration.measurements import Measurement
     from vqcc.codegen.toolchain import Toolchain
     from vqcc.gpus.model import Gpu
@@ -27,7 +28,7 @@ __all__ = ["command"]
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=ANY_PATH,
     help="Write the GPU's data file, measured.",
 )
 @json_option

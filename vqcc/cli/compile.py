@@ -13,6 +13,7 @@ from vqcc.cli.depfile import Depended, Depfile, depfile_options
 from vqcc.cli.emission import check_machine, chosen_kinds, machine_option, out_dir_option
 from vqcc.cli.model_progress import Timed, model_progress, show_timed
 from vqcc.cli.support import (
+    ANY_PATH,
     Failures,
     WordChoice,
     cache_options,
@@ -59,7 +60,7 @@ def toolchain_options(function: Any) -> Any:
         click.option(
             "--nvcc",
             "nvcc_path",
-            type=click.Path(path_type=Path, dir_okay=False),
+            type=ANY_PATH,
             help="The nvcc that --toolchain nvcc runs; by default the one on PATH.",
         ),
     ):
@@ -99,7 +100,7 @@ def find_toolchain(name: str, nvcc_path: Path | None) -> Toolchain:
 
 
 @click.command("compile")
-@click.argument("specs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("specs", nargs=-1, required=True, type=ANY_PATH)
 @out_dir_option("Each spec's bundle becomes OUT/<spec name>/.")
 @override_options
 @click.option(

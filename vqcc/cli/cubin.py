@@ -10,7 +10,7 @@ import click
 from vqcc.cli.compile import find_toolchain, toolchain_options
 from vqcc.cli.depfile import Depended, Depfile, depfile_options
 from vqcc.cli.emission import check_machine, chosen_kinds, machine_option, out_dir_option
-from vqcc.cli.support import cache_options, finish, json_option, open_cache, reports_errors
+from vqcc.cli.support import ANY_PATH, cache_options, finish, json_option, open_cache, reports_errors
 from vqcc.diagnostics import ExitCode
 from vqcc.report.text import counted
 
@@ -21,7 +21,7 @@ __all__ = ["command"]
 
 
 @click.command("cubin")
-@click.argument("source", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("source", type=ANY_PATH)
 @click.option(
     "--gpu",
     "gpus",

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vqcc.cli.support import ANY_PATH
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -27,7 +29,7 @@ def depfile_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--depfile",
-            type=click.Path(path_type=Path, dir_okay=False),
+            type=ANY_PATH,
             help="Write what the bundles depend on, for make and ninja (as gcc -MD -MF FILE).",
         ),
     ):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import asdict
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from vqcc.cli.support import (
+    ANY_PATH,
     CACHE_LIMIT_BYTES,
     compiled_directory,
     json_option,
@@ -17,15 +18,16 @@ from vqcc.cli.support import (
     reports_errors,
 )
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 __all__ = ["command"]
 
 _MARKS = {"ok": "ok", "warning": "--", "missing": "MISSING"}
 
 
 @click.command("doctor")
-@click.option(
-    "--cache-dir", type=click.Path(path_type=Path, file_okay=False), help="The compile cache to look at."
-)
+@click.option("--cache-dir", type=ANY_PATH, help="The compile cache to look at.")
 @json_option
 @reports_errors
 def command(cache_dir: Path | None, as_json: bool) -> None:

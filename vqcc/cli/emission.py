@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from vqcc.cli.support import WordChoice
+from vqcc.cli.support import ANY_PATH, WordChoice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,7 +48,7 @@ def out_dir_option(help_text: str) -> Callable[[Any], Any]:
     return click.option(
         "-o",
         "--out-dir",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=ANY_PATH,
         default=Path("out"),
         show_default=True,
         help=help_text,

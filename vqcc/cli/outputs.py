@@ -8,17 +8,17 @@ from typing import Any
 import click
 
 from vqcc.cli.compile import EMIT_DEFAULT, emitted_kinds, override_options
-from vqcc.cli.support import json_option, print_json, reports_errors
+from vqcc.cli.support import ANY_PATH, json_option, print_json, reports_errors
 
 __all__ = ["command"]
 
 
 @click.command("outputs")
-@click.argument("spec", type=click.Path(path_type=Path))
+@click.argument("spec", type=ANY_PATH)
 @click.option(
     "-o",
     "--out-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=ANY_PATH,
     default=Path("out"),
     show_default=True,
     help="As of compile: the bundle becomes OUT/<spec name>/.",

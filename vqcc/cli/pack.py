@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from vqcc.cli.support import json_option, print_json, reports_errors
+from vqcc.cli.support import ANY_PATH, json_option, print_json, reports_errors
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["command"]
 
 
 @click.command("pack")
-@click.argument("tensors", type=click.Path(path_type=Path))
+@click.argument("tensors", type=ANY_PATH)
 @click.option(
     "--library",
     "library_path",
     required=True,
-    type=click.Path(path_type=Path, file_okay=False),
+    type=ANY_PATH,
     help="The compiled library, OUT/<name>.",
 )
 @click.option(
@@ -30,7 +33,7 @@ __all__ = ["command"]
     "--as", "packed_name", metavar="NAME", help="What to call packed books; as the keys by default."
 )
 @click.option("--other-codes", is_flag=True, help="Pack codes too that the library's profile did not count.")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("-o", "--output", required=True, type=ANY_PATH)
 @json_option
 @reports_errors
 def command(

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from vqcc.cli.support import console, json_option, print_json, reports_errors
+from vqcc.cli.support import ANY_PATH, console, json_option, print_json, reports_errors
 from vqcc.report.text import counted
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["command"]
 
 
 @click.command("profile")
-@click.argument("tensors", type=click.Path(path_type=Path))
+@click.argument("tensors", type=ANY_PATH)
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=ANY_PATH,
     help="Write the profile, JSON for a spec's `profile:`.",
 )
 @click.option("--tensor", "names", multiple=True, metavar="NAME", help="Only these tensors of the file.")
 @click.option(
     "--plot",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=ANY_PATH,
     metavar="FILE.svg|.png",
     help="Draw frequencies and parts (needs matplotlib).",
 )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vqcc.cli.support import console, json_option, print_json, reports_errors
+from vqcc.cli.support import ANY_PATH, console, finish, json_option, print_json, reports_errors
+from vqcc.diagnostics import Diagnostic, ExitCode
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vqcc.tensors.cache_tensor import CacheTensor
     from vqcc.tensors.vq_tensor import VQTensor
 
@@ -18,7 +20,7 @@ __all__ = ["command"]
 
 
 @click.command("quantize")
-@click.argument("weights", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("weights", type=ANY_PATH)
 @click.option(
     "--tensor",
     "names",
@@ -47,7 +49,7 @@ __all__ = ["command"]
     metavar="NAME",
     help="Quantize the rows of all --tensor, in their order, as one weight of this name: a fused layer's.",
 )
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("-o", "--output", required=True, type=ANY_PATH)
 @click.option(
     "--seed", default=0, show_default=True, help="Of the clustering: the same seed gives the same file."
 )
@@ -63,9 +65,10 @@ def command(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Quantize tensors of the safetensors file WEIGHTS and write codes, codebooks and scales.
+    """Quantize tensors of WEIGHTS and write codes, codebooks and scales.
 
-    By a preset of KV caches, such as cq-2, they are keys or values of a layer.
+    WEIGHTS is a safetensors file, the index of a sharded one, or a directory with one index. By a preset of KV
+    caches, such as cq-2, they are keys or values of a layer.
     """
     from rich.markup import escape
     from rich.progress import Progress
@@ -92,12 +95,30 @@ def command(
     if as_json:
         print_json(told[0] if len(told) == 1 else told)
         return
+    warnings = [warning for tensor in tensors for warning in _warnings(output, tensor)]
     for tensor in tensors:
         per = _unit(tensor)
         click.echo(
             f"{output}: {tensor.name} {list(tensor.shape)} as {tensor.algorithm.label}, {tensor.stored_bits:.2f} bits "
             f"per {per}, relative error {tensor.relative_error:.4f}"
         )
+    finish({}, (), ExitCode.OK, as_json=False, warnings=warnings)
+
+
+#: Bits of an element that is not quantized, as engines keep it.
+_PLAIN_BITS = 16
+
+
+def _warnings(output: Path, tensor: VQTensor | CacheTensor) -> list[Diagnostic]:
+    """VQ0549 for a tensor that has become no smaller."""
+    if tensor.stored_bits < _PLAIN_BITS:
+        return []
+    message = (
+        f"{output}: {tensor.name} takes {tensor.stored_bits:.2f} bits per {_unit(tensor)}, no less than float16, as "
+        f"{tensor.algorithm.label} of {list(tensor.shape)}"
+    )
+    help_text = "use fewer entries, larger vectors or a wider scope, or leave a tensor so small as it is"
+    return [Diagnostic("VQ0549", message, help=help_text, severity="warning")]
 
 
 def _unit(tensor: VQTensor | CacheTensor) -> str:
@@ -112,4 +133,5 @@ def _told(output: Path, tensor: VQTensor | CacheTensor) -> dict[str, Any]:
         "algorithm": tensor.algorithm.mapping(),
         f"bits_per_{_unit(tensor)}": tensor.stored_bits,
         "relative_error": tensor.relative_error,
+        "diagnostics": [warning.to_json() for warning in _warnings(output, tensor)],
     }

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from vqcc.cli.support import json_option, reports_errors
+from vqcc.cli.support import ANY_PATH, json_option, reports_errors
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["command"]
 
 
 @click.command("schema")
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file.")
+@click.option("-o", "--output", type=ANY_PATH, help="Write to a file.")
 @json_option
 @reports_errors
 def command(output: Path | None, as_json: bool) -> None:  # noqa: ARG001  (a schema is JSON either way)

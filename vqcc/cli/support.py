@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vqcc.codegen.cache import CompileCache
 
 __all__ = [
+    "ANY_PATH",
     "CACHE_LIMIT_BYTES",
     "Failures",
     "WordChoice",
@@ -43,6 +44,10 @@ __all__ = [
 ]
 
 P = ParamSpec("P")
+
+#: A path of the command line. Click looks at none of them: whoever opens it says what is wrong by a diagnostic, with
+#: code, place and help, under `--json` too.
+ANY_PATH = click.Path(path_type=Path, readable=False)
 
 
 class WordChoice(click.Choice[str]):
@@ -67,7 +72,7 @@ def cache_options(function: Callable[P, None]) -> Callable[P, None]:
     for option in (
         click.option(
             "--cache-dir",
-            type=click.Path(path_type=Path, file_okay=False),
+            type=ANY_PATH,
             help="Where compiled kernels are kept between runs.",
         ),
         click.option("--no-cache", is_flag=True, help="Compile everything anew and keep nothing."),

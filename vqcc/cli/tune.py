@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from vqcc.cli.compile import find_toolchain, toolchain_options
 from vqcc.cli.support import (
+    ANY_PATH,
     cache_options,
     console,
     json_option,
@@ -21,6 +21,7 @@ from vqcc.cli.support import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from vqcc.models import Model
     from vqcc.spec.model import Spec
@@ -32,7 +33,7 @@ _MOST = 64
 
 
 @click.command("tune")
-@click.argument("spec", type=click.Path(path_type=Path))
+@click.argument("spec", type=ANY_PATH)
 @click.option("--gpu", metavar="NAME", help="Which of the spec's GPUs this machine has, or another one.")
 @click.option(
     "--top",

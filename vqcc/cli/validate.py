@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vqcc.cli.support import (
+    ANY_PATH,
     Failures,
     WordChoice,
     default_cache_directory,
@@ -23,7 +24,7 @@ from vqcc.diagnostics import Diagnostic, VqccError
 from vqcc.report.text import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -40,12 +41,12 @@ _PACKED_HELP = "the packed file may hold other weights than --tensors; without -
 
 
 @click.command("validate")
-@click.argument("libraries", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
-@click.option("--tensors", type=click.Path(path_type=Path), help="VQ tensors; random data if not given.")
+@click.argument("libraries", nargs=-1, required=True, type=ANY_PATH)
+@click.option("--tensors", type=ANY_PATH, help="VQ tensors; random data if not given.")
 @click.option(
     "--packed",
     "packed_path",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=ANY_PATH,
     help="Run on these packed weights; the tensors of --tensors are what they must decode to.",
 )
 @click.option("--tensor", "names", multiple=True, metavar="NAME", help="Only these tensors of the file.")
@@ -102,7 +103,9 @@ def command(
     loaded: list[Library | CacheLibrary] = []
     for path in libraries:
         with failures.noted():
-            loaded += load_libraries(path)
+            own = load_libraries(path)
+            _check_model(path, own, tensors, names)
+            loaded += own
     results: list[CaseResult] = []
     with failures.noted():
         inputs = _Inputs(
@@ -162,6 +165,47 @@ def _load_tensors(path: Path | None, names: tuple[str, ...]) -> tuple[VQTensor, 
     if path is None:
         return ()
     return tuple(load(path, name) for name in names) if names else load_all(path)
+
+
+def _check_model(
+    path: Path,
+    libraries: Sequence[Library | CacheLibrary],
+    tensors: Path | None,
+    names: tuple[str, ...],
+) -> None:
+    """Refuse a whole model where tensors are those of one of its libraries. Raises VQ0704, which names the folder.
+
+    Tensors that cannot be read, or that fit all of its libraries, are left to what follows.
+    """
+    from vqcc.library import Library
+    from vqcc.verify.harness import check_tensors
+
+    if tensors is None or len(libraries) < 2:
+        return
+    try:
+        given = _load_tensors(tensors, names)
+    except VqccError:
+        return
+    fitting = []
+    for library in libraries:
+        if isinstance(library, Library):
+            with suppress(VqccError):
+                check_tensors(library, given)
+                fitting.append(str(library.bundle.directory))
+    if len(fitting) == len(libraries):
+        return
+    whose = " or ".join(fitting)
+    help_text = (
+        f"give the library that they are of: {whose}" if fitting else "none of its libraries takes them all"
+    )
+    listed = ", ".join(tensor.name for tensor in given[:3]) + (", ..." if len(given) > 3 else "")
+    raise VqccError(
+        Diagnostic(
+            "VQ0704",
+            f"{path} is a whole model, and {listed} of {tensors} fit not all of its libraries",
+            help=help_text,
+        )
+    )
 
 
 def _load_sides(path: Path, names: tuple[str, str]) -> tuple[CacheTensor, CacheTensor]:

@@ -140,8 +140,11 @@ def _read(directory: Path) -> Bundle:
             document, records = manifest.parse_manifest(opened.read(manifest.NAME), str(directory))
             files = {name: opened.read(name) for name in records if name in names}
     except OSError as error:
-        code = "VQ0704" if isinstance(error, (FileNotFoundError, NotADirectoryError)) else "VQ0701"
-        raise _error(code, f"cannot read {directory}: {error.strerror}") from error
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            code, help_text = "VQ0704", "give OUT/<name>, a directory that vqcc compile wrote"
+        else:
+            code, help_text = "VQ0701", "see that you may read the directory and all that is in it"
+        raise _error(code, f"cannot read {directory}: {error.strerror}", help_text) from error
     problems = [
         *(f"{name} is missing" for name in records if name not in files),
         *(f"{name} was changed" for name, data in files.items() if not records[name].matches(data)),

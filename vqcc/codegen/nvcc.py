@@ -36,6 +36,9 @@ _REFUSED = re.compile(
 _VERSION_SECONDS = 30.0
 _COMPILE_SECONDS = 600.0
 _LOG_BYTES = 4 << 20
+_RUN_HELP = (
+    "see that it runs by itself; `--toolchain nvrtc`, the default, needs neither nvcc nor a host compiler"
+)
 
 
 @dataclass(frozen=True)
@@ -153,11 +156,11 @@ def _run(
                 start_new_session=True,
             )
         except OSError as error:
-            raise failure("VQ0605", f"{command[0]} cannot be run: {error.strerror}") from error
+            raise failure("VQ0605", f"{command[0]} cannot be run: {error.strerror}", _RUN_HELP) from error
         try:
             status = process.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise failure("VQ0605", f"{command[0]} did not end within {seconds:.0f} s") from None
+            raise failure("VQ0605", f"{command[0]} did not end within {seconds:.0f} s", _RUN_HELP) from None
         finally:
             # What nvcc started goes with it, also when the user interrupts.
             with contextlib.suppress(ProcessLookupError):

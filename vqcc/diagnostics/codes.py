@@ -134,6 +134,7 @@ _TENSOR = {
     "VQ0546": "Fisher weights for a weight",
     "VQ0547": "residual stages add up past float16",
     "VQ0548": "weights that cannot be fused",
+    "VQ0549": "codes and codebooks take no less than the weight",
 }
 
 _TOOLCHAIN = {

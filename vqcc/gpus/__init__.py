@@ -6,6 +6,7 @@ A new GPU is a new file. Every number in it carries its source and how far to tr
 from __future__ import annotations
 
 import re
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING
 from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError, did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from vqcc.gpus.model import Gpu
 
-__all__ = ["data_file_text", "load", "names"]
+__all__ = ["data_file_text", "load", "meant", "names"]
 
 _DIRECTORY = Path(__file__).parent
 
@@ -49,7 +52,21 @@ def _help(name: str) -> str:
         options = " ".join(f"--gpu {each}" for each in several)
         return f"name each GPU by itself: [{', '.join(several)}] in a spec, {options} on the command line"
     known = f"known GPUs are {', '.join(names())}; a spec may also describe its own"
-    return " ".join(filter(None, (did_you_mean(name, names()), known)))
+    return " ".join(filter(None, (meant(name, names()), known)))
+
+
+def meant(name: str, known: Iterable[str]) -> str | None:
+    """`did you mean 'h200'?` for the nearest of `known` GPUs, None if none is near.
+
+    Characters too many, too few or in another's place are a slip; others are another GPU, which was meant.
+    """
+    return did_you_mean(name, [each for each in known if _has_characters(name, each)])
+
+
+def _has_characters(name: str, other: str) -> bool:
+    """Whether the letters and digits of one of two names are all among those of the other."""
+    one, two = (Counter(filter(str.isalnum, each.casefold())) for each in (name, other))
+    return one <= two or two <= one
 
 
 def data_file_text(name: str) -> str:

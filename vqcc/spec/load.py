@@ -14,7 +14,7 @@ from vqcc.ops import AttentionDecode
 from vqcc.spec.check import Overrides, check_cache, check_cache_parts, check_parts, placed
 from vqcc.spec.model import Spec
 from vqcc.spec.parts import read_algorithm, read_cache, read_gpus, read_op, read_profile
-from vqcc.spec.salvage import related_findings
+from vqcc.spec.salvage import related_findings, sound_boundaries
 from vqcc.spec.source import parse_source, read_source
 from vqcc.spec.violations import diagnose, place_of_missing
 from vqcc.spec.wording import choose, describe, quoted
@@ -93,7 +93,8 @@ def spec_in(source: Source, *, gpu_override: tuple[str, ...] = (), level_overrid
     found.extend(check_parts(algorithm, op, chosen or (), source, level, overrides))
     found.extend(check_cache_parts(source, op))
     if not isinstance(op, AttentionDecode):
-        found.extend(check_cache(cache, algorithm, chosen or (), source, level))
+        for each in (cache,) if cache is not None else sound_boundaries(source):
+            found.extend(check_cache(each, algorithm, chosen or (), source, level))
     found.extend(placed(related_findings(source, algorithm, op), source))
     _raise(found)
     assert spec is not None

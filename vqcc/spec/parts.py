@@ -17,13 +17,13 @@ from vqcc.gpus.loading import gpu_at
 from vqcc.ops import OPS
 from vqcc.ops.base import Op
 from vqcc.spec.model import Cache, Places, SpecProfile
-from vqcc.spec.violations import place_of_missing, validate
+from vqcc.spec.violations import diagnose, place_of_missing, validate
 from vqcc.spec.wording import choose, describe, dotted, quoted, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pydantic import BaseModel
+    from pydantic import BaseModel, ValidationError
 
     from vqcc.gpus.model import Gpu
     from vqcc.ops import AttentionDecode
@@ -72,6 +72,21 @@ def _read_one(source: Source, data: Any, where: FieldPath) -> Algorithm | Diagno
             return _at(error, source.span(where))
         return validate(FAMILIES[data["family"]], data, source, where)
     return _read_chosen(source, data, where, _FAMILY)
+
+
+def algorithm_in(source: Source, where: FieldPath, error: ValidationError) -> DiagnosticList:
+    """What is wrong with the mapping at `where`, of which no algorithm could be made: `error`, as a spec is told."""
+    data = source.data
+    for step in where:
+        data = data[step]
+    model = FAMILIES.get(data[_FAMILY.key]) if isinstance(data.get(_FAMILY.key), str) else None
+    if model is None:
+        found = _read_chosen(source, data, where, _FAMILY)
+        assert isinstance(found, DiagnosticList)
+        return found
+    # The first step of a location names the family, which is no field.
+    errors = [{**item, "loc": item["loc"][1:]} for item in error.errors(include_url=False)]
+    return diagnose(errors, model, data, source, where)  # type: ignore[arg-type]
 
 
 def _read_sides(source: Source, data: Mapping[str, Any], where: FieldPath) -> KeyValue | DiagnosticList:

@@ -13,7 +13,8 @@ from vqcc.algorithms import FAMILIES
 from vqcc.diagnostics import DiagnosticList
 from vqcc.ops import OPS
 from vqcc.spec.check import check_fields, check_pair
-from vqcc.spec.parts import read_algorithm, read_op
+from vqcc.spec.model import Cache
+from vqcc.spec.parts import read_algorithm, read_cache, read_op
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,15 +25,23 @@ if TYPE_CHECKING:
     from vqcc.ops.base import Op
     from vqcc.spec.source import Source
 
-#: Codes that hold whatever the other fields become: multiples of the vector size.
-_RELATIONS = {"VQ0303", "VQ0304", "VQ0309"}
+#: Codes that hold whatever the other fields become: multiples of the vector size, and the width of codes.
+_RELATIONS = {"VQ0303", "VQ0304", "VQ0305", "VQ0309"}
 #: Fields to keep of a part, the most first; the models' `stand_ins` are for required fields that are not kept.
-_ALGORITHMS = (("family", "vector_size", "scope", "scales"), ("family", "vector_size"), ("family",))
+_ALGORITHMS = (
+    ("family", "vector_size", "entries", "code_bits", "scope", "scales"),
+    ("family", "vector_size", "entries", "code_bits"),
+    ("family", "vector_size", "scope", "scales"),
+    ("family", "vector_size"),
+    ("family",),
+)
+#: k without n: that an axis is a multiple is said of k alone.
+_LINEAR = (("kind", "n", "k"), ("kind", "k"))
 _OPS: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "gemv": (("kind", "n", "k"),),
-    "gemm": (("kind", "n", "k"),),
-    "linear": (("kind", "n", "k"),),
-    "attention_decode": (("kind", "q_heads", "kv_heads", "head_dim"),),
+    "gemv": _LINEAR,
+    "gemm": _LINEAR,
+    "linear": _LINEAR,
+    "attention_decode": (("kind", "q_heads", "kv_heads", "head_dim"), ("kind", "head_dim")),
 }
 _MODELS: Mapping[str, Mapping[str, Any]] = {"algorithm": FAMILIES, "op": OPS}
 
@@ -56,6 +65,16 @@ def related_findings(
     if algorithm is not None and op is not None:
         findings += check_pair(algorithm, op)
     yield from (finding for finding in findings if finding.code in _RELATIONS)
+
+
+def sound_boundaries(source: Source) -> Iterator[Cache]:
+    """Of a `cache` that is wrong, each boundary that is sound, by itself."""
+    data = source.data.get("cache")
+    for field in Cache.model_fields:
+        if isinstance(data, dict) and data.get(field) is not None:
+            alone = read_cache(replace(source, data={**source.data, "cache": {field: data[field]}}))
+            if isinstance(alone, Cache):
+                yield alone
 
 
 def _reduced(

@@ -87,7 +87,20 @@ def parse_source(data: bytes, path: str, limits: Limits = SPEC_LIMITS) -> Source
     return Source(path, builder.root, builder.values, builder.keys)
 
 
+def _is_safetensors(data: bytes) -> bool:
+    """Whether bytes start as a safetensors file does: a length of 8 bytes, the last ones zero, then a JSON object."""
+    return data[5:9] == b"\0\0\0{"
+
+
 def _decode(data: bytes, path: str, most_bytes: int) -> str:
+    if _is_safetensors(data):
+        raise VqccError(
+            Diagnostic(
+                "VQ0103",
+                f"'{path}' is a safetensors file, and a spec is YAML text",
+                help="give the spec; `vqcc quantize`, `vqcc profile`, `vqcc pack` and `vqcc validate` take tensors",
+            )
+        )
     if len(data) > most_bytes:
         raise VqccError(
             Diagnostic(

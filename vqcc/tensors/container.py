@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from pydantic_core import ErrorDetails
 
     from vqcc.algorithms.base import Algorithm
     from vqcc.tensors.cache_tensor import CacheTensor
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METADATA_KEY",
+    "PACKED_KEY",
     "WEIGHT_DTYPES",
     "in_file",
     "load",
@@ -45,6 +45,8 @@ __all__ = [
 ]
 
 METADATA_KEY = "vqcc.algorithm"
+#: What packed files have instead (vqcc.tensors.packed_file, vqcc.tensors.cache_packed_file).
+PACKED_KEY = "vqcc.packed"
 WEIGHT_DTYPES = ("float16", "bfloat16", "float32")
 
 
@@ -139,7 +141,7 @@ def load_cache(path: Path, name: str) -> CacheTensor:
         missing = [f"{name}.{part}" for part in _CACHE_PARTS if part not in arrays]
         if missing:
             message = f"{path} has no {' and '.join(missing)}, though its metadata describes '{name}'"
-            raise VqccError(Diagnostic("VQ0517", message))
+            raise VqccError(Diagnostic("VQ0517", message, help=_codes_help(file, name)))
         heads, tokens, head_dim = shape
         tensor = CacheTensor(
             name, algorithm, (heads, tokens, head_dim), dtype, **arrays, relative_error=error
@@ -185,7 +187,7 @@ def _load_tensor(
     codes = arrays.pop("codes", None)
     if codes is None:
         message = f"{file.path} has no {name}.codes, though its metadata describes a VQ tensor '{name}'"
-        raise VqccError(Diagnostic("VQ0517", message))
+        raise VqccError(Diagnostic("VQ0517", message, help=_codes_help(file, name)))
     tensor = VQTensor(name, algorithm, (n, k), dtype, codes, relative_error=error, **arrays)
     try:
         tensor.validate(check_codes=check_codes)
@@ -194,6 +196,16 @@ def _load_tensor(
     for _, array in tensor.arrays():
         release_pages(array)
     return tensor
+
+
+def _codes_help(file: TensorFile | ShardedFile, name: str) -> str:
+    """What to do about parts of `name` that are not in the file: it may have them under another name."""
+    there = [entry.removesuffix(".codes") for entry in file.entries if entry.endswith(".codes")]
+    if not there or name in there:
+        return "store what is missing under these names, or quantize again"
+    near = did_you_mean(name, there)
+    held = f"the file has the codes of {name_list(there)}: its metadata must name them so"
+    return " ".join(filter(None, (near, held)))
 
 
 def in_file(path: Path, error: VqccError) -> VqccError:
@@ -210,13 +222,7 @@ def _read_metadata(file: TensorFile | ShardedFile) -> dict[str, Any]:
     """
     texts = file.metadata(METADATA_KEY)
     if not texts:
-        raise VqccError(
-            Diagnostic(
-                "VQ0511",
-                f"{file.path} has no metadata '{METADATA_KEY}'",
-                help="plain weights become VQ tensors by `vqcc quantize`",
-            )
-        )
+        raise VqccError(_no_vq_tensors(file))
     described: dict[str, Any] = {}
     found = DiagnosticList()
     for path, text in texts:
@@ -227,10 +233,30 @@ def _read_metadata(file: TensorFile | ShardedFile) -> dict[str, Any]:
             continue
         for name in own.keys() & described.keys():
             if own[name] != described[name]:
-                found.error("VQ0512", f"{path}: metadata describes '{name}' otherwise than another shard")
+                found.error(
+                    "VQ0512",
+                    f"{path}: metadata describes '{name}' otherwise than another shard",
+                    help="describe it in one of them, or alike in all",
+                )
         described |= own
     found.raise_if_errors()
     return described
+
+
+def _no_vq_tensors(file: TensorFile | ShardedFile) -> Diagnostic:
+    """Say of a file without VQ tensors what it holds instead, as far as its metadata tells."""
+    if file.metadata(PACKED_KEY):
+        return Diagnostic(
+            "VQ0511",
+            f"{file.path} is packed already: it holds no VQ tensors, but what a library's kernels read",
+            help="packed files are for `vqcc validate --packed`, the C readers (vqcc/weights.h, vqcc/books.h) and "
+            "vqcc.torch; here give the file that was packed, as `vqcc quantize` wrote it",
+        )
+    return Diagnostic(
+        "VQ0511",
+        f"{file.path} has no metadata '{METADATA_KEY}'",
+        help="plain weights become VQ tensors by `vqcc quantize`",
+    )
 
 
 def _parse_metadata(path: Path, text: str) -> dict[str, Any]:
@@ -238,10 +264,10 @@ def _parse_metadata(path: Path, text: str) -> dict[str, Any]:
         described = json.loads(text)
     except (ValueError, RecursionError) as error:
         message = f"{path}: metadata '{METADATA_KEY}' is not JSON: {str(error)[:200]}"
-        raise VqccError(Diagnostic("VQ0512", message)) from None
+        raise VqccError(Diagnostic("VQ0512", message, help=_FORM)) from None
     if not isinstance(described, dict) or not described:
         message = f"{path}: metadata '{METADATA_KEY}' must be an object with an entry per VQ tensor"
-        raise VqccError(Diagnostic("VQ0512", message))
+        raise VqccError(Diagnostic("VQ0512", message, help=_FORM))
     return described
 
 
@@ -254,7 +280,8 @@ def _read_description(
     shape, dtype, error = (fields.get(key) for key in ("shape", "dtype", "relative_error"))
     found = DiagnosticList()
     if not isinstance(fields.get("algorithm"), dict):
-        found.error("VQ0512", f"{where} has no algorithm mapping")
+        message, help_text = _no_mapping(fields.get("algorithm"))
+        found.error("VQ0512", f"{where}{message}", help=help_text)
     if not (
         isinstance(shape, list)
         and len(shape) == axes
@@ -266,15 +293,49 @@ def _read_description(
             help="a weight's has two numbers, a KV cache's three: give a file of what the command is for",
         )
     if dtype not in WEIGHT_DTYPES:
-        found.error("VQ0512", f"{where}: dtype must be {', '.join(WEIGHT_DTYPES)}")
+        found.error("VQ0512", f"{where}: dtype must be {', '.join(WEIGHT_DTYPES)}", help=_dtype_help(dtype))
     if error is not None and not (type(error) in (int, float) and 0 <= error <= 1e300):
-        found.error("VQ0512", f"{where}: relative_error must be null or a number from 0")
+        found.error(
+            "VQ0512", f"{where}: relative_error must be null or a number from 0", help="it may be left out"
+        )
     found.raise_if_errors()
     assert isinstance(shape, list)
     algorithm = read_algorithm(where, fields["algorithm"], "VQ0513")
     return algorithm, shape, str(dtype), None if error is None else float(error)
 
 
+def _no_mapping(algorithm: object) -> tuple[str, str]:
+    """What to say of an algorithm that is no mapping, and how it is written."""
+    from vqcc.algorithms import presets
+
+    if not isinstance(algorithm, str):
+        return " has no algorithm mapping", f"write it as a spec does: {_written_out('vq-4-8-1')}"
+    message = f": the algorithm is {algorithm[:60]!r}, not a mapping"
+    try:
+        return message, f"a file has no presets, write it out: {_written_out(algorithm)}"
+    except VqccError:
+        near = did_you_mean(algorithm, presets.named())
+        there = f"a file has no presets either, write the algorithm out: {_written_out('vq-4-8-1')}"
+        return message, " ".join(filter(None, (near, there)))
+
+
+def _written_out(preset: str) -> str:
+    from vqcc.algorithms import presets
+
+    return json.dumps({"algorithm": presets.resolve(preset).mapping()})
+
+
+def _dtype_help(dtype: object) -> str:
+    """How to name the type that a weight had."""
+    near = did_you_mean(dtype, WEIGHT_DTYPES) if isinstance(dtype, str) else None
+    return " ".join(filter(None, (near, "it is the type that the weight had before it was quantized")))
+
+
+#: How the metadata is written.
+_FORM = (
+    'it is JSON text, an object with an entry per VQ tensor: {"NAME": {"algorithm": {...}, "shape": [n, k], '
+    '"dtype": "float16"}}'
+)
 _SHAPES = {2: "two positive integers [n, k]", 3: "three positive integers [kv_heads, tokens, head_dim]"}
 _EXPECTED_AXES = {
     2: "a weight is a matrix [out, in] with elements; keys and values of a KV cache take a preset such as cq-2",
@@ -291,18 +352,13 @@ def read_algorithm(where: str, mapping: Mapping[str, Any], code: str) -> Algorit
     try:
         return from_mapping(mapping)
     except ValidationError as error:
-        raise VqccError(*(_algorithm_error(where, item, code) for item in error.errors())) from None
+        from vqcc.spec.parts import algorithm_in
+        from vqcc.spec.source import Source
 
-
-def _algorithm_error(where: str, item: ErrorDetails, code: str) -> Diagnostic:
-    from vqcc.algorithms import FAMILIES
-
-    # The first step of a location names the family, which is no field.
-    field = ".".join(map(str, item["loc"][1:]))
-    place = f"{field}: " if field else ""
-    known = f"families are {', '.join(FAMILIES)}" if not field else None
-    help_text = item.get("ctx", {}).get("help", known)
-    return Diagnostic(code, f"{where}: {place}{item['msg'][:200]}", help=help_text)
+        found = algorithm_in(Source(where, {"algorithm": dict(mapping)}, {}, {}), ("algorithm",), error)
+        raise VqccError(
+            *(Diagnostic(code, f"{where}: {item.message}", help=item.help) for item in found)
+        ) from None
 
 
 def _choose(path: Path, names: Iterable[str]) -> Diagnostic:

@@ -80,7 +80,7 @@ class TensorFile:
         try:
             self._file = path.open("rb")
         except OSError as error:
-            _fail("VQ0501", f"{path}: {error.strerror or error}")
+            raise unreadable(path, error) from None
         try:
             self.header = read_header(path, self._file)
         except BaseException:
@@ -118,7 +118,7 @@ class TensorFile:
             try:
                 self._map = mmap(self._file.fileno(), 0, access=ACCESS_READ)
             except OSError as error:
-                _fail("VQ0501", f"{self.path}: {error.strerror or error}")
+                raise unreadable(self.path, error) from None
         # Not every writer aligns tensors; NumPy reads unaligned views, slower.
         return np.ndarray(entry.shape, dtype, buffer=self._map, offset=entry.begin)
 
@@ -164,7 +164,7 @@ def read_header(path: Path, file: BinaryIO) -> Header:
         file.seek(0)
         text, start = _read_text(path, file, size)
     except OSError as error:
-        _fail("VQ0501", f"{path}: {error.strerror or error}")
+        raise unreadable(path, error) from None
     fields = _parse(path, text)
     metadata = _read_metadata(path, fields.pop(_METADATA, {}))
     found = DiagnosticList()
@@ -177,6 +177,12 @@ def read_header(path: Path, file: BinaryIO) -> Header:
 
 def _fail(code: str, message: str, help: str | None = None) -> NoReturn:  # noqa: A002
     raise VqccError(Diagnostic(code, message, help=help))
+
+
+def unreadable(path: Path, error: OSError) -> VqccError:
+    """Make the error VQ0501 for a tensor file that the system does not let be read."""
+    help_text = "give the path of a safetensors file that is there and that you may read"
+    return VqccError(Diagnostic("VQ0501", f"{path}: {error.strerror or error}", help=help_text))
 
 
 def _read_text(path: Path, file: BinaryIO, size: int) -> tuple[bytes, int]:

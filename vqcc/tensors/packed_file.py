@@ -16,7 +16,7 @@ import numpy as np
 from vqcc.code_layouts import BucketLayout, layout_mapping
 from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError
 from vqcc.tensors.buckets import wrong_buckets
-from vqcc.tensors.container import write_safetensors
+from vqcc.tensors.container import PACKED_KEY, write_safetensors
 from vqcc.tensors.header import TensorFile, unique_keys
 from vqcc.tensors.packing import pack_tensor
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["METADATA_KEY", "check_contents", "check_order", "expected_parts", "load_packed", "save_packed"]
 
-METADATA_KEY = "vqcc.packed"
+METADATA_KEY = PACKED_KEY
 _ORDERS = ("identity", "frequency")
 
 

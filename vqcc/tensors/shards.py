@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError
-from vqcc.tensors.header import TensorFile, name_list, unique_keys
+from vqcc.tensors.header import TensorFile, name_list, unique_keys, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -148,7 +148,7 @@ def _read_index(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         with path.open("rb") as file:
             data = file.read(_MAX_INDEX_BYTES + 1)
     except OSError as error:
-        raise VqccError(Diagnostic("VQ0501", f"{path}: {error.strerror or error}")) from None
+        raise unreadable(path, error) from None
     if len(data) > _MAX_INDEX_BYTES:
         raise _wrong(f"{path} is an index of more than {_MAX_INDEX_BYTES} bytes")
     try:

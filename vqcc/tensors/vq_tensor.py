@@ -84,7 +84,11 @@ class VQTensor:
         for name, array in arrays.items():
             expected = parts.get(name)  # type: ignore[call-overload]
             if expected is None:
-                found.error("VQ0518", f"tensor {self.name} has {name}, which its algorithm does not use")
+                found.error(
+                    "VQ0518",
+                    f"tensor {self.name} has {name}, which its algorithm does not use",
+                    help=f"leave {self.name}.{name} out, or describe the algorithm that uses it",
+                )
             elif self._check_type(expected, array, found) and (check_codes or name != "codes"):
                 self._check_values(expected, array, found)
         found.raise_if_errors()

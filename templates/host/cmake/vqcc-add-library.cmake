@@ -101,6 +101,10 @@ function(_vqcc_outputs result target spec)
     if(failed)
       execute_process(COMMAND ${command} OUTPUT_QUIET ERROR_VARIABLE text) # what is wrong, in words
       string(STRIP "${text}" text)
+      if(text MATCHES "^Usage: .*Error: Invalid value for '--([a-z]+)': (.*)$") # an argument of this call, by its name
+        string(TOUPPER "${CMAKE_MATCH_1}" keyword)
+        _vqcc_fail("${target}" "${keyword}: ${CMAKE_MATCH_2}")
+      endif()
       string(REPLACE "\n" "\n  " text "${text}") # CMake leaves lines alone that begin with blanks
       _vqcc_fail("${target}" "vqcc refuses it\n  ${text}")
     endif()

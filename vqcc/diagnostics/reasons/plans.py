@@ -86,8 +86,9 @@ REASONS = {
         "The file is damaged or written by a faulty program: write it again.",
     ),
     "VQ0511": (
-        "The file has tensors, but no `vqcc.algorithm` in its metadata: they are plain weights.",
-        "Make VQ tensors of them by `vqcc quantize`, or describe what you have as docs/vq-tensors.md says.",
+        "The file has tensors, but no `vqcc.algorithm` in its metadata: they are plain weights, or packed already.",
+        "Make VQ tensors of weights by `vqcc quantize`, or describe what you have as docs/vq-tensors.md says; of a "
+        "packed file, give the one that it was packed from.",
     ),
     "VQ0512": (
         "`vqcc.algorithm` is not the JSON that it must be, lacks a field, or differs between shards.",
@@ -243,5 +244,10 @@ REASONS = {
     "VQ0548": (
         "The rows of several weights become one weight's only if all have as many columns and one type.",
         "Fuse layers of the same inputs, stored alike.",
+    ),
+    "VQ0549": (
+        "Codes, codebooks and scales of the tensor take 16 bits or more for each weight or activation, as many as "
+        "float16 takes: books are large beside what they serve.",
+        "Use fewer entries, larger vectors or a wider scope, or leave a weight so small as it is.",
     ),
 }

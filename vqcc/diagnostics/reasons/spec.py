@@ -12,7 +12,7 @@ REASONS = {
         "Give the right file; a spec is a few lines.",
     ),
     "VQ0103": (
-        "The bytes of the file are no UTF-8: it was saved in another encoding, or is no text.",
+        "The bytes of the file are no UTF-8: it was saved in another encoding, or is no text, as a safetensors file.",
         "Save the spec as UTF-8.",
     ),
     "VQ0104": (

@@ -103,7 +103,7 @@ class AttentionDecode(BaseModel):
     divisions: ClassVar[Mapping[str, Division]] = {"heads": Division(("q_heads", "kv_heads"))}
     fused_field: ClassVar[str | None] = None
     #: Values for required fields when only relations between the others are asked about (vqcc.spec.salvage).
-    stand_ins: ClassVar[dict[str, Any]] = {"batch": 1, "context": 1}
+    stand_ins: ClassVar[dict[str, Any]] = {"batch": 1, "context": 1, "q_heads": 1, "kv_heads": 1}
 
     kind: Literal["attention_decode"]
     q_heads: Heads

@@ -49,7 +49,7 @@ BatchSize = Annotated[
 class Gemm(BoundedOp):
     """Matrix products with many rows of x."""
 
-    stand_ins: ClassVar[dict[str, Any]] = {"m": MIN_ROWS}
+    stand_ins: ClassVar[dict[str, Any]] = {"m": MIN_ROWS, "n": 1}
     dataflows: ClassVar[Mapping[Dataflow, LinearDataflow]] = GEMM_DATAFLOWS
 
     kind: Literal["gemm"]

@@ -36,7 +36,7 @@ BatchSize = Annotated[
 class Gemv(BoundedOp):
     """Matrix-vector products with up to 16 vectors at a time."""
 
-    stand_ins: ClassVar[dict[str, Any]] = {"m": 1}
+    stand_ins: ClassVar[dict[str, Any]] = {"m": 1, "n": 1}
     dataflows: ClassVar[Mapping[Dataflow, LinearDataflow]] = DATAFLOWS
 
     kind: Literal["gemv"]

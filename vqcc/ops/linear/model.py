@@ -84,7 +84,7 @@ def _as_range(value: object) -> object:
 class Linear(LinearOp):
     """Matrix products with any number of rows of x."""
 
-    stand_ins: ClassVar[dict[str, Any]] = {"m": {"min": 1, "max": 1}}
+    stand_ins: ClassVar[dict[str, Any]] = {"m": {"min": 1, "max": 1}, "n": 1}
     chosen_by_time: ClassVar[bool] = True
     dataflows: ClassVar[Mapping[Dataflow, LinearDataflow]] = {**DATAFLOWS, **GEMM_DATAFLOWS}
 

@@ -55,7 +55,8 @@ typedef enum vqcc_books_status {
   VQCC_BOOKS_ERROR_ARRAY = VQCC_PACKED_ERROR_ARRAY,
   VQCC_BOOKS_ERROR_NAME = VQCC_PACKED_ERROR_NAME,
   VQCC_BOOKS_ERROR_LAYOUT = VQCC_PACKED_ERROR_LAYOUT,
-  VQCC_BOOKS_ERROR_BYTES = VQCC_PACKED_ERROR_BYTES
+  VQCC_BOOKS_ERROR_BYTES = VQCC_PACKED_ERROR_BYTES,
+  VQCC_BOOKS_ERROR_KIND = VQCC_PACKED_ERROR_KIND
 } vqcc_books_status;
 
 static inline const char* vqcc_books_status_string(vqcc_books_status status) {
@@ -66,6 +67,7 @@ static inline const char* vqcc_books_status_string(vqcc_books_status status) {
     case VQCC_BOOKS_ERROR_NAME: return "the file has no such layer";
     case VQCC_BOOKS_ERROR_LAYOUT: return "the books were packed for another layout";
     case VQCC_BOOKS_ERROR_BYTES: return "books have another size than the library's";
+    case VQCC_BOOKS_ERROR_KIND: return "the file holds packed weights, which vqcc/weights.h reads";
     default: return vqcc_packed_status_string((vqcc_packed_status)status);
   }
 }
@@ -141,7 +143,11 @@ static inline vqcc_books_status vqcc_books_check_layers(vqcc_books* books) {
   memset(&layer, 0, sizeof layer);
   for (; vqcc_json_member(&packed, &name, &described); ++books->count) {
     if (!vqcc_packed_is_name(name)) return vqcc_books_fail(&books->where, name.at, VQCC_BOOKS_ERROR_DESCRIPTION);
-    const vqcc_books_status status = vqcc_books_read(books, name, described, &layer);
+    vqcc_books_status status = vqcc_books_read(books, name, described, &layer);
+    vqcc_json shape; /* what only weights have */
+    if (status == VQCC_BOOKS_ERROR_DESCRIPTION && vqcc_json_field(described, "shape", &shape)) {
+      status = VQCC_BOOKS_ERROR_KIND;
+    }
     if (status != VQCC_BOOKS_OK) return vqcc_books_fail(&books->where, layer.where, status);
   }
   return VQCC_BOOKS_OK;

@@ -2,6 +2,7 @@
 #ifndef VQCC_MAPPED_FILE_H_
 #define VQCC_MAPPED_FILE_H_
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -11,7 +12,8 @@
 
 #include "packed_file.h"
 
-/* Maps a regular file, to be read only. An empty one, which cannot be mapped, is one that ends too early. */
+/* Maps a regular file, to be read only; if that cannot be, errno says why. An empty one, which cannot be mapped, is one
+ * that ends too early. */
 static inline vqcc_packed_status vqcc_map_file(const char* path, const void** data, size_t* bytes) {
   struct stat about;
 #ifdef O_CLOEXEC
@@ -22,12 +24,20 @@ static inline vqcc_packed_status vqcc_map_file(const char* path, const void** da
   if (file < 0) return VQCC_PACKED_ERROR_FILE;
   void* mapped = MAP_FAILED;
   vqcc_packed_status status = VQCC_PACKED_ERROR_FILE;
-  if (fstat(file, &about) == 0 && S_ISREG(about.st_mode) && (uint64_t)about.st_size <= SIZE_MAX) {
-    *bytes = (size_t)about.st_size;
-    if (*bytes == 0) status = VQCC_PACKED_ERROR_TRUNCATED;
-    if (*bytes > 0) mapped = mmap(NULL, *bytes, PROT_READ, MAP_PRIVATE, file, 0);
+  if (fstat(file, &about) == 0) {
+    if (!S_ISREG(about.st_mode)) {
+      errno = S_ISDIR(about.st_mode) ? EISDIR : EINVAL;
+    } else if ((uint64_t)about.st_size > SIZE_MAX) {
+      errno = EFBIG;
+    } else {
+      *bytes = (size_t)about.st_size;
+      if (*bytes == 0) status = VQCC_PACKED_ERROR_TRUNCATED;
+      if (*bytes > 0) mapped = mmap(NULL, *bytes, PROT_READ, MAP_PRIVATE, file, 0);
+    }
   }
+  const int number = errno;
   (void)close(file);
+  errno = number; /* closing may have set it too */
   if (mapped == MAP_FAILED) return status;
   *data = mapped;
   return VQCC_PACKED_OK;

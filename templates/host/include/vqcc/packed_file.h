@@ -18,7 +18,7 @@
 typedef enum vqcc_packed_status {
   VQCC_PACKED_OK = 0,
   VQCC_PACKED_ERROR_NULL_POINTER = 1, /* a required pointer is null, or the file is not open */
-  VQCC_PACKED_ERROR_FILE = 2,         /* it cannot be opened or mapped, or is no file: errno may say why */
+  VQCC_PACKED_ERROR_FILE = 2,         /* it cannot be opened or mapped, or is no file: errno says why */
   VQCC_PACKED_ERROR_TRUNCATED = 3,    /* it ends before its header does */
   VQCC_PACKED_ERROR_HEADER_BYTES = 4, /* a header of more bytes than are allowed */
   VQCC_PACKED_ERROR_JSON = 5,         /* the header, or `vqcc.packed` in it, is not JSON in UTF-8 */
@@ -35,7 +35,8 @@ typedef enum vqcc_packed_status {
   VQCC_PACKED_ERROR_CODES = 16,       /* codes in buckets would lead a kernel past their end */
   VQCC_PACKED_ERROR_NAME = 17,        /* no item of this name, or none that follows */
   VQCC_PACKED_ERROR_LAYOUT = 18,      /* the item was packed for another layout than the library reads */
-  VQCC_PACKED_ERROR_BYTES = 19        /* its arrays have other sizes than the library's */
+  VQCC_PACKED_ERROR_BYTES = 19,       /* its arrays have other sizes than the library's */
+  VQCC_PACKED_ERROR_KIND = 20         /* the file is of the other kind: books for weights.h, weights for books.h */
 } vqcc_packed_status;
 
 /* Texts of the statuses that say the same of every file. */

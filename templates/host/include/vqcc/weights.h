@@ -13,8 +13,10 @@
  *   ... copy weight.codes, weight.books, weight.stage_scales and weight.scales to the device ...
  *   vqcc_weights_close(&weights);
  *
- * A file is checked in full before anything of it is given out, and nothing outside of it is ever read, whatever its
- * bytes are. What is refused is at least what vqcc refuses. Time is a few passes over the header, and over codes in
+ * A file is checked before anything of it is given out, and nothing outside of it is ever read, whatever its bytes are:
+ * its header, its tensors' descriptions, types, shapes and places of arrays, and codes in buckets, which could lead a
+ * kernel astray. Other values (codes, books, scales) are not: damaged ones give wrong numbers. What is refused is at least
+ * what vqcc refuses. Time is a few passes over the header, and over codes in
  * buckets; a header made for it can take time quadratic in its length, which VQCC_WEIGHTS_MOST_HEADER_BYTES bounds.
  */
 #ifndef VQCC_WEIGHTS_H_
@@ -56,7 +58,8 @@ typedef enum vqcc_weights_status {
   VQCC_WEIGHTS_ERROR_CODES = VQCC_PACKED_ERROR_CODES,
   VQCC_WEIGHTS_ERROR_NAME = VQCC_PACKED_ERROR_NAME,
   VQCC_WEIGHTS_ERROR_LAYOUT = VQCC_PACKED_ERROR_LAYOUT,
-  VQCC_WEIGHTS_ERROR_BYTES = VQCC_PACKED_ERROR_BYTES
+  VQCC_WEIGHTS_ERROR_BYTES = VQCC_PACKED_ERROR_BYTES,
+  VQCC_WEIGHTS_ERROR_KIND = VQCC_PACKED_ERROR_KIND
 } vqcc_weights_status;
 
 static inline const char* vqcc_weights_status_string(vqcc_weights_status status) {
@@ -68,6 +71,7 @@ static inline const char* vqcc_weights_status_string(vqcc_weights_status status)
     case VQCC_WEIGHTS_ERROR_NAME: return "the file has no such tensor";
     case VQCC_WEIGHTS_ERROR_LAYOUT: return "the tensor was packed for another layout";
     case VQCC_WEIGHTS_ERROR_BYTES: return "codes or books have another size than the library's";
+    case VQCC_WEIGHTS_ERROR_KIND: return "the file holds books of a KV cache, which vqcc/books.h reads";
     default: return vqcc_packed_status_string((vqcc_packed_status)status);
   }
 }
@@ -133,7 +137,11 @@ static inline vqcc_weights_status vqcc_weights_check_tensors(vqcc_weights* weigh
     if (!vqcc_packed_is_name(name)) {
       return vqcc_weights_fail(&weights->where, name.at, VQCC_WEIGHTS_ERROR_DESCRIPTION);
     }
-    const vqcc_weights_status status = vqcc_weights_read(weights, name, described, &weight, &description);
+    vqcc_weights_status status = vqcc_weights_read(weights, name, described, &weight, &description);
+    vqcc_json heads; /* what only books have */
+    if (status == VQCC_WEIGHTS_ERROR_DESCRIPTION && vqcc_json_field(described, "kv_heads", &heads)) {
+      status = VQCC_WEIGHTS_ERROR_KIND;
+    }
     if (status != VQCC_WEIGHTS_OK) return vqcc_weights_fail(&weights->where, weight.where, status);
     const uint8_t* codes = (const uint8_t*)weight.codes.data;
     if (description.in_buckets && !vqcc_buckets_check(&description, codes, weight.codes.bytes)) {
