@@ -177,8 +177,8 @@ def test_compiles_without_a_warning(
         "int one(void);\nint two(void);\nint main(void) { return one() + two(); }\n"
     )
     files = [f"{part}.{suffix}" for part in ("one", "two", "main")]
-    for compiler in compilers(language):
-        compile_c([compiler, f"-std={standard}", *WARNINGS, *files, "-o", "program"], tmp_path)
+    for compiler in compilers(language).values():
+        compile_c([*compiler, f"-std={standard}", *WARNINGS, *files, "-o", "program"], tmp_path)
         assert subprocess.run([tmp_path / "program"], check=False).returncode == 0
 
 
@@ -194,9 +194,9 @@ def test_every_path(
     program = tmp_path / ("program.c" if language == "c" else "program.cpp")
     program.write_bytes(PROGRAM.read_bytes())
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g"]
-    for compiler in compilers(language):
+    for compiler in compilers(language).values():
         flags = [f"-std={standard}", *WARNINGS, *sanitizers]
-        compile_c([compiler, *flags, program.name, "-o", "program"], tmp_path)
+        compile_c([*compiler, *flags, program.name, "-o", "program"], tmp_path)
         done = subprocess.run([tmp_path / "program"], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

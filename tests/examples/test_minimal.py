@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from build_tools import CMAKE
+from build_tools import CMAKE, check_sources
 
 from vqcc.building import build_library, write_library
 from vqcc.codegen.cache import CompileCache
@@ -202,6 +202,12 @@ def test_cmake_builds_it(example: Example, cache_directory: Path, tmp_path: Path
     done = Example(build / "minimal", example.library, example.driver).run(tmp_path / "cmake")
     assert (done.returncode, done.stdout, done.stderr) == (1, "h200: 0 of 256 rows are right\n", "")
     assert recorded(tmp_path / "cmake")[:2] == recorded(tmp_path / "plain")[:2]
+
+
+def test_every_compiler_takes_it(example: Example, tmp_path: Path) -> None:
+    bundle = example.program.parent / "out" / "minimal"
+    includes = [EXAMPLE.parent / "common", ROOT / "templates" / "host" / "include", bundle]
+    check_sources([EXAMPLE / "main.cpp"], includes, tmp_path)
 
 
 def test_it_is_short() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from build_tools import WARNINGS
+from build_tools import WARNINGS, check_sources
 
 from vqcc.api import pack, quantize
 from vqcc.building import build_library, write_library
@@ -105,3 +105,9 @@ def test_it_launches_with_what_was_packed(example: Example, tmp_path: Path) -> N
 def test_what_it_refuses(file: str, name: str, text: str, example: Example, tmp_path: Path) -> None:
     done = example.run(tmp_path, example.packed.with_name(f"{file}.safetensors"), name)
     assert (done.returncode, done.stderr) == (2, f"packed: {text}\n")
+
+
+def test_every_compiler_takes_it(example: Example, tmp_path: Path) -> None:
+    check_sources(
+        [EXAMPLE / "main.cpp"], [EXAMPLE.parent / "common", include_directory(), example.bundle], tmp_path
+    )

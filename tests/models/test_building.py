@@ -8,7 +8,7 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from build_tools import WARNINGS, compilers
+from build_tools import WARNINGS, each_compiler
 from libraries import FakeToolchain
 from model_specs import attention, linear, model_text
 
@@ -240,13 +240,10 @@ attention/small-attention.rtx4090.cubin
 """
 
 
-@pytest.mark.parametrize(
-    ("language", "compiler"),
-    [(language, compiler) for language in ("c", "c++") for compiler in compilers(language)],
-)
+@pytest.mark.parametrize(("language", "compiler"), each_compiler("c", "c++"))
 @pytest.mark.parametrize("form", ["o", "c"])
 def test_the_header_loads_and_launches(
-    language: str, compiler: str, form: str, directory: Path, tmp_path: Path
+    language: str, compiler: tuple[str, ...], form: str, directory: Path, tmp_path: Path
 ) -> None:
     source = tmp_path / f"program.{'c' if language == 'c' else 'cpp'}"
     source.write_text(PROGRAM)
@@ -261,7 +258,7 @@ def test_the_header_loads_and_launches(
             subprocess.run(["gcc", "-c", path, "-o", objects[-1]], check=True)
     includes = [f"-I{directory}", f"-I{include_directory()}"]
     flags = [standard, *WARNINGS, "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    command = [compiler, *flags, *includes, str(source), *objects, "-o", str(tmp_path / "program")]
+    command = [*compiler, *flags, *includes, str(source), *objects, "-o", str(tmp_path / "program")]
     subprocess.run(command, check=True)
     done = subprocess.run([tmp_path / "program"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, TOLD), done.stderr
