@@ -15,7 +15,17 @@ import wheel_clang
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["CMAKE", "NINJA", "STANDARDS", "WARNINGS", "check_sources", "compilers", "each_compiler"]
+__all__ = [
+    "CMAKE",
+    "NINJA",
+    "SANITIZERS",
+    "STANDARDS",
+    "WARNINGS",
+    "check_sources",
+    "compilers",
+    "each_compiler",
+    "run_threads",
+]
 
 #: What headers for programs must be clean under, and languages with their standards.
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-pedantic", "-Wshadow", "-Wconversion", "-Wundef")
@@ -25,6 +35,9 @@ STANDARDS = (
     ("c++", "c++17"),
     pytest.param("c++", "c++20", marks=pytest.mark.full),
 )
+
+#: What programs run under, so that any finding ends them.
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
 
 _SCRIPTS = Path(sysconfig.get_path("scripts"))
 CMAKE, NINJA = str(_SCRIPTS / "cmake"), str(_SCRIPTS / "ninja")
@@ -64,3 +77,19 @@ def check_sources(sources: Iterable[Path], includes: Iterable[Path], directory: 
             check=False,
         )
         assert (done.returncode, done.stderr) == (0, ""), f"{name}: {done.stderr}"
+
+
+def run_threads(program: Path, directory: Path, *inputs: Path) -> None:
+    """Compile a C program over codegen/header/threads.h in `directory`, with objects: ThreadSanitizer finds nothing."""
+    flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-variable", "-Wno-unused-const-variable"]
+    sanitizer = ["-fsanitize=thread", "-g", "-D_GNU_SOURCE", "-pthread"]
+    includes = [f"-I{directory}", f"-I{Path(__file__).parent / 'codegen' / 'header'}"]
+    command = ["gcc", *flags, *sanitizer, *includes, program, *inputs, "-o", directory / "program"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    done = subprocess.run([directory / "program"], capture_output=True, text=True, check=False)
+    if "unexpected memory mapping" in done.stderr:
+        # The sanitizer places its memory at fixed addresses, which some systems have taken at random.
+        command = ["setarch", "-R", directory / "program"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

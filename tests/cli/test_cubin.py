@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import cubins
 import pytest
-from build_tools import WARNINGS, compilers
+from build_tools import SANITIZERS, WARNINGS, compilers
 from command import run
 
 from vqcc.cubins import STANDARD_HEADERS
@@ -395,7 +395,7 @@ def test_what_is_loaded(kind: str, language: str, source: Path, tmp_path: Path) 
         else ["-x", language, directory / "own-kernels.embedded.c"]
     )
     standard = "c99" if language == "c" else "c++17"
-    flags = [f"-std={standard}", *WARNINGS, "-Wno-undef", f"-I{directory}"]
+    flags = [f"-std={standard}", *WARNINGS, *SANITIZERS, "-Wno-undef", f"-I{directory}"]
     program = tmp_path / "program"
     refused = "the kernels were not compiled for this GPU, but for sm_90, sm_86"
     for compiler in compilers(language).values():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from build_tools import STANDARDS, WARNINGS, compilers
+from build_tools import SANITIZERS, STANDARDS, WARNINGS, compilers, run_threads
 from caches import SLACK, STRATEGY, make_plan, make_problem
 from codegen.test_header import check_contents
 
@@ -73,20 +73,8 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     write_library(name, directory)
     program = directory / "program"
-    flags = ("-x", "c++") if language == "c++" else ()
-    subprocess.run(
-        [
-            *compiler,
-            f"-std={standard}",
-            *WARNINGS,
-            *flags,
-            f"-I{directory}",
-            str(PROGRAM),
-            "-o",
-            str(program),
-        ],
-        check=True,
-    )
+    flags = [f"-std={standard}", *WARNINGS, *SANITIZERS, *(("-x", "c++") if language == "c++" else ())]
+    subprocess.run([*compiler, *flags, f"-I{directory}", str(PROGRAM), "-o", str(program)], check=True)
     return subprocess.run([str(program)], capture_output=True, text=True, check=False)
 
 
@@ -95,7 +83,13 @@ def run(
 def test_every_path(name: str, language: str, standard: str, tmp_path: Path) -> None:
     for compiler in compilers(language).values():
         ran = run(name, language, standard, compiler, tmp_path)
-        assert (ran.stdout, ran.returncode) == ("ok\n", 0)
+        assert (ran.stdout, ran.stderr, ran.returncode) == ("ok\n", "", 0)
+
+
+@pytest.mark.parametrize("name", ["contiguous", "paged"])
+def test_threads_with_contexts_of_their_own(name: str, tmp_path: Path) -> None:
+    write_library(name, tmp_path)
+    run_threads(PROGRAM.parent / "cache_threads.c", tmp_path)
 
 
 @pytest.mark.parametrize("name", LIBRARIES)

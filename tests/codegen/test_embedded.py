@@ -6,7 +6,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from build_tools import WARNINGS, compilers
+from build_tools import SANITIZERS, WARNINGS, compilers
 from libraries import FakeToolchain, build_fake, make_spec
 
 from vqcc.building import build_library
@@ -96,7 +96,7 @@ def write_program(directory: Path, codes: tuple[GpuCode, ...]) -> None:
 @pytest.mark.parametrize("form", ["o", "c"])
 def test_a_device_gets_its_own_code(form: str, tmp_path: Path) -> None:
     write_program(tmp_path, CODES)
-    flags = ["gcc", "-std=c99", *WARNINGS, "-DHAS_PTX"]
+    flags = ["gcc", "-std=c99", *WARNINGS, *SANITIZERS, "-DHAS_PTX"]
     run([*flags, "program.c", f"two-gpus.embedded.{form}", "-o", "program"], tmp_path)
 
     def loaded(*device: int) -> str:
@@ -131,7 +131,8 @@ def test_compiles_without_a_warning_in_several_files(language: str, standard: st
 
 def test_without_ptx_only_cubins_are_there(tmp_path: Path) -> None:
     write_program(tmp_path, tuple(GpuCode(code.gpu, code.cubin) for code in CODES))
-    run(["gcc", "-std=c99", *WARNINGS, "program.c", "two-gpus.embedded.o", "-o", "program"], tmp_path)
+    flags = ["gcc", "-std=c99", *WARNINGS, *SANITIZERS]
+    run([*flags, "program.c", "two-gpus.embedded.o", "-o", "program"], tmp_path)
     assert run([str(tmp_path / "program"), "12", "0", "170"], tmp_path) == NOT_THIS_GPU
     assert b"ptx" not in (tmp_path / "two-gpus.embedded.o").read_bytes()
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import subprocess
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
-from build_tools import WARNINGS, each_compiler
+from build_tools import SANITIZERS, WARNINGS, each_compiler, run_threads
 from libraries import FakeToolchain
 from model_specs import attention, linear, model_text
 
@@ -20,9 +22,6 @@ from vqcc.library import load_libraries, load_library
 from vqcc.models import Model, parse_any
 from vqcc.models.building import BuiltModel, build_model
 from vqcc.outputs import model_files
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LAYERS = {
     "q": linear(parallel="column"),
@@ -257,11 +256,16 @@ def test_the_header_loads_and_launches(
             objects.append(str(tmp_path / f"{number}.o"))
             subprocess.run(["gcc", "-c", path, "-o", objects[-1]], check=True)
     includes = [f"-I{directory}", f"-I{include_directory()}"]
-    flags = [standard, *WARNINGS, "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    flags = [standard, *WARNINGS, *SANITIZERS]
     command = [*compiler, *flags, *includes, str(source), *objects, "-o", str(tmp_path / "program")]
     subprocess.run(command, check=True)
     done = subprocess.run([tmp_path / "program"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, TOLD), done.stderr
+
+
+def test_threads_with_contexts_of_their_own(directory: Path, tmp_path: Path) -> None:
+    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
+    run_threads(Path(__file__).parent / "threads.c", tmp_path, *sorted(tmp_path.glob("*/*.embedded.o")))
 
 
 def test_a_header_of_another_compilation_is_noticed(directory: Path, tmp_path: Path) -> None:
