@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -157,6 +158,68 @@ def test_an_environment_that_does_not_run(environment: Path, tmp_path: Path) -> 
     done = configured(f"{prefix};{environment}", tmp_path / "project")
     assert done.returncode == 0, done.stderr
     assert f"-- vqcc {vqcc.__version__} {environment}/lib/" in done.stdout
+
+
+@pytest.mark.full
+def test_the_page_into_an_engine(
+    environment: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    """Every command of docs/integrate.md, as it stands there, where there is a clone and no GPU.
+
+    Programs say what the page shows of a machine without a driver, and of one with another GPU.
+    """
+    page = (ROOT / "docs" / "integrate.md").read_text()
+    commands = re.findall(r"^\$ (.*)$", page, re.MULTILINE)
+    (no_driver, other_gpu) = re.findall(r"^```text\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (spec,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert (ROOT / "examples" / "minimal" / "minimal.yaml").read_text().endswith(spec)
+    clone, driver = tmp_path / "clone", tmp_path / "driver"
+    clone.mkdir()
+    for name in ("examples", "tests"):
+        (clone / name).symlink_to(ROOT / name)
+    driver.mkdir()
+    stub = ROOT / "tests" / "examples" / "stub_cuda.c"
+    subprocess.run(["gcc", "-shared", "-fPIC", stub, "-o", driver / "libcuda.so.1"], check=True)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "cmake").symlink_to(CMAKE)
+    known = {
+        **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        "PATH": os.pathsep.join([str(environment / "bin"), str(tools), SYSTEM_PATH]),
+        "XDG_CACHE_HOME": str(tmp_path_factory.getbasetemp() / "cache of an environment"),
+    }
+
+    def shell(line: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", line],
+            cwd=clone,
+            env={**known, **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    programs = []
+    for line in commands:
+        if line.startswith("pip install "):  # the environment is one where that was done
+            continue
+        if (word := line.split()[0]).split("/")[0] not in {".", "build"}:
+            done = shell(line)
+            assert done.returncode == 0, f"$ {line}\n{done.stdout}{done.stderr}"
+            continue
+        programs.append(word)
+        name = Path(word).name
+        for text, variables in (
+            (no_driver, {"LD_LIBRARY_PATH": "/nowhere"}),
+            (other_gpu, {"LD_LIBRARY_PATH": str(driver), "STUB_DEVICE": "8 0 108"}),
+        ):
+            done = shell(line, **variables)
+            assert done.returncode == 2, f"$ {line}\n{done.stdout}{done.stderr}"
+            said, shown = (each.partition(": ")[2] for each in (done.stderr, text))
+            assert done.stderr.startswith(f"{name}: ")
+            # Libraries of other examples are for GPUs of their own.
+            assert said == shown if name == "minimal" else said.split("for ")[0] == shown.split("for ")[0]
+    assert programs == ["./minimal", "build/minimal", "./packed"]
 
 
 @pytest.mark.full
