@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -331,6 +332,15 @@ def test_names_that_headers_have_themselves(tmp_path: Path) -> None:
     command = ["gcc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", f"-I{tmp_path}", *sources]
     subprocess.run([*command, "-o", tmp_path / "program"], check=True)
     assert subprocess.run([tmp_path / "program"], check=False).returncode == 0
+
+
+def test_the_header_says_that_ranks_are_to_be_added_up(built: BuiltModel) -> None:
+    """Where there are ranks: nothing of the library does it."""
+    text = " ".join(re.sub(r"^ \*", "", built.files["small.h"].decode(), flags=re.MULTILINE).split())
+    assert "Each of 2 ranks has its part of a layer (tensor parallelism)." in text
+    assert "Where small_layer_info says `adds`, what ranks compute are parts of sums: " in text
+    assert "the engine adds them up over all ranks before they are used. Nothing here communicates." in text
+    assert "ranks compute" not in build({"q": linear()}).files["small.h"].decode()
 
 
 def test_a_model_of_attention_alone_has_no_linear_functions() -> None:
