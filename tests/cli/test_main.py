@@ -116,6 +116,15 @@ def test_compile_imports_no_number_crunching(spec: Path, tmp_path: Path) -> None
     assert modules.isdisjoint({"faiss", "matplotlib", "ml_dtypes", "numpy", "pycuda", "rich", "safetensors"})
 
 
+def test_an_unchanged_model_imports_nothing_heavy(tmp_path: Path) -> None:
+    """What would plan it or make it is not even loaded."""
+    spec = tmp_path / "small.yaml"
+    spec.write_bytes(model_text({"q": linear(40, 64, algorithm="vq-4-4-1")}))
+    arguments = ("compile", str(spec), "-o", str(tmp_path / "out"), "--cache-dir", str(tmp_path / "cache"))
+    assert run(*arguments).exit_code == 0
+    assert imported(*arguments).isdisjoint(HEAVY)
+
+
 def test_an_internal_error(monkeypatch: pytest.MonkeyPatch, compiled: Path) -> None:
     def fail(_path: Path) -> None:
         raise RuntimeError("something that cannot happen\nsecond line")
