@@ -130,9 +130,9 @@ def arrays_in(parts: tuple[str, ...], places: list[str]) -> dict[str, slice]:
     return found
 
 
-def compile_c(directory: Path, compiler: str, standard: str, *arguments: str) -> None:
+def compile_c(directory: Path, compiler: tuple[str, ...], standard: str, *arguments: str) -> None:
     done = subprocess.run(
-        [compiler, f"-std={standard}", *WARNINGS, f"-I{INCLUDE}", f"-I{PROGRAMS}", *arguments],
+        [*compiler, f"-std={standard}", *WARNINGS, f"-I{INCLUDE}", f"-I{PROGRAMS}", *arguments],
         cwd=directory,
         capture_output=True,
         text=True,
@@ -146,7 +146,7 @@ AnyReader = TypeVar("AnyReader", bound=Reader[Any])
 
 @contextmanager
 def running(
-    kind: type[AnyReader], directory: Path, compiler: str, standard: str, *options: str
+    kind: type[AnyReader], directory: Path, compiler: tuple[str, ...], standard: str, *options: str
 ) -> Iterator[AnyReader]:
     source = f"{kind.name}.{'cpp' if standard.startswith('c++') else 'c'}"
     (directory / source).write_bytes((PROGRAMS / f"{kind.name}.c").read_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from libraries import spec_text
+from model_specs import linear, model_text
 
 import vqcc
 from vqcc.codegen.bundle import read_bundle
@@ -115,6 +117,69 @@ def test_a_few_kills(tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 def test_many_kills(tmp_path: Path) -> None:
     survive(tmp_path, MANY, seed=2)
+
+
+#: `vqcc ARGUMENTS`, ended by itself at once when function NAME of MODULE has been called that often.
+KILLED = """
+import importlib, os, signal, sys
+module, name, times, *arguments = sys.argv[1:]
+*path, name = name.split(".")
+place = importlib.import_module(module)
+for each in path:
+    place = getattr(place, each)
+function, calls = getattr(place, name), []
+
+def counted(*words, **named):
+    value = function(*words, **named)
+    calls.append(1)
+    if len(calls) == int(times):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return value
+
+setattr(place, name, counted)
+from vqcc.cli import main
+main(arguments)
+"""
+MODEL = {name: linear(n, 64, algorithm="vq-4-4-1") for name, n in (("q", 40), ("down", 64))}
+
+
+@pytest.mark.parametrize(
+    ("place", "times", "compiled"),
+    [
+        (("vqcc.codegen.cache", "CompileCache.put"), 1, 1),
+        pytest.param(("vqcc.codegen.bundle", "_write"), 3, 2, marks=pytest.mark.full),
+        pytest.param(("vqcc.codegen.bundle", "_write"), 7, 2, marks=pytest.mark.full),
+    ],
+    ids=["one library is compiled", "few files are written", "most files are written"],
+)
+def test_a_model_goes_on_where_it_was_killed(
+    place: tuple[str, str], times: int, compiled: int, tmp_path: Path
+) -> None:
+    """What was compiled is found in the cache, and nothing that is half written lies where the model shall be."""
+    (tmp_path / "small.yaml").write_bytes(model_text(MODEL))
+    command = ["compile", "small.yaml", "-o", "out", "--cache-dir", "cache", "-j", "1", "--json"]
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *words],
+            env={**os.environ, "PYTHONPATH": str(Path(vqcc.__file__).parents[1])},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    done = run("-c", KILLED, *place, str(times), *command)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    out = tmp_path / "out"
+    assert not (out / "small").exists()
+    assert out.exists() == (place[1] == "_write")
+    done = run("-m", "vqcc", *command)
+    assert done.returncode == 0, done.stderr
+    took = json.loads(done.stdout)["libraries"][0]["took"]
+    assert (took["compiled"], took["found"]) == (len(MODEL) - compiled, compiled)
+    assert set(read_bundle(out / "small").files) > {"q/small-q.h", "down/small-down.h", "small.h"}
+    assert [path.name for path in out.iterdir()] == ["small"]
 
 
 def build_in(directory: Path, hash_seed: str, *options: str) -> dict[str, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from statistics import median
@@ -80,6 +81,17 @@ def test_the_page_names_the_results_that_there_are(page: str) -> None:
         assert (f"`bench/results/{name}.json`" in page) == (name in dict(THERE))
     drawn = (ROOT / "docs" / "images" / "gemv-curves.svg").exists()
     assert ("](images/gemv-curves.svg)" in page) == drawn == (("h200/gemv-curves", 1) in THERE)
+
+
+def test_decoder_layers_of_every_spec_are_timed() -> None:
+    """At each batch and context; what they are measured against is the same layer in fp16, of the same run."""
+    specs = {path.stem for path in (ROOT / "examples" / "engine" / "specs").glob("*.yaml")} - {"tiny"}
+    found = {(row["spec"], row["batch"], row["context"]): row for row in rows("h200/engine-layer")}
+    assert set(found) == set(itertools.product(specs, (1, 4, 16), (1024, 8192, 65536)))
+    assert {row["baseline"] for row in found.values()} == {"torch_fp16_compiled"}
+    wanted = found["llama-3-70b-2bit", 1, 8192]
+    assert (wanted["algorithm"], wanted["cache"]) == ("gptvq-2", "cq-2")
+    assert wanted["baseline_us"] >= 2.5 * wanted["us"]
 
 
 def test_every_row_is_within_its_bound(page: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import cubins
 import pytest
-from build_tools import WARNINGS, compilers
+from build_tools import SANITIZERS, WARNINGS, compilers
 from command import run
 
 from vqcc.cubins import STANDARD_HEADERS
@@ -224,15 +224,13 @@ def test_no_name_of_a_kernel_is_one_of_the_headers(tmp_path: Path) -> None:
         'int main(void) { return printf("%d of %d\\n", OWN_KERNEL_COUNT, OWN_NUMBER_OF_KERNELS) < 0; }\n'
     )
     for language, standard in (("c", "c99"), ("c++", "c++17")):
-        compiler, *_ = compilers(language)
-        flags = [flag for flag in WARNINGS if flag != "-Wundef"]
+        flags = [f"-std={standard}", *WARNINGS, "-Wno-undef", f"-I{directory}"]
         code = ["-x", language, main, directory / "own.embedded.c"]
-        program = tmp_path / f"program-{standard}"
-        subprocess.run(
-            [compiler, f"-std={standard}", *flags, f"-I{directory}", *code, "-o", program], check=True
-        )
-        printed = subprocess.run([program], capture_output=True, text=True, check=True).stdout
-        assert printed == f"{sorted(names).index('count')} of {len(names)}\n"
+        program = tmp_path / "program"
+        for compiler in compilers(language).values():
+            subprocess.run([*compiler, *flags, *code, "-o", program], check=True)
+            printed = subprocess.run([program], capture_output=True, text=True, check=True).stdout
+            assert printed == f"{sorted(names).index('count')} of {len(names)}\n"
 
 
 def test_commands_for_libraries_say_what_it_is(source: Path, tmp_path: Path) -> None:
@@ -404,25 +402,22 @@ def test_what_is_loaded(kind: str, language: str, source: Path, tmp_path: Path) 
         if kind == "object"
         else ["-x", language, directory / "own-kernels.embedded.c"]
     )
-    compiler, *_ = compilers(language)
     standard = "c99" if language == "c" else "c++17"
-    flags = [flag for flag in WARNINGS if flag != "-Wundef"]
-    subprocess.run(
-        [compiler, f"-std={standard}", *flags, f"-I{directory}", main, *code, "-o", tmp_path / "program"],
-        check=True,
-    )
+    flags = [f"-std={standard}", *WARNINGS, *SANITIZERS, "-Wno-undef", f"-I{directory}"]
+    program = tmp_path / "program"
     refused = "the kernels were not compiled for this GPU, but for sm_90, sm_86"
-    for words, wanted in (
-        ("9 0 0", "ok sm_90 1"),
-        ("8 6 0", "ok sm_86 1"),
-        ("8 9 0", "ok sm_86 1"),
-        ("8 0 0", f"{refused} none 0"),
-        ("10 0 0", f"{refused} none 0"),
-        ("9 0 1", "the driver refused the cubin sm_90 0"),
-        ("9 0 2", "the driver finds no such kernel in the cubin sm_90 0"),
-        ("9 0 3", "the driver has no current context, or does not know its device none 0"),
-    ):
-        printed = subprocess.run(
-            [tmp_path / "program", *words.split()], capture_output=True, text=True, check=True
-        )
-        assert printed.stdout == f"{wanted}\n"
+    for compiler in compilers(language).values():
+        subprocess.run([*compiler, *flags, main, *code, "-o", program], check=True)
+        for words, wanted in (
+            ("9 0 0", "ok sm_90 1"),
+            ("8 6 0", "ok sm_86 1"),
+            ("8 9 0", "ok sm_86 1"),
+            ("8 0 0", f"{refused} none 0"),
+            ("10 0 0", f"{refused} none 0"),
+            ("9 0 1", "the driver refused the cubin sm_90 0"),
+            ("9 0 2", "the driver finds no such kernel in the cubin sm_90 0"),
+            ("9 0 3", "the driver has no current context, or does not know its device none 0"),
+        ):
+            command = [program, *words.split()]
+            printed = subprocess.run(command, capture_output=True, text=True, check=True)
+            assert printed.stdout == f"{wanted}\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from command import run
 from libraries import spec_text
+from model_specs import linear, model_text
 
 import vqcc
 from vqcc.cli import support
@@ -112,6 +114,15 @@ def test_compile_imports_no_number_crunching(spec: Path, tmp_path: Path) -> None
     assert (tmp_path / "out" / "tiny" / "tiny.h").is_file()
     assert "jinja2" in modules
     assert modules.isdisjoint({"faiss", "matplotlib", "ml_dtypes", "numpy", "pycuda", "rich", "safetensors"})
+
+
+def test_an_unchanged_model_imports_nothing_heavy(tmp_path: Path) -> None:
+    """What would plan it or make it is not even loaded."""
+    spec = tmp_path / "small.yaml"
+    spec.write_bytes(model_text({"q": linear(40, 64, algorithm="vq-4-4-1")}))
+    arguments = ("compile", str(spec), "-o", str(tmp_path / "out"), "--cache-dir", str(tmp_path / "cache"))
+    assert run(*arguments).exit_code == 0
+    assert imported(*arguments).isdisjoint(HEAVY)
 
 
 def test_an_internal_error(monkeypatch: pytest.MonkeyPatch, compiled: Path) -> None:
@@ -237,6 +248,29 @@ def test_progress_is_for_terminals(weights: Path, tmp_path: Path) -> None:
         [*VQCC, *arguments], env=environment(), capture_output=True, text=True, check=False
     )
     assert (piped.returncode, piped.stderr) == (0, "")
+
+
+def test_a_model_shows_how_far_it_is(tmp_path: Path) -> None:
+    """By the library that is done, and what part of them is; there is nothing to show where all of it is unchanged."""
+    spec = tmp_path / "small.yaml"
+    layers = {name: linear(n, 64, algorithm="vq-4-4-1") for name, n in (("q", 40), ("down", 64))}
+    spec.write_bytes(model_text(layers))
+    arguments = [
+        "compile",
+        str(spec),
+        "-o",
+        str(tmp_path / "out"),
+        "--cache-dir",
+        str(tmp_path / "cache"),
+        "-j",
+        "1",
+    ]
+    shown = on_terminal(arguments, TERM="xterm-256color", NO_COLOR="1", COLUMNS="100")
+    assert re.search(r"small-q .* 50%", shown)
+    assert "2 libraries in " in shown
+    again = on_terminal(arguments, TERM="xterm-256color", NO_COLOR="1", COLUMNS="100")
+    assert "unchanged" in again
+    assert "%" not in again
 
 
 def test_a_reader_that_goes_away() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from build_tools import STANDARDS, WARNINGS, compilers
+from build_tools import SANITIZERS, STANDARDS, WARNINGS, compilers, run_threads
 from caches import SLACK, STRATEGY, make_plan, make_problem
 from codegen.test_header import check_contents
 
@@ -87,24 +87,27 @@ def with_workspace(plan: CachePlan, workspace_bytes: int) -> CachePlan:
 
 
 def run(
-    name: str, language: str, standard: str, compiler: str, directory: Path
+    name: str, language: str, standard: str, compiler: tuple[str, ...], directory: Path
 ) -> subprocess.CompletedProcess[str]:
     write_library(name, directory)
     program = directory / "program"
-    flags = ("-x", "c++") if language == "c++" else ()
-    subprocess.run(
-        [compiler, f"-std={standard}", *WARNINGS, *flags, f"-I{directory}", str(PROGRAM), "-o", str(program)],
-        check=True,
-    )
+    flags = [f"-std={standard}", *WARNINGS, *SANITIZERS, *(("-x", "c++") if language == "c++" else ())]
+    subprocess.run([*compiler, *flags, f"-I{directory}", str(PROGRAM), "-o", str(program)], check=True)
     return subprocess.run([str(program)], capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
 @pytest.mark.parametrize(("language", "standard"), STANDARDS)
 def test_every_path(name: str, language: str, standard: str, tmp_path: Path) -> None:
-    for compiler in compilers(language):
+    for compiler in compilers(language).values():
         ran = run(name, language, standard, compiler, tmp_path)
-        assert (ran.stdout, ran.returncode) == ("ok\n", 0)
+        assert (ran.stdout, ran.stderr, ran.returncode) == ("ok\n", "", 0)
+
+
+@pytest.mark.parametrize("name", ["contiguous", "paged"])
+def test_threads_with_contexts_of_their_own(name: str, tmp_path: Path) -> None:
+    write_library(name, tmp_path)
+    run_threads(PROGRAM.parent / "cache_threads.c", tmp_path)
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
@@ -133,7 +136,5 @@ def test_the_program_can_fail(name: str, right: str, wrong: str, tmp_path: Path)
     assert broken != header
     (tmp_path / "lib.h").write_text(broken)
     program = tmp_path / "program"
-    subprocess.run(
-        [compilers("c")[0], "-std=c11", f"-I{tmp_path}", str(PROGRAM), "-o", str(program)], check=True
-    )
+    subprocess.run(["gcc", "-std=c11", f"-I{tmp_path}", str(PROGRAM), "-o", str(program)], check=True)
     assert subprocess.run([str(program)], capture_output=True, check=False).returncode == 1

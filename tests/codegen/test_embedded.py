@@ -6,7 +6,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from build_tools import WARNINGS
+from build_tools import SANITIZERS, WARNINGS, compilers
 from libraries import FakeToolchain, build_fake, make_spec
 
 from vqcc.building import build_library
@@ -96,7 +96,7 @@ def write_program(directory: Path, codes: tuple[GpuCode, ...]) -> None:
 @pytest.mark.parametrize("form", ["o", "c"])
 def test_a_device_gets_its_own_code(form: str, tmp_path: Path) -> None:
     write_program(tmp_path, CODES)
-    flags = ["gcc", "-std=c99", *WARNINGS, "-DHAS_PTX"]
+    flags = ["gcc", "-std=c99", *WARNINGS, *SANITIZERS, "-DHAS_PTX"]
     run([*flags, "program.c", f"two-gpus.embedded.{form}", "-o", "program"], tmp_path)
 
     def loaded(*device: int) -> str:
@@ -112,10 +112,10 @@ def test_a_device_gets_its_own_code(form: str, tmp_path: Path) -> None:
     assert loaded(9, 0, 100) == NOT_THIS_GPU
 
 
-@pytest.mark.parametrize(("language", "standard"), [("gcc", "c11"), ("g++", "c++17"), ("g++", "c++20")])
+@pytest.mark.parametrize(("language", "standard"), [("c", "c11"), ("c++", "c++17"), ("c++", "c++20")])
 def test_compiles_without_a_warning_in_several_files(language: str, standard: str, tmp_path: Path) -> None:
     write_program(tmp_path, CODES)
-    suffix = "c" if language == "gcc" else "cpp"
+    suffix = "c" if language == "c" else "cpp"
     for name in ("one", "two"):
         body = f"int {name}(void);\nint {name}(void) {{ return (int)two_gpus_load_embedded(NULL, NULL); }}\n"
         (tmp_path / f"{name}.{suffix}").write_text(f'#include "two-gpus.embedded.h"\n{body}')
@@ -123,13 +123,16 @@ def test_compiles_without_a_warning_in_several_files(language: str, standard: st
         "int one(void);\nint two(void);\nint main(void) { return one() - two(); }\n"
     )
     sources = [f"{name}.{suffix}" for name in ("one", "two", "main")]
-    run([language, f"-std={standard}", *WARNINGS, *sources, "two-gpus.embedded.o", "-o", "program"], tmp_path)
-    run([str(tmp_path / "program")], tmp_path)
+    for compiler in compilers(language).values():
+        command = [*compiler, f"-std={standard}", *WARNINGS, *sources, "two-gpus.embedded.o"]
+        run([*command, "-o", "program"], tmp_path)
+        run([str(tmp_path / "program")], tmp_path)
 
 
 def test_without_ptx_only_cubins_are_there(tmp_path: Path) -> None:
     write_program(tmp_path, tuple(GpuCode(code.gpu, code.cubin) for code in CODES))
-    run(["gcc", "-std=c99", *WARNINGS, "program.c", "two-gpus.embedded.o", "-o", "program"], tmp_path)
+    flags = ["gcc", "-std=c99", *WARNINGS, *SANITIZERS]
+    run([*flags, "program.c", "two-gpus.embedded.o", "-o", "program"], tmp_path)
     assert run([str(tmp_path / "program"), "12", "0", "170"], tmp_path) == NOT_THIS_GPU
     assert b"ptx" not in (tmp_path / "two-gpus.embedded.o").read_bytes()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from build_tools import STANDARDS, WARNINGS, compilers
+from build_tools import SANITIZERS, STANDARDS, WARNINGS, compilers, run_threads
 from libraries import build_fake, with_workspace
 
 from vqcc.codegen.contract import ABI_VERSION
@@ -179,8 +179,8 @@ def test_compiles_without_a_warning(
         "int one(void);\nint two(void);\nint main(void) { return one() + two(); }\n"
     )
     files = [f"{part}.{suffix}" for part in ("one", "two", "main")]
-    for compiler in compilers(language):
-        compile_c([compiler, f"-std={standard}", *WARNINGS, *files, "-o", "program"], tmp_path)
+    for compiler in compilers(language).values():
+        compile_c([*compiler, f"-std={standard}", *WARNINGS, *files, "-o", "program"], tmp_path)
         assert subprocess.run([tmp_path / "program"], check=False).returncode == 0
 
 
@@ -195,10 +195,9 @@ def test_every_path(
     (tmp_path / "expected.h").write_text(expected(libraries[name], includes))
     program = tmp_path / ("program.c" if language == "c" else "program.cpp")
     program.write_bytes(PROGRAM.read_bytes())
-    sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g"]
-    for compiler in compilers(language):
-        flags = [f"-std={standard}", *WARNINGS, *sanitizers]
-        compile_c([compiler, *flags, program.name, "-o", "program"], tmp_path)
+    for compiler in compilers(language).values():
+        flags = [f"-std={standard}", *WARNINGS, *SANITIZERS]
+        compile_c([*compiler, *flags, program.name, "-o", "program"], tmp_path)
         done = subprocess.run([tmp_path / "program"], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -207,16 +206,7 @@ def test_every_path(
 def test_threads_with_contexts_of_their_own(name: str, libraries: dict[str, Built], tmp_path: Path) -> None:
     write_headers(tmp_path, libraries)
     (tmp_path / "expected.h").write_text(expected(libraries[name], [f"{name}.h"]))
-    (tmp_path / "threads.c").write_bytes((PROGRAM.parent / "threads.c").read_bytes())
-    flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-variable", "-Wno-unused-const-variable"]
-    sanitizer = ["-fsanitize=thread", "-g", "-D_GNU_SOURCE", "-pthread"]
-    compile_c(["gcc", *flags, *sanitizer, "threads.c", "-o", "program"], tmp_path)
-    done = subprocess.run([tmp_path / "program"], capture_output=True, text=True, check=False)
-    if "unexpected memory mapping" in done.stderr:
-        # The sanitizer places its memory at fixed addresses, which some systems have taken at random.
-        command = ["setarch", "-R", str(tmp_path / "program")]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    run_threads(PROGRAM.parent / "threads.c", tmp_path)
 
 
 def test_64_libraries_in_one_file(tmp_path: Path) -> None:

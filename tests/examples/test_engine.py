@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from build_tools import CMAKE
+from build_tools import CMAKE, check_sources
 from engine_program import ENGINE, GPU, ROOT, Engine, build_engine, launches, write_weights
 from packed_books import books_file, books_library
 
@@ -265,6 +265,13 @@ def test_models_that_it_cannot_run_do_not_compile(
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert text in done.stderr
+
+
+@pytest.mark.full
+def test_every_compiler_takes_it(engine: Engine, tmp_path: Path) -> None:
+    own = engine.model.parent / "kernels"
+    includes = [ENGINE.parent / "common", ROOT / "templates" / "host" / "include", engine.model, own]
+    check_sources(sorted(ENGINE.glob("*.cpp")), includes, tmp_path)
 
 
 def test_help(engine: Engine, tmp_path: Path) -> None:

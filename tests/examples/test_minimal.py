@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from build_tools import CMAKE
+from build_tools import CMAKE, check_sources
 
 from vqcc.building import build_library, write_library
 from vqcc.codegen.cache import CompileCache
@@ -159,9 +159,14 @@ def test_the_launch_is_that_of_the_python_harness(gpu: str, example: Example, tm
     assert set(arrays) == {"codes", "books", "scales", "x", "y"}
 
 
+def holds_nothing(record: Path) -> bool:
+    """Whether the program, which was initialized, gave all back to the driver."""
+    return (record / "held").read_text() == "0 0 0 0\n"
+
+
 def test_everything_is_given_back(example: Example, tmp_path: Path) -> None:
     example.run(tmp_path / "record")
-    assert (tmp_path / "record" / "held").read_text() == "0 0 0 0\n"
+    assert holds_nothing(tmp_path / "record")
 
 
 @pytest.mark.parametrize(
@@ -189,6 +194,9 @@ def test_what_goes_wrong_is_said(
     assert done.returncode == 2
     assert done.stderr.startswith("minimal: ")
     assert text in done.stderr
+    # Without a driver, or one that is not initialized, there is nothing to hold.
+    if not {"LD_LIBRARY_PATH": "/nowhere", "STUB_FAIL": "cuInit"}.items() & settings.items():
+        assert holds_nothing(tmp_path / "record")
 
 
 def test_cmake_builds_it(example: Example, cache_directory: Path, tmp_path: Path) -> None:
@@ -206,6 +214,12 @@ def test_cmake_builds_it(example: Example, cache_directory: Path, tmp_path: Path
     done = Example(build / "minimal", example.library, example.driver).run(tmp_path / "cmake")
     assert (done.returncode, done.stdout, done.stderr) == (1, "h200: 0 of 256 rows are right\n", "")
     assert recorded(tmp_path / "cmake")[:2] == recorded(tmp_path / "plain")[:2]
+
+
+def test_every_compiler_takes_it(example: Example, tmp_path: Path) -> None:
+    bundle = example.program.parent / "out" / "minimal"
+    includes = [EXAMPLE.parent / "common", ROOT / "templates" / "host" / "include", bundle]
+    check_sources([EXAMPLE / "main.cpp"], includes, tmp_path)
 
 
 def test_it_is_short() -> None:

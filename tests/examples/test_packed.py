@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from build_tools import WARNINGS
+from build_tools import CMAKE, WARNINGS, check_sources
 
 from vqcc.api import pack, quantize
 from vqcc.building import build_library, write_library
 from vqcc.codegen.cache import CompileCache
 from vqcc.codegen.toolchain import find
-from vqcc.data_files import include_directory
+from vqcc.data_files import cmake_directory, include_directory
 from vqcc.library import load_weight_library
 from vqcc.spec.load import load_spec
 from vqcc.tensors.packed_file import load_packed
@@ -109,3 +109,31 @@ def test_what_it_refuses(file: str, name: str, text: str, example: Example, tmp_
         path.mkdir(exist_ok=True)
     done = example.run(tmp_path, path, name)
     assert (done.returncode, done.stderr) == (2, f"packed: {path}: {text}\n")
+
+
+@pytest.mark.full
+def test_cmake_builds_it(example: Example, cache_directory: Path, tmp_path: Path) -> None:
+    """By the package and the example's own file, to a program that reads and launches the same."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache_directory / "cmake")}
+    build, package = tmp_path / "build", f"-Dvqcc_DIR={cmake_directory()}"
+    for command in (
+        [CMAKE, "-S", EXAMPLE, "-B", build, "-G", "Unix Makefiles", package],
+        [CMAKE, "--build", build],
+    ):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    (tmp_path / "y").write_bytes(np.arange(1536, dtype=np.float16).tobytes())
+    printed, launched = set(), set()
+    for name, program in (("plain", example.program), ("cmake", build / "packed")):
+        own = replace(example, program=program)
+        done = own.run(tmp_path / name, own.packed, WEIGHT, STUB_RESULT=str(tmp_path / "y"))
+        assert (done.returncode, done.stderr) == (0, "")
+        printed.add(done.stdout)
+        launched.add(tuple((tmp_path / name / "launch-0").read_text().splitlines()[:2]))
+    assert len(printed) == len(launched) == 1
+
+
+def test_every_compiler_takes_it(example: Example, tmp_path: Path) -> None:
+    check_sources(
+        [EXAMPLE / "main.cpp"], [EXAMPLE.parent / "common", include_directory(), example.bundle], tmp_path
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from build_tools import compilers
 from packed_books import BooksReader, books_file, books_library
 from packed_files import SANITIZERS, running
 from packed_weights import WeightsReader, library_of, packed_file
@@ -18,9 +17,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WeightsReader]:
     """Of weights, under sanitizers."""
-    with running(
-        WeightsReader, tmp_path_factory.mktemp("reader"), compilers("c")[0], "c99", *SANITIZERS
-    ) as found:
+    with running(WeightsReader, tmp_path_factory.mktemp("reader"), ("gcc",), "c99", *SANITIZERS) as found:
         yield found
 
 
@@ -28,7 +25,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WeightsReader]:
 def books_reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BooksReader]:
     """Of books, under sanitizers."""
     directory = tmp_path_factory.mktemp("books_reader")
-    with running(BooksReader, directory, compilers("c")[0], "c99", *SANITIZERS) as found:
+    with running(BooksReader, directory, ("gcc",), "c99", *SANITIZERS) as found:
         yield found
 
 

@@ -121,9 +121,9 @@ def shown(program: Path, driver: Path) -> str:
 def test_compiles_without_a_warning(language: str, standard: str, tmp_path: Path) -> None:
     source = tmp_path / ("program.c" if language == "c" else "program.cpp")
     source.write_text(PROGRAM)
-    for compiler in compilers(language):
+    for compiler in compilers(language).values():
         command = [
-            compiler,
+            *compiler,
             f"-std={standard}",
             *WARNINGS,
             f"-I{INCLUDE}",

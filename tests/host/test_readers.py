@@ -46,7 +46,7 @@ def test_compiles_without_a_warning(language: str, standard: str, tmp_path: Path
     )
     for header in HEADERS:
         (tmp_path / f"{header}.{suffix}").write_text(f'#include "vqcc/{header}"\n#include "vqcc/{header}"\n')
-    for compiler in compilers(language):
+    for compiler in compilers(language).values():
         files = [f"{part}.{suffix}" for part in ("one", "two", "main")]
         compile_c(tmp_path, compiler, standard, "-O2", *files, "-o", "program")
         assert subprocess.run([tmp_path / "program"], check=False).returncode == 0

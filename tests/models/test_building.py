@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 import subprocess
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
-from build_tools import WARNINGS, compilers
+from build_tools import SANITIZERS, WARNINGS, each_compiler, run_threads
 from libraries import FakeToolchain
 from model_specs import attention, linear, model_text
 
@@ -22,9 +24,6 @@ from vqcc.library import load_libraries, load_library
 from vqcc.models import Model, parse_any
 from vqcc.models.building import BuiltModel, build_model
 from vqcc.outputs import model_files
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LAYERS = {
     "q": linear(parallel="column"),
@@ -253,13 +252,10 @@ attention/small-attention.rtx4090.cubin
 """
 
 
-@pytest.mark.parametrize(
-    ("language", "compiler"),
-    [(language, compiler) for language in ("c", "c++") for compiler in compilers(language)],
-)
+@pytest.mark.parametrize(("language", "compiler"), each_compiler("c", "c++"))
 @pytest.mark.parametrize("form", ["o", "c"])
 def test_the_header_loads_and_launches(
-    language: str, compiler: str, form: str, directory: Path, tmp_path: Path
+    language: str, compiler: tuple[str, ...], form: str, directory: Path, tmp_path: Path
 ) -> None:
     source = tmp_path / f"program.{'c' if language == 'c' else 'cpp'}"
     source.write_text(PROGRAM)
@@ -273,11 +269,16 @@ def test_the_header_loads_and_launches(
             objects.append(str(tmp_path / f"{number}.o"))
             subprocess.run(["gcc", "-c", path, "-o", objects[-1]], check=True)
     includes = [f"-I{directory}", f"-I{include_directory()}"]
-    flags = [standard, *WARNINGS, "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    command = [compiler, *flags, *includes, str(source), *objects, "-o", str(tmp_path / "program")]
+    flags = [standard, *WARNINGS, *SANITIZERS]
+    command = [*compiler, *flags, *includes, str(source), *objects, "-o", str(tmp_path / "program")]
     subprocess.run(command, check=True)
     done = subprocess.run([tmp_path / "program"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, TOLD), done.stderr
+
+
+def test_threads_with_contexts_of_their_own(directory: Path, tmp_path: Path) -> None:
+    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
+    run_threads(Path(__file__).parent / "threads.c", tmp_path, *sorted(tmp_path.glob("*/*.embedded.o")))
 
 
 def test_a_header_of_another_compilation_is_noticed(directory: Path, tmp_path: Path) -> None:
@@ -320,7 +321,7 @@ def test_a_library_of_other_statuses_does_not_compile(
         found |= changed in text
         copy.write_text(re.sub(rf"\b{changed}\b", re.sub(r"(\d+)$", r"9\1", changed), text))
     assert found
-    compiler, *_ = compilers(language)
+    compiler = "gcc" if language == "c" else "g++"
     for include, compiles in ((directory, True), (tmp_path, False)):
         command = [
             compiler,
@@ -409,6 +410,15 @@ def test_attention_of_several_page_sizes_is_a_layer(tmp_path: Path) -> None:
     ]
     subprocess.run([*command, "-o", tmp_path / "program"], check=True)
     assert subprocess.run([tmp_path / "program"], check=False).returncode == 0
+
+
+def test_the_header_says_that_ranks_are_to_be_added_up(built: BuiltModel) -> None:
+    """Where there are ranks: nothing of the library does it."""
+    text = " ".join(re.sub(r"^ \*", "", built.files["small.h"].decode(), flags=re.MULTILINE).split())
+    assert "Each of 2 ranks has its part of a layer (tensor parallelism)." in text
+    assert "Where small_layer_info says `adds`, what ranks compute are parts of sums: " in text
+    assert "the engine adds them up over all ranks before they are used. Nothing here communicates." in text
+    assert "ranks compute" not in build({"q": linear()}).files["small.h"].decode()
 
 
 def test_a_model_of_attention_alone_has_no_linear_functions() -> None:

@@ -1,4 +1,5 @@
-# The CMake package of vqcc: find_package(vqcc REQUIRED), with -Dvqcc_DIR=$(vqcc cmake-dir). See docs/cmake.md.
+# The CMake package of vqcc: find_package(vqcc REQUIRED), by what lies in prefix/ if it is installed, or with
+# -Dvqcc_DIR=$(vqcc cmake-dir). See docs/cmake.md.
 #
 # Sets VQCC_EXECUTABLE, the command that is run, and VQCC_INCLUDE_DIR, what `vqcc include-dir` prints; defines
 # vqcc_add_library() and vqcc_add_cubin().
@@ -14,6 +15,9 @@ if(_vqcc_root MATCHES "/vqcc/_data$")
   set(_vqcc_beside "${_vqcc_root}/../../../../../bin" "${_vqcc_root}/../../bin")
 else()
   set(_vqcc_beside "${_vqcc_root}/.venv/bin")
+endif()
+if(_vqcc_environment) # the one that the package was found in, prefix/vqcc-config.cmake
+  set(_vqcc_beside "${_vqcc_environment}")
 endif()
 set(_vqcc_doc "The vqcc that vqcc_add_library() runs; several words, such as python3;-m;vqcc, are a command too")
 find_program(VQCC_EXECUTABLE vqcc PATHS ${_vqcc_beside} DOC "${_vqcc_doc}" NO_DEFAULT_PATH NO_CMAKE_FIND_ROOT_PATH)

@@ -320,11 +320,18 @@ static void test_wrong_load(void) {
   LIB(unload)(NULL);
 }
 
+/* What supports() refuses, launch() refuses alike and launches nothing. */
 static void refused(LIB(args) args, LIB(status) status, const char* word) {
+  vqcc_driver driver = make_driver();
+  LIB(handle) handle;
   const char* reason = NULL;
   CHECK(LIB(supports)(&args, &reason) == status);
   CHECK(reason != NULL && strstr(reason, word) != NULL);
   CHECK(LIB(supports)(&args, NULL) == status);
+  CHECK(LIB(load)(&handle, &driver, 0, cubin) == CONST(OK));
+  CHECK(LIB(launch)(&handle, &args, &driver) == status);
+  CHECK(driver_calls.launches == (status == CONST(OK)));
+  LIB(unload)(&handle);
 }
 
 #define REFUSED(change, status, word) \
