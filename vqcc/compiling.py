@@ -9,18 +9,21 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from vqcc.diagnostics import Diagnostic, VqccError
+from vqcc.claims import claim
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from vqcc.building import Built
+    from vqcc.claims import Claim
     from vqcc.codegen.cache import CompileCache
     from vqcc.codegen.embedding import Machine
+    from vqcc.codegen.symbols import Headers
     from vqcc.codegen.toolchain import Resources, Toolchain
     from vqcc.models import Model
     from vqcc.plan import Launch
+    from vqcc.spec.model import Spec
     from vqcc.tuning.lock import Lock
 
 __all__ = ["EMITTABLE", "Emit", "Options", "compile_file"]
@@ -52,12 +55,12 @@ class Options:
 
 
 def compile_file(
-    path: Path, options: Options, toolchain: Toolchain, cache: CompileCache | None, taken: dict[str, Path]
+    path: Path, options: Options, toolchain: Toolchain, cache: CompileCache | None, taken: dict[str, Claim]
 ) -> dict[str, Any]:
     """Compile one spec to `options.out/<name>` and say what was made.
 
-    `taken` maps the names of libraries already written to their specs. Raises VqccError with every diagnostic
-    of the spec; then nothing is written.
+    `taken` has what is made already, by its C names. Raises VqccError with every diagnostic of the spec; then nothing
+    is written.
     """
     from vqcc.data_files import MAX_LOCK_BYTES, has_lock, lock_path
     from vqcc.unchanged import inputs_key, recall, remember
@@ -80,7 +83,7 @@ def compile_file(
     key = inputs_key(data, shape, toolchain)
     summary = recall(cache, key, options.out, path.parent)
     if summary is not None:
-        _take(_prefixes(summary), path, taken)
+        claim(_identifiers(summary), lambda: _headers(_load(path, data, options)), path, taken)
         directory = options.out / summary["name"]
         here = {"spec": str(path), "directory": str(directory), "state": "unchanged"}
         return {**summary, **here, "lock": _lock_summary(path, summary["lock"])}
@@ -108,26 +111,39 @@ def _read(path: Path, most_bytes: int = _MAX_BYTES) -> bytes | None:
     return data if len(data) <= most_bytes else None
 
 
+def _load(path: Path, data: bytes | None, options: Options) -> Spec | Model:
+    """The spec in `data`, or the one that `path` holds."""
+    from vqcc.models import load_any, parse_any
+
+    overrides: dict[str, Any] = {"gpu_override": options.gpus, "level_override": options.level}
+    return load_any(path, **overrides) if data is None else parse_any(data, str(path), **overrides)
+
+
+def _headers(spec: Spec | Model) -> Sequence[Headers]:
+    from vqcc.models.names import headers_of
+
+    return headers_of(spec)
+
+
 def _compile(
     path: Path,
     data: bytes | None,
     options: Options,
     toolchain: Toolchain,
     cache: CompileCache | None,
-    taken: dict[str, Path],
+    taken: dict[str, Claim],
 ) -> _Made:
     """Compile the spec in `data`, or the one that `path` holds."""
     from vqcc.building import build_library, write_library
     from vqcc.codegen import manifest
     from vqcc.data_files import lock_path
     from vqcc.explaining import explain_built
-    from vqcc.models import Model, load_any, parse_any
+    from vqcc.models import Model
     from vqcc.tuning.lock import load_lock
 
-    overrides: dict[str, Any] = {"gpu_override": options.gpus, "level_override": options.level}
-    spec = load_any(path, **overrides) if data is None else parse_any(data, str(path), **overrides)
-    prefixes = [layer.spec.identifier for layer in spec.libraries] if isinstance(spec, Model) else []
-    _take([spec.identifier, *prefixes], path, taken)
+    spec = _load(path, data, options)
+    headers = _headers(spec)
+    claim([each.identifier for each in headers], lambda: headers, path, taken)
     lock = load_lock(lock_path(path))
     if isinstance(spec, Model):
         return _compile_model(spec, lock, path, options, toolchain, cache)
@@ -222,31 +238,12 @@ def _lock_summary(spec: Path, use: dict[str, Any] | None) -> dict[str, Any] | No
     return None if use is None else {**use, "file": str(lock_path(spec))}
 
 
-def _prefixes(summary: Mapping[str, Any]) -> list[str]:
+def _identifiers(summary: Mapping[str, Any]) -> list[str]:
     """The C identifiers of a library, or of a model and its libraries."""
     return [
         summary["identifier"],
         *(name.replace("-", "_") for name in summary.get("libraries", {}).values()),
     ]
-
-
-def _take(prefixes: Sequence[str], path: Path, taken: dict[str, Path]) -> None:
-    """Claim C identifiers for `path`. Raises VQ0709 if another spec has one."""
-    for prefix in prefixes:
-        if prefix in taken:
-            twice = path == taken[prefix]
-            raise VqccError(
-                Diagnostic(
-                    "VQ0709",
-                    f"{path} is given twice"
-                    if twice
-                    else f"{path} and {taken[prefix]} both make a library {prefix}",
-                    help="leave one out"
-                    if twice
-                    else "a library's directory and C symbols bear its name, in which - and _ are one: rename one",
-                )
-            )
-    taken |= dict.fromkeys(prefixes, path)
 
 
 def _kernel_summary(kernel: str, resources: Resources | None, launch: Launch | None) -> dict[str, Any]:

@@ -107,10 +107,10 @@ def name_of(path: Path) -> str:
     """The name of a source's kernels: the file's, less its ending. VqccError VQ0207 or VQ0208 for no name of C."""
     from pydantic_core import PydanticCustomError
 
-    from vqcc.spec.identifier import check_identifier
+    from vqcc.spec.identifier import check_library_name
 
     try:
-        return check_identifier(path.stem, "the source's name")
+        return check_library_name(path.stem, "the source's name")
     except PydanticCustomError as error:
         context = error.context or {}
         raise VqccError(

@@ -284,7 +284,7 @@ def test_wrong_commands(words: str, exit_code: int, text: str, source: Path, tmp
 
 
 def test_names_that_are_none(tmp_path: Path) -> None:
-    for name, code in (("Kernels.cu", "VQ0207"), ("float.cu", "VQ0208")):
+    for name, code in (("Kernels.cu", "VQ0207"), ("float.cu", "VQ0208"), ("vqcc-weights.cu", "VQ0208")):
         (tmp_path / name).write_text(SOURCE)
         done = run("cubin", tmp_path / name, "--gpu", "h200", "-o", tmp_path / "out", "--json")
         assert (done.exit_code, done.codes) == (1, [code])

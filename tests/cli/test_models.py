@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from command import run
+from libraries import spec_text
 from model_specs import attention, linear, model_text
 
 if TYPE_CHECKING:
@@ -201,6 +202,44 @@ def test_libraries_of_two_models_have_names_of_their_own(tmp_path: Path) -> None
     done = run("compile", *specs, "-o", tmp_path / "out", "--json")
     assert (done.exit_code, done.codes) == (1, ["VQ0709"])
     assert "a_b_c" in done.json["diagnostics"][0]["message"]
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["compiled", "unchanged"])
+@pytest.mark.parametrize(
+    ("model", "layer", "library", "symbol"),
+    [
+        ("a", "down", "a-down-stage", "A_DOWN_STAGE_SCALES_BYTES"),
+        ("a", "down-stage", "a-down", "A_DOWN_STAGE_SCALES_BYTES"),
+        ("a", "down", "a-linear", "a_linear_args"),
+        ("a", "x", "a-shape-x", "A_SHAPE_X_K"),
+        ("a-embedded", "gpu", "a", "A_EMBEDDED_BUILD_ID"),
+        ("a", "down", "a-up-stage", None),
+        ("a", "down", "a-2", None),
+    ],
+)
+def test_no_two_specs_make_headers_with_the_same_symbols(
+    model: str, layer: str, library: str, symbol: str | None, known: bool, tmp_path: Path
+) -> None:
+    """Whatever order they are given in, and also where nothing is compiled."""
+    algorithm = "vq-4-4-1"
+    (tmp_path / "one.yaml").write_bytes(model_text({layer: linear(40, 64, algorithm=algorithm)}, name=model))
+    (tmp_path / "two.yaml").write_text(spec_text(algorithm, name=library, n=64, k=64))
+    specs = [tmp_path / "one.yaml", tmp_path / "two.yaml"]
+    if known:
+        for spec in specs:
+            compiled(spec)
+    for first, second in (specs, specs[::-1]):
+        done = run("compile", first, second, "-o", tmp_path / "out", "--json")
+        if symbol is None:
+            assert (done.exit_code, done.codes) == (0, [])
+            continue
+        assert (done.exit_code, done.codes) == (1, ["VQ0709"])
+        (item,) = done.json["diagnostics"]
+        assert library.replace("-", "_") in item["message"].partition(", whose")[0].split()
+        assert item["message"].startswith(f"{second} and {first} make ")
+        assert item["message"].endswith(f", whose headers would both define {symbol}")
+        assert item["help"] == "rename one: a library's symbols begin with its name"
+        assert [made["spec"] for made in done.json["libraries"]] == [str(first)]
 
 
 @pytest.mark.parametrize("strange", ["folder", "link", "folder of a link"])

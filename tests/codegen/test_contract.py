@@ -20,7 +20,7 @@ from vqcc.codegen.contract import (
     names_of,
     statuses_of,
 )
-from vqcc.codegen.model_header import is_taken
+from vqcc.codegen.symbols import model_headers
 from vqcc.codegen.text import Fragment
 from vqcc.codegen.written_kernels import written_files
 from vqcc.data_files import templates_directory
@@ -130,10 +130,8 @@ def test_templates_have_no_number_of_the_contract() -> None:
         assert not re.findall(r"args\) == \d", text), file.name
 
 
-def test_statuses_are_symbols_that_a_layer_may_not_make() -> None:
-    """small_error_gpu is a type of a library `small-error`, and SMALL_ERROR_GPU a status of the model."""
-    assert is_taken("error")
-    assert not is_taken("count")
+def test_statuses_are_symbols_that_no_other_header_may_have() -> None:
+    assert {f"SMALL_{name}" for name in NUMBERS} <= model_headers("small", [], []).symbols
 
 
 def test_sizes_of_arguments_are_asserted(headers: Mapping[Header, str]) -> None:

@@ -349,37 +349,53 @@ def codes_of(layers: dict[str, Any]) -> list[str]:
     return [item.code for item in error.value.diagnostics]
 
 
-#: Layers named as symbols of headers go on after their prefix.
+#: Layers named as symbols of headers go on after their prefix, and as those of libraries listed before.
 HOSTILE = (
     "count", "n", "k", "proj", "proj_k", "proj_n", "args", "handle", "launch", "load", "status", "gpu", "kernel",
     "embedded", "begin", "begin_load", "number", "number_of", "shape", "layer", "library", "part", "ranks", "ok", "h",
     "unload", "info", "layer_info", "launch_linear", "cubin", "cubin_file", "supports", "workspace", "abi", "build",
-    "float16", "x", "gpu_count", "library_count", "agrees",
+    "float16", "x", "gpu_count", "library_count", "agrees", "x_stage", "x_find", "x_append", "x_embedded", "x_2",
+    "linear", "shape_x", "layer_x", "x_n", "shape_count_args",
 )  # fmt: skip
+#: The same of attention.
+HOSTILE_ATTENTION = (
+    "a",
+    "a_sliding",
+    "a_append",
+    "a_select",
+    "a_supports",
+    "a_window",
+    "a_key",
+    "a_2",
+    "x_key",
+)
 
 
 def test_names_that_headers_have_themselves(tmp_path: Path) -> None:
-    """They are refused, or the headers compile and know every layer."""
-    sound = []
-    for name in HOSTILE:
-        codes = codes_of({name: linear()})
+    """They are refused beside those that were not, or the headers compile and know every layer."""
+    sound: dict[str, Any] = {}
+    for number, name in enumerate((*HOSTILE, *HOSTILE_ATTENTION)):
+        own = linear(64 + 8 * number) if name in HOSTILE else attention(4 * number, 4)
+        codes = codes_of({**sound, name: own})
         assert codes in ([], ["VQ0208"])
-        sound += [] if codes else [name]
-    assert {"count", "n", "k", "proj", "proj_k", "args", "ok"} <= set(sound)
-    assert not {"embedded", "layer"} & set(sound)
-    built = build(
-        {name: linear(64 + 8 * number) for number, name in enumerate(sound)}, emit=("header", "array")
+        sound |= {} if codes else {name: own}
+    assert {"count", "n", "k", "proj", "proj_k", "args", "ok", "x_append", "x_2", "a_window", "a_key"} <= set(
+        sound
     )
+    assert not {"embedded", "layer", "x_stage", "x_find", "linear", "shape_x", "a_sliding", "a_append"} & set(
+        sound
+    )
+    built = build(sound, emit=("header", "array"))
     for name, data in built.files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
     program = ['#include "small.embedded.h"', "int main(void) {", "const small_layer_facts* facts;"]
-    for number, name in enumerate(sound):
-        upper = name.upper()
-        program += [
-            f"facts = small_layer_info(SMALL_LAYER_{upper});",
-            f"if (facts == NULL || facts->n != {64 + 8 * number} || SMALL_SHAPE_{upper}_N != facts->n) return 1;",
-        ]
+    for name, own in sound.items():
+        upper, rows = name.upper(), own["op"].get("n", 0)
+        program.append(f"facts = small_layer_info(SMALL_LAYER_{upper});")
+        program.append(f"if (facts == NULL || facts->n != {rows}) return 1;")
+        if rows:
+            program.append(f"if (SMALL_SHAPE_{upper}_N != {rows} || SMALL_{upper}_N != {rows}) return 2;")
     (tmp_path / "program.c").write_text("\n".join([*program, "return 0; }", ""]))
     sources = [tmp_path / "program.c", *sorted(tmp_path.glob("*/*.c"))]
     command = ["gcc", "-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", f"-I{tmp_path}", *sources]

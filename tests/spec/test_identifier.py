@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqcc.diagnostics import VqccError
-from vqcc.spec.identifier import MAX_LENGTH, check_identifier, pattern, to_identifier
+from vqcc.spec.identifier import MAX_LENGTH, check_identifier, check_library_name, pattern, to_identifier
 from vqcc.spec.load import parse_spec
 
 C_IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,62}\Z")
@@ -52,6 +52,26 @@ def test_reserved_names(name):
     with pytest.raises(ValueError, match="reserves") as caught:
         check_identifier(name, "the name")
     assert caught.value.type == "VQ0208"
+
+
+@pytest.mark.parametrize("name", ["vqcc", "vqcc-weights", "vqcc_weights", "vqcc-driver", "vqccs"])
+def test_names_of_our_own_headers(name):
+    assert check_identifier(name, "a layer's name") == name
+    with pytest.raises(ValueError, match="begin with vqcc") as caught:
+        check_library_name(name, "the name")
+    assert caught.value.type == "VQ0208"
+
+
+@pytest.mark.parametrize("name", ["my-vqcc", "vqc", "a-vqcc-weights", "vq-cc"])
+def test_names_that_are_not(name):
+    assert check_library_name(name, "the name") == name
+
+
+@pytest.mark.parametrize(("name", "code"), [("A", "VQ0207"), ("vqcc--x", "VQ0207"), ("int", "VQ0208")])
+def test_names_of_libraries_are_identifiers(name, code):
+    with pytest.raises(ValueError, match="the name") as caught:
+        check_library_name(name, "the name")
+    assert caught.value.type == code
 
 
 @settings(max_examples=500, derandomize=True, deadline=None)

@@ -30,6 +30,7 @@ from vqcc.report.text import counted
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from vqcc.claims import Claim
     from vqcc.codegen.embedding import Machine
     from vqcc.codegen.toolchain import Toolchain
     from vqcc.diagnostics import Diagnostic
@@ -164,7 +165,7 @@ def command(
     cache = open_cache(cache_dir, disabled=no_cache)
     failures = Failures()
     results = []
-    taken: dict[str, Path] = {}
+    taken: dict[str, Claim] = {}
     for path in specs:
         with failures.noted():
             timed = Timed.begin(cache)

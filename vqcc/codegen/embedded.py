@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from vqcc.codegen.embedding import declarations, embedding_files
 from vqcc.codegen.render import environment
+from vqcc.codegen.symbols import image_symbol
 from vqcc.codegen.text import banner_of, c_identifier, hexadecimal, literal, string_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vqcc.codegen.embedding import Machine
-    from vqcc.codegen.text import Fragment
 
 __all__ = ["GpuCode", "embedded_files"]
 
@@ -40,8 +40,12 @@ def embedded_files(
 
     Either holds the code of all GPUs, in the order of the library's header.
     """
-    cubins = {code.gpu: _symbol(identifier, code.gpu, "cubin") for code in codes}
-    texts = {code.gpu: _symbol(identifier, code.gpu, "ptx") for code in codes if code.ptx is not None}
+    cubins = {code.gpu: c_identifier(image_symbol(identifier, code.gpu, "cubin")) for code in codes}
+    texts = {
+        code.gpu: c_identifier(image_symbol(identifier, code.gpu, "ptx"))
+        for code in codes
+        if code.ptx is not None
+    }
     images: dict[str, bytes] = {cubins[code.gpu]: code.cubin for code in codes}
     # The driver takes PTX as a string of C.
     images |= {texts[code.gpu]: code.ptx.encode() + b"\0" for code in codes if code.ptx is not None}
@@ -60,7 +64,3 @@ def embedded_files(
         )
     )
     return embedding_files(name, header, images, arrays=arrays, machine=machine)
-
-
-def _symbol(identifier: str, gpu: str, kind: str) -> Fragment:
-    return c_identifier(f"{identifier}_{gpu}_{kind}")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from vqcc.codegen.contract import LIBRARIES, contract_values, names_of
+from vqcc.codegen.contract import contract_values, names_of
 from vqcc.codegen.header import gpu_names
 from vqcc.codegen.render import environment
 from vqcc.codegen.text import Fragment, banner_of, c_identifier, comment, hexadecimal, string_text
-from vqcc.data_files import templates_directory
 from vqcc.outputs import gpu_file
 
 if TYPE_CHECKING:
@@ -20,43 +17,7 @@ if TYPE_CHECKING:
     from vqcc.codegen.contract import Header
     from vqcc.models.model import Layer, Model
 
-__all__ = ["is_taken", "render_model_embedded", "render_model_header"]
-
-#: Symbols that templates make of a prefix, less the prefix: all of one, or what comes before a layer's or GPU's name.
-_SYMBOL = re.compile(r"\$\{ [pP] \}_(\w+)")
-_INCLUDE = re.compile(r'^//% include "([^"]+\.j2)"$', re.MULTILINE)
-_OF_MODELS = ("model.h.j2", "model_embedded.h.j2")
-
-
-def is_taken(identifier: str) -> bool:
-    """Whether symbols of the library of a layer with this C name may be symbols of the model's own header.
-
-    The library's prefix is the model's and the name, so that is where a symbol of the model begins with the name, and
-    goes on as symbols of libraries do. Capitals do not count: guards and types have the same words.
-    """
-    own, libraries = _symbols_of_templates()
-    rest = [symbol.removeprefix(f"{identifier}_") for symbol in own if symbol.startswith(f"{identifier}_")]
-    return any(part in libraries or part == "" for part in rest)
-
-
-@cache
-def _symbols_of_templates() -> tuple[frozenset[str], frozenset[str]]:
-    """Symbols of a model's headers, and of libraries' headers, in small letters."""
-    files = sorted(file.name for file in (templates_directory() / "host").glob("*.j2"))
-    found: tuple[set[str], set[str]] = (set(), set())
-    for file in files:
-        found[file not in _OF_MODELS].update(_symbols_of(file))
-    # Their templates print names of statuses from the table.
-    found[0].update(map(str.lower, names_of("model")))
-    found[1].update(name.lower() for header in LIBRARIES for name in names_of(header))
-    return frozenset(found[0]), frozenset(found[1])
-
-
-def _symbols_of(template: str) -> set[str]:
-    """Symbols of a template and of the parts that it includes, in small letters."""
-    text = (templates_directory() / "host" / template).read_text()
-    found = set(map(str.lower, _SYMBOL.findall(text)))
-    return found.union(*map(_symbols_of, _INCLUDE.findall(text)))
+__all__ = ["render_model_embedded", "render_model_header"]
 
 
 @dataclass(frozen=True)

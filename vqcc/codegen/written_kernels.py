@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from vqcc.codegen.contract import contract_values
 from vqcc.codegen.embedding import declarations, embedding_files
 from vqcc.codegen.render import environment
+from vqcc.codegen.symbols import image_symbol
 from vqcc.codegen.text import Fragment, banner_of, c_identifier, comment
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def written_files(
     """
     if len({kernel.upper() for kernel in kernels}) != len(kernels):
         raise ValueError("the names of two kernels differ by case alone")
-    symbols = {target: c_identifier(f"{identifier}_{target}_cubin") for target in cubins}
+    symbols = {target: c_identifier(image_symbol(identifier, target, "cubin")) for target in cubins}
     images: dict[str, bytes] = {symbols[target]: cubin for target, cubin in cubins.items()}
     header = (
         environment()

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import PydanticCustomError
 
 from vqcc import gpus
-from vqcc.codegen.model_header import is_taken
 from vqcc.diagnostics import Diagnostic, DiagnosticList, VqccError, did_you_mean
 from vqcc.models.dividing import divided
 from vqcc.models.fields import LAYER_FIELDS, PARALLEL, SHARED_FIELDS, ModelFields
 from vqcc.models.fusing import FUSE, fused
 from vqcc.models.model import Layer, Model
+from vqcc.models.names import NamedLayer, shared_symbols, wrong_names
 from vqcc.ops import OPS
-from vqcc.spec.identifier import check_identifier, to_identifier
+from vqcc.spec.identifier import check_identifier, check_library_name, to_identifier
 from vqcc.spec.load import LAYERS, expect_mapping, spec_in
 from vqcc.spec.model import SPEC_VERSION
 from vqcc.spec.parts import wrong_kind
@@ -24,7 +24,7 @@ from vqcc.spec.violations import validate
 from vqcc.spec.wording import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from vqcc.diagnostics import Span
@@ -71,15 +71,55 @@ def _model_in(source: Source, overrides: Mapping[str, Any]) -> Model:
     listed = source.data[LAYERS] if isinstance(source.data[LAYERS], dict) else {}
     fuse = {} if fields is None else fields.fuse
     found.extend(
-        _wrong_names(source, [*((LAYERS, name) for name in listed), *((FUSE, name) for name in fuse)])
+        wrong_names(source, [*((LAYERS, name) for name in listed), *((FUSE, name) for name in fuse)])
     )
     reader = _Reader(source, 1 if fields is None else fields.tensor_parallel, overrides)
     layers = reader.read_all(listed, found)
     result, wrong = fused(layers, listed, fuse, source, reader.join)
     found.extend(wrong)
+    found.extend(_shared_symbols(source, listed, result))
     if fields is None or found.has_errors:
         raise VqccError(*found.in_file_order())
     return Model(fields.name, layers[0].spec.gpu, fields.tensor_parallel, result)
+
+
+def _shared_symbols(
+    source: Source, listed: Mapping[str, Any], layers: Sequence[Layer]
+) -> Iterator[Diagnostic]:
+    """VQ0208 for libraries whose symbols would be one, whatever else is wrong; `layers` are sound, and fused."""
+    # Of parts that could not be fused there will be no libraries.
+    parts = _parts(source.data.get(FUSE))
+    sound = tuple(layer for layer in layers if layer.name not in parts)
+    gpus = sound[0].spec.gpu if sound else ()
+    owners = {layer.name for layer in Model("", gpus, 1, sound).libraries}
+    named = [
+        NamedLayer(FUSE if layer.parts else LAYERS, layer.name, layer.spec.op.kind, layer.name in owners)
+        for layer in sound
+    ]
+    done = {layer.name for layer in sound} | parts
+    said: list[Any] = []
+    for name, data in listed.items():
+        kind = _kind_of(data)
+        if kind is not None and name not in done:
+            # What two say alike will have the same kernels.
+            named.append(NamedLayer(LAYERS, name, kind, data not in said))
+        said.append(data)
+    # "p", of which symbols are on the pages, in the place of a name that is wrong.
+    own = source.data["name"] if _is_name(source.data.get("name"), check_library_name) else "p"
+    return shared_symbols(to_identifier(own), named, [gpu.name for gpu in gpus], source)
+
+
+def _parts(fuse: Any) -> set[str]:
+    """Layers that are to become parts of fused ones, even if the file is wrong about them."""
+    lists = fuse.values() if isinstance(fuse, dict) else ()
+    return {part for parts in lists if isinstance(parts, list) for part in parts if isinstance(part, str)}
+
+
+def _kind_of(data: Any) -> str | None:
+    """The kind of op of a layer that something else may be wrong with; None if it has none."""
+    op = data.get("op") if isinstance(data, dict) else None
+    kind = op.get("kind") if isinstance(op, dict) else None
+    return kind if isinstance(kind, str) and kind in OPS else None
 
 
 class _Reader:
@@ -141,33 +181,9 @@ def _unknown_fields(source: Source, name: str, data: Mapping[str, Any]) -> Itera
         )
 
 
-def _wrong_names(source: Source, places: Iterable[tuple[str, str]]) -> DiagnosticList:
-    """What is wrong with names of layers, fused ones too: VQ0207, VQ0208, or VQ0210 if two are one in C."""
-    found = DiagnosticList()
-    taken: dict[str, str] = {}
-    for where in places:
-        name, span = where[1], source.key_span(where)
-        identifier = to_identifier(name)
-        try:
-            check_identifier(name, "a layer's name")
-        except PydanticCustomError as error:
-            context = error.context or {}
-            found.error(error.type, context["text"], span=span, help=context["help"])
-        if is_taken(identifier):
-            message = (
-                f"a layer cannot be called '{name}': symbols of the model's own header would be its library's"
-            )
-            found.error("VQ0208", message, span=span, help=f"use {name}_proj or the like")
-        if identifier in taken and taken[identifier] != name:
-            message = f"the layers {taken[identifier]} and {name} are both {identifier} in C"
-            found.error("VQ0210", message, span=span, help="rename one: in C symbols - and _ are one")
-        taken.setdefault(identifier, name)
-    return found
-
-
-def _is_name(name: object) -> bool:
+def _is_name(name: object, check: Callable[[str, str], str]) -> bool:
     try:
-        return isinstance(name, str) and bool(check_identifier(name, "a name"))
+        return isinstance(name, str) and bool(check(name, "a name"))
     except PydanticCustomError:
         return False
 
@@ -186,8 +202,8 @@ def _layer_source(source: Source, layer: str, data: Mapping[str, Any], name: str
 
     values, keys = moved(source.values), moved(source.keys)
     values["name",] = source.key_span(prefix)
-    names = [top.get("name"), name]
     # What is wrong with one of the two has been told; they may still be too long together.
-    full_name = f"{names[0]}-{name}" if all(map(_is_name, names)) else "layer"
+    are_names = _is_name(top.get("name"), check_library_name) and _is_name(name, check_identifier)
+    full_name = f"{top['name']}-{name}" if are_names else "layer"
     merged = {**shared, "name": full_name, **data}
     return replace(source, data=merged, values=values, keys=keys, whole=f"the layer {layer}")

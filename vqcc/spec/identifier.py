@@ -7,6 +7,7 @@ import re
 from vqcc.diagnostics import field_error
 
 MAX_LENGTH = 63
+_OWN = "vqcc"
 
 # Keywords of C23 and C++26, macros and names that compilers predefine, and CUDA's own.
 _RESERVED_WORDS = (
@@ -48,6 +49,19 @@ def check_identifier(name: str, what: str, *, separators: str = "_-") -> str:
     if to_identifier(name) in _RESERVED:
         message = f"{what} cannot be '{name}': C, C++ or CUDA reserves it"
         raise field_error("VQ0208", message, f"use {name}{_separator(name, separators)}kernels or the like")
+    return name
+
+
+def check_library_name(name: str, what: str) -> str:
+    """Return `name` if `check_identifier` does and C symbols may begin with it.
+
+    Those of the headers that come with vqcc begin with its own name, and so do their include guards: the header of a
+    library `vqcc-weights` would take the place of vqcc/weights.h. Raises as `check_identifier`.
+    """
+    check_identifier(name, what)
+    if name.startswith(_OWN):
+        message = f"{what} cannot be '{name}': symbols of vqcc's own headers begin with {_OWN}"
+        raise field_error("VQ0208", message, "begin with another word")
     return name
 
 

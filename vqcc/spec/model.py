@@ -25,7 +25,7 @@ from vqcc.gpus.model import Gpu  # noqa: TC001  (read by pydantic)
 from vqcc.levels import Level  # noqa: TC001  (read by pydantic)
 from vqcc.ops import AnyOp, AttentionDecode
 from vqcc.problem import Boundaries
-from vqcc.spec.identifier import MAX_LENGTH, check_identifier, pattern, to_identifier
+from vqcc.spec.identifier import MAX_LENGTH, check_library_name, pattern, to_identifier
 from vqcc.spec.wording import describe
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ Version = Annotated[
 ]
 Name = Annotated[
     str,
-    AfterValidator(lambda name: check_identifier(name, "the name")),
+    AfterValidator(lambda name: check_library_name(name, "the name")),
     Field(
         description="name of the library; a C identifier once - is _",
         examples=["llama7b-aqlm3-gemv"],

@@ -61,8 +61,13 @@ typedef struct vqcc_driver {
 #elif VQCC_DRIVER_DEFINED + 0 < 4
 #error "a header of an older vqcc is included beside this one: compile its library again"
 #endif
+/* Macros that are also those of a library whose name is this one's and a word more, or the other way round. */
+#if defined(QUIP_4_SC_BOOKS_BYTES) || defined(QUIP_4_SC_SCALES_BYTES) || defined(QUIP_4_SC_STAGE_SCALES_BYTES)
+#error "macros of this header are another library's: the name of one is the other's and a word more, so rename one"
+#endif
+
 #define QUIP_4_SC_ABI_VERSION 6
-#define QUIP_4_SC_BUILD_ID "cb0debc9685b6b62"
+#define QUIP_4_SC_BUILD_ID "6f31ba209f140fba"
 #define QUIP_4_SC_LAYOUT_ID "72a1e3c01b20" /* packed weights carry the same */
 #define QUIP_4_SC_N INT64_C(512)
 #define QUIP_4_SC_K INT64_C(4096)

@@ -93,8 +93,8 @@ REASONS = {
         "Wait for it to end, or choose another directory with `-o`.",
     ),
     "VQ0709": (
-        "A library's directory and symbols bear its name, in which - and _ are one, and two specs of "
-        "the command have the same, or one is given twice.",
+        "Directories and symbols bear a library's name, in which - and _ are one: two specs of the command have "
+        "the same, or one is given twice, or headers of two would define one symbol.",
         "Rename one of them, or leave it out.",
     ),
     "VQ0710": (

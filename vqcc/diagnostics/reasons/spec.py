@@ -92,8 +92,9 @@ REASONS = {
         "Use the name that the help proposes.",
     ),
     "VQ0208": (
-        "C, C++ or CUDA uses the word itself, and the emitted code would not compile.",
-        "Add to it, such as `-kernels`.",
+        "C, C++ or CUDA uses the word itself; or symbols of vqcc's own headers begin with it; or the header of "
+        "a layer's library would define what that of the model or of another layer defines.",
+        "Add to it, such as `-kernels`; rename one of the layers.",
     ),
     "VQ0209": (
         "A list, such as `gpu` or `m`, has no value, or more than a library may have.",
