@@ -168,7 +168,8 @@ def test_most_wrong_specs_are_wrong_by_the_schema_too():
         "cache-past-shared-memory", "cache-of-level-gc", "cache-of-level-sc",
         "preset-for-a-cache", "preset-kv", "kv-algorithm-of-gemv", "key-value-of-gemv", "key-value-value-of-weights",
         "attention-algorithm-of-weights", "attention-cache-and-profile", "attention-head-dim-and-vector-size",
-        "attention-heads", "attention-page-size", "attention-rope-base-without-rope",
+        "attention-heads", "attention-page-size", "attention-contiguous-beside-pages",
+        "attention-rope-base-without-rope",
         "attention-window-past-the-context", "linear-rows-out-of-order", "model-divided-wrong", "model-fused-unlike",
         "profile-missing", "profile-no-json", "profile-of-another-weight",
     }  # fmt: skip
