@@ -20,8 +20,6 @@ from vqcc.compiled import (
 from vqcc.levels import Strategy
 from vqcc.manifest_values import text_of
 from vqcc.ops.attention.model import AttentionDecode
-from vqcc.ops.base import Variant
-from vqcc.passes.cache.append import append_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     from vqcc.cache_layouts import CacheLayout
     from vqcc.codegen.bundle import Bundle
     from vqcc.levels import Dataflow
+    from vqcc.ops.base import Variant
     from vqcc.passes.cache.append import AppendPlan
     from vqcc.plan import CachePlan
     from vqcc.problem import CacheProblem
@@ -193,28 +192,17 @@ def _gpu_kernels(gpu: Mapping[str, Any], op: AttentionDecode) -> CacheGpuKernels
 
 def _append_kernel(kernel: Mapping[str, Any], op: AttentionDecode) -> AppendKernel:
     """A kernel that appends; of a library of one page size the manifest does not say it."""
-    several, single = len(op.page_sizes) > 1, bool(kernel["single"])
-    variant = _append_variants(op)[
-        kernel["dtype"], kernel["page_tokens"] if several else op.page_tokens, single
-    ]
+    single = bool(kernel["single"])
+    variants = {
+        (dtype, page_tokens): op.append_variant(dtype, page_tokens, single=single)
+        for dtype in op.dtype
+        for page_tokens in op.page_sizes
+    }
+    page_tokens = kernel["page_tokens"] if len(op.page_sizes) > 1 else op.page_tokens
+    variant = variants[kernel["dtype"], page_tokens]
     return AppendKernel(
         **kernel_fields(kernel), variant=variant, arguments=op.append_arguments(variant), single=single
     )
-
-
-def _append_variants(op: AttentionDecode) -> dict[tuple[str, int, bool], Variant]:
-    """Appending kernels by type, page size and whether they append a single token; they serve every batch of the op."""
-    batch = max(op.batch)
-    return {
-        (dtype, page_tokens, single): Variant(
-            append_name(op, dtype, page_tokens, single=single),
-            dtype,
-            {"batch": batch, "page_tokens": page_tokens},
-        )
-        for dtype in op.dtype
-        for page_tokens in op.page_sizes
-        for single in (True, False)
-    }
 
 
 def _layout(

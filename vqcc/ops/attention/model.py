@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from vqcc.algorithms.base import Algorithm
     from vqcc.cache_layouts import KeyOrder
     from vqcc.gpus.model import Gpu
-    from vqcc.ops.base import Argument
+    from vqcc.ops.base import Argument, Dtype
 
 __all__ = ["AttentionDecode", "of_side"]
 
@@ -206,6 +206,10 @@ class AttentionDecode(BaseModel):
         """What tells names of kernels for pages of `page_tokens` from the others', if there are others."""
         return f"p{page_tokens}" if len(self.page_sizes) > 1 else ""
 
+    def _variant(self, words: str, dtype: Dtype, batch: int, page_tokens: int) -> Variant:
+        suffix = "_".join(filter(None, (words, self.page_mark(page_tokens), dtype)))
+        return Variant(suffix, dtype, {"batch": batch, "page_tokens": page_tokens})
+
     @property
     def rotation(self) -> list[str | float]:
         """How keys are rotated once they are decoded: a word, then base and scaling unless it is `none`."""
@@ -217,15 +221,15 @@ class AttentionDecode(BaseModel):
         A launch takes, of its type and page size, the smallest bound that covers its batch.
         """
         return tuple(
-            Variant(
-                "_".join(filter(None, (f"b{batch}", self.page_mark(page_tokens), dtype))),
-                dtype,
-                {"batch": batch, "page_tokens": page_tokens},
-            )
+            self._variant(f"b{batch}", dtype, batch, page_tokens)
             for dtype in sorted(set(self.dtype))
             for batch in sorted(set(self.batch))
             for page_tokens in self.page_sizes
         )
+
+    def append_variant(self, dtype: Dtype, page_tokens: int, *, single: bool) -> Variant:
+        """A kernel that appends a token to each sequence, or any number; it serves every batch of the op."""
+        return self._variant(f"append_{'one' if single else 'many'}", dtype, max(self.batch), page_tokens)
 
     def only(self, variant: Variant) -> AttentionDecode:
         """The op with that one variant."""

@@ -20,12 +20,10 @@ if TYPE_CHECKING:
 
     from vqcc.codegen.resources import Resources
     from vqcc.ops.attention.append_tile import AppendTile
-    from vqcc.ops.attention.model import AttentionDecode
-    from vqcc.ops.base import Dtype
     from vqcc.plan import CachePlan
     from vqcc.problem import CacheProblem
 
-__all__ = ["MANY_TOKENS", "AppendPlan", "append_name", "launch_append", "plan_appends"]
+__all__ = ["MANY_TOKENS", "AppendPlan", "launch_append", "plan_appends"]
 
 #: New tokens of a sequence that a grid for many is made for: blocks take the rest in turn.
 MANY_TOKENS = 4096
@@ -56,7 +54,9 @@ def plan_appends(
     found = {(problem.variant.dtype, problem.variant.sizes["page_tokens"]) for problem in problems}
     return tuple(
         AppendPlan(
-            _joined(library, append_name(op, dtype, page_tokens, single=single), mark),
+            "_".join(
+                filter(None, (library, op.append_variant(dtype, page_tokens, single=single).suffix, mark))
+            ),
             single,
             propose_append_tile(
                 layout.in_pages(page_tokens), dtype, max(op.batch), problems[0].gpu.sm_count.integer
@@ -65,15 +65,6 @@ def plan_appends(
         for dtype, page_tokens in sorted(found)
         for single in (True, False)
     )
-
-
-def append_name(op: AttentionDecode, dtype: Dtype, page_tokens: int, *, single: bool) -> str:
-    """What a kernel that appends is called within a library."""
-    return _joined("append", "one" if single else "many", op.page_mark(page_tokens), dtype)
-
-
-def _joined(*words: str) -> str:
-    return "_".join(filter(None, words))
 
 
 def launch_append(problem: CacheProblem, plan: AppendPlan, resources: Resources) -> AppendPlan:
