@@ -309,7 +309,7 @@ def spoil(path: Path, how: str) -> None:
         (
             "attention",
             "of weights",
-            "attention.safetensors: a layer's books are described in a way that is not",
+            "attention.safetensors: the file holds packed weights, which vqcc/weights.h reads",
         ),
         ("gate_up", "gone", "gate_up.safetensors: the file cannot be read"),
     ],

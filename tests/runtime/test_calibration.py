@@ -233,5 +233,6 @@ def test_an_output_that_is_no_file_is_refused_first(
     machine: Machine, driver: FakeDriver, tmp_path: Path
 ) -> None:
     done = run("calibrate", "-o", tmp_path, "--json")
-    assert done.exit_code == 2
+    assert done.exit_code == 1
+    assert [each["code"] for each in json.loads(done.stdout)["diagnostics"]] == ["VQ0712"]
     assert driver.calls == []

@@ -213,7 +213,11 @@ class Gpu(BaseModel):
     @field_validator("name")
     @classmethod
     def _check_name(cls, name: str) -> str:
-        return check_identifier(name, "the name of a GPU", separators="_")
+        check_identifier(name, "the name of a GPU", separators="_")
+        if name == "count":
+            message = "the name of a GPU cannot be 'count': headers have its number as GPU_COUNT, and how many there are"
+            raise field_error("VQ0208", message, "use count_gpu or the like")
+        return name
 
     @field_validator(*RANGES, mode="after")
     @classmethod
