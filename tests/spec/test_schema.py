@@ -155,7 +155,8 @@ def test_most_wrong_specs_are_wrong_by_the_schema_too():
     relations = {
         "code-bits-against-entries", "codebooks-past-2-gib", "codes-past-2-gib", "dtype-the-gpu-lacks",
         "gpu-built-in-name",
-        "gpu-carveouts-unsorted", "gpu-inline-twice", "gpu-name-keyword", "gpu-name-count", "gpu-shared-block-against-sm",
+        "gpu-carveouts-unsorted", "gpu-inline-twice", "gpu-name-keyword", "gpu-name-count",
+        "gpu-shared-block-against-sm",
         "gpu-two-contradictions", "gpu-warps-against-threads", "k-not-a-multiple",
         "k-not-a-multiple-of-the-presets",
         "name-keyword", "name-keyword-after-dash", "name-of-vqcc", "model-symbols",

@@ -215,7 +215,7 @@ class Gpu(BaseModel):
     def _check_name(cls, name: str) -> str:
         check_identifier(name, "the name of a GPU", separators="_")
         if name == "count":
-            message = "the name of a GPU cannot be 'count': headers have its number as GPU_COUNT, and how many there are"
+            message = "the name of a GPU cannot be 'count': GPU_COUNT of headers is how many there are"
             raise field_error("VQ0208", message, "use count_gpu or the like")
         return name
 
