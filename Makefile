@@ -1,7 +1,7 @@
 # vqcc: everything runs in a virtual environment that the first target makes.
 #
 #   make demo        quantize a real weight, compile a kernel library for an H200, validate it: no GPU needed
-#   make test        the seeded sample of the tests, under 10 minutes on 2 cores
+#   make test        the seeded sample of the tests, 9 to 13 minutes on 2 cores
 #   make test-full   the whole matrix, under 60 minutes on 2 cores
 #   make check       ruff and mypy --strict
 #   make golden      rewrite the golden files after a deliberate change of emitted code
