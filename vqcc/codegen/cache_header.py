@@ -12,7 +12,7 @@ from vqcc.codegen.header import HeaderLaunch, gpu_names, header_kernel, library_
 from vqcc.codegen.render import environment
 from vqcc.codegen.render_cache import describe_cache
 from vqcc.codegen.text import hexadecimal, integers, literal
-from vqcc.workspaces import Served, sufficient_bytes
+from vqcc.workspaces import sufficient_of_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +54,8 @@ def render_cache_header(
         (*map(_kernel, *pair), *(_append_kernel(pair[0][0], each) for each in of_gpu))
         for pair, of_gpu in zip(zip(problems, plans, strict=True), appends, strict=True)
     ]
+    variants = [each.variant for each in problems[0]]
+    workspaces = sufficient_of_kernels(variants, "batch", [row[: len(variants)] for row in rows])
     gpus = [row[0].gpu for row in problems]
     return (
         environment()
@@ -68,7 +70,7 @@ def render_cache_header(
             kernel_count=len(rows[0]),
             kernels=tuple(rows),
             # Kernels that append come after those that attend, and have none.
-            workspace_bytes=(*_workspaces(problems[0], plans), *(0 for _ in appends[0])),
+            workspace_bytes=(*workspaces, *(0 for _ in appends[0])),
             launches=(
                 HeaderLaunch.of(
                     "launch", "args", "supports", "select", "batch", op.arguments(variant), choices
@@ -104,21 +106,6 @@ def render_cache_header(
             needs_softcap=int(op.softcap),
         )
     )
-
-
-def _workspaces(problems: Sequence[CacheProblem], plans: Sequence[Sequence[CachePlan]]) -> tuple[int, ...]:
-    """Bytes for each kernel that attends, on any GPU, and for those of its type that serve fewer sequences."""
-    return sufficient_bytes(
-        [
-            Served(problem.variant.dtype, problem.variant.sizes["batch"], max(map(_workspace_bytes, column)))
-            for problem, column in zip(problems, zip(*plans, strict=True), strict=True)
-        ]
-    )
-
-
-def _workspace_bytes(plan: CachePlan) -> int:
-    assert plan.launch is not None
-    return plan.launch.workspace_bytes
 
 
 def _rope(op: AttentionDecode) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from vqcc.codegen.contract import contract_values
 from vqcc.codegen.render import environment
 from vqcc.codegen.text import Fragment, banner_of, c_identifier, comment, hexadecimal, integers, string_text
 from vqcc.library import layout_identity
-from vqcc.workspaces import Served, sufficient_bytes
+from vqcc.workspaces import sufficient_of_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -142,6 +142,10 @@ def render_header(
     books = algorithm.scope.books(rows, columns)
     values = op.header_values(algorithm)
     gpus = [row[0].gpu for row in problems]
+    variants = [each.variant for each in problems[0]]
+    kernels = tuple(
+        tuple(_kernel(*pair) for pair in zip(*row, strict=True)) for row in zip(problems, plans, strict=True)
+    )
     what = f"{op.kind} on {algorithm.label} weights [{rows}, {columns}]"
     return (
         environment()
@@ -162,11 +166,8 @@ def render_header(
             scales_bytes=algorithm.scales.count(rows, columns) * _SCALE_BYTES[algorithm.scales.dtype],
             stage_scales_bytes=books * algorithm.residuals * 4 if algorithm.has_codebook_scales else 0,
             kernel_count=len(problems[0]),
-            kernels=tuple(
-                tuple(_kernel(*pair) for pair in zip(*row, strict=True))
-                for row in zip(problems, plans, strict=True)
-            ),
-            workspace_bytes=_workspaces(problems[0], plans),
+            kernels=kernels,
+            workspace_bytes=sufficient_of_kernels(variants, "m", kernels),
             launch=HeaderLaunch.of(
                 "launch", "args", "supports", "select", "m", op.arguments(problem.variant)
             ),
@@ -222,18 +223,3 @@ def _kernel(problem: Problem, plan: Plan) -> HeaderKernel:
     assert plan.launch is not None
     variant = problem.variant
     return header_kernel(plan.kernel, variant.dtype, variant.sizes.values(), plan.launch, problem.gpu)
-
-
-def _workspaces(problems: Sequence[Problem], plans: Sequence[Sequence[Plan]]) -> tuple[int, ...]:
-    """Bytes for each kernel, on any GPU, and for those of its type that serve fewer rows."""
-    return sufficient_bytes(
-        [
-            Served(problem.variant.dtype, problem.variant.sizes["m"], max(map(_workspace_bytes, column)))
-            for problem, column in zip(problems, zip(*plans, strict=True), strict=True)
-        ]
-    )
-
-
-def _workspace_bytes(plan: Plan) -> int:
-    assert plan.launch is not None
-    return plan.launch.workspace_bytes

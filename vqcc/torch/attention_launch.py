@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vqcc.cache_layouts import BLOCK_TOKENS
 from vqcc.codegen.header import WORKSPACE_ALIGNMENT
-from vqcc.workspaces import Served, sufficient_bytes
+from vqcc.workspaces import sufficient_of_kernels
 
 if TYPE_CHECKING:
     from vqcc.cache_library import CacheLibrary
@@ -98,12 +98,9 @@ class AttentionLaunches:
         #: By type and page size: bounds on the batch, ascending, and the kernel's number and workspace bytes of each.
         self._attending: dict[tuple[str, int], list[tuple[int, int, int]]] = {}
         self._appending: dict[tuple[str, int, bool], int] = {}
-        sufficient = sufficient_bytes(
-            [
-                Served(kernel.variant.dtype, kernel.variant.sizes["batch"], _workspace_bytes(library, number))
-                for number, kernel in enumerate(build.kernels)
-            ]
-        )
+        launches = [[kernel.launch for kernel in each.kernels] for each in library.builds.values()]
+        variants = [kernel.variant for kernel in build.kernels]
+        sufficient = sufficient_of_kernels(variants, "batch", launches)
         for number, (kernel, enough) in enumerate(zip(build.kernels, sufficient, strict=True)):
             bound = (kernel.variant.sizes["batch"], number, enough)
             self._attending.setdefault(_reads(kernel.variant), []).append(bound)
@@ -235,8 +232,3 @@ class AttentionLaunches:
                     return False
                 span = stride * count
         return True
-
-
-def _workspace_bytes(library: CacheLibrary, number: int) -> int:
-    """The most that kernels of this number need, of any GPU."""
-    return max(build.kernels[number].launch.workspace_bytes for build in library.builds.values())

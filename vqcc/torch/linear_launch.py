@@ -9,7 +9,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, NamedTuple
 
 from vqcc.codegen.header import WORKSPACE_ALIGNMENT
-from vqcc.workspaces import Served, sufficient_bytes
+from vqcc.workspaces import sufficient_of_kernels
 
 if TYPE_CHECKING:
     from vqcc.codegen.contract import StatusName
@@ -57,12 +57,9 @@ class LinearLaunches:
         #: By type: bounds on m, ascending, and the kernel's number and workspace bytes of each.
         self._bounds: dict[str, list[int]] = {}
         self._served: dict[str, list[tuple[int, int]]] = {}
-        sufficient = sufficient_bytes(
-            [
-                Served(kernel.variant.dtype, kernel.variant.sizes["m"], _workspace_bytes(library, number))
-                for number, kernel in enumerate(build.kernels)
-            ]
-        )
+        launches = [[kernel.launch for kernel in each.kernels] for each in library.builds.values()]
+        variants = [kernel.variant for kernel in build.kernels]
+        sufficient = sufficient_of_kernels(variants, "m", launches)
         for dtype in dict.fromkeys(kernel.variant.dtype for kernel in build.kernels):
             numbers = [i for i, kernel in enumerate(build.kernels) if kernel.variant.dtype == dtype]
             numbers.sort(key=lambda i: build.kernels[i].variant.sizes["m"])
@@ -121,8 +118,3 @@ class LinearLaunches:
             panels = -(-args.m // launch.panel_rows) if launch.panel_rows else 1
             loaded.launch(number, launch.grid * panels, args[:_PARAMETERS], stream, overlap=args.overlap)
         return status
-
-
-def _workspace_bytes(library: Library, number: int) -> int:
-    """The most that kernels of this number need, of any GPU."""
-    return max(build.kernels[number].launch.workspace_bytes for build in library.builds.values())
